@@ -1,0 +1,180 @@
+"""Typed configs of a task and of one trial. What is not written here is not an option."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PositiveInt, Strict, Tag
+
+from study.losses.config import Config, LossConfig
+
+Size = Annotated[
+    tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]], Strict(False)
+]  # (height, width) in pixels
+Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], Strict(False)]
+
+
+class SyntheticData(Config):
+    """Procedural street scenes; the numbers that shape them are part of every trial's record."""
+
+    format: Literal["synthetic"]
+    size: Size
+    num_train: PositiveInt
+    num_val: PositiveInt
+    num_test: PositiveInt
+    seed: int = Field(0, ge=0)
+    ambiguity: float = Field(0.5, ge=0, le=1)
+    noise: float = Field(0.05, ge=0, le=1)
+    rarity: float = Field(1.0, gt=0)
+
+
+class Resplit(Config):
+    """Carve train and val anew: pool the named splits, cut them in name order into blocks of
+    `block` images, give every `every`-th block to val. `thin` keeps every n-th image of a split
+    before pooling (for clips of nearly identical frames)."""
+
+    pool: Annotated[tuple[Literal["train", "val"], ...], Strict(False)] = ("train", "val")
+    block: PositiveInt
+    every: int = Field(ge=2)
+    thin: dict[Literal["train", "val"], PositiveInt] = {}
+
+
+class FolderData(Config):
+    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under `root` (or --data-root)."""
+
+    format: Literal["folder"]
+    root: str | None = None
+    size: Size
+    resplit: Resplit | None = None
+    block: PositiveInt = 1  # neighbouring test images that are resampled together in the bootstrap
+
+
+class FactoryData(Config):
+    """Anyone's data: `package.module:function` returns a study.data.SegmentationData."""
+
+    factory: str
+    kwargs: dict[str, Any] = {}
+
+
+def _tag(value: Any) -> str | None:
+    get = value.get if isinstance(value, dict) else lambda key: getattr(value, key, None)
+    return "factory" if get("factory") is not None else get("format")
+
+
+Data = Annotated[
+    Annotated[SyntheticData, Tag("synthetic")]
+    | Annotated[FolderData, Tag("folder")]
+    | Annotated[FactoryData, Tag("factory")],
+    Discriminator(_tag),
+]
+
+
+class SmpModel(Config):
+    """A model of segmentation-models-pytorch."""
+
+    arch: str
+    encoder: str
+    encoder_weights: str | None = None
+    kwargs: dict[str, Any] = {}
+
+
+class FactoryModel(Config):
+    """Anyone's model: `package.module:function(num_classes=C, **kwargs)` returns an nn.Module
+    that maps (B, 3, H, W) to logits (B, C, H, W)."""
+
+    factory: str
+    kwargs: dict[str, Any] = {}
+
+
+def _model_tag(value: Any) -> str:
+    has = "factory" in value if isinstance(value, dict) else hasattr(value, "factory")
+    return "factory" if has else "smp"
+
+
+Model = Annotated[
+    Annotated[SmpModel, Tag("smp")] | Annotated[FactoryModel, Tag("factory")], Discriminator(_model_tag)
+]
+
+
+class Augment(Config):
+    """Batched, on the trial's device. flip: probability; scale: random zoom range, then crop or pad
+    back to size; jitter: strength of brightness, contrast and saturation changes."""
+
+    flip: float = Field(0.0, ge=0, le=1)
+    scale: Range | None = None
+    jitter: float = Field(0.0, ge=0, lt=1)
+
+
+class Adamw(Config):
+    name: Literal["adamw"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class Sgd(Config):
+    name: Literal["sgd"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+Optimizer = Annotated[Adamw | Sgd, Field(discriminator="name")]
+
+
+class LrSchedule(Config):
+    """Always over the whole budget; warmup is the share of all steps in which lr rises from 0."""
+
+    name: Literal["poly", "cosine", "constant"] = "poly"
+    power: float = Field(0.9, gt=0)
+    warmup: float = Field(0.0, ge=0, lt=1)
+
+
+class EpochBudget(Config):
+    epochs: PositiveInt
+
+
+class StepBudget(Config):
+    """A budget in optimiser steps; an epoch is then one of `reports` equal parts of it."""
+
+    steps: PositiveInt
+    reports: PositiveInt
+
+
+class Evaluation(Config):
+    """Epochs between evaluations; rungs and the last epoch are always evaluated."""
+
+    every: PositiveInt = 1
+
+
+class TaskConfig(Config):
+    """Data, model, optimiser and budget: equal terms for every loss."""
+
+    data: Data
+    augment: Augment = Augment()
+    model: Model
+    optimizer: Optimizer
+    lr_schedule: LrSchedule = LrSchedule()
+    batch_size: int = Field(ge=1)
+    budget: EpochBudget | StepBudget
+    evaluation: Evaluation = Evaluation()
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+
+    @property
+    def num_epochs(self) -> int:
+        """Epoch reports of a full budget."""
+        return self.budget.epochs if isinstance(self.budget, EpochBudget) else self.budget.reports
+
+
+class TrialOptimizer(Config):
+    """What a space may say of the optimiser: relative to the task."""
+
+    lr_scale: float = Field(1.0, gt=0)
+
+
+class TrialConfig(Config):
+    """Everything one training needs; an export is this and its provenance."""
+
+    task: TaskConfig
+    loss: LossConfig = LossConfig()
+    optimizer: TrialOptimizer = TrialOptimizer()
+    seed: int = Field(0, ge=0)

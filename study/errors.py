@@ -1,0 +1,40 @@
+"""The one exception for bad input, and how a command shows it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The text is the one line that is shown: where, the key, what must hold, what came.
+    For example ``search_spaces/recall.yaml:14: loss/recall/ema_momentum: `ema_momentum < 1`
+    must hold, but got 1.0``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        where = f"{file}:{line}" if file is not None and line is not None else file
+        parts = [str(part) for part in (where, key) if part not in (None, "")]
+        super().__init__(": ".join([*parts, " ".join(message.split())]))
+
+
+EXIT_BAD_INPUT = 2
+
+
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command; bad input becomes one line on stderr and exit code 2."""
+    try:
+        return command() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT

@@ -1,0 +1,115 @@
+"""Typed, frozen loss configuration: every axis has a neutral default, all neutral is cross entropy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, unknown keys are errors, text is never read as a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class NoClassWeights(Config):
+    """Neutral: every class weighs 1."""
+
+    scheme: Literal["none"] = "none"
+
+
+class InverseFrequency(Config):
+    """a_c proportional to f_c ** -exponent; 0 is neutral, 1 is inverse frequency."""
+
+    scheme: Literal["inverse_frequency"]
+    exponent: float = Field(1.0, ge=0, le=1)
+
+
+class MedianFrequency(Config):
+    """a_c = median(F) / F_c, F_c = pixels of c over pixels of the images that contain c."""
+
+    scheme: Literal["median_frequency"]
+
+
+class EffectiveNumber(Config):
+    """a_c = (1 - beta) / (1 - beta ** n_c) with beta = 1 - 1 / (kappa * N)."""
+
+    scheme: Literal["effective_number"]
+    kappa: float = Field(1.0, gt=0)
+
+
+class Enet(Config):
+    """a_c = 1 / ln(c + f_c)."""
+
+    scheme: Literal["enet"]
+    c: float = Field(1.02, gt=1)
+
+
+class ManualWeights(Config):
+    """The user's own numbers, taken as given, one per class."""
+
+    scheme: Literal["manual"]
+    weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Strict(False)]
+
+
+ClassWeights = Annotated[
+    NoClassWeights | InverseFrequency | MedianFrequency | EffectiveNumber | Enet | ManualWeights,
+    Field(discriminator="scheme"),
+]
+
+
+class Recall(Config):
+    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 the paper's instantaneous recall."""
+
+    ema_momentum: float = Field(ge=0, lt=1)
+
+
+class MeanPooling(Config):
+    """Neutral: the mean over the valid pixels."""
+
+    kind: Literal["mean"] = "mean"
+
+
+class MaxPooling(Config):
+    """Loss max-pooling: p-norm of the weighting and the least share of supported pixels."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+    kind: Literal["max"]
+    p: float = Field(1.7, ge=1)
+    ratio: float = Field(0.3, gt=0, le=1)
+
+
+class Ohem(Config):
+    """Online hard example mining: pixels below a probability, at least a share of all."""
+
+    kind: Literal["ohem"]
+    threshold: float = Field(0.7, ge=0, lt=1)
+    min_kept: float = Field(0.1, gt=0, le=1)
+
+
+Pooling = Annotated[MeanPooling | MaxPooling | Ohem, Field(discriminator="kind")]
+
+
+class Jaccard(Config):
+    """The Jaccard metric loss and its share of the whole; alpha weighs FP, beta FN."""
+
+    mix: float = Field(0.0, ge=0, le=1)
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(1.0, ge=0)
+    smooth: float = Field(1.0e-3, ge=0)
+    average: Literal["batch", "image", "class"] = "batch"
+    classes: Literal["present", "all"] = "present"
+    target: Literal["hard", "smoothed"] = "hard"
+
+
+class LossConfig(Config):
+    """The `loss:` tree of a trial."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    focal_gamma: float = Field(0.0, ge=0)
+    class_weights: ClassWeights = NoClassWeights()
+    recall: Recall | None = None
+    pooling: Pooling = MeanPooling()
+    normalizer: Literal["valid", "weight"] = "valid"
+    jaccard: Jaccard = Jaccard()
