@@ -1,0 +1,404 @@
+"""The study's memory: an append-only file of JSON lines, and the fold that gives its state.
+
+Every decision, report and trial end is one line, written with one ``write`` before anything acts
+on it. A killed process loses nothing it wrote; a line cut in the middle by a lost machine is
+dropped on the next open. The state of a study is a pure fold over the lines, live and on resume
+alike, so there is no second code path that restores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from study.errors import InputError
+from study.names import COMPLETED, CONFIRM, STOPPED_EARLY
+
+LEDGER = "ledger.jsonl"
+FORMAT = 1
+FSYNC_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """First line: what is studied. `plan` is the whole resolved plan, `task` and `space` the texts."""
+
+    kind: ClassVar[str] = "study"
+    name: str
+    seed: int
+    task_name: str
+    task: dict[str, Any]
+    space_name: str
+    space: dict[str, Any]
+    plan: dict[str, Any]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+    format: int = FORMAT
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One start of the driver."""
+
+    kind: ClassVar[str] = "session"
+    number: int
+    cluster: str
+    slots: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+    tracking_uri: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial is handed out, or handed out again (`attempt` > 0)."""
+
+    kind: ClassVar[str] = "trial"
+    trial: str
+    number: int
+    stage: str
+    label: str
+    family: str
+    params: dict[str, Any] | None
+    config: dict[str, Any]
+    seed: int
+    attempt: int = 0
+    source: str | None = None
+    resume_from: str | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class ReportRecord:
+    """An epoch of a trial. `checkpoint` is a path below the study's folder."""
+
+    kind: ClassVar[str] = "report"
+    trial: str
+    attempt: int
+    epoch: int
+    metrics: dict[str, float]
+    checkpoint: str | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """A trial reached a rung of a ladder: the running best of each objective, and what followed."""
+
+    kind: ClassVar[str] = "rung"
+    trial: str
+    epoch: int
+    ladder: str
+    values: dict[str, float]
+    keep: bool
+    reason: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """A trial's end."""
+
+    kind: ClassVar[str] = "end"
+    trial: str
+    status: str
+    reason: str
+    epochs: int
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class SelectRecord:
+    """The search is over: which trials are confirmed, and which one is tuned cross entropy."""
+
+    kind: ClassVar[str] = "select"
+    confirmed: list[str]
+    reference: str | None
+    stated: str | None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class FinishRecord:
+    """Nothing is left to do."""
+
+    kind: ClassVar[str] = "finish"
+    time: float = 0.0
+
+
+Record = (
+    StudyRecord
+    | SessionRecord
+    | TrialRecord
+    | ReportRecord
+    | RungRecord
+    | EndRecord
+    | SelectRecord
+    | FinishRecord
+)
+_KINDS: dict[str, type[Any]] = {
+    cls.kind: cls
+    for cls in (
+        StudyRecord,
+        SessionRecord,
+        TrialRecord,
+        ReportRecord,
+        RungRecord,
+        EndRecord,
+        SelectRecord,
+        FinishRecord,
+    )
+}
+_DECISIONS = (StudyRecord, SessionRecord, TrialRecord, RungRecord, EndRecord, SelectRecord, FinishRecord)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null and text stand for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {key: math.nan if value is None else float(value) for key, value in values.items()}
+
+
+def encode(record: Record) -> str:
+    """One line of JSON, without the newline."""
+    fields = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+    return json.dumps({"kind": record.kind, **_plain(fields)}, allow_nan=False)
+
+
+def decode(line: str) -> Record:
+    """The record of one line."""
+    fields = json.loads(line)
+    cls = _KINDS[fields.pop("kind")]
+    for key in ("metrics", "values"):
+        if key in fields:
+            fields[key] = _numbers(fields[key])
+    return cls(**fields)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """All whole lines of a ledger; a last line without its newline is left out."""
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield decode(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"a ledger line of format {FORMAT} must stand here, but got {error!r}",
+                    file=path,
+                    line=number,
+                ) from error
+
+
+@dataclass
+class Trial:
+    """What the lines say of one trial. `reports` keeps the first report of each epoch."""
+
+    id: str
+    number: int
+    stage: str
+    label: str
+    family: str
+    params: dict[str, Any] | None
+    config: dict[str, Any]
+    seed: int
+    source: str | None
+    started: float
+    attempt: int = 0
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    report_times: dict[int, float] = field(default_factory=dict)
+    rungs: dict[int, dict[str, float]] = field(default_factory=dict)
+    checkpoints: list[str] = field(default_factory=list)
+    end: EndRecord | None = None
+
+    @property
+    def status(self) -> str | None:
+        """completed, stopped_early or failed; None while it is unfinished."""
+        return self.end.status if self.end else None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs reported so far."""
+        return max(self.reports, default=0)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The metrics of the last epoch: a trial's result once it is completed."""
+        return self.reports[self.epochs] if self.reports else {}
+
+
+@dataclass
+class State:
+    """The fold over a ledger's lines."""
+
+    study: StudyRecord | None = None
+    sessions: list[SessionRecord] = field(default_factory=list)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    ladders: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
+    selection: SelectRecord | None = None
+    finished: bool = False
+
+    def apply(self, record: Record) -> None:
+        """Take one more line into account. Repeated epochs and rungs change nothing."""
+        match record:
+            case StudyRecord():
+                self.study = record
+            case SessionRecord():
+                self.sessions.append(record)
+                self.finished = False
+            case TrialRecord():
+                self._trial(record)
+            case ReportRecord():
+                trial = self.trials[record.trial]
+                if record.epoch not in trial.reports:
+                    trial.reports[record.epoch] = record.metrics
+                    trial.report_times[record.epoch] = record.time
+                if record.checkpoint:
+                    trial.checkpoints.append(record.checkpoint)
+            case RungRecord():
+                trial = self.trials[record.trial]
+                if record.epoch not in trial.rungs:
+                    trial.rungs[record.epoch] = record.values
+                    rung = self.ladders.setdefault((record.ladder, record.epoch), [])
+                    rung.append((record.trial, record.values))
+            case EndRecord():
+                self.trials[record.trial].end = record
+            case SelectRecord():
+                self.selection = record
+            case FinishRecord():
+                self.finished = True
+
+    def _trial(self, record: TrialRecord) -> None:
+        if record.trial in self.trials:
+            self.trials[record.trial].attempt = record.attempt
+            return
+        self.trials[record.trial] = Trial(
+            id=record.trial,
+            number=record.number,
+            stage=record.stage,
+            label=record.label,
+            family=record.family,
+            params=record.params,
+            config=record.config,
+            seed=record.seed,
+            source=record.source,
+            started=record.time,
+            attempt=record.attempt,
+        )
+
+    def of_stage(self, *stages: str) -> list[Trial]:
+        """The trials of these stages, in the order in which they were handed out."""
+        return [trial for trial in self.trials.values() if trial.stage in stages]
+
+    def completed(self, *stages: str) -> list[Trial]:
+        """Those that reached the full budget."""
+        return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
+
+    def stopped(self) -> list[Trial]:
+        """Those that a ladder stopped."""
+        return [trial for trial in self.trials.values() if trial.status == STOPPED_EARLY]
+
+    def confirmations(self, source: str) -> list[Trial]:
+        """The completed confirmation trials of one trial's config."""
+        return [trial for trial in self.completed(CONFIRM) if trial.source == source]
+
+
+def fold(records: Iterable[Record]) -> State:
+    """The state after these records."""
+    state = State()
+    for record in records:
+        state.apply(record)
+    return state
+
+
+def load(folder: Path) -> State:
+    """The state of the study in this folder."""
+    path = folder / LEDGER
+    if not path.is_file():
+        raise InputError(f"a study's {LEDGER} must be there, but there is none", file=folder)
+    return fold(read(path))
+
+
+class Ledger:
+    """The writing end. One process at a time: the folder's lock is held until close.
+
+    Lines reach the file with one ``write`` each; decisions are synced to the disk at once, reports
+    within a second.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = open(folder / "lock", "w", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock_file.close()
+            raise InputError(
+                "one driver at a time may work on a study, but another one holds its lock",
+                file=folder,
+            ) from error
+        self.path = folder / LEDGER
+        self.state = State()
+        self._cut_torn_line()
+        if self.path.exists():
+            self.state = fold(read(self.path))
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._dirty = False
+        self._closing = threading.Event()
+        self._syncer = threading.Thread(target=self._sync_loop, daemon=True, name="ledger-sync")
+        self._syncer.start()
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+    def _sync_loop(self) -> None:
+        while not self._closing.wait(FSYNC_SECONDS):
+            if self._dirty:
+                self._dirty = False
+                os.fsync(self._file)
+
+    def append(self, record: Record) -> Record:
+        """Write the record, stamped with the time, then take it into the state."""
+        record = dataclasses.replace(record, time=round(time.time(), 3))
+        line = (encode(record) + "\n").encode()
+        if os.write(self._file, line) != len(line):
+            raise OSError(f"{self.path}: a line could not be written whole: is the disk full?")
+        if isinstance(record, _DECISIONS):
+            os.fsync(self._file)
+        else:
+            self._dirty = True
+        self.state.apply(record)
+        return record
+
+    def close(self) -> None:
+        """Sync, and give the lock back."""
+        self._closing.set()
+        self._syncer.join()
+        os.fsync(self._file)
+        os.close(self._file)
+        self._lock_file.close()
