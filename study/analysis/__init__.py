@@ -1,0 +1,1 @@
+"""Pure analysis of a study: from the ledger's state to the answer."""

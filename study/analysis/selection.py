@@ -1,0 +1,92 @@
+"""Which trials a study confirms with fresh seeds once its search is over.
+
+Only the validation metrics of a trial's last epoch are looked at: test is left to judge with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from study.ledger import SelectRecord, State, Trial
+from study.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
+
+NEUTRAL = "ce"
+MIOU_TOLERANCE = 0.005
+
+
+def value(trial: Trial, key: str) -> float:
+    """The metric at the trial's last epoch; NaN where it is missing."""
+    return trial.last.get(key, math.nan)
+
+
+def ranked(trials: Sequence[Trial], key: str) -> list[Trial]:
+    """Best first by the last epoch's metric, earlier first on a tie; those without it left out."""
+    rated = [trial for trial in trials if not math.isnan(value(trial, key))]
+    return sorted(rated, key=lambda trial: (-value(trial, key), trial.number))
+
+
+def without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    """What two trials share that differ in nothing but chance."""
+    return {key: item for key, item in config.items() if key != "seed"}
+
+
+def keeps_miou(miou: float, reference_miou: float | None) -> bool:
+    """Whether a config's val mIoU is at most half a point below tuned cross entropy's.
+
+    It is the condition to be the best by mean accuracy: accuracy bought with mIoU does not count.
+    Without a reference every config meets it.
+    """
+    return reference_miou is None or miou >= reference_miou - MIOU_TOLERANCE
+
+
+def reference_trial(state: State) -> Trial | None:
+    """Tuned cross entropy: the completed neutral trial with the highest val mIoU."""
+    neutral = [t for t in state.completed(BASELINE, REFERENCE, SEARCH) if t.family == NEUTRAL]
+    return next(iter(ranked(neutral, VAL_MIOU)), None)
+
+
+def stated_trial(state: State) -> Trial | None:
+    """Cross entropy as the task states it: the completed neutral baseline."""
+    return next((t for t in state.completed(BASELINE) if t.family == NEUTRAL), None)
+
+
+def select(state: State, *, top: int) -> SelectRecord:
+    """The trials to confirm: `top` of the completed ones, and both cross entropies.
+
+    Candidates are the completed baseline and search trials whose loss is not cross entropy. The
+    objectives take turns: each takes its best candidate that is not taken yet. Objectives other
+    than val mIoU choose among candidates that keep mIoU (`keeps_miou`); where none is left, the
+    turn goes to mIoU. A config is confirmed once, however many trials had it.
+
+    Fewer than `top` are chosen where there are fewer; `reference` and `stated` are None where no
+    such trial completed.
+    """
+    reference = reference_trial(state)
+    stated = stated_trial(state)
+    floor = value(reference, VAL_MIOU) if reference else None
+    plan = state.study.plan if state.study else {}
+    objectives = list(plan.get("objectives", (VAL_MIOU, VAL_MACC)))
+    candidates = [t for t in state.completed(BASELINE, SEARCH) if t.family != NEUTRAL]
+    by_miou = ranked(candidates, VAL_MIOU)
+    lines = {
+        key: by_miou
+        if key == VAL_MIOU
+        else [t for t in ranked(candidates, key) if keeps_miou(value(t, VAL_MIOU), floor)]
+        for key in objectives
+    }
+    chosen: list[Trial] = []
+    seen: list[dict[str, Any]] = []
+    for turn in range(top):
+        line = lines[objectives[turn % len(objectives)]]
+        for trial in (*line, *by_miou):
+            if without_seed(trial.config) not in seen:
+                chosen.append(trial)
+                seen.append(without_seed(trial.config))
+                break
+    return SelectRecord(
+        confirmed=[trial.id for trial in chosen],
+        reference=reference.id if reference else None,
+        stated=stated.id if stated else None,
+    )

@@ -1,0 +1,304 @@
+"""A finished study made of numbers: plausible curves, rungs, failures, evidence; no training.
+
+`make_study(folder)` writes it through the real ledger, so that it reads like any other.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.analysis import evidence
+from study.analysis.selection import select
+from study.config import TrialConfig
+from study.ledger import (
+    EndRecord,
+    FinishRecord,
+    Ledger,
+    ReportRecord,
+    RungRecord,
+    SessionRecord,
+    StudyRecord,
+    TrialRecord,
+)
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+
+CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
+FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])
+EPOCHS, RUNG, IMAGES, PIXELS = 8, 3, 24, 5120
+TASK = {
+    "data": {
+        "format": "synthetic",
+        "size": (64, 80),
+        "num_train": 24,
+        "num_val": IMAGES,
+        "num_test": IMAGES,
+        "seed": 0,
+    },
+    "model": {"arch": "unet", "encoder": "tu-mobilenetv3_small_050", "encoder_weights": None},
+    "optimizer": {"name": "adamw", "lr": 1e-2, "weight_decay": 1e-4},
+    "batch_size": 4,
+    "budget": {"epochs": EPOCHS},
+}
+PLAN = {
+    "objectives": ["val/miou", "val/macc"],
+    "num_trials": 16,
+    "epochs": EPOCHS,
+    "rungs": [RUNG],
+    "reduction_factor": 3,
+    "baselines": ["ce", "recall", "median_frequency", "lmp", "jml"],
+    "reference_trials": 3,
+    "confirm": {"top": 2, "num_seeds": 3},
+}
+ENVIRONMENT = {
+    "commit": "0123abc",
+    "versions": {"python": "3.11.9", "torch": "2.15.0"},
+    "device": "cpu",
+    "precision": "fp32",
+    "num_threads": 1,
+}
+# label, family, loss, how much of the rare classes it finds, what that costs elsewhere
+BASELINES: list[tuple[str, str, dict[str, Any], float, float]] = [
+    ("ce", "ce", {}, 0.35, 0.0),
+    ("recall", "recall", {"recall": {"ema_momentum": 0.0}}, 0.68, 0.02),
+    (
+        "median_frequency",
+        "class_weights",
+        {"class_weights": {"scheme": "median_frequency"}},
+        0.72,
+        0.04,
+    ),
+    ("lmp", "pooling", {"pooling": {"kind": "max", "p": float("inf"), "ratio": 0.3}}, 0.45, 0.01),
+    ("jml", "jaccard", {"jaccard": {"mix": 0.75}}, 0.52, 0.0),
+]
+
+
+@dataclass
+class Numbers:
+    """Draws the metrics of a trial from how well it finds rare classes."""
+
+    rng: np.random.Generator
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in ("val", "test"):
+            shares = self.rng.dirichlet(FREQUENCIES * 30, size=IMAGES)
+            self.splits[split] = np.stack([self.rng.multinomial(PIXELS, row) for row in shares])
+
+    def confusions(self, split: str, rare: float, cost: float, epoch: int) -> np.ndarray:
+        """(n, C, C) per image: rare classes are found late and by some losses only."""
+        rarity = np.linspace(0, 1, len(FREQUENCIES))
+        recall = (
+            (1 - rarity) * (0.95 - cost) + rarity * rare + self.rng.normal(0, 0.01, rarity.size)
+        )
+        recall = np.clip(recall * (1 - np.exp(-epoch / (1.0 + rarity))), 0.01, 0.99)
+        confused = np.tile(FREQUENCIES, (rarity.size, 1))
+        np.fill_diagonal(confused, 0)
+        table = confused / confused.sum(1, keepdims=True) * (1 - recall)[:, None]
+        np.fill_diagonal(table, recall)
+        return self.rng.multinomial(self.splits[split], table)
+
+
+def metrics_of(confusion: np.ndarray) -> dict[str, float]:
+    """The plain metrics of a (C, C) matrix, rows = target."""
+    hits, support, claimed = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    iou = hits / (support + claimed - hits)
+    recall, precision = hits / support, hits / np.maximum(claimed, 1)
+    values = {
+        "miou": iou.mean(),
+        "macc": recall.mean(),
+        "mprec": precision.mean(),
+        "acc": hits.sum() / support.sum(),
+    }
+    for name, i, r, p in zip(CLASS_NAMES, iou, recall, precision, strict=True):
+        values |= {f"iou/{name}": i, f"recall/{name}": r, f"precision/{name}": p}
+    return {key: float(item) for key, item in values.items()}
+
+
+def _counts(confusions: np.ndarray) -> np.ndarray:
+    hits = np.diagonal(confusions, axis1=1, axis2=2)
+    return np.stack([hits, confusions.sum(1) - hits, confusions.sum(2) - hits], axis=1)
+
+
+def trial_config(loss: dict[str, Any], lr_scale: float = 1.0, seed: int = 0) -> dict[str, Any]:
+    """A resolved config as trials record it."""
+    config = {"task": TASK, "loss": loss, "optimizer": {"lr_scale": lr_scale}, "seed": seed}
+    return TrialConfig.model_validate(config).model_dump(mode="json")
+
+
+@dataclass
+class StudyWriter:
+    """Writes trials one after another."""
+
+    folder: Path
+    ledger: Ledger
+    numbers: Numbers
+    quality: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def trial(
+        self,
+        stage: str,
+        label: str,
+        family: str,
+        config: dict[str, Any],
+        quality: tuple[float, float],
+        *,
+        stop: int = EPOCHS,
+        status: str = COMPLETED,
+        reason: str = "full budget",
+        source: str | None = None,
+        resumed: bool = False,
+        with_evidence: bool = True,
+        finished: bool = True,
+    ) -> str:
+        """One trial from its hand-out to its end; `resumed` hands it out twice."""
+        number = len(self.ledger.state.trials)
+        trial = f"{number:03d}-{label}"
+        params = (
+            {"optimizer/lr_scale": config["optimizer"]["lr_scale"]} if stage == SEARCH else None
+        )
+        first = TrialRecord(
+            trial, number, stage, label, family, params, config, config["seed"], source=source
+        )
+        self.ledger.append(first)
+        self.quality[trial] = quality
+        last_confusions: dict[str, np.ndarray] = {}
+        for epoch in range(1, stop + 1):
+            splits = ["val"] + (["test"] if stage == CONFIRM and epoch == EPOCHS else [])
+            last_confusions = {s: self.numbers.confusions(s, *quality, epoch) for s in splits}
+            metrics = {
+                "train/loss": 2.0 * np.exp(-epoch / 3),
+                "lr": 1e-2 * (1 - epoch / EPOCHS) ** 0.9,
+            }
+            for split, confusions in last_confusions.items():
+                values = metrics_of(confusions.sum(0))
+                metrics |= {f"{split}/{key}": item for key, item in values.items()}
+            metrics["time/epoch_s"] = 1.25
+            self.ledger.append(ReportRecord(trial, 0, epoch, metrics))
+            if epoch == RUNG and stage not in (BASELINE, CONFIRM):
+                values = {key: metrics[key] for key in PLAN["objectives"]}
+                keep = status != STOPPED_EARLY
+                self.ledger.append(RungRecord(trial, epoch, "all", values, keep, "top third"))
+            if resumed and epoch == 5:
+                again = copy.deepcopy(first)
+                self.ledger.append(TrialRecord(**{**again.__dict__, "attempt": 1}))
+                repeated = {**metrics, "time/epoch_s": 9.75}
+                self.ledger.append(ReportRecord(trial, 1, epoch, repeated))
+        if finished:
+            self.ledger.append(EndRecord(trial, status, reason, stop))
+        if stage == CONFIRM and with_evidence:
+            splits_evidence = {
+                split: evidence.SplitEvidence(
+                    confusions.sum(0), _counts(confusions), np.arange(IMAGES) // 4
+                )
+                for split, confusions in last_confusions.items()
+            }
+            evidence.write(evidence.path_of(self.folder, trial), CLASS_NAMES, splits_evidence)
+        return trial
+
+
+def make_study(
+    folder: Path,
+    *,
+    num_seeds: int = 3,
+    until: str = "finish",
+    with_evidence: bool = True,
+    seed: int = 0,
+    task_name: str = "synthetic",
+) -> Path:
+    """Write a study into `folder` (its name is the study's) and return the folder.
+
+    until: `start`, `baselines`, `search`, `select` or `finish`: where the writing stops.
+    """
+    rng = np.random.default_rng(seed)
+    ledger = Ledger(folder)
+    try:
+        _write(
+            StudyWriter(folder, ledger, Numbers(rng)), num_seeds, until, with_evidence, task_name
+        )
+    finally:
+        ledger.close()
+    return folder
+
+
+def _write(
+    writer: StudyWriter, num_seeds: int, until: str, with_evidence: bool, task_name: str
+) -> None:
+    ledger, rng = writer.ledger, writer.numbers.rng
+    plan = {**PLAN, "confirm": {"top": 2, "num_seeds": num_seeds}}
+    data = {
+        "fingerprint": "f00d" * 16,
+        "class_names": list(CLASS_NAMES),
+        "num_images": {"train": 24, "val": IMAGES, "test": IMAGES},
+        "class_share": FREQUENCIES.tolist(),
+    }
+    space = {"loss": {"jaccard": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}}
+    ledger.append(
+        StudyRecord(
+            name=writer.folder.name,
+            seed=0,
+            task_name=task_name,
+            task=TASK,
+            space_name="joint",
+            space=space,
+            plan=plan,
+            data=data,
+            environment=ENVIRONMENT,
+        )
+    )
+    ledger.append(SessionRecord(1, "local", 2, 1.0, 0.0, ""))
+    if until == "start":
+        return
+    for label, family, loss, rare, cost in BASELINES:
+        writer.trial(BASELINE, label, family, trial_config(loss), (rare, cost))
+    if until == "baselines":
+        return
+    for scale, rare in ((0.5, 0.33), (1.7, 0.42), (3.1, 0.30)):
+        writer.trial(REFERENCE, "ce", "ce", trial_config({}, scale), (rare, 0.0))
+    for index in range(13):
+        mix, scale = float(rng.uniform(0.2, 0.95)), float(rng.uniform(0.25, 4))
+        loss = {"recall": {"ema_momentum": 0.9}, "jaccard": {"mix": mix}}
+        ending: dict[str, Any] = {}
+        if index % 2:
+            ending = {
+                "stop": RUNG,
+                "status": STOPPED_EARLY,
+                "reason": "below the top third at epoch 3",
+            }
+        if index == 4:
+            ending = {"stop": 2, "status": FAILED, "reason": "diverged: loss is nan"}
+        rare = 0.4 if index % 2 else 0.55 + 0.02 * index
+        writer.trial(
+            SEARCH,
+            "recall+jaccard",
+            "recall+jaccard",
+            trial_config(loss, scale),
+            (rare, 0.005),
+            resumed=index == 6,
+            **ending,
+        )
+    if until == "search":
+        return
+    selection = select(ledger.state, top=2)
+    ledger.append(selection)
+    if until == "select":
+        return
+    sources = dict.fromkeys([selection.reference, selection.stated, *selection.confirmed])
+    for repeat in range(num_seeds):
+        for source in sources:
+            assert source is not None
+            trial = ledger.state.trials[source]
+            writer.trial(
+                CONFIRM,
+                trial.label,
+                trial.family,
+                {**trial.config, "seed": 1000 + repeat},
+                writer.quality[source],
+                source=source,
+                with_evidence=with_evidence,
+            )
+    ledger.append(FinishRecord())

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+
+from study.analysis.selection import keeps_miou, reference_trial, select, stated_trial
+from study.ledger import EndRecord, ReportRecord, State, StudyRecord, TrialRecord, load
+from study.names import BASELINE, COMPLETED, REFERENCE, SEARCH, STOPPED_EARLY
+
+
+def state_of(
+    *rows: tuple[str, str, str, float, float], objectives: list[str] | None = None
+) -> State:
+    """Rows are (id, stage, family, val mIoU, val mean accuracy); ids x.1 and x.2 share a config."""
+    state = State()
+    plan = {"objectives": objectives or ["val/miou", "val/macc"]}
+    state.apply(StudyRecord("s", 0, "t", {}, "x", {}, plan, {}, {}))
+    for number, (trial, stage, family, miou, macc) in enumerate(rows):
+        config = {"loss": trial.split(".")[0], "seed": number}
+        state.apply(TrialRecord(trial, number, stage, family, family, None, config, number))
+        state.apply(ReportRecord(trial, 0, 1, {"val/miou": 0.99, "val/macc": 0.99}))
+        state.apply(ReportRecord(trial, 0, 2, {"val/miou": miou, "val/macc": macc}))
+        state.apply(EndRecord(trial, COMPLETED, "full budget", 2))
+    return state
+
+
+CE = ("ce", BASELINE, "ce", 0.50, 0.60)
+TUNED = ("tuned", REFERENCE, "ce", 0.52, 0.61)
+
+
+def test_the_objectives_take_turns() -> None:
+    state = state_of(
+        CE, TUNED,
+        ("a", SEARCH, "recall", 0.60, 0.65),
+        ("b", SEARCH, "recall", 0.58, 0.70),
+        ("c", BASELINE, "jaccard", 0.59, 0.60),
+        ("d", SEARCH, "recall", 0.53, 0.90),
+    )  # fmt: skip
+    assert select(state, top=4).confirmed == ["a", "d", "c", "b"]
+
+
+def test_both_cross_entropies_are_named_and_never_among_the_chosen() -> None:
+    record = select(state_of(CE, TUNED, ("a", SEARCH, "recall", 0.4, 0.5)), top=3)
+    assert (record.reference, record.stated, record.confirmed) == ("tuned", "ce", ["a"])
+
+
+def test_the_stated_cross_entropy_is_the_reference_when_tuning_did_not_help() -> None:
+    record = select(state_of(CE, ("tuned", REFERENCE, "ce", 0.49, 0.6)), top=1)
+    assert (record.reference, record.stated) == ("ce", "ce")
+
+
+def test_a_mean_accuracy_bought_with_miou_is_not_chosen() -> None:
+    state = state_of(
+        TUNED,
+        ("a", SEARCH, "recall", 0.60, 0.65),
+        ("bought", SEARCH, "recall", 0.514, 0.95),
+        ("kept", SEARCH, "recall", 0.516, 0.90),
+    )
+    assert select(state, top=2).confirmed == ["a", "kept"]
+
+
+def test_the_turn_of_mean_accuracy_goes_to_miou_when_nothing_keeps_it() -> None:
+    state = state_of(
+        TUNED,
+        ("a", SEARCH, "recall", 0.50, 0.65),
+        ("b", SEARCH, "recall", 0.40, 0.95),
+        ("c", SEARCH, "recall", 0.45, 0.66),
+    )
+    assert select(state, top=2).confirmed == ["a", "c"]
+
+
+def test_equal_configs_are_confirmed_once() -> None:
+    state = state_of(
+        TUNED,
+        ("a.1", SEARCH, "recall", 0.60, 0.65),
+        ("a.2", SEARCH, "recall", 0.59, 0.64),
+        ("b", SEARCH, "recall", 0.55, 0.60),
+    )
+    assert select(state, top=2).confirmed == ["a.1", "b"]
+
+
+def test_stopped_trials_and_missing_values_are_no_candidates() -> None:
+    state = state_of(
+        TUNED,
+        ("nan", SEARCH, "recall", float("nan"), 0.9),
+        ("stopped", SEARCH, "recall", 0.9, 0.9),
+        ("a", SEARCH, "recall", 0.53, 0.62),
+    )
+    state.apply(EndRecord("stopped", STOPPED_EARLY, "below the top third", 2))
+    assert select(state, top=3).confirmed == ["a"]
+
+
+def test_one_objective_alone_is_walked_by_rank() -> None:
+    rows = [("a", SEARCH, "recall", 0.6, 0.6), ("b", SEARCH, "recall", 0.5, 0.9)]
+    state = state_of(TUNED, *rows, ("c", SEARCH, "recall", 0.55, 0.1), objectives=["val/miou"])
+    assert select(state, top=2).confirmed == ["a", "c"]
+
+
+def test_without_any_trial_nothing_is_chosen() -> None:
+    record = select(State(), top=2)
+    assert (record.confirmed, record.reference, record.stated) == ([], None, None)
+
+
+def test_without_cross_entropy_mean_accuracy_is_free() -> None:
+    state = state_of(("a", SEARCH, "recall", 0.6, 0.6), ("b", SEARCH, "recall", 0.1, 0.9))
+    assert select(state, top=2).confirmed == ["a", "b"]
+
+
+@pytest.mark.parametrize(("miou", "kept"), [(0.515, True), (0.5149, False), (0.6, True)])
+def test_half_a_point_of_miou_may_be_given_up(miou: float, kept: bool) -> None:
+    assert keeps_miou(miou, 0.52) is kept
+
+
+def test_a_written_study_names_its_tuned_cross_entropy(tmp_path: Path) -> None:
+    state = load(make_study(tmp_path / "demo", until="search"))
+    reference, stated = reference_trial(state), stated_trial(state)
+    assert reference is not None and reference.stage == REFERENCE
+    assert stated is not None and stated.stage == BASELINE
+    assert reference.last["val/miou"] >= stated.last["val/miou"]
