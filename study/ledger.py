@@ -174,6 +174,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _revived(value: Any) -> Any:
+    """The inverse of `_plain` for everything but NaN, which only metrics and values can hold."""
+    if isinstance(value, str) and value in ("inf", "-inf"):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _revived(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_revived(item) for item in value]
+    return value
+
+
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {key: math.nan if value is None else float(value) for key, value in values.items()}
 
@@ -186,7 +197,7 @@ def encode(record: Record) -> str:
 
 def decode(line: str) -> Record:
     """The record of one line."""
-    fields = json.loads(line)
+    fields = _revived(json.loads(line))
     cls = _KINDS[fields.pop("kind")]
     for key in ("metrics", "values"):
         if key in fields:

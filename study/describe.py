@@ -1,0 +1,65 @@
+"""A loss in a few words, for tables and run names."""
+
+from __future__ import annotations
+
+from study.losses.config import (
+    EffectiveNumber,
+    Enet,
+    InverseFrequency,
+    LossConfig,
+    ManualWeights,
+    MaxPooling,
+    MedianFrequency,
+    Ohem,
+)
+
+
+def describe(loss: LossConfig) -> str:
+    """For example ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``; ``ce`` if neutral."""
+    parts = [_class_weights(loss), _recall(loss), _pooling(loss), _jaccard(loss)]
+    if loss.label_smoothing:
+        parts.append(f"smoothing {loss.label_smoothing:.2g}")
+    if loss.focal_gamma:
+        parts.append(f"focal {loss.focal_gamma:.2g}")
+    return " + ".join(part for part in parts if part) or "ce"
+
+
+def _class_weights(loss: LossConfig) -> str:
+    match loss.class_weights:
+        case InverseFrequency(exponent=exponent):
+            return f"inverse frequency^{exponent:.2g}" if exponent else ""
+        case MedianFrequency():
+            return "median frequency"
+        case EffectiveNumber(kappa=kappa):
+            return f"effective number {kappa:.2g}"
+        case Enet(c=c):
+            return f"enet {c:.4g}"
+        case ManualWeights():
+            return "manual weights"
+    return ""
+
+
+def _recall(loss: LossConfig) -> str:
+    if loss.recall is None:
+        return ""
+    momentum = loss.recall.ema_momentum
+    return f"recall(ema {momentum:.3g})" if momentum else "recall"
+
+
+def _pooling(loss: LossConfig) -> str:
+    match loss.pooling:
+        case MaxPooling(p=p, ratio=ratio):
+            return f"max-pooling(p {p:.2g}, ratio {ratio:.2g})"
+        case Ohem(threshold=threshold, min_kept=min_kept):
+            return f"ohem({threshold:.2g}, {min_kept:.2g})"
+    return ""
+
+
+def _jaccard(loss: LossConfig) -> str:
+    if not loss.jaccard.mix:
+        return ""
+    average = "" if loss.jaccard.average == "batch" else f" per {loss.jaccard.average}"
+    region = ""
+    if (loss.jaccard.alpha, loss.jaccard.beta) != (1.0, 1.0):
+        region = f" {loss.jaccard.alpha:.2g}/{loss.jaccard.beta:.2g}"
+    return f"jaccard {loss.jaccard.mix:.2g}{region}{average}"

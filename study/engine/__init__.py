@@ -1,0 +1,1 @@
+"""The only package that imports ray: trials on a cluster, driven by the director."""

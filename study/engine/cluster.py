@@ -1,0 +1,146 @@
+"""Which Ray cluster a study runs on, and how many trials it holds at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study import telemetry
+from study.errors import InputError
+
+AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
+WORKER_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+}
+DRIVER_ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets, and how many run at once."""
+
+    cluster: str
+    cpus_per_trial: float
+    gpus_per_trial: float
+    slots: int
+
+    @property
+    def num_threads(self) -> int:
+        """CPU threads of a trial."""
+        return max(1, int(self.cpus_per_trial))
+
+
+def connect(address: str | None) -> str:
+    """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
+    running here, else a new one of this process. Returns in words which it is."""
+    import ray
+
+    telemetry.turn_off()
+    os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    asked = address or os.environ.get("RAY_ADDRESS")
+    if asked and asked != "local":
+        worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
+        try:
+            ray.init(address=asked, runtime_env=worker, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"a Ray cluster must answer at {asked}, but got: {reason}",
+                key="--address" if address else "RAY_ADDRESS",
+            ) from error
+        return f"the Ray cluster at {asked}"
+    if asked is None:
+        try:
+            ray.init(address="auto", **quiet)
+            return f"the Ray cluster running here ({ray.get_runtime_context().gcs_address})"
+        except ConnectionError:
+            pass
+    ray.init(address="local", include_dashboard=False, **quiet)
+    return "a new Ray on this machine"
+
+
+def nodes(autoscaler_config: Path = AUTOSCALER_CONFIG) -> list[Mapping[str, float]]:
+    """The resources of each node that is up, and of each that the cluster may still add."""
+    import ray
+
+    up: list[Mapping[str, float]] = [
+        node["Resources"] for node in ray.nodes() if node.get("Alive", node.get("alive"))
+    ]
+    return up + growth(up, autoscaler_config.expanduser())
+
+
+def growth(up: Sequence[Mapping[str, float]], autoscaler_config: Path) -> list[Mapping[str, float]]:
+    """Nodes the autoscaler may add: of each type up to its max_workers, in all max_workers."""
+    if not autoscaler_config.is_file():
+        return []
+    config = yaml.safe_load(autoscaler_config.read_text(encoding="utf-8"))
+    total = int(config.get("max_workers", 2)) - (len(up) - 1)
+    possible: list[Mapping[str, float]] = []
+    for name, node_type in config.get("available_node_types", {}).items():
+        if name == config.get("head_node_type"):
+            continue
+        count = int(node_type.get("max_workers", config.get("max_workers", 2)))
+        possible += [node_type.get("resources", {})] * count
+    possible.sort(key=lambda resources: -resources.get("GPU", 0))
+    return possible[: max(0, total)]
+
+
+def fit(
+    cluster: str,
+    up: Sequence[Mapping[str, float]],
+    *,
+    gpus_per_trial: float | None = None,
+    cpus_per_trial: float | None = None,
+    max_concurrent: int | None = None,
+) -> Resources:
+    """How many trials the nodes hold at once.
+
+    Without `gpus_per_trial`: one GPU where any node has one, else none. Without `cpus_per_trial`:
+    one CPU, or with GPUs an equal share of the smallest GPU node's CPUs.
+    """
+    with_gpu = [node for node in up if node.get("GPU", 0) > 0]
+    gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(
+            f"`gpus-per-trial` must be a share of one GPU or a whole number, but got {gpus}",
+            key="--gpus-per-trial",
+        )
+    if cpus_per_trial is None:
+        shares = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
+        cpus = float(max(1, int(min(shares)))) if shares else 1.0
+    else:
+        cpus = cpus_per_trial
+    slots = sum(_held(node, cpus, gpus) for node in up)
+    if slots == 0:
+        largest = max((dict(CPU=n.get("CPU", 0), GPU=n.get("GPU", 0)) for n in up), key=str)
+        raise InputError(
+            f"one node must hold a trial's {cpus:g} CPUs and {gpus:g} GPUs, "
+            f"but the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",
+            key="--gpus-per-trial" if gpus else "--cpus-per-trial",
+        )
+    slots = slots if max_concurrent is None else min(slots, max_concurrent)
+    return Resources(cluster, cpus, gpus, slots)
+
+
+def _held(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = math.inf if cpus == 0 else node.get("CPU", 0) / cpus
+    if gpus == 0:
+        return int(by_cpu)
+    whole = int(node.get("GPU", 0))
+    by_gpu = whole * int(1 / gpus + 1e-9) if gpus < 1 else whole // gpus
+    return int(min(by_cpu, by_gpu))

@@ -1,0 +1,89 @@
+"""Ray Tune shows every report here first; the director writes it down and says who goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from study.director import Director
+
+FAILED_KEY, REPORT_KEY = "failed", "report"
+EVIDENCE = "evidence"
+KEPT_CHECKPOINTS = 2
+
+
+class DirectedScheduler(FIFOScheduler):  # type: ignore[misc]
+    """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger."""
+
+    def __init__(self, director: Director, folder: Path) -> None:
+        super().__init__()
+        self._director = director
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (dict, ())
+
+    def set_search_properties(self, metric: Any, mode: Any, **spec: Any) -> bool:
+        """Nothing to set: objectives are the director's."""
+        return True
+
+    def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """STOP or CONTINUE, after the ledger knows."""
+        trial_id = trial.config["run"]["id"]
+        if FAILED_KEY in result:
+            self._director.fail(trial_id, result[FAILED_KEY])
+            self._drop_checkpoints(trial_id, keep=0)
+            return str(TrialScheduler.STOP)
+        if REPORT_KEY not in result or result.get("done"):
+            return str(TrialScheduler.STOP)
+        epoch, metrics, evidence = result[REPORT_KEY]
+        if evidence is not None:
+            write_atomically(self._folder / EVIDENCE / f"{trial_id}.npz", evidence)
+        keep = self._director.report(trial_id, epoch, metrics, self._checkpoint(trial, result))
+        self._drop_checkpoints(trial_id, keep=KEPT_CHECKPOINTS if keep else 0)
+        return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)
+
+    def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """A training that ends by itself before its budget has failed."""
+        self._director.fail(trial.config["run"]["id"], "ended before its budget")
+
+    def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
+        """The machine failed the trial more often than it is tried again."""
+        self._director.fail(trial.config["run"]["id"], _reason(trial))
+        self._director.release(trial.config["run"]["id"])
+
+    def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
+        """Nothing to prepare."""
+
+    def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:
+        """Nothing to forget."""
+
+    def _checkpoint(self, trial: TuneTrial, result: dict[str, Any]) -> str | None:
+        name = result.get("checkpoint_dir_name")
+        return os.path.relpath(f"{trial.path}/{name}", self._folder) if name else None
+
+    def _drop_checkpoints(self, trial_id: str, *, keep: int) -> None:
+        paths = self._director.state.trials[trial_id].checkpoints
+        for path in paths[: len(paths) - keep]:
+            shutil.rmtree(self._folder / path, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file is whole or not there."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _reason(trial: TuneTrial) -> str:
+    if trial.error_file and Path(trial.error_file).is_file():
+        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+        if lines:
+            return lines[-1][:500]
+    return "the worker process died"

@@ -1,0 +1,75 @@
+"""One Tuner run for all stages of a study."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from study.director import Director
+from study.engine.cluster import Resources
+from study.engine.scheduler import DirectedScheduler
+from study.engine.searcher import DirectedSearcher
+
+MACHINE_FAILURES = 3
+
+
+def _trial(config: dict[str, Any]) -> None:
+    from study.engine import worker
+
+    worker.run(config)
+
+
+def _own_id(trial: TuneTrial) -> str:
+    return str(trial.config["run"]["id"])
+
+
+def _own_folder(trial: TuneTrial) -> str:
+    return f"{trial.config['run']['id']}-a{trial.config['run']['attempt']}"
+
+
+def run_trials(
+    director: Director, resources: Resources, folder: Path, *, data_root: Path | None
+) -> None:
+    """Train whatever the director hands out, until nothing is left or Ctrl-C.
+
+    A fresh function and a fresh run folder per driver session: Tune numbers checkpoints from 0
+    again, and must not overwrite those of an earlier session.
+    """
+    settings = {
+        "folder": str(folder),
+        "data_root": None if data_root is None else str(data_root),
+        "num_threads": resources.num_threads,
+        "gpus": resources.gpus_per_trial,
+        "rungs": list(director.plan.rungs),
+    }
+
+    def trainable(config: dict[str, Any]) -> None:
+        _trial(config)
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    per_trial = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tune.Tuner(
+            tune.with_resources(trainable, per_trial),
+            tune_config=tune.TuneConfig(
+                search_alg=DirectedSearcher(director, settings),
+                scheduler=DirectedScheduler(director, folder),
+                num_samples=-1,
+                max_concurrent_trials=resources.slots,
+                reuse_actors=True,
+                trial_name_creator=_own_id,
+                trial_dirname_creator=_own_folder,
+            ),
+            run_config=tune.RunConfig(
+                name=f"session{len(director.state.sessions):02d}",
+                storage_path=str(folder / "ray"),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
+            ),
+        ).fit()

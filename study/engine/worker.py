@@ -1,0 +1,104 @@
+"""What runs in a trial's process: train, report, and turn every fault into a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from study.checkpoint import CHECKPOINT
+from study.config import TaskConfig, TrialConfig
+from study.data import SegmentationData, open_data
+from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.errors import InputError
+from study.names import CONFIRM
+from study.training import EpochReport, Evidence, set_up_process, train
+
+
+@functools.lru_cache(maxsize=1)
+def _data(task: TaskConfig, data_root: str | None) -> SegmentationData:
+    root = None if data_root is None else Path(data_root)
+    return open_data(task.data, data_root=root)
+
+
+def run(config: dict[str, Any]) -> None:
+    """One trial, from scratch or from its last checkpoint."""
+    settings = config["run"]
+    set_up_process(settings["num_threads"])
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        if 0 < settings["gpus"] < 1:
+            torch.cuda.set_per_process_memory_fraction(settings["gpus"])
+    try:
+        _train(TrialConfig.model_validate(config["trial"]), settings)
+    except torch.OutOfMemoryError as error:
+        tune.report({FAILED_KEY: f"out of GPU memory: {_line(error)}"})
+    except MemoryError as error:
+        tune.report({FAILED_KEY: f"out of memory: {_line(error)}"})
+    except Exception as error:
+        tune.report({FAILED_KEY: f"{type(error).__name__}: {_line(error)}"})
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
+    data = _data(config.task, settings["data_root"])
+    for checkpoint in _checkpoints(settings):
+        try:
+            _report_all(config, data, settings, checkpoint)
+            return
+        except InputError:
+            if checkpoint is None:
+                raise
+
+
+def _checkpoints(settings: dict[str, Any]) -> list[Path | None]:
+    """Where to go on from, best first; the last is the beginning."""
+    latest = tune.get_checkpoint()
+    folders = [latest.path] if latest is not None else []
+    if settings["resume_from"]:
+        folders.append(str(Path(settings["folder"]) / settings["resume_from"]))
+    return [*(Path(folder) / CHECKPOINT for folder in folders), None]
+
+
+def _report_all(
+    config: TrialConfig, data: SegmentationData, settings: dict[str, Any], checkpoint: Path | None
+) -> None:
+    for report in train(
+        config,
+        data=data,
+        resume_from=checkpoint,
+        evaluate_test=settings["stage"] == CONFIRM,
+        evaluate_at=settings["rungs"],
+    ):
+        evidence = None if report.evidence is None else pack(report.evidence)
+        _send(report, {REPORT_KEY: (report.epoch, dict(report.metrics), evidence)})
+
+
+def _send(report: EpochReport, result: dict[str, Any]) -> None:
+    if report.epoch == report.num_epochs:
+        tune.report(result)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        report.save(Path(folder) / CHECKPOINT)
+        tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def pack(evidence: Evidence) -> bytes:
+    """The arrays of an evidence as the bytes of an npz file."""
+    fields = {item.name: getattr(evidence, item.name) for item in dataclasses.fields(evidence)}
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, **{key: np.asarray(value) for key, value in fields.items() if value is not None}
+    )
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+"""What a study does next: a pure function of its plan and the state of its ledger.
+
+Order: trials that an earlier session left unfinished; the baselines; the searched trials, tuned
+cross entropy (the reference) spread evenly among them; then, when nothing of the search is live,
+the selection; then the confirmation of what was selected, seed by seed. Cross entropy as the task
+states it is confirmed in any case, so its seeds fill slots that wait for the last searched trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from study.analysis.selection import stated_trial
+from study.ledger import State
+from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+
+CE = "ce"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's numbers, all resolved. Epochs are epoch reports of one trial."""
+
+    seed: int
+    epochs: int
+    objectives: tuple[str, ...]
+    sampler: str
+    num_trials: int
+    reference_trials: int
+    baselines: tuple[str, ...]
+    rungs: tuple[int, ...]
+    reduction_factor: int
+    split_by: str | None
+    confirm_top: int
+    confirm_seeds: int
+
+    @property
+    def confirm_trials(self) -> int:
+        """At most: the top configs, tuned cross entropy and cross entropy as stated."""
+        if not self.confirm_top or not self.confirm_seeds:
+            return 0
+        return (self.confirm_top + 1 + (CE in self.baselines)) * self.confirm_seeds
+
+    @property
+    def worst_case_epochs(self) -> int:
+        """Epochs if no trial is stopped."""
+        return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
+
+    def is_reference(self, index: int) -> bool:
+        """Whether searched trial `index` tunes cross entropy: `reference_trials` of them, evenly."""
+        return (index * self.reference_trials) % self.num_trials < self.reference_trials
+
+    def sampled_before(self, index: int) -> int:
+        """How many of the searched trials before `index` the sampler proposes."""
+        return sum(not self.is_reference(i) for i in range(index))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the ledger's first line."""
+        return {**asdict(self), "worst_case_epochs": self.worst_case_epochs}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """The plan of a ledger's first line."""
+        fields = {key: values[key] for key in cls.__dataclass_fields__}
+        lists = ("objectives", "baselines", "rungs")
+        return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a trial that an earlier session left unfinished."""
+
+    trial: str
+
+
+@dataclass(frozen=True)
+class RunBaseline:
+    """Train a preset at the task's own settings."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """Train cross entropy at another point of the optimiser's leaves."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class RunSearch:
+    """Train what the sampler proposes; `number` counts its proposals."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Select:
+    """Choose what is confirmed."""
+
+
+@dataclass(frozen=True)
+class RunConfirm:
+    """Train the config of trial `source` again, with a fresh seed."""
+
+    source: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something that is live decides what comes next."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """Nothing is left to do."""
+
+
+Step = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Done
+
+
+def confirm_seeds(plan: Plan) -> tuple[int, ...]:
+    """Seeds that no searched trial has seen."""
+    return tuple(range(plan.seed + 1, plan.seed + 1 + plan.confirm_seeds))
+
+
+def next_step(
+    plan: Plan, state: State, live: Collection[str], *, search_is_over: bool = False
+) -> Step:
+    """The next step of the study.
+
+    Args:
+        plan: the study's numbers.
+        state: the fold of its ledger.
+        live: ids of the trials that are being trained now.
+        search_is_over: hand out no further searched trial (a budget is spent).
+    """
+    for trial in state.trials.values():
+        if trial.end is None and trial.id not in live:
+            return Resume(trial.id)
+    baselines = state.of_stage(BASELINE)
+    if len(baselines) < len(plan.baselines):
+        return RunBaseline(plan.baselines[len(baselines)])
+    if state.selection is None:
+        index = len(state.of_stage(SEARCH, REFERENCE))
+        if index < plan.num_trials and not search_is_over:
+            if plan.is_reference(index):
+                return RunReference(index)
+            return RunSearch(plan.sampled_before(index))
+        if any(state.trials[trial].stage != CONFIRM for trial in live):
+            return _confirm(plan, state, _stated(state)) or Wait()
+        return Select()
+    sources = [state.selection.reference, state.selection.stated, *state.selection.confirmed]
+    step = _confirm(plan, state, [source for source in sources if source is not None])
+    return step or (Wait() if live else Done())
+
+
+def _stated(state: State) -> list[str]:
+    trial = stated_trial(state)
+    return [] if trial is None else [trial.id]
+
+
+def _confirm(plan: Plan, state: State, sources: Collection[str]) -> RunConfirm | None:
+    if not plan.confirm_top:
+        return None
+    done = {(trial.source, trial.seed) for trial in state.of_stage(CONFIRM)}
+    for seed in confirm_seeds(plan):
+        for source in dict.fromkeys(sources):
+            if (source, seed) not in done:
+                return RunConfirm(source, seed)
+    return None
