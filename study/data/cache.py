@@ -1,0 +1,231 @@
+"""Decoded once per machine: splits as memory-mapped files that all processes share.
+
+    <cache>/<name>-<key>/   {train,val,test}.{images,labels,groups,class_counts}.npy, meta.json
+
+One folder per data set (format, settings, root), replaced when its files or this code change.
+A folder is built beside its place and renamed into it, so that what is there is whole; a lock file
+lets one process build while the others wait. Pages of a map are shared and dropped by the kernel
+at will: memory use does not grow with the number of trials.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from study.data.splits import (
+    SPLITS,
+    FileProblem,
+    SegmentationData,
+    Source,
+    Split,
+    SplitSource,
+    UInt8Array,
+    content_header,
+    count_classes,
+    fingerprint_header,
+)
+from study.errors import InputError
+
+_CACHE_VARIABLE = "STUDY_CACHE_DIR"
+_CHUNK = 32  # images decoded at a time: bounds memory
+
+
+def default_cache_dir() -> Path:
+    """$STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study."""
+    given = os.environ.get(_CACHE_VARIABLE)
+    return Path(given).expanduser() if given else Path.home() / ".cache/segmentation-loss-study"
+
+
+def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationData:
+    """The memory-mapped data set of `source`, decoded first where this machine has not yet.
+
+    Raises InputError for a file that cannot be used, with the number of others that have the same
+    fault, and when the cache cannot be written or does not fit.
+    """
+    directory = cache_dir or default_cache_dir()
+    folder = directory / f"{source.name}-{_digest(json.dumps(source.key, sort_keys=True))[:12]}"
+    state = _digest(source.state + _code_digest())
+    with _locked(folder):
+        data = _load(source, folder, state)
+        if data is None:
+            _build(source, folder, state)
+            data = _load(source, folder, state)
+    if data is None:
+        raise InputError("was written but cannot be read back", file=folder)
+    return data
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time; the kernel releases the lock of a process that dies."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = (folder.parent / f"{folder.name}.lock").open("w")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise _unusable(folder.parent, error) from error
+    with handle:
+        yield
+
+
+def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
+    """None where there is no cache, a stale one, or a damaged one."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["state"] != state:
+            return None
+        splits = {
+            name: Split(
+                images=_mapped(folder / f"{name}.images.npy"),
+                labels=_mapped(folder / f"{name}.labels.npy"),
+                names=tuple(meta["names"][name]),
+                groups=np.load(folder / f"{name}.groups.npy"),
+                class_counts=np.load(folder / f"{name}.class_counts.npy"),
+            )
+            for name in SPLITS
+        }
+    except (OSError, ValueError, KeyError):
+        return None
+    return SegmentationData(
+        name=source.name,
+        class_names=source.class_names,
+        palette=source.palette,
+        ignore_index=source.ignore_index,
+        mean=source.mean,
+        std=source.std,
+        fingerprint=meta["fingerprint"],
+        cache=folder,
+        **splits,
+    )
+
+
+def _mapped(path: Path) -> UInt8Array:
+    # copy-on-write, as torch warns of arrays that it could not write to
+    mapped: UInt8Array = np.load(path, mmap_mode="c")
+    return mapped
+
+
+def _build(source: Source, folder: Path, state: str) -> None:
+    prefix = f".{folder.name}."
+    for left_over in folder.parent.glob(f"{prefix}*"):  # of processes that died: we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    _check_space(source, folder.parent)
+    try:
+        building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    except OSError as error:
+        raise _unusable(folder.parent, error) from error
+    try:
+        content = hashlib.sha256(
+            fingerprint_header(source.class_names, source.ignore_index, source.mean, source.std)
+        )
+        for name in SPLITS:
+            _write_split(building, name, source, content)
+        meta = {
+            "state": state,
+            "fingerprint": content.hexdigest(),
+            "key": source.key,
+            "names": {name: source.splits[name].names for name in SPLITS},
+        }
+        (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except FileProblem as problem:
+        raise problem.counted(_count_alike(source, problem)) from problem
+    except OSError as error:
+        raise _unusable(folder.parent, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _write_split(building: Path, name: str, source: Source, content: Any) -> None:
+    """Plain writes, not a writable map: on a full disk a write fails, a map kills the process."""
+    split, (height, width) = source.splits[name], source.size
+    shape = (len(split.names), height, width)
+    content.update(content_header((*shape, 3), split.groups))
+    counts = []
+    with (
+        (building / f"{name}.images.npy").open("wb") as images,
+        (building / f"{name}.labels.npy").open("wb") as labels,
+    ):
+        _start_npy(images, (*shape, 3))
+        _start_npy(labels, shape)
+        for decoded in _decoded(split):
+            if isinstance(decoded, FileProblem):
+                raise decoded
+            image, label = decoded
+            for file, array in ((images, image), (labels, label)):
+                raw = np.ascontiguousarray(array).tobytes()
+                content.update(raw)
+                file.write(raw)
+            counts.append(count_classes(label, len(source.class_names)))
+    np.save(building / f"{name}.groups.npy", split.groups)
+    np.save(building / f"{name}.class_counts.npy", np.stack(counts))
+
+
+def _start_npy(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _decoded(split: SplitSource) -> Iterator[tuple[UInt8Array, UInt8Array] | FileProblem]:
+    """Images in order, decoded by threads a chunk at a time; a bad file is a value, not a raise."""
+
+    def read(index: int) -> tuple[UInt8Array, UInt8Array] | FileProblem:
+        try:
+            return split.read(index)
+        except FileProblem as problem:
+            return problem
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(split.names), _CHUNK):
+            yield from pool.map(read, range(start, min(start + _CHUNK, len(split.names))))
+
+
+def _count_alike(source: Source, problem: FileProblem) -> int:
+    """Files of all splits with the same fault."""
+    decoded = (item for name in SPLITS for item in _decoded(source.splits[name]))
+    return sum(isinstance(item, FileProblem) and item.kind == problem.kind for item in decoded)
+
+
+def _check_space(source: Source, directory: Path) -> None:
+    num_images = sum(len(source.splits[name].names) for name in SPLITS)
+    needed = num_images * source.size[0] * source.size[1] * 4 + 2**20
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise InputError(
+            f"the data cache needs {needed / 2**20:.0f} MiB on this disk, which has "
+            f"{free / 2**20:.0f} MiB free; {_CACHE_VARIABLE} names another place",
+            file=directory,
+        )
+
+
+def _unusable(directory: Path, error: OSError) -> InputError:
+    what = "ran out of disk space" if error.errno == errno.ENOSPC else f"is not usable: {error}"
+    return InputError(
+        f"the data cache {what}; {_CACHE_VARIABLE} names another place", file=directory
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Of the code that draws and decodes: no cache outlives a change of it."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

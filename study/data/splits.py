@@ -1,0 +1,213 @@
+"""What a data set is to everybody else, and what a format has to give to become one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from study.errors import InputError
+from study.names import TEST, TRAIN, VAL
+
+SPLITS = (TRAIN, VAL, TEST)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+UInt8Array = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N decoded images of one size."""
+
+    images: UInt8Array  # (N, H, W, 3), RGB; a memory map where it comes from the cache
+    labels: UInt8Array  # (N, H, W), in [0, C) or ignore_index
+    names: tuple[str, ...]
+    groups: IntArray  # (N,) block of neighbouring images that the bootstrap resamples together
+    class_counts: IntArray  # (N, C) pixels of each class in each image
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationData:
+    """Three disjoint splits, and the classes that they share."""
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: UInt8Array  # (C, 3)
+    ignore_index: int
+    mean: tuple[float, ...]  # (3,) RGB on a scale of 0..1
+    std: tuple[float, ...]  # (3,)
+    fingerprint: str  # sha256 of all that a result can depend on: equal for equal content
+    train: Split
+    val: Split
+    test: Split
+    cache: Path | None = field(default=None)  # the folder that holds the memory maps
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {TRAIN: self.train, VAL: self.val, TEST: self.test}
+
+    @staticmethod
+    def from_arrays(
+        name: str,
+        class_names: Sequence[str],
+        *,
+        train: tuple[npt.ArrayLike, npt.ArrayLike],
+        val: tuple[npt.ArrayLike, npt.ArrayLike],
+        test: tuple[npt.ArrayLike, npt.ArrayLike],
+        ignore_index: int = 255,
+        palette: npt.ArrayLike | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        groups: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> SegmentationData:
+        """A data set from arrays, for a factory.
+
+        train, val, test: (images, labels) with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
+        uint8 in [0, C) or ignore_index; all three of one size.
+        palette: (C, 3) RGB in 0..255; by default that of PASCAL VOC.
+        groups: block ids (N,) by split, for images that are neighbours; by default none are.
+
+        Raises InputError for other shapes, types or labels.
+        """
+        num_classes = len(class_names)
+        splits, sizes = {}, set()
+        for split, (images, labels) in zip(SPLITS, (train, val, test), strict=True):
+            images, labels = np.asarray(images), np.asarray(labels)
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+                raise _wrong(split, "images", "be (N, H, W, 3) uint8", images)
+            if labels.dtype != np.uint8 or labels.shape != images.shape[:3] or not len(labels):
+                shape = (max(1, len(images)), *images.shape[1:3])
+                raise _wrong(split, "labels", f"be {shape} uint8", labels)
+            outside = outside_classes(labels, num_classes, ignore_index)
+            if outside is not None:
+                message = f"labels must be below {num_classes} or {ignore_index}"
+                raise InputError(f"{message}, but got {outside}", key=f"data/{split}")
+            group = np.asarray((groups or {}).get(split, np.arange(len(images))), np.int64)
+            if group.shape != (len(images),):
+                raise _wrong(split, "groups", f"be ({len(images)},)", group)
+            sizes.add(labels.shape[1:])
+            splits[split] = Split(
+                images=images,
+                labels=labels,
+                names=tuple(f"{split}_{index:05d}" for index in range(len(images))),
+                groups=group,
+                class_counts=np.stack([count_classes(label, num_classes) for label in labels]),
+            )
+        if len(sizes) != 1:
+            raise InputError(
+                f"splits must have one image size, but got {sorted(sizes)}", key="data"
+            )
+        header = fingerprint_header(class_names, ignore_index, mean, std)
+        digest = hashlib.sha256(header)
+        for part in splits.values():
+            digest.update(content_header(part.images.shape, part.groups))
+            for image, label in zip(part.images, part.labels, strict=True):
+                digest.update(image.tobytes())
+                digest.update(label.tobytes())
+        return SegmentationData(
+            name=name,
+            class_names=tuple(class_names),
+            palette=default_palette(num_classes)
+            if palette is None
+            else np.asarray(palette, np.uint8).reshape(num_classes, 3),
+            ignore_index=ignore_index,
+            mean=tuple(mean),
+            std=tuple(std),
+            fingerprint=digest.hexdigest(),
+            train=splits[TRAIN],
+            val=splits[VAL],
+            test=splits[TEST],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SplitSource:
+    """One split before it is decoded; `read(i)` gives image (H, W, 3) and label (H, W), uint8."""
+
+    names: tuple[str, ...]
+    groups: IntArray
+    read: Callable[[int], tuple[UInt8Array, UInt8Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a format gives to the cache: quick to make, decodes only when asked."""
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: UInt8Array
+    ignore_index: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]  # (H, W)
+    key: Mapping[str, Any]  # JSON: which data set this is
+    splits: Mapping[str, SplitSource]
+    state: str = ""  # changes when the files do
+
+
+class FileProblem(InputError):
+    """A file that cannot be used; problems of one kind are counted and shown as one line."""
+
+    def __init__(self, kind: str, message: str, file: Path) -> None:
+        super().__init__(message, file=file)
+        self.kind = kind
+
+    def counted(self, total: int) -> InputError:
+        """The line to show when `total` files have this problem."""
+        more = total - 1
+        return InputError(f"{self} (and {more} more)" if more > 0 else str(self))
+
+
+def count_classes(label: UInt8Array, num_classes: int) -> IntArray:
+    """(C,) pixels of each class."""
+    return np.bincount(label.ravel(), minlength=256)[:num_classes].astype(np.int64)
+
+
+def outside_classes(labels: UInt8Array, num_classes: int, ignore_index: int) -> int | None:
+    """The lowest value that is neither a class nor ignored."""
+    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    outside = values[(values >= num_classes) & (values != ignore_index)]
+    return int(outside[0]) if len(outside) else None
+
+
+def fingerprint_header(
+    class_names: Sequence[str], ignore_index: int, mean: Sequence[float], std: Sequence[float]
+) -> bytes:
+    """What a fingerprint starts with; names of files and colours do not belong to it."""
+    return json.dumps([list(class_names), ignore_index, list(mean), list(std)]).encode()
+
+
+def content_header(shape: Sequence[int], groups: IntArray) -> bytes:
+    """What each split of a fingerprint starts with, before image and label bytes in turn."""
+    return json.dumps([list(shape), groups.tolist()]).encode()
+
+
+def default_palette(num_classes: int) -> UInt8Array:
+    """(C, 3) colours of PASCAL VOC: the bits of the class id, dealt to r, g, b from the top."""
+    ids = np.arange(num_classes)
+    palette = np.zeros((num_classes, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
+    return palette
+
+
+def _wrong(split: str, what: str, must: str, got: np.ndarray) -> InputError:
+    message = f"{what} must {must}, but got {got.shape} {got.dtype}"
+    return InputError(message, key=f"data/{split}")
