@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Strict, Tag
+from pydantic import Discriminator, Field, PositiveInt, Strict, Tag, model_validator
 
 from study.losses.config import Config, LossConfig
 
@@ -138,6 +138,14 @@ class StepBudget(Config):
 
     steps: PositiveInt
     reports: PositiveInt
+
+    @model_validator(mode="after")
+    def _a_report_has_a_step(self) -> StepBudget:
+        if self.reports > self.steps:
+            raise ValueError(
+                f"`reports <= steps` must hold, but got {self.reports} and {self.steps}"
+            )
+        return self
 
 
 class Evaluation(Config):

@@ -1,4 +1,4 @@
-"""Models from segmentation-models-pytorch or from anyone's factory, checked before a study starts."""
+"""Models of segmentation-models-pytorch or of anyone's factory, checked before a study starts."""
 
 from __future__ import annotations
 

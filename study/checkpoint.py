@@ -1,0 +1,63 @@
+"""Checkpoints of a trial: written whole or not at all, read without running anything from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from study.config import TrialConfig
+from study.errors import InputError
+
+FORMAT = "segmentation-loss-study/checkpoint/1"
+CHECKPOINT = "checkpoint.pt"  # its name inside a folder
+
+
+def digest(config: TrialConfig, fingerprint: str) -> str:
+    """Identity of a training: its resolved config, and its data by content, not by place."""
+    content = config.model_dump(mode="json")
+    content["task"]["data"] = fingerprint
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None:
+    """Write `state` (tensors and plain values) so that `path` is the old file or the new one.
+
+    Missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        torch.save({"format": FORMAT, "identity": identity, "state": state}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[str, Any]:
+    """The state in `path`, with its tensors on `device`.
+
+    Raises InputError naming the file when it is missing, truncated, no checkpoint of this
+    package, or one of another config or data set.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError("must be a checkpoint, but there is no such file", file=path) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = f"must be a whole checkpoint, but cannot be read: {reason}"
+        raise InputError(message, file=path) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        message = f"must be a checkpoint of format {FORMAT}, but is another file"
+        raise InputError(message, file=path)
+    if content["identity"] != identity:
+        message = "must be a checkpoint of this config and data, but belongs to another training"
+        raise InputError(message, file=path)
+    return content["state"]

@@ -1,0 +1,132 @@
+"""The process, device and precision of a trial, and the record of them that an export carries."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from study.config import TaskConfig, TrialConfig
+from study.errors import InputError
+
+Precision = Literal["bf16", "fp16", "fp32"]
+PACKAGE = "segmentation-loss-study"
+# What the numbers of a trial depend on beside the config; one name per distribution.
+DISTRIBUTIONS = ("torch", "numpy", "segmentation-models-pytorch", "timm", PACKAGE)
+
+
+def set_up_process(num_threads: int) -> None:
+    """CPU threads and deterministic kernels for this process; random numbers stay as they are.
+
+    Equal numbers need equal thread counts: sums over several threads are taken in another order.
+    """
+    torch.set_num_threads(num_threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def resolve_device(device: str | None = None) -> torch.device:
+    """The device that was asked for, else the CUDA device where there is one, else the CPU.
+
+    Raises InputError for a device that torch does not know or that is not here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"must be a device of this machine, but got {device!r}: {reason}"
+        raise InputError(message, key="device") from error
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """`auto` is fp32 on the CPU; on a GPU bf16 where it computes in it, else fp16."""
+    if precision != "auto":
+        return precision  # type: ignore[return-value]
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def environment(
+    config: TrialConfig | TaskConfig | None = None,
+    device: str | torch.device | None = None,
+    num_threads: int | None = None,
+) -> dict[str, Any]:
+    """What decides the numbers beside the config and the data, as plain JSON values.
+
+    config: whose precision is resolved, default `auto`. device: as in `resolve_device`.
+    num_threads: of the process that trains, default this one's.
+    Keys: device ("cpu" or "cuda"), device_name, precision, num_threads, python, versions
+    {distribution: version}, commit (None outside a checkout; ends in "+changes" when edited).
+    """
+    task = config.task if isinstance(config, TrialConfig) else config
+    precision = "auto" if task is None else task.precision
+    resolved = device if isinstance(device, torch.device) else resolve_device(device)
+    return {
+        "device": resolved.type,
+        "device_name": _device_name(resolved),
+        "precision": resolve_precision(precision, resolved),
+        "num_threads": torch.get_num_threads() if num_threads is None else num_threads,
+        "python": platform.python_version(),
+        "versions": {name: found for name in DISTRIBUTIONS if (found := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    # Kernels are chosen by instruction set, so it belongs to the name.
+    return f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+@cache
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

@@ -1,0 +1,164 @@
+"""`python -m study.train CONFIG.yaml`: train one config, and compare an export to its numbers.
+
+CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
+export holds `provenance` too: its CPU threads and precision are taken up again, and its metrics
+are what this run must come to on an equal machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.errors import InputError, exit_code
+
+if TYPE_CHECKING:
+    from study.config import TrialConfig
+    from study.provenance import Provenance
+    from study.training import EpochReport
+
+MISMATCH = 1
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    return exit_code(lambda: _train(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study.train", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a config or an export")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data set lies")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write config.yaml, metrics.jsonl, checkpoint.pt"
+    )
+    return parser
+
+
+def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
+    """The config in a file and, of an export, the provenance. Raises InputError."""
+    from study.config import TrialConfig
+    from study.provenance import Provenance
+    from study.space import load_task
+    from study.yaml_file import read_yaml, validate
+
+    file = read_yaml(path)
+    tree = dict(file.data)
+    origin = tree.pop("provenance", None)
+    provenance = None
+    if origin is not None:
+        provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
+    if isinstance(tree.get("task"), str):
+        tree["task"] = load_task(tree["task"]).config
+    if seed is not None:
+        tree["seed"] = seed
+    return validate(TrialConfig, tree, file=path, lines=file.lines), provenance
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.seed is not None and options.seed < 0:
+        raise InputError(f"`0 <= seed` must hold, but got {options.seed}", key="--seed")
+    config, provenance = load_config(options.config, seed=options.seed)
+    if options.out is not None and options.out.exists() and any(options.out.iterdir()):
+        raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
+
+    from study.data import open_data
+    from study.environment import environment, resolve_device, set_up_process
+    from study.losses import family
+    from study.training import Diverged, train
+
+    device = resolve_device(options.device)
+    if provenance is not None:
+        config = provenance.restore(config)
+    num_threads = provenance.environment.num_threads if provenance is not None else None
+    set_up_process(num_threads or _threads())
+    data = open_data(config.task.data, data_root=options.data_root)
+    here = environment(config, device)
+    print(
+        f"training {options.config}: {family(config.loss)} on {data.name}, "
+        f"{config.task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
+        f"{here['precision']}, {here['num_threads']} CPU threads",
+        flush=True,
+    )
+    judged = provenance is not None and provenance.judged_on_test
+    report: EpochReport | None = None
+    try:
+        for report in train(config, data=data, device=str(device), evaluate_test=judged):
+            print(epoch_line(report), flush=True)
+            if options.out is not None:
+                _write_epoch(options.out, report)
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return MISMATCH
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    assert report is not None
+    if options.out is not None:
+        _write_config(options.out, config, report, here, data.fingerprint)
+    if provenance is None:
+        return 0
+    if provenance.seed != config.seed:
+        print(f"another seed than the export's {provenance.seed}: no numbers to compare")
+        return 0
+    verdict = provenance.compare(report.metrics, here, data.fingerprint)
+    print("\n".join(verdict.lines))
+    return 0 if verdict.accepted else MISMATCH
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def epoch_line(report: EpochReport) -> str:
+    """`epoch 3/8  train/loss 0.512  val/miou 0.4321  ...  1.2 s`."""
+    shown = ["train/loss", "val/miou", "val/macc", "val/acc", "test/miou", "test/macc"]
+    width = len(str(report.num_epochs))
+    parts = [f"epoch {report.epoch:{width}d}/{report.num_epochs}"]
+    parts += [f"{key} {report.metrics[key]:.4f}" for key in shown if key in report.metrics]
+    return "  ".join([*parts, f"{report.metrics['time/epoch_s']:.1f} s"])
+
+
+def _write_epoch(folder: Path, report: EpochReport) -> None:
+    import json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"epoch": report.epoch, **report.metrics}) + "\n")
+    if report.epoch == report.num_epochs:
+        from study.checkpoint import CHECKPOINT
+
+        report.save(folder / CHECKPOINT)
+
+
+def _write_config(
+    folder: Path,
+    config: TrialConfig,
+    report: EpochReport,
+    here: dict[str, Any],
+    fingerprint: str,
+) -> None:
+    import yaml
+
+    origin = {
+        "seed": config.seed,
+        "metrics": report.metrics,
+        "environment": here,
+        "data": {"fingerprint": fingerprint},
+    }
+    content = {**config.model_dump(mode="json"), "provenance": origin}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

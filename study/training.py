@@ -1,0 +1,273 @@
+"""One trial: pure PyTorch, a generator of epoch reports.
+
+Training knows nothing of the study around it. Whoever drives it takes the next report, or stops
+taking them; a report can save the state that the next epoch starts from.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils import get_total_norm
+
+from study.batches import AUGMENT, Batches, TrainOrder, stream
+from study.checkpoint import digest, load_checkpoint, save_checkpoint
+from study.config import StepBudget, TrialConfig
+from study.data import SegmentationData, open_data
+from study.environment import environment, resolve_device, resolve_precision, set_up_process
+from study.errors import InputError
+from study.evaluation import Evidence, evaluate, evidence_of
+from study.losses import build_loss
+from study.models import build_model
+from study.names import TEST, TRAIN, TRAIN_LOSS, VAL
+from study.optim import build_optimizer, lr_factor, set_lr
+
+__all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
+
+
+class Diverged(RuntimeError):
+    """The training loss or the weights are no longer finite."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch of training came to.
+
+    epoch: 1 to num_epochs. metrics: `train/loss` and `train/<term>` (means over the epoch's
+    steps), `lr` (of its last step), `time/epoch_s`, `time/images_per_s` (training alone), and
+    where the epoch was evaluated `val/miou`, `val/iou/<class>`, ... (study.metrics), on a judged
+    last epoch `test/...` too. evidence: on the last epoch only. save: writes the state after this
+    epoch to a file, whole or not at all; to be called before the next report is taken.
+    """
+
+    epoch: int
+    num_epochs: int
+    metrics: dict[str, float]
+    evidence: Evidence | None
+    save: Callable[[Path], None] = field(repr=False, compare=False)
+
+
+def train(
+    config: TrialConfig,
+    *,
+    data: SegmentationData | None = None,
+    data_root: Path | None = None,
+    device: str | None = None,
+    resume_from: Path | None = None,
+    evaluate_test: bool = False,
+    evaluate_at: Collection[int] = (),
+) -> Iterator[EpochReport]:
+    """Train one config up to its budget, reporting each epoch.
+
+    data: the task's data set where it is open already, else it is opened from data_root.
+    device: default CUDA where there is one, else the CPU. resume_from: a file that `save` wrote;
+    what follows equals the uninterrupted training, on the CPU bit for bit. evaluate_test: judge
+    the last epoch on test. evaluate_at: epochs that are evaluated beside the task's own.
+
+    Equal for equal config, data, device and thread count, whatever the process did before; the
+    caller's random numbers are left alone. Raises InputError for what cannot be trained or
+    resumed, Diverged when the loss or the weights stop being finite.
+    """
+    if data is None:
+        data = open_data(config.task.data, data_root=data_root)
+    training = _Training(config, data, resolve_device(device))
+    if resume_from is not None:
+        training.load(resume_from)
+    num_epochs = config.task.num_epochs
+    for epoch in range(training.epoch + 1, num_epochs + 1):
+        last = epoch == num_epochs
+        due = last or epoch % config.task.evaluation.every == 0 or epoch in evaluate_at
+        start = time.perf_counter()
+        metrics = training.train_epoch()
+        splits = [VAL] * due + [TEST] * (last and evaluate_test)
+        measured, fields = training.evaluate(splits)
+        evidence = Evidence(tuple(data.class_names), **fields) if last else None
+        metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
+        yield EpochReport(epoch, num_epochs, metrics, evidence, training.saver())
+
+
+class _Training:
+    """The state of one training, and what an epoch does to it."""
+
+    def __init__(self, config: TrialConfig, data: SegmentationData, device: torch.device) -> None:
+        task = config.task
+        self.config = config
+        self.data = data
+        self.device = device
+        self.identity = digest(config, data.fingerprint)
+        self.order = TrainOrder(len(data.train.images), task.batch_size, config.seed)
+        if isinstance(task.budget, StepBudget):
+            self.num_steps = task.budget.steps
+        else:
+            self.num_steps = task.budget.epochs * self.order.steps_per_pass
+        self.batches = Batches(data, device, resolve_precision(task.precision, device))
+        self.rng = _OwnRandomNumbers(config.seed, device)
+        with self.rng.active():
+            model = build_model(task.model, data.num_classes)
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = _build_loss(config, data).to(device)
+        self.optimizer = build_optimizer(
+            task.optimizer, self.model, lr_scale=config.optimizer.lr_scale
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.batches.precision == "fp16")
+        self.epoch = 0
+        self.step = 0
+
+    def train_epoch(self) -> dict[str, float]:
+        """One epoch of optimiser steps; the device is waited for once, at its end."""
+        start = time.perf_counter()
+        self.epoch += 1
+        # Parts of a step budget are equal to within one step.
+        end = self.num_steps * self.epoch // self.config.task.num_epochs
+        first, num_images, lr = self.step, 0, 0.0
+        losses: list[torch.Tensor] = []
+        terms: list[dict[str, torch.Tensor]] = []
+        self.model.train()
+        self.loss.train()
+        with self.rng.active():
+            while self.step < end:
+                index = self.order.indices(self.step)
+                lr = self._step(index, losses, terms)
+                num_images += len(index)
+                self.step += 1
+        metrics = self._means(losses, terms, first)
+        return metrics | {"lr": lr, "time/images_per_s": num_images / (time.perf_counter() - start)}
+
+    def _step(
+        self,
+        index: Any,
+        losses: list[torch.Tensor],
+        terms: list[dict[str, torch.Tensor]],
+    ) -> float:
+        task = self.config.task
+        generator = stream(self.config.seed, AUGMENT, self.step)
+        images, target = self.batches.train(self.data.train, index, task.augment, generator)
+        lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.batches.autocast():
+            logits = self.model(images)
+        loss = self.loss(logits, target)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        losses.append(loss.detach())
+        terms.append(self.loss.terms())
+        return lr
+
+    def _means(
+        self, losses: list[torch.Tensor], terms: list[dict[str, torch.Tensor]], first: int
+    ) -> dict[str, float]:
+        series = torch.stack(losses).double()
+        mean = float(series.mean())
+        if not math.isfinite(mean):
+            step = first + int(torch.isfinite(series).logical_not().float().argmax()) + 1
+            raise Diverged(f"the training loss is {mean} in epoch {self.epoch}, from step {step}")
+        if not math.isfinite(float(get_total_norm(list(self.model.parameters())))):
+            raise Diverged(f"the weights are not finite after epoch {self.epoch}")
+        means = {
+            f"{TRAIN}/{name}": float(torch.stack([each[name] for each in terms]).double().mean())
+            for name in terms[0]
+        }
+        return means | {TRAIN_LOSS: mean}
+
+    def evaluate(self, names: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics with the split's prefix, and the evidence fields, of the named splits."""
+        measured: dict[str, float] = {}
+        fields: dict[str, Any] = {}
+        for name in names:
+            split = self.data.val if name == VAL else self.data.test
+            # Without gradients twice the training batch fits; larger ones leave the CPU's caches.
+            size = 2 * self.config.task.batch_size
+            result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
+            measured |= {f"{name}/{key}": value for key, value in result.compute().items()}
+            fields |= evidence_of(name, result, split)
+        return measured, fields
+
+    def saver(self) -> Callable[[Path], None]:
+        """A function that writes the present state, and refuses once training has moved on."""
+        epoch = self.epoch
+
+        def save(path: Path) -> None:
+            if self.epoch != epoch:
+                message = f"epoch {epoch} must be saved before the next report is taken"
+                raise RuntimeError(f"{message}; training is in epoch {self.epoch}")
+            save_checkpoint(path, self._state(), identity=self.identity)
+
+        return save
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": self.loss.state_dict(),
+            "rng": self.rng.state,
+        }
+
+    def load(self, path: Path) -> None:
+        """Take up the state that `saver` wrote."""
+        state = load_checkpoint(path, identity=self.identity, device=self.device)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loss.load_state_dict(state["loss"])
+        self.rng.state = {kind: value.cpu() for kind, value in state["rng"].items()}
+        self.epoch, self.step = state["epoch"], state["step"]
+
+
+def _build_loss(config: TrialConfig, data: SegmentationData) -> torch.nn.Module:
+    try:
+        return build_loss(
+            config.loss,
+            num_classes=data.num_classes,
+            class_counts=torch.as_tensor(data.train.class_counts),
+            ignore_index=data.ignore_index,
+        )
+    except ValueError as error:
+        raise InputError(str(error), key="loss") from error
+
+
+class _OwnRandomNumbers:
+    """Torch's global random state of one training, apart from its caller's."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        with self._caller_untouched():
+            torch.manual_seed(seed)
+            self.state = self._read()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """The global state is this training's inside, and the caller's again afterwards."""
+        with self._caller_untouched():
+            self._write(self.state)
+            yield
+            self.state = self._read()
+
+    @contextmanager
+    def _caller_untouched(self) -> Iterator[None]:
+        before = self._read()
+        try:
+            yield
+        finally:
+            self._write(before)
+
+    def _read(self) -> dict[str, torch.Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _write(self, state: dict[str, torch.Tensor]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
