@@ -157,7 +157,7 @@ class StudyWriter:
     ) -> str:
         """One trial from its hand-out to its end; `resumed` hands it out twice."""
         number = len(self.ledger.state.trials)
-        trial = f"{number:03d}-{label}"
+        trial = f"t{number:04d}"
         params = (
             {"optimizer/lr_scale": config["optimizer"]["lr_scale"]} if stage == SEARCH else None
         )

@@ -5,6 +5,7 @@ Only the validation metrics of a trial's last epoch are looked at: test is left 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -27,9 +28,10 @@ def ranked(trials: Sequence[Trial], key: str) -> list[Trial]:
     return sorted(rated, key=lambda trial: (-value(trial, key), trial.number))
 
 
-def without_seed(config: dict[str, Any]) -> dict[str, Any]:
-    """What two trials share that differ in nothing but chance."""
-    return {key: item for key, item in config.items() if key != "seed"}
+def without_seed(config: dict[str, Any]) -> str:
+    """What two trials share that differ in nothing but chance, as text to compare."""
+    kept = {key: item for key, item in config.items() if key != "seed"}
+    return json.dumps(kept, sort_keys=True)
 
 
 def keeps_miou(miou: float, reference_miou: float | None) -> bool:
@@ -77,7 +79,7 @@ def select(state: State, *, top: int) -> SelectRecord:
         for key in objectives
     }
     chosen: list[Trial] = []
-    seen: list[dict[str, Any]] = []
+    seen: list[str] = []
     for turn in range(top):
         line = lines[objectives[turn % len(objectives)]]
         for trial in (*line, *by_miou):

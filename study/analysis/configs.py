@@ -1,0 +1,45 @@
+"""Resolved configs as YAML text that says exactly what the numbers were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """Every value is written out."""
+        return True
+
+
+def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    """The shortest digits that give the same float, always read again as a float.
+
+    YAML 1.1 takes ``1e-05`` for text: a point and a signed exponent make it a number.
+    """
+    if math.isnan(value):
+        text = ".nan"
+    elif math.isinf(value):
+        text = ".inf" if value > 0 else "-.inf"
+    else:
+        text = repr(value)
+        digits, exponent_mark, exponent = text.partition("e")
+        if exponent_mark:
+            digits = digits if "." in digits else f"{digits}.0"
+            exponent = exponent if exponent[0] in "+-" else f"+{exponent}"
+            text = f"{digits}e{exponent}"
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Dumper.add_representer(float, _float)
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+
+
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """YAML that `yaml.safe_load` reads as the same values, floats to the last bit."""
+    return yaml.dump(
+        dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )

@@ -1,0 +1,8 @@
+"""The ledger in MLflow. Importing this does not import mlflow: a process beside the driver does."""
+
+from __future__ import annotations
+
+from study.tracking.sidecar import Sidecar, start
+from study.tracking.uri import check, default_uri, ui_command
+
+__all__ = ["Sidecar", "check", "default_uri", "start", "ui_command"]

@@ -1,0 +1,157 @@
+"""What a study looks like in MLflow, as plain values: a pure function of the ledger's state."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from study.ledger import State, StudyRecord, Trial
+from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
+
+FINAL = "final"
+STUDY_STAGE = "study"
+MAX_KEY, MAX_VALUE = 250, 5000
+RUNNING, WAITING = "RUNNING", "SCHEDULED"
+RUN_STATUS = {COMPLETED: "FINISHED", STOPPED_EARLY: "KILLED", FAILED: "FAILED"}
+_NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
+
+Point = tuple[str, float, int, int]
+"""Key, value, timestamp in ms, epoch."""
+
+
+def key_of(key: str) -> str:
+    """The key as MLflow accepts it: other characters become `_`, empty path steps are dropped."""
+    steps = [step.strip() for step in _NOT_IN_KEYS.sub("_", key).split("/")]
+    return "/".join("_" if step in (".", "..") else step for step in steps if step)[:MAX_KEY]
+
+
+def text(value: Any) -> str:
+    """A param's value: text as it is, all else as YAML users write it (null, true, .inf)."""
+    if isinstance(value, str):
+        return value[:MAX_VALUE]
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)[:MAX_VALUE]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a config by path joined with `/`. Lists are leaves; so are empty mappings."""
+    for key, value in tree.items():
+        path = f"{prefix}/{key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, path)
+        elif not isinstance(value, Mapping):
+            yield path, value
+
+
+def trial_params(trial: Trial) -> dict[str, str]:
+    """The resolved config by leaf path, and the names of the choices that led to it."""
+    values = dict(trial.params or {})
+    for path, value in leaves(trial.config):
+        if value is not None or path not in values:
+            values[path] = value
+    return {key_of(path): text(value) for path, value in values.items()}
+
+
+def study_tags(study: StudyRecord) -> dict[str, str]:
+    """What all runs of one study share. The time tells studies of one name apart."""
+    began = datetime.fromtimestamp(study.time, UTC).isoformat(timespec="milliseconds")
+    return {"study": study.name, "study_began": began}
+
+
+def trial_name(trial: Trial) -> str:
+    """Short enough for a column."""
+    seed = f" seed {trial.seed}" if trial.stage == CONFIRM else ""
+    return f"{trial.id} {trial.label}{seed}"
+
+
+def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
+    """What a person filters by."""
+    tags = {
+        **study_tags(study),
+        "trial_id": trial.id,
+        "stage": trial.stage,
+        "family": trial.family,
+        "label": trial.label,
+        "epochs_seen": str(trial.epochs),
+    }
+    if trial.source is not None:
+        tags["source"] = trial.source
+    if trial.end is not None:
+        tags |= {"status": trial.end.status, "reason": trial.end.reason}
+    return {key: value[:MAX_VALUE] for key, value in tags.items()}
+
+
+def milliseconds(time: float) -> int:
+    """MLflow's clock."""
+    return round(time * 1000)
+
+
+def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Point]:
+    """The metrics of these epochs (all by default), at the time of their first report.
+
+    The same report always gives the same points, which is what lets MLflow drop repeated ones.
+    Infinities, which it would replace by the largest float, are left out.
+    """
+    points = []
+    for epoch in sorted(trial.reports) if epochs is None else epochs:
+        when = milliseconds(trial.report_times[epoch])
+        points += [
+            (key_of(key), value, when, epoch)
+            for key, value in trial.reports[epoch].items()
+            if not math.isinf(value)
+        ]
+    return points
+
+
+def final_points(trial: Trial) -> list[Point]:
+    """``final/miou`` and the like, for trials that reached the full budget and for no others."""
+    if trial.status != COMPLETED or not trial.reports:
+        return []
+    when = milliseconds(trial.report_times[trial.epochs])
+    found = []
+    for key, value in trial.last.items():
+        split, _, name = key.partition("/")
+        if split == VAL and "/" not in name and not math.isinf(value):
+            found.append((f"{FINAL}/{name}", value, when, trial.epochs))
+    return found
+
+
+def run_status(trial: Trial, *, live: bool) -> str:
+    """MLflow's word: FINISHED, KILLED (stopped early), FAILED; else RUNNING while a driver lives,
+    SCHEDULED when it has to be resumed."""
+    if trial.end is not None:
+        return RUN_STATUS[trial.end.status]
+    return RUNNING if live else WAITING
+
+
+def study_params(study: StudyRecord) -> dict[str, str]:
+    """The plan, and what was studied."""
+    values: dict[str, Any] = {
+        "task": study.task_name,
+        "space": study.space_name,
+        "seed": study.seed,
+    }
+    values |= dict(leaves({"plan": study.plan, "data": study.data}))
+    return {key_of(path): text(value) for path, value in values.items()}
+
+
+def study_status(state: State, *, live: bool) -> str:
+    """The parent's status."""
+    if state.finished:
+        return RUN_STATUS[COMPLETED]
+    return RUNNING if live else WAITING
+
+
+def study_note(study: StudyRecord) -> str:
+    """Shown on the study's page, as Markdown."""
+    return (
+        f"Study **{study.name}**: space `{study.space_name}` on task `{study.task_name}`.\n\n"
+        f"Its trials: filter by `tags.study = '{study.name}'`; the full-budget ones have "
+        "`final/miou` and `final/macc`, sort by these. Stages: baseline, reference (tuned cross "
+        "entropy), search, confirm (fresh seeds, judged on test: `test/miou`)."
+    )

@@ -1,0 +1,98 @@
+"""Where a study is tracked: the default place, whether it can be used, how to look at it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from study.errors import InputError
+
+SQLITE = "sqlite:///"
+SQLITE_HEADER = b"SQLite format 3\0"
+KEY = "--tracking-uri"
+
+
+def default_uri(storage: Path) -> str:
+    """An SQLite file in the storage folder."""
+    return f"{SQLITE}{storage.absolute() / 'mlflow.db'}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of an ``sqlite:///`` URI; None for others."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def artifact_location(uri: str) -> str | None:
+    """Beside the database file; None where a server decides."""
+    path = sqlite_path(uri)
+    return (path.absolute().parent / "mlartifacts").as_uri() if path else None
+
+
+def check(tracking_uri: str, timeout: float = 10.0) -> None:
+    """Raise InputError unless runs can be written there; answers within `timeout` seconds.
+
+    An MLflow server must answer on ``/health``; the folder of an SQLite file is made, and the file,
+    where it exists, must be a database that may be written.
+    """
+    if tracking_uri.startswith(("http://", "https://")):
+        _check_server(tracking_uri, timeout)
+    elif (path := sqlite_path(tracking_uri)) is not None:
+        _check_file(tracking_uri, path)
+    else:
+        message = "`http://`, `https://` or `sqlite:///` must come first, but got"
+        raise InputError(f"{message} {tracking_uri!r}", key=KEY)
+
+
+def _check_server(uri: str, timeout: float) -> None:
+    health = f"{uri.rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(health, timeout=timeout) as answer:
+            status, body = answer.status, answer.read(64)
+    except urllib.error.HTTPError as error:
+        hint = " (is this name among the server's --allowed-hosts?)" if error.code == 403 else ""
+        message = f"an MLflow server must answer {health}, but it answered {error.code}{hint}"
+        raise InputError(message, key=KEY) from error
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        message = f"an MLflow server must answer {health}, but got: {reason}"
+        raise InputError(message, key=KEY) from error
+    if status != 200 or body.strip() != b"OK":
+        message = f"an MLflow server must answer {health} with OK, but got {body!r}"
+        raise InputError(message, key=KEY)
+
+
+def _check_file(uri: str, path: Path) -> None:
+    if not path.name or path.is_dir():
+        raise InputError(f"the path of a database file must follow, but got {uri!r}", key=KEY)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with open(path, "rb") as file:
+                header = file.read(len(SQLITE_HEADER))
+            if header not in (b"", SQLITE_HEADER):
+                message = "the file must be an SQLite database, but it is something else"
+                raise InputError(message, file=path, key=KEY)
+    except OSError as error:
+        message = f"the database file must be usable, but got: {error.strerror}"
+        raise InputError(message, file=path, key=KEY) from error
+    target = path if path.exists() else path.parent
+    if not os.access(target, os.W_OK):
+        raise InputError("it must be writable, but is not", file=target, key=KEY)
+
+
+def ui_command(tracking_uri: str) -> str:
+    """The command that opens the MLflow UI on an SQLite file; a server's own address otherwise."""
+    path = sqlite_path(tracking_uri)
+    if path is None:
+        return tracking_uri
+    near = os.path.relpath(path)
+    shown = near if len(near) < len(str(path.absolute())) else str(path.absolute())
+    python = os.path.relpath(sys.executable)
+    python = python if len(python) < len(sys.executable) else sys.executable
+    words = [python, "-m", "mlflow", "ui", "--backend-store-uri", f"{SQLITE}{shown}"]
+    return shlex.join([*words, "--host", "127.0.0.1", "--port", "5000"])
