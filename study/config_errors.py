@@ -229,7 +229,7 @@ _WANTED = {
 }
 
 
-def _message(place: _Place, item: Any) -> str:  # noqa: PLR0911
+def _message(place: _Place, item: Any) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     name = str(place.path[-1]) if place.path else "it"
     if name.isdigit() and len(place.path) > 1:

@@ -1,0 +1,58 @@
+"""The points at which cross entropy is tuned: few trials, so they are spread, not drawn."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from study.grammar import Leaf, assemble
+from study.space import SearchSpace
+
+
+def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> dict[str, Any]:
+    """Point `rank` of `count` over the optimiser's leaves: a Latin hypercube.
+
+    Each leaf's range is cut into `count` parts of equal probability, and each part is taken once,
+    at its middle. A single leaf is thus covered evenly; between leaves the parts are paired by a
+    permutation drawn from the seed.
+    """
+    if not 0 <= rank < count:
+        raise ValueError(f"`0 <= rank < count` must hold, but got rank {rank} of {count}")
+    params: dict[str, Any] = {}
+
+    def pick(node: Any) -> Any:
+        rng = np.random.default_rng([seed, zlib.crc32(node.path.encode()), count])
+        part = int(rng.permutation(count)[rank])
+        value = _quantile(node.distribution, (part + 0.5) / count)
+        return node.natural(value) if isinstance(node, Leaf) else value
+
+    assemble(space.reference.tree, pick, params, {})
+    return params
+
+
+def _quantile(distribution: BaseDistribution, share: float) -> Any:
+    """The value below which `share` of the distribution lies."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return choices[min(int(share * len(choices)), len(choices) - 1)]
+        case IntDistribution(low=low, high=high, log=False, step=step):
+            return low + step * min(int(share * ((high - low) // step + 1)), (high - low) // step)
+        case IntDistribution(low=low, high=high):
+            return round(math.exp(math.log(low) + share * math.log(high / low)))
+        case FloatDistribution(low=low, high=high, log=True):
+            return math.exp(math.log(low) + share * math.log(high / low))
+        case FloatDistribution(low=low, high=high, step=None):
+            return low + share * (high - low)
+        case FloatDistribution(low=low, high=high, step=step):
+            steps = round((high - low) / step)
+            return low + step * min(int(share * (steps + 1)), steps)
+    raise AssertionError(f"no such range: {distribution}")

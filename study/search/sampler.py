@@ -1,0 +1,172 @@
+"""What is tried next. A proposal is a function of (space, history, seed, number) alone, so that a
+resumed study goes on exactly where it stopped and needs no sampler state.
+
+A model that learns from values of different fidelity learns who was stopped, not who is good:
+rung values and final values must not be mixed. So the model takes the highest rung that holds at
+least MIN_RESULTS results, and values of that rung only. Trials stopped below it are left out.
+Until then the design is stratified. One proposal in three stays random for good.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from study.space import SearchSpace
+
+MIN_RESULTS = 16
+RANDOM_SHARE = 1 / 3
+WORST = -1.0  # below every objective, which are shares in [0, 1]
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial as a sampler sees it.
+
+    rungs: epoch -> objective -> value, the full budget's epoch included once it is reached.
+    running: it may still reach further rungs. failed: it diverged, ran out of memory or raised.
+    """
+
+    params: Mapping[str, Any]
+    rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    running: bool = False
+    failed: bool = False
+
+
+def propose(
+    space: SearchSpace,
+    history: Sequence[Observation],
+    *,
+    seed: int,
+    number: int,
+    sampler: str = "tpe",
+) -> Params:
+    """The params of search trial `number` (0-based).
+
+    Args:
+        space: what is searched; its settings name the objectives, all maximised.
+        history: the trials so far, in the order in which they were handed out. Those that lie
+            outside of the space (it may have been narrowed on resume) are skipped.
+        seed: the study's seed.
+        number: counts the proposals of this study; also the point of a grid.
+        sampler: tpe, random or grid.
+    """
+    if sampler == "grid":
+        grid = space.grid
+        if grid is None or number >= len(grid):
+            size = "no end" if grid is None else f"{len(grid)} points"
+            raise ValueError(f"a grid's point {number} must exist, but the grid has {size}")
+        return grid[number]
+    rng = np.random.default_rng([seed, number])
+    model_seed = int(rng.integers(2**31))
+    if sampler == "random" or rng.random() < RANDOM_SHARE:
+        return stratified(space, seed=seed, number=number)
+    points = _model_points(space, history)
+    if points is None:
+        return stratified(space, seed=seed, number=number)
+    with _quiet():
+        tpe = optuna.samplers.TPESampler(
+            n_startup_trials=0,
+            multivariate=True,
+            group=True,  # without it conditional leaves are sampled without a model
+            constant_liar=True,
+            seed=model_seed,
+        )
+        study = optuna.create_study(
+            directions=["maximize"] * len(space.settings.objectives), sampler=tpe
+        )
+        study.add_trials(points)
+        return space.sample(study.ask())
+
+
+def stratified(space: SearchSpace, *, seed: int, number: int) -> Params:
+    """Random leaves; every top-level choice takes each of its options once per block of proposals,
+    in an order drawn anew for each block."""
+    fixed: Params = {}
+    for path, options in space.choices.items():
+        block, position = divmod(number, len(options))
+        order = np.random.default_rng([seed, zlib.crc32(path.encode()), block])
+        fixed[path] = options[order.permutation(len(options))[position]]
+    with _quiet():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_mix(seed, number)))
+        study.enqueue_trial(fixed)
+        return space.sample(study.ask())
+
+
+def model_takes_over_at(num_observed: int, *, slots: int = 1) -> int:
+    """The first search trial (1-based) that the model may propose: the first rung then holds
+    MIN_RESULTS results at the earliest.
+
+    Args:
+        num_observed: trials that the space can represent and that come before the search ones
+            (baselines), all of which reach the first rung.
+        slots: trials that run at a time, of which all but one have no result yet.
+    """
+    return max(1, MIN_RESULTS - num_observed + slots)
+
+
+def _mix(seed: int, number: int) -> int:
+    return int(np.random.default_rng([seed, number, 1]).integers(2**31))
+
+
+def _model_points(space: SearchSpace, history: Sequence[Observation]) -> list[FrozenTrial] | None:
+    """The trials of the model, or None while no rung holds enough results."""
+    known = []
+    for item in history:
+        try:
+            known.append((item, space.to_optuna(item.params), space.distributions(item.params)))
+        except ValueError:
+            continue
+    epochs = {epoch for item, _, _ in known for epoch in item.rungs}
+    full = [epoch for epoch in epochs if _count(known, epoch) >= MIN_RESULTS]
+    if not full:
+        return None
+    rung = max(full)
+    objectives = space.settings.objectives
+    points = []
+    for item, params, distributions in known:
+        if rung in item.rungs:
+            values = [_finite(item.rungs[rung][objective]) for objective in objectives]
+        elif item.failed:
+            values = [WORST] * len(objectives)
+        elif item.running:
+            points.append(
+                create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
+            )
+            continue
+        else:
+            continue
+        points.append(create_trial(values=values, params=params, distributions=distributions))
+    return points
+
+
+def _count(known: Sequence[tuple[Observation, Any, Any]], epoch: int) -> int:
+    return sum(epoch in item.rungs for item, _, _ in known)
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else WORST
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """An in-memory study per proposal is no news, and `group` being experimental is known."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
