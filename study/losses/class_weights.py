@@ -1,0 +1,105 @@
+"""Class weights a_c from the pixel counts of the training split.
+
+With n_c pixels of class c, N = sum n_c and f_c = n_c / N the shapes are
+
+    inverse_frequency   f_c ** -exponent
+    median_frequency    median(F) / F_c,   F_c = n_c / pixels of the images that contain c
+    effective_number    (1 - beta) / (1 - beta ** n_c),   beta = 1 - 1 / (kappa * N)
+    enet                1 / ln(c + f_c)
+
+and every one is then scaled so that sum_c f_c a_c = 1: a randomly drawn pixel weighs 1, so schemes
+differ in shape and not in learning rate. `manual` weights are taken as given. Classes without
+pixels weigh 0.
+
+Sources: Eigen & Fergus 2015 (median frequency), Paszke et al. 2016 (ENet), Cui et al. 2019
+(effective number). Cui's beta is meant for counts of images; on pixel counts every fixed beta
+saturates to equal weights, hence beta relative to N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from study.losses.config import (
+    ClassWeights,
+    EffectiveNumber,
+    Enet,
+    InverseFrequency,
+    ManualWeights,
+    MedianFrequency,
+    NoClassWeights,
+)
+
+Counts = Tensor | Sequence[Any] | Any  # (C,) or (images, C), anything torch.as_tensor reads
+
+
+def class_weights(config: ClassWeights, counts: Counts | None, num_classes: int) -> Tensor | None:
+    """The weights (C,) float64 of a scheme, or None for the neutral scheme.
+
+    Raises ValueError where counts are needed and missing, or do not fit the classes.
+    """
+    if isinstance(config, NoClassWeights):
+        return None
+    if isinstance(config, ManualWeights):
+        if len(config.weights) != num_classes:
+            raise ValueError(
+                f"class_weights/weights: `one weight per class` must hold, but got "
+                f"{len(config.weights)} weights for {num_classes} classes"
+            )
+        return torch.tensor(config.weights, dtype=torch.float64)
+    if counts is None:
+        raise ValueError(
+            f"class_weights/scheme: {config.scheme} needs class_counts, but got None; "
+            "pass the training split's pixel counts"
+        )
+    table = _read_counts(counts, num_classes)
+    pixels = table.sum(0) if table.ndim == 2 else table
+    weights = torch.where(pixels > 0, _shape(config, table, pixels), torch.zeros_like(pixels))
+    return weights / (weights * pixels).sum() * pixels.sum()
+
+
+def _read_counts(counts: Counts, num_classes: int) -> Tensor:
+    table = torch.as_tensor(counts).detach().to("cpu", torch.float64)
+    if table.ndim not in (1, 2) or table.shape[-1] != num_classes:
+        raise ValueError(
+            f"class_counts: `shape ({num_classes},) or (images, {num_classes})` must hold, "
+            f"but got {tuple(table.shape)}"
+        )
+    if not bool(torch.isfinite(table).all()) or bool((table < 0).any()):
+        raise ValueError("class_counts: `0 <= count < inf` must hold for every class")
+    if not bool((table > 0).any()):
+        raise ValueError("class_counts: `sum > 0` must hold, but got no pixel at all")
+    return table
+
+
+def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
+    total = pixels.sum()
+    frequency = pixels / total
+    match config:
+        case InverseFrequency():
+            return frequency.pow(-config.exponent)
+        case MedianFrequency():
+            if table.ndim != 2:
+                raise ValueError(
+                    "class_weights/scheme: median_frequency needs class_counts per image, "
+                    f"shape (images, C), but got {tuple(table.shape)}"
+                )
+            image_pixels = ((table > 0) * table.sum(1, keepdim=True)).sum(0)
+            share = pixels / image_pixels
+            return torch.quantile(share[pixels > 0], 0.5) / share
+        case EffectiveNumber():
+            scale = config.kappa * float(total)
+            if scale <= 1:
+                raise ValueError(
+                    "class_weights/kappa: `kappa * number of pixels > 1` must hold, "
+                    f"but got {scale:g}"
+                )
+            step = torch.tensor(-1 / scale, dtype=torch.float64).log1p()
+            return 1 / (scale * -torch.expm1(pixels * step))
+        case Enet():
+            return 1 / torch.log(config.c + frequency)
+    raise AssertionError(config)

@@ -1,0 +1,55 @@
+"""Which axes of a loss are switched on."""
+
+from __future__ import annotations
+
+import math
+
+from study.losses.config import (
+    InverseFrequency,
+    LossConfig,
+    MaxPooling,
+    NoClassWeights,
+    Ohem,
+)
+
+NEUTRAL = "ce"
+
+
+def family(config: LossConfig) -> str:
+    """Names of the axes that are not neutral, joined by "+" in the order of the formula; or "ce".
+
+    An axis that is set but changes nothing is neutral: inverse frequency with exponent 0, loss
+    max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is no axis.
+    """
+    jaccard_only = config.jaccard.mix == 1  # the pixel term, and its axes with it, is not added
+    axes = {
+        "label_smoothing": config.label_smoothing > 0
+        and (not jaccard_only or config.jaccard.target == "smoothed"),
+        "focal": config.focal_gamma > 0 and not jaccard_only,
+        "class_weights": has_class_weights(config) and not jaccard_only,
+        "recall": config.recall is not None and not jaccard_only,
+        "max_pooling": isinstance(config.pooling, MaxPooling)
+        and pools(config)
+        and not jaccard_only,
+        "ohem": isinstance(config.pooling, Ohem) and pools(config) and not jaccard_only,
+        "jaccard": config.jaccard.mix > 0,
+    }
+    return "+".join(name for name, on in axes.items() if on) or NEUTRAL
+
+
+def has_class_weights(config: LossConfig) -> bool:
+    """False where every class that occurs weighs 1."""
+    match config.class_weights:
+        case NoClassWeights() | InverseFrequency(exponent=0):
+            return False
+    return True
+
+
+def pools(config: LossConfig) -> bool:
+    """False where pooling is the mean, whatever the data."""
+    match config.pooling:
+        case MaxPooling(p=p, ratio=ratio):
+            return p < math.inf and ratio < 1
+        case Ohem(min_kept=min_kept):
+            return min_kept < 1
+    return False

@@ -1,0 +1,269 @@
+"""Value and gradient of the whole loss from one softmax.
+
+Every weight (class, recall, pooling) is a constant to the gradient, so with v the pooling weight,
+w = a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label the pixel term's gradient is
+
+    d / dz = c1 * (p * sum(s) - s) + c2 * (p - e_y)
+    c1 = v * w * m,     c2 = v * w * ce * gamma * (1 - q)^(gamma - 1) * q
+
+and the Jaccard term, with G its derivative by p, adds p * (G - sum_c p_c G_c). The gradient is
+written into the softmax's own buffer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from study.losses.config import MaxPooling, Ohem
+from study.losses.family import pools
+from study.losses.histogram import sum_by_label
+from study.losses.jaccard import Overlap, active_classes, partial_derivatives
+from study.losses.labels import Labels
+from study.losses.max_pooling import max_pooling_weights
+from study.losses.ohem import ohem_kept
+
+if TYPE_CHECKING:
+    from study.losses.composite import SegmentationLoss
+
+
+class FusedLoss(torch.autograd.Function):
+    """scores (B, C, P) -> the loss and its terms; the gradient is ready after the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, labels: Labels, loss: SegmentationLoss
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        step = _Step(scores.detach(), labels, loss, ctx.needs_input_grad[0])
+        value = step.run()
+        if step.wants_gradient:
+            ctx.save_for_backward(step.probability)
+        return value, step.terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        if upstream.device.type == "cpu" and float(upstream) == 1:
+            return gradient, None, None
+        return gradient * upstream, None, None
+
+
+class _Step:
+    """One evaluation. `probability` is the softmax until `run` turns it into the gradient."""
+
+    def __init__(
+        self, scores: Tensor, labels: Labels, loss: SegmentationLoss, wants_gradient: bool
+    ) -> None:
+        self.loss, self.config, self.labels = loss, loss.config, labels
+        self.wants_gradient = wants_gradient
+        self.terms: dict[str, Tensor] = {}
+        self.mix = self.config.jaccard.mix
+        self.label = labels.label
+        self.ignored = ~labels.valid
+        self.num_valid = labels.num_valid.clamp(min=1)
+        self.observe_recall(scores)
+        self.log_p = torch.log_softmax(scores, 1)
+        self.log_q = self.masked(self.at_label(self.log_p))
+
+    def masked(self, per_pixel: Tensor, fill: float = 0.0) -> Tensor:
+        return per_pixel.masked_fill(self.ignored, fill) if self.labels.some_ignored else per_pixel
+
+    def at_label(self, per_class: Tensor) -> Tensor:
+        return per_class.gather(1, self.label[:, None])[:, 0]
+
+    def run(self) -> Tensor:
+        value = self.log_q.new_zeros(())
+        pixel_gradient = None
+        smoothed_log_p = self.smoothed_log_p()
+        if self.mix < 1:
+            term, pixel_gradient = self.pixel_term(smoothed_log_p)
+            value = value + (1 - self.mix) * term
+        if not self.wants_gradient and self.mix == 0:
+            return value
+        self.probability = self.log_p.exp_()
+        if self.labels.some_ignored:
+            self.probability.masked_fill_(self.ignored[:, None], 0)
+        jaccard_gradient = None
+        if self.mix > 0:
+            term, jaccard_gradient = self.jaccard_term()
+            value = value + self.mix * term
+        if self.wants_gradient:
+            self.write_gradient(pixel_gradient, jaccard_gradient)
+        return value
+
+    def observe_recall(self, scores: Tensor) -> None:
+        recall = self.loss.recall
+        if recall is None:
+            return
+        if self.loss.training:
+            classes = self.loss.num_classes
+            hit = scores.argmax(1) == self.label
+            apart = self.labels.with_ignored_apart()
+            support = sum_by_label(apart, classes + 1)[:-1]
+            hits = sum_by_label(torch.where(hit, apart, classes), classes + 1)[:-1]
+            recall.observe(hits, support)
+        seen = recall.seen.sum().clamp(min=1)
+        self.terms["recall"] = (recall.value.sum() / seen).detach()
+
+    # --- pixel term -------------------------------------------------------------------------
+
+    def smoothed_log_p(self) -> Tensor | None:
+        """sum_c s_c log p_c where s is not one-hot; before log_p turns into the softmax."""
+        if self.mix == 1:
+            return None
+        epsilon, soft = self.config.label_smoothing, self.labels.soft
+        sharp = None
+        if soft is not None:
+            sharp = self.masked(torch.einsum("bcp,bcp->bp", soft, self.log_p))
+        if epsilon == 0:
+            return sharp
+        flat = self.masked(self.log_p.sum(1))
+        sharp = self.log_q if sharp is None else sharp
+        return (1 - epsilon) * sharp + epsilon / self.loss.num_classes * flat
+
+    def pixel_term(
+        self, smoothed_log_p: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+        """The pooled term and its coefficients c1 (B, P) and c2 (B, P) or None."""
+        ce = -(self.log_q if smoothed_log_p is None else smoothed_log_p)
+        self.terms["cross_entropy"] = ce.sum() / self.num_valid
+        gamma = self.config.focal_gamma
+        factor = self.pixel_weights()
+        c2 = None
+        if gamma > 0:
+            miss = -torch.expm1(self.log_q)
+            c2 = torch.where(miss > 0, gamma * miss ** (gamma - 1) * self.log_q.exp() * ce, 0)
+            c2 = c2 if factor is None else c2 * factor
+            factor = miss**gamma if factor is None else factor * miss**gamma
+        losses = ce if factor is None else ce * factor
+        pooling = self.pool(losses)
+        c1 = pooling if factor is None else factor * pooling
+        c2 = None if c2 is None else c2 * pooling
+        self.terms["pixel"] = (losses * pooling).sum()
+        return self.terms["pixel"], (self.masked(c1.expand_as(ce)), c2)
+
+    def pixel_weights(self) -> Tensor | None:
+        """a[y] * (1 - R[y]) with the normaliser applied, 0 where ignored."""
+        weights = self.loss.weights()
+        if weights is None:
+            return None
+        if self.config.normalizer == "weight":
+            support = sum_by_label(self.labels.with_ignored_apart(), self.loss.num_classes + 1)
+            total = (support[:-1] * weights).sum()
+            weights = torch.where(total > 0, weights * self.num_valid / total, 0)
+        per_pixel = weights.to(self.log_q.dtype).take(self.label)
+        return self.masked(per_pixel)
+
+    def pool(self, losses: Tensor) -> Tensor:
+        """Weights of the pixels in the sum: (B, P), or 0-dim where they are equal."""
+        pooling = self.config.pooling
+        if pools(self.config) and isinstance(pooling, MaxPooling):
+            weights, capped = max_pooling_weights(
+                losses, self.labels.num_valid, pooling.p, pooling.ratio
+            )
+            self.terms["capped"] = capped.sum() / self.num_valid
+            return weights
+        if pools(self.config) and isinstance(pooling, Ohem):
+            kept = ohem_kept(
+                self.masked(self.log_q, torch.inf),
+                self.masked(self.log_q.exp(), torch.inf),
+                self.labels.num_valid,
+                pooling.threshold,
+                pooling.min_kept,
+            )
+            count = kept.sum()
+            self.terms["kept"] = count / self.num_valid
+            return kept.to(losses.dtype) / count.clamp(min=1)
+        return self.num_valid.to(losses.dtype).reciprocal()
+
+    # --- Jaccard term -----------------------------------------------------------------------
+
+    def jaccard_target(self) -> Tensor | None:
+        """t (B, C, P) where it is not the hard label."""
+        soft, epsilon = self.labels.soft, self.config.label_smoothing
+        if self.config.jaccard.target == "hard" or epsilon == 0:
+            return soft
+        if soft is None:
+            soft = torch.zeros_like(self.probability).scatter_(1, self.label[:, None], 1.0)
+        target = soft * (1 - epsilon) + epsilon / self.loss.num_classes
+        return target.masked_fill_(self.ignored[:, None], 0)
+
+    def jaccard_term(self) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """The term and its derivative by p: dense (B, C, P), or for hard labels the pair
+        (by |p|, by tp), (B, C) each, of which the second acts at the label only."""
+        config, p = self.config.jaccard, self.probability
+        batch, classes, _ = p.shape
+        target = self.jaccard_target()
+        predicted = p.sum(-1)
+        if target is None:
+            apart = self.labels.with_ignored_apart()
+            apart += torch.arange(batch, device=p.device)[:, None] * (classes + 1)
+            bins = batch * (classes + 1)
+            q = self.masked(self.log_q.exp())
+            hit = sum_by_label(apart, bins, q).view(batch, -1)[:, :-1].to(p.dtype)
+            labelled = sum_by_label(apart, bins).view(batch, -1)[:, :-1].to(p.dtype)
+            peak = labelled
+        else:
+            apart_sum = (p - target).abs_().sum(-1)
+            labelled, peak = target.sum(-1), target.amax(-1)
+            hit = (predicted + labelled - apart_sum) / 2
+        active = active_classes(config, peak, self.labels.valid)
+        term, by_hit, by_predicted = partial_derivatives(
+            config, Overlap(hit, predicted, labelled, active)
+        )
+        self.terms["jaccard"] = term
+        if target is None:
+            return term, (by_predicted, by_hit)
+        share = (p - target).sign_().neg_().add_(1).mul_(0.5)
+        return term, share.mul_(by_hit[..., None]).add_(by_predicted[..., None])
+
+    # --- gradient ---------------------------------------------------------------------------
+
+    def write_gradient(
+        self,
+        pixel: tuple[Tensor, Tensor | None] | None,
+        jaccard: Tensor | tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """Turn `probability` into the gradient: p * (G + k) minus what acts at single classes."""
+        p, labels = self.probability, self.labels
+        k = torch.zeros_like(self.log_q)  # per pixel
+        at_label = torch.zeros_like(self.log_q)
+        dense = flat = None
+        if pixel is not None:
+            c1, c2 = pixel
+            c1 = (1 - self.mix) * c1
+            epsilon = self.config.label_smoothing
+            if labels.soft is None:
+                k = k + c1
+                at_label = at_label - (1 - epsilon) * c1
+            else:
+                total = labels.soft.sum(1)
+                k = k + c1 * ((1 - epsilon) * total + epsilon)
+                dense = -(1 - epsilon) * c1[:, None] * labels.soft
+            if epsilon > 0:
+                flat = -epsilon / self.loss.num_classes * c1
+            if c2 is not None:
+                c2 = (1 - self.mix) * c2
+                k, at_label = k + c2, at_label - c2
+        if jaccard is None:
+            p.mul_(k[:, None])
+        elif isinstance(jaccard, tuple):
+            by_predicted, by_hit = (self.mix * part for part in jaccard)
+            q = self.masked(self.log_q.exp())
+            hit = by_hit.gather(1, self.label) * q
+            k = k - torch.einsum("bcp,bc->bp", p, by_predicted) - hit
+            at_label = at_label + hit
+            p.mul_(by_predicted[..., None] + k[:, None])
+        else:
+            by_p = jaccard.mul_(self.mix)
+            k = k - torch.einsum("bcp,bcp->bp", p, by_p)
+            p.mul_(by_p.add_(k[:, None]))
+        if flat is not None:
+            p.add_(flat[:, None])
+        if dense is not None:
+            p.add_(dense)
+        p.scatter_add_(1, self.label[:, None], self.masked(at_label)[:, None])

@@ -1,0 +1,101 @@
+"""What the losses read of a target, checked once, at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A target, flattened to (B, P) with P = H * W pixels; ignored pixels hold class 0.
+
+    soft: (B, C, P) label distributions in the loss's dtype, 0 where ignored, or None for hard labels.
+    some_ignored: False only where it is known, without asking an accelerator, that all are valid.
+    """
+
+    label: Tensor  # (B, P) int64; of a soft target the most probable class
+    valid: Tensor  # (B, P) bool
+    soft: Tensor | None
+    num_valid: Tensor  # 0-dim int64
+    some_ignored: bool
+    num_classes: int
+
+    def with_ignored_apart(self) -> Tensor:
+        """(B, P): the label, or num_classes where the pixel is ignored."""
+        return self.label.masked_fill(~self.valid, self.num_classes)
+
+
+def read_labels(
+    logits: Tensor, target: Tensor, keep: Tensor | None, *, num_classes: int, ignore_index: int
+) -> Labels:
+    """Check shapes, dtypes and (on the CPU) the range of the labels; ValueError where they misfit."""
+    if logits.ndim != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
+        raise ValueError(
+            f"logits: `floating (B, {num_classes}, H, W)` must hold, "
+            f"but got {logits.dtype} {tuple(logits.shape)}"
+        )
+    batch, _, height, width = logits.shape
+    pixels = (batch, height, width)
+    if keep is not None and (keep.dtype != torch.bool or tuple(keep.shape) != pixels):
+        raise ValueError(
+            f"keep: `bool {pixels}` must hold for logits {tuple(logits.shape)}, "
+            f"but got {keep.dtype} {tuple(keep.shape)}"
+        )
+    if target.is_floating_point():
+        return _read_soft(logits, target, keep)
+    if tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
+        raise ValueError(
+            f"target: `integer {pixels}` or `floating {tuple(logits.shape)}` must hold for logits "
+            f"{tuple(logits.shape)}, but got {target.dtype} {tuple(target.shape)}"
+        )
+    flat = target.reshape(batch, -1).long()
+    valid = flat != ignore_index
+    if keep is not None:
+        valid = valid & keep.reshape(batch, -1)
+    label = flat.masked_fill(~valid, 0)
+    _check_range(label, num_classes, ignore_index)
+    return _labels(label, valid, None, num_classes)
+
+
+def _read_soft(logits: Tensor, target: Tensor, keep: Tensor | None) -> Labels:
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"target: `soft target of the logits' shape {tuple(logits.shape)}` must hold, "
+            f"but got {tuple(target.shape)}"
+        )
+    batch, num_classes = logits.shape[:2]
+    soft = target.detach().reshape(batch, num_classes, -1).to(compute_dtype(logits))
+    if keep is None:
+        valid = torch.ones_like(soft[:, 0], dtype=torch.bool)
+    else:
+        valid = keep.reshape(batch, -1)
+        soft = soft.masked_fill(~valid[:, None], 0)
+    return _labels(soft.argmax(1), valid, soft, num_classes)
+
+
+def _labels(label: Tensor, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
+    num_valid = valid.sum()
+    some_ignored = valid.device.type != "cpu" or int(num_valid) < valid.numel()
+    return Labels(label, valid, soft, num_valid, some_ignored, num_classes)
+
+
+def _check_range(label: Tensor, num_classes: int, ignore_index: int) -> None:
+    if label.device.type != "cpu":
+        torch._assert_async(((label >= 0) & (label < num_classes)).all())
+        return
+    if label.numel() == 0:
+        return
+    low, high = (int(bound) for bound in label.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"target: `0 <= label < {num_classes}` or `label == {ignore_index}` (ignored) must hold, "
+            f"but got {low if low < 0 else high}"
+        )
+
+
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """float64 stays float64; everything else, half precision too, is computed in float32."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -1,0 +1,110 @@
+"""Loss max-pooling: the worst-case weighting of the pixels within a p-norm ball.
+
+    L = max_w sum_u w_u ell_u    subject to  w >= 0,  |w|_p <= gamma,  max w <= tau
+    gamma = n^(1/p - 1),   tau = gamma * m^(-1/p),   m = max(1, floor(ratio * n))
+
+over the n valid pixels of the batch: the uniform weighting lies on the ball, and at least m pixels
+are supported. With q = p / (p - 1) the optimum is
+
+    w_u = tau * min(1, (ell_u / alpha)^(q - 1)),   alpha the root of  sum_u min(1, (ell_u/alpha)^q) = m
+
+p in [1, inf], ratio in (0, 1]; p = inf or ratio = 1 is the mean, p = 1 the mean of the m hardest.
+Weights carry no gradient, which is exact (envelope theorem). Zero losses weigh 0; where no more
+than m losses are positive the ball is slack and each of them weighs tau. Equal losses weigh the
+same, also at p = 1, where those at the boundary share what is left.
+
+Normaliser: none beyond the ball; the weights sum to at most 1.
+
+Source: Rota Bulo, Neuhold, Kontschieder, CVPR 2017, arXiv 1704.02966. Public ports (mpl.pytorch)
+stop the water filling at a wrong index and drop the hardest pixels when some losses are zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_STEPS_WITHOUT_SYNC = 16  # Newton steps where the host may not look whether they are still needed
+
+
+def max_pooling_weights(
+    losses: Tensor, num_valid: Tensor, p: float, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """The optimal weights of `losses` and the mask of those at the cap tau.
+
+    losses: any shape, >= 0, 0 where ignored, without gradient; num_valid: 0-dim count n.
+    p must be finite and ratio below 1; the mean needs no weights.
+    """
+    flat = losses.reshape(-1)
+    n = num_valid.double().clamp(min=1)
+    m = torch.floor(n * ratio).clamp(min=1)
+    tau = n ** (1 / p - 1) * m ** (-1 / p)
+    positive = flat > 0
+    slack = positive.sum() <= m
+    relative = _at_the_top(flat, m) if p == 1 else _within_the_ball(flat, m, p, slack)
+    relative = torch.where(slack, positive.to(flat.dtype), relative)
+    weights = torch.where(torch.isnan(flat), flat, tau.to(flat.dtype) * relative)
+    return weights.reshape(losses.shape), (relative >= 1).reshape(losses.shape)
+
+
+def _at_the_top(flat: Tensor, m: Tensor) -> Tensor:
+    """w / tau at p = 1: 1 above the m-th largest loss, an equal share of the rest at it."""
+    if flat.device.type == "cpu":
+        k = max(1, flat.numel() - int(m) + 1)
+        edge = torch.kthvalue(flat, k).values
+    else:
+        edge = flat.sort(descending=True).values.gather(0, m.long().reshape(1) - 1)[0]
+    above, at = flat > edge, flat == edge
+    share = (m - above.sum()) / at.sum().clamp(min=1)
+    return above.to(flat.dtype) + at * share.to(flat.dtype)
+
+
+def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor:
+    """w / tau at 1 < p < inf: min(1, (ell / alpha)^(q - 1)), found in logarithms.
+
+    With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise
+    linear in s, so Newton's tangent never passes the root and the set of capped pixels settles
+    after finitely many steps: the result is exact. Each step sums relative to the largest loss
+    below the cap, so nothing that matters underflows. For large q, whose steps are short, a few
+    bisections bring the start near.
+    """
+    q = p / (p - 1)
+    work = flat.double() if q > 64 else flat  # rounding of log ell is multiplied by q
+    x = work.log()
+    count = flat.numel()
+
+    def newton(beta: Tensor) -> tuple[Tensor, Tensor]:
+        """At beta = log alpha: the root of the tangent there (inf: none), the constraint's sum."""
+        below = x < beta.to(x.dtype)
+        capped = count - below.sum()
+        log_sum = _log_sum_exp(q, torch.where(below, x, -torch.inf))
+        root = torch.where(capped < m, (log_sum - torch.log(m - capped)) / q, torch.inf)
+        return root, capped + torch.exp(log_sum - q * beta)
+
+    on_cpu = flat.device.type == "cpu"
+    if on_cpu and bool(slack):
+        return torch.ones_like(flat)
+    high = (_log_sum_exp(q, x) - torch.log(m)) / q  # no pixel capped: an upper bound
+    if q > 4:
+        low = high - 32
+        for _ in range(math.ceil(math.log2(q))):
+            middle = (low + high) / 2
+            root, total = newton(middle)
+            high = torch.minimum(high, root)
+            low = torch.where(total > m, middle, low)
+            high = torch.where(total > m, high, torch.minimum(high, middle))
+    for _ in range(count + 1 if on_cpu else _STEPS_WITHOUT_SYNC):
+        root, _ = newton(high)
+        if on_cpu and not bool(root < high):
+            break
+        high = torch.minimum(high, root)
+    return torch.exp(((q - 1) * (x - high.to(x.dtype))).clamp(max=0)).to(flat.dtype)
+
+
+def _log_sum_exp(q: float, x: Tensor) -> Tensor:
+    """log sum exp(q x) in float64, relative to the largest x."""
+    top = x.max()
+    top = torch.where(torch.isneginf(top), 0, top)
+    return q * top.double() + torch.log(torch.exp(q * (x - top)).sum(dtype=torch.float64))

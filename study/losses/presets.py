@@ -1,0 +1,58 @@
+"""Published losses by name: where to start from a paper. Every value is a corner of LossConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named loss configuration and where its numbers come from."""
+
+    name: str
+    config: dict[str, Any]
+    source: str
+
+
+_ALL = (
+    Preset("ce", {}, "cross entropy, mean over valid pixels"),
+    Preset(
+        "recall",
+        {"recall": {"ema_momentum": 0.0}},
+        "Tian et al., ICRA 2022, arXiv 2106.14917: recall of the current batch",
+    ),
+    Preset(
+        "recall_ema",
+        {"recall": {"ema_momentum": 0.9}},
+        "recall loss with a running recall; momentum 0.9 is common in practice, not the paper's",
+    ),
+    Preset(
+        "median_frequency",
+        {"class_weights": {"scheme": "median_frequency"}},
+        "Eigen & Fergus, ICCV 2015, arXiv 1411.4734; SegNet",
+    ),
+    Preset(
+        "lmp",
+        {"pooling": {"kind": "max", "p": 1.7, "ratio": 0.3}},
+        "Rota Bulo et al., CVPR 2017, arXiv 1704.02966; p and ratio are the public ports' defaults",
+    ),
+    Preset(
+        "ohem",
+        {"pooling": {"kind": "ohem", "threshold": 0.7, "min_kept": 0.1}},
+        "Shrivastava et al., CVPR 2016, arXiv 1604.03540; threshold of PIDNet and mmsegmentation, "
+        "min_kept as a share",
+    ),
+    Preset(
+        "jml",
+        {"jaccard": {"mix": 0.75}},
+        "Wang et al., NeurIPS 2023, arXiv 2302.05666: cross entropy to Jaccard 0.25 : 0.75",
+    ),
+    Preset(
+        "jml_soft",
+        {"label_smoothing": 0.1, "jaccard": {"mix": 0.75, "target": "smoothed"}},
+        "Wang et al., NeurIPS 2023, arXiv 2302.05666: the same on label-smoothed targets",
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

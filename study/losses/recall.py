@@ -1,0 +1,57 @@
+"""Recall weights: each class weighs the share of its pixels that the network still misses.
+
+    w_c = 1 - R_c,    R_c = hits_c / support_c        (no gradient: R comes from argmax counts)
+    R   <- m * R + (1 - m) * R_batch                  for the classes present in the batch
+
+R = 0 everywhere is plain cross entropy, which is also where training starts; as frequent classes
+are learned their weight falls and the loss turns towards the classes that are still missed.
+
+ema_momentum m is the weight of the PAST, in [0, 1); torch's BatchNorm momentum means the opposite.
+m = 0 is the published, instantaneous recall. The first observation of a class sets its R, a class
+absent from the batch keeps its R, and a class never seen has R = 0 (weight 1).
+
+Normaliser: none here; the pixel weights 1 - R shrink as recall rises unless `normalizer: weight`.
+
+Source: Tian et al., "Striking the Right Balance: Recall Loss for Semantic Segmentation", ICRA 2022,
+arXiv 2106.14917. The reference code floors hits and support at 1 and writes the statistics of
+ignored pixels to class 0; here ignored pixels take no part and nothing is floored.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class RecallState(nn.Module):
+    """R (C,) float64 and which classes were ever seen (C,) bool, as buffers."""
+
+    value: Tensor
+    seen: Tensor
+
+    def __init__(self, ema_momentum: float, num_classes: int) -> None:
+        super().__init__()
+        self.ema_momentum = ema_momentum
+        self.register_buffer("value", torch.zeros(num_classes, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+
+    @torch.no_grad()
+    def observe(self, hits: Tensor, support: Tensor) -> None:
+        """Take in one batch's true positives and target pixels, (C,) each.
+
+        Under distributed training the counts of all ranks are summed before they are divided.
+        """
+        if distributed.is_available() and distributed.is_initialized():
+            both = torch.stack([hits, support])
+            distributed.all_reduce(both)
+            hits, support = both
+        present = support > 0
+        batch = hits / support.clamp(min=1)
+        mixed = torch.lerp(batch, self.value, self.ema_momentum)
+        updated = torch.where(self.seen, mixed, batch)
+        self.value.copy_(torch.where(present, updated, self.value))
+        self.seen.logical_or_(present)
+
+    def weights(self) -> Tensor:
+        """1 - R, (C,) float64."""
+        return 1 - self.value

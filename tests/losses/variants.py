@@ -1,0 +1,84 @@
+"""One configuration per axis setting, and random combinations: what every battery runs over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+AXES: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "focal_half": {"focal_gamma": 0.5},
+    "focal": {"focal_gamma": 2.0},
+    "inverse_frequency": {"class_weights": {"scheme": "inverse_frequency"}},
+    "median_frequency": {"class_weights": {"scheme": "median_frequency"}},
+    "effective_number": {"class_weights": {"scheme": "effective_number"}},
+    "enet_weight": {"class_weights": {"scheme": "enet"}, "normalizer": "weight"},
+    "recall": {"recall": {"ema_momentum": 0.0}},
+    "recall_ema_weight": {"recall": {"ema_momentum": 0.9}, "normalizer": "weight"},
+    "max_top": {"pooling": {"kind": "max", "p": 1.0}},
+    "max_sharp": {"pooling": {"kind": "max", "p": 1.05}},
+    "max": {"pooling": {"kind": "max"}},
+    "max_infinite": {"pooling": {"kind": "max", "p": float("inf")}},
+    "ohem": {"pooling": {"kind": "ohem"}},
+    "ohem_top": {"pooling": {"kind": "ohem", "threshold": 0.0, "min_kept": 0.3}},
+    "jaccard": {"jaccard": {"mix": 1.0}},
+    "dice_image": {"jaccard": {"mix": 0.5, "alpha": 0.5, "beta": 0.5, "average": "image"}},
+    "tversky_class": {"jaccard": {"mix": 0.5, "alpha": 0.3, "beta": 0.7, "average": "class"}},
+    "jaccard_all": {"jaccard": {"mix": 0.5, "classes": "all", "smooth": 0.0}},
+    "jaccard_smoothed": {"label_smoothing": 0.1, "jaccard": {"mix": 0.5, "target": "smoothed"}},
+    "everything": {
+        "label_smoothing": 0.05,
+        "focal_gamma": 1.5,
+        "class_weights": {"scheme": "inverse_frequency", "exponent": 0.5},
+        "recall": {"ema_momentum": 0.5},
+        "pooling": {"kind": "max", "p": 1.3, "ratio": 0.25},
+        "normalizer": "weight",
+        "jaccard": {"mix": 0.4, "target": "smoothed", "average": "image"},
+    },
+}
+
+_unit = st.floats(0.0, 1.0)
+
+configs = st.fixed_dictionaries(
+    {
+        "label_smoothing": st.sampled_from([0.0, 0.05, 0.3]),
+        "focal_gamma": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+        "class_weights": st.sampled_from(
+            [
+                {"scheme": "none"},
+                {"scheme": "inverse_frequency", "exponent": 0.7},
+                {"scheme": "median_frequency"},
+                {"scheme": "effective_number", "kappa": 0.3},
+                {"scheme": "enet"},
+            ]
+        ),
+        "recall": st.sampled_from([None, {"ema_momentum": 0.0}, {"ema_momentum": 0.9}]),
+        "pooling": st.one_of(
+            st.just({"kind": "mean"}),
+            st.builds(
+                lambda p, ratio: {"kind": "max", "p": p, "ratio": ratio},
+                st.sampled_from([1.0, 1.01, 1.1, 1.7, 3.0, float("inf")]),
+                st.sampled_from([0.05, 0.3, 1.0]),
+            ),
+            st.builds(
+                lambda threshold, kept: {"kind": "ohem", "threshold": threshold, "min_kept": kept},
+                st.sampled_from([0.0, 0.2, 0.7]),
+                st.sampled_from([0.1, 0.5, 1.0]),
+            ),
+        ),
+        "normalizer": st.sampled_from(["valid", "weight"]),
+        "jaccard": st.fixed_dictionaries(
+            {
+                "mix": st.sampled_from([0.0, 0.3, 1.0]),
+                "alpha": st.sampled_from([0.3, 1.0]),
+                "beta": st.sampled_from([0.7, 1.0]),
+                "smooth": st.sampled_from([0.0, 1e-3, 1.0]),
+                "average": st.sampled_from(["batch", "image", "class"]),
+                "classes": st.sampled_from(["present", "all"]),
+                "target": st.sampled_from(["hard", "smoothed"]),
+            }
+        ),
+    }
+)
