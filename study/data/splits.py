@@ -85,8 +85,8 @@ class SegmentationData:
         """
         num_classes = len(class_names)
         splits, sizes = {}, set()
-        for split, (images, labels) in zip(SPLITS, (train, val, test), strict=True):
-            images, labels = np.asarray(images), np.asarray(labels)
+        for split, pair in zip(SPLITS, (train, val, test), strict=True):
+            images, labels = map(np.asarray, pair)
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
                 raise _wrong(split, "images", "be (N, H, W, 3) uint8", images)
             if labels.dtype != np.uint8 or labels.shape != images.shape[:3] or not len(labels):
