@@ -263,7 +263,7 @@ def _compile(value: Any, yaml_path: str, path: str, source: _Source) -> Node:
     kind, spec = kinds[0], value[kinds[0]]
     if kind == "choice":
         return _compile_choice(spec, yaml_path, path, source)
-    model = FloatRange if kind == "float" else IntRange
+    model: type[FloatRange | IntRange] = FloatRange if kind == "float" else IntRange
     below = {path: line} if line else {}
     below |= source.below(f"{yaml_path}/{kind}", path)
     spec_range = validate(model, spec, file=source.file, lines=below, root=path)
@@ -291,7 +291,7 @@ def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> No
         }
         return Choice(path, line, options)
     for index, item in enumerate(spec):
-        if not isinstance(item, Scalar) or item != item:
+        if not isinstance(item, Scalar) or (isinstance(item, float) and math.isnan(item)):
             message = f"a choice must list scalars, but got {shown(item)} (name such options)"
             raise source.error(message, f"{below}/{index}", path)
         if item in spec[:index]:

@@ -1,4 +1,4 @@
-"""The `study:` block of a search space: how many trials, who proposes, who stops, what is judged."""
+"""The `study:` block of a search space: how many trials, who proposes and stops, what is judged."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ natural values everywhere; `to_optuna` turns them into what a sampler models (se
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from study.config import TaskConfig, TrialOptimizer
 from study.config_errors import did_you_mean, validate
 from study.errors import InputError
 from study.grammar import Branch, Choice, Constant, Leaf, Node, assemble, compile_tree, searched
+from study.inverse import candidates, effective, idle_knobs, product
 from study.losses.config import LossConfig
 from study.settings import StudySettings
 from study.shipped import SEARCH_SPACES, TASKS, find
@@ -37,13 +37,14 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A compiled search space. `text` is the YAML that it was read from."""
+    """A compiled search space. `text` and `data` are what it was read from."""
 
     name: str
     text: str
     settings: StudySettings
     tree: Branch
     file: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def sample(self, trial: BaseTrial) -> Params:
         """Ask an Optuna trial for every active leaf and choice; natural values."""
@@ -56,7 +57,14 @@ class SearchSpace:
 
         ValueError where params are not exactly the active leaves and choices.
         """
-        return self._resolve(params)[0]
+        self._active(params)
+        lines: dict[str, int] = {}
+        tree = assemble(self.tree, lambda node: params[node.path], {}, lines)
+        loss = validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS)
+        optimizer = validate(
+            TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER
+        )
+        return {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
 
     def resolve_optimizer(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """`{"optimizer": ...}` for params of `reference`."""
@@ -71,9 +79,9 @@ class SearchSpace:
         loss = LossConfig.model_validate(tree.get(LOSS) or {})
         optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
         wanted = {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
-        idle = _idle(loss)
-        for params in _candidates(self.tree, wanted, idle):
-            if _effective(self.resolve(params), idle) == _effective(wanted, idle):
+        idle = idle_knobs(loss)
+        for params in candidates(self.tree, wanted, idle):
+            if effective(self.resolve(params), idle) == effective(wanted, idle):
                 return params
         return None
 
@@ -114,13 +122,12 @@ class SearchSpace:
         if any(isinstance(node, Leaf) and node.grid is None for node in searched(self.tree)):
             return None
         points = list(_points(self.tree))
-        neutral = LossConfig().model_dump()
-        idle = _idle(LossConfig())
+        idle = idle_knobs(LossConfig())
+        neutral = effective(LossConfig().model_dump(), idle, LOSS)
         others = [
             params
             for params in points
-            if _effective({LOSS: self.resolve(params)[LOSS]}, idle)
-            != _effective({LOSS: neutral}, idle)
+            if effective(self.resolve(params)[LOSS], idle, LOSS) != neutral
         ]
         return others or points
 
@@ -141,16 +148,6 @@ class SearchSpace:
             raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
         return active
 
-    def _resolve(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-        self._active(params)
-        lines: dict[str, int] = {}
-        tree = assemble(self.tree, lambda node: params[node.path], {}, lines)
-        loss = validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS)
-        optimizer = validate(
-            TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER
-        )
-        return {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}, lines
-
     def check(self) -> None:
         """Resolve every option and both ends of every range; an InputError names what fails."""
         self._resolve_corner({})
@@ -162,7 +159,7 @@ class SearchSpace:
     def _resolve_corner(self, fixed: Mapping[str, Any]) -> None:
         params: Params = {}
         assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, {})
-        self._resolve(params)
+        self.resolve(params)
 
 
 def _first(node: Leaf | Choice) -> Any:
@@ -208,11 +205,6 @@ def _conditional(
                 yield from _conditional(child, conditions)
 
 
-def _product(parts: list[list[Params]]) -> Iterator[Params]:
-    for combination in itertools.product(*parts):
-        yield {path: value for part in combination for path, value in part.items()}
-
-
 def _points(node: Node) -> Iterator[Params]:
     match node:
         case Constant():
@@ -225,64 +217,18 @@ def _points(node: Node) -> Iterator[Params]:
                 for params in _points(option):
                     yield {path: name, **params}
         case Branch(children=children):
-            yield from _product([list(_points(child)) for child in children.values()])
+            yield from product([list(_points(child)) for child in children.values()])
 
 
-def _candidates(node: Node, value: Any, idle: frozenset[str]) -> Iterator[Params]:
-    """Params whose written parts agree with a config; what a file leaves open is not checked."""
-    match node:
-        case Constant(path=path, value=constant):
-            if isinstance(constant, dict) or path in idle or _plain(constant) == _plain(value):
-                yield {}
-        case Leaf(path=path):
-            try:
-                node.modelled(value)
-            except ValueError:
-                return
-            yield {path: value}
-        case Choice(path=path, options=options):
-            for name, option in options.items():
-                for params in _candidates(option, value, idle):
-                    yield {path: name, **params}
-        case Branch(children=children):
-            if isinstance(value, Mapping) and children.keys() <= value.keys():
-                parts = [
-                    list(_candidates(child, value[key], idle)) for key, child in children.items()
-                ]
-                yield from _product(parts)
-
-
-def _idle(loss: LossConfig) -> frozenset[str]:
-    """Key paths of the knobs that do nothing in this loss."""
-    idle = set()
-    if loss.class_weights.scheme == "none" and loss.recall is None:
-        idle.add(f"{LOSS}/normalizer")
-    if loss.jaccard.mix == 0:
-        idle |= {f"{LOSS}/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
-    return frozenset(idle)
-
-
-def _effective(tree: Any, idle: frozenset[str], path: str = "") -> dict[str, Any]:
-    """Flat leaves of a config, without the idle ones."""
-    if not isinstance(tree, Mapping):
-        return {} if path in idle else {path: _plain(tree)}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _effective(value, idle, f"{path}/{key}" if path else str(key))
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def load_space(ref: str | Path | Mapping[str, Any]) -> SearchSpace:
+def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) -> SearchSpace:
     """The search space of a file that exists, of a shipped name, or of a mapping.
+
+    `name` is the file's stem unless given.
 
     Everything in it is checked: the grammar, the study's settings, every option of every choice
     and both ends of every range against what a loss allows. InputError names file, line and key.
     """
-    source, name = _open(ref, SEARCH_SPACES)
+    source, stem = _open(ref, SEARCH_SPACES)
     file, lines = source.file, source.lines
     known = (LOSS, OPTIMIZER, STUDY)
     for key in source.data:
@@ -301,7 +247,9 @@ def load_space(ref: str | Path | Mapping[str, Any]) -> SearchSpace:
         key: compile_tree(source.data.get(key, {}), key, file=file, lines=lines)
         for key in (LOSS, OPTIMIZER)
     }
-    space = SearchSpace(name, source.text, settings, Branch("", None, children), file)
+    space = SearchSpace(
+        name or stem, source.text, settings, Branch("", None, children), file=file, data=source.data
+    )
     space.check()
     _check_settings(space, lines)
     return space

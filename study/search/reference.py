@@ -22,8 +22,8 @@ def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> di
     """Point `rank` of `count` over the optimiser's leaves: a Latin hypercube.
 
     Each leaf's range is cut into `count` parts of equal probability, and each part is taken once,
-    at its middle. A single leaf is thus covered evenly; between leaves the parts are paired by a
-    permutation drawn from the seed.
+    at a place in it and in an order drawn from the seed. So a single leaf is covered evenly, and
+    no point falls on the task's own setting, which a baseline has tried.
     """
     if not 0 <= rank < count:
         raise ValueError(f"`0 <= rank < count` must hold, but got rank {rank} of {count}")
@@ -31,8 +31,8 @@ def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> di
 
     def pick(node: Any) -> Any:
         rng = np.random.default_rng([seed, zlib.crc32(node.path.encode()), count])
-        part = int(rng.permutation(count)[rank])
-        value = _quantile(node.distribution, (part + 0.5) / count)
+        shares = (rng.permutation(count) + rng.random(count)) / count
+        value = _quantile(node.distribution, float(shares[rank]))
         return node.natural(value) if isinstance(node, Leaf) else value
 
     assemble(space.reference.tree, pick, params, {})
@@ -50,9 +50,9 @@ def _quantile(distribution: BaseDistribution, share: float) -> Any:
             return round(math.exp(math.log(low) + share * math.log(high / low)))
         case FloatDistribution(low=low, high=high, log=True):
             return math.exp(math.log(low) + share * math.log(high / low))
-        case FloatDistribution(low=low, high=high, step=None):
-            return low + share * (high - low)
-        case FloatDistribution(low=low, high=high, step=step):
+        case FloatDistribution(low=low, high=high, step=float(step)):
             steps = round((high - low) / step)
             return low + step * min(int(share * (steps + 1)), steps)
+        case FloatDistribution(low=low, high=high):
+            return low + share * (high - low)
     raise AssertionError(f"no such range: {distribution}")

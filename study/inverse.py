@@ -1,0 +1,69 @@
+"""From a config back to the params that give it: which leaves and options of a tree agree with it.
+
+Two configs count as the same where they differ only in knobs that do nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from study.grammar import Branch, Choice, Constant, Leaf, Node
+from study.losses.config import LossConfig
+
+Params = dict[str, Any]
+
+
+def product(parts: list[list[Params]]) -> Iterator[Params]:
+    """Every combination of one entry per part, merged."""
+    for combination in itertools.product(*parts):
+        yield {path: value for part in combination for path, value in part.items()}
+
+
+def candidates(node: Node, value: Any, idle: frozenset[str]) -> Iterator[Params]:
+    """Params whose written parts agree with a config; what a file leaves open is not checked."""
+    match node:
+        case Constant(path=path, value=constant):
+            if isinstance(constant, dict) or path in idle or _plain(constant) == _plain(value):
+                yield {}
+        case Leaf(path=path):
+            try:
+                node.modelled(value)
+            except ValueError:
+                return
+            yield {path: value}
+        case Choice(path=path, options=options):
+            for name, option in options.items():
+                for params in candidates(option, value, idle):
+                    yield {path: name, **params}
+        case Branch(children=children):
+            if isinstance(value, Mapping) and children.keys() <= value.keys():
+                parts = [
+                    list(candidates(child, value[key], idle)) for key, child in children.items()
+                ]
+                yield from product(parts)
+
+
+def idle_knobs(loss: LossConfig) -> frozenset[str]:
+    """Key paths of the knobs that do nothing in this loss."""
+    idle = set()
+    if loss.class_weights.scheme == "none" and loss.recall is None:
+        idle.add("loss/normalizer")
+    if loss.jaccard.mix == 0:
+        idle |= {f"loss/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
+    return frozenset(idle)
+
+
+def effective(tree: Any, idle: frozenset[str], path: str = "") -> dict[str, Any]:
+    """Flat leaves of a config, without the idle ones."""
+    if not isinstance(tree, Mapping):
+        return {} if path in idle else {path: _plain(tree)}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= effective(value, idle, f"{path}/{key}" if path else str(key))
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
