@@ -1,0 +1,93 @@
+"""python -m study.data TASK: check a data set, build its cache, show what is in it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from study.data import SegmentationData, open_data
+from study.errors import exit_code
+from study.names import TEST, TRAIN, VAL
+
+FEW_IMAGES = 5  # below this a validation score of a class says little
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line when the data cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m study.data", description=__doc__)
+    parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
+    )
+    options = parser.parse_args(argv)
+    return exit_code(lambda: _check(options.task, options.data_root, options.out))
+
+
+def _check(task: str, data_root: Path | None, out: Path | None) -> int:
+    from study.space import load_task
+
+    data = open_data(load_task(task).config.data, data_root=data_root)
+    print(describe(data))
+    if out is not None:
+        from study.data.sheet import write_sheet
+
+        write_sheet(data, out)
+        print(f"contact sheet: {out}")
+    return 0
+
+
+def describe(data: SegmentationData) -> str:
+    """Splits, shares of the labelled pixels and images by class, and what to be wary of."""
+    height, width = data.train.labels.shape[1:]
+    lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
+    for name, split in data.splits.items():
+        ignored = 1 - split.class_counts.sum() / split.labels.size
+        blocks = len(np.unique(split.groups))
+        lines.append(f"  {name:5} {len(split):6} images in {blocks} blocks, {ignored:.2%} ignored")
+    lines += ["", _table(data), ""]
+    lines += warnings(data)
+    if data.cache is not None:
+        lines.append(f"cache: {data.cache}")
+    lines.append(f"fingerprint: {data.fingerprint}")
+    return "\n".join(lines)
+
+
+def _table(data: SegmentationData) -> str:
+    shares = {name: _shares(split.class_counts) for name, split in data.splits.items()}
+    present = {name: (split.class_counts > 0).sum(0) for name, split in data.splits.items()}
+    length = max(5, *(len(name) for name in data.class_names))
+    head = "".join(f"{name + ' %':>10}{'images':>8}" for name in data.splits)
+    rows = [f"  {'class':{length}}{head}"]
+    for index, class_name in enumerate(data.class_names):
+        cells = "".join(
+            f"{100 * shares[name][index]:10.3f}{present[name][index]:8}" for name in data.splits
+        )
+        rows.append(f"  {class_name:{length}}{cells}")
+    return "\n".join(rows)
+
+
+def warnings(data: SegmentationData) -> list[str]:
+    """Classes of test that train never shows, or that val has in fewer than FEW_IMAGES images."""
+    images = {name: (split.class_counts > 0).sum(0) for name, split in data.splits.items()}
+    lines = []
+    for index, name in enumerate(data.class_names):
+        if images[TEST][index] and not images[TRAIN][index]:
+            lines.append(f"warning: {name} is in test but in no image of train")
+        if images[TEST][index] and images[VAL][index] < FEW_IMAGES:
+            count = images[VAL][index]
+            lines.append(f"warning: {name} is in test but in only {count} of the images of val")
+    return lines
+
+
+def _shares(class_counts: np.ndarray) -> np.ndarray:
+    """(C,) shares of the labelled pixels."""
+    return np.asarray(class_counts.sum(0) / max(1, class_counts.sum()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""A contact sheet: images beside their labels in colour, one row a split, and the legend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from study.data.splits import SegmentationData, Split, UInt8Array
+from study.errors import InputError
+
+_LINE, _LEGEND = 14, 130  # pixels
+_VOID_COLOUR = (0, 0, 0)
+
+
+def write_sheet(
+    data: SegmentationData, file: Path, *, pairs: int = 5, min_height: int = 120
+) -> None:
+    """Write a PNG of `pairs` evenly spaced images of each split, each above `min_height` pixels.
+
+    Raises InputError when the file cannot be written.
+    """
+    height = data.train.labels.shape[1]
+    zoom = max(1, -(-min_height // height))
+    rows = [_row(data, split, pairs, zoom) for split in data.splits.values()]
+    width = max(row.shape[1] for row in rows)
+    sheet = np.full((sum(row.shape[0] + _LINE for row in rows), width + _LEGEND, 3), 255, np.uint8)
+    top, captions = 0, []
+    for name, row in zip(data.splits, rows, strict=True):
+        captions.append((top, f"{name}: {len(data.splits[name])} images"))
+        sheet[top + _LINE : top + _LINE + row.shape[0], : row.shape[1]] = row
+        top += _LINE + row.shape[0]
+    picture = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(picture)
+    for y, caption in captions:
+        draw.text((2, y + 1), caption, fill=(0, 0, 0))
+    entries = [*zip(data.class_names, data.palette, strict=True), ("ignored", _VOID_COLOUR)]
+    for index, (name, colour) in enumerate(entries):
+        x, y = width + 6, (index + 1) * _LINE
+        draw.rectangle((x, y, x + 10, y + 10), fill=tuple(int(part) for part in colour))
+        draw.text((x + 16, y - 1), name[:18], fill=(0, 0, 0))
+    try:
+        picture.save(file, format="PNG")
+    except OSError as error:
+        raise InputError(f"contact sheet must be writable, but {error}", file=file) from error
+
+
+def _row(data: SegmentationData, split: Split, pairs: int, zoom: int) -> UInt8Array:
+    """(zoom * H, 2 * zoom * W * pairs, 3): evenly spaced images, each followed by its labels."""
+    colours = np.tile(np.array(_VOID_COLOUR, np.uint8), (256, 1))
+    colours[: data.num_classes] = data.palette
+    chosen = np.unique(np.linspace(0, len(split) - 1, pairs).round().astype(int))
+    tiles = [tile for i in chosen for tile in (split.images[i], colours[split.labels[i]])]
+    return np.concatenate(tiles, axis=1).repeat(zoom, axis=0).repeat(zoom, axis=1)
