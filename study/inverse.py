@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from study.grammar import Branch, Choice, Constant, Leaf, Node
-from study.losses.config import LossConfig
+from study.losses.config import InverseFrequency, LossConfig, NoClassWeights
 
 Params = dict[str, Any]
 
@@ -48,11 +48,29 @@ def candidates(node: Node, value: Any, idle: frozenset[str]) -> Iterator[Params]
 def idle_knobs(loss: LossConfig) -> frozenset[str]:
     """Key paths of the knobs that do nothing in this loss."""
     idle = set()
-    if loss.class_weights.scheme == "none" and loss.recall is None:
+    if _is_unweighted(loss) and loss.recall is None:
         idle.add("loss/normalizer")
+    if loss.label_smoothing == 0:
+        idle.add("loss/jaccard/target")
     if loss.jaccard.mix == 0:
         idle |= {f"loss/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
     return frozenset(idle)
+
+
+def spellings(loss: LossConfig) -> Iterator[LossConfig]:
+    """The same loss in all ways to write it: no class weights are those of exponent 0."""
+    yield loss
+    if _is_unweighted(loss):
+        for weights in (NoClassWeights(), InverseFrequency(scheme="inverse_frequency", exponent=0)):
+            if weights != loss.class_weights:
+                yield loss.model_copy(update={"class_weights": weights})
+
+
+def _is_unweighted(loss: LossConfig) -> bool:
+    weights = loss.class_weights
+    return isinstance(weights, NoClassWeights) or (
+        isinstance(weights, InverseFrequency) and weights.exponent == 0
+    )
 
 
 def effective(tree: Any, idle: frozenset[str], path: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from study.config import TaskConfig, TrialOptimizer
 from study.config_errors import did_you_mean, validate
 from study.errors import InputError
 from study.grammar import Branch, Choice, Constant, Leaf, Node, assemble, compile_tree, searched
-from study.inverse import candidates, effective, idle_knobs, product
+from study.inverse import candidates, effective, idle_knobs, product, spellings
 from study.losses.config import LossConfig
 from study.settings import StudySettings
 from study.shipped import SEARCH_SPACES, TASKS, find
@@ -73,16 +73,17 @@ class SearchSpace:
     def params_of(self, tree: Mapping[str, Any]) -> Params | None:
         """The params that resolve to this config, or None where the space does not contain it.
 
-        Knobs without effect do not count: without class weights and recall, `normalizer` does
-        nothing; at `mix: 0` nothing else of the Jaccard term does.
+        Knobs without effect do not count (see `inverse`): without class weights and recall,
+        `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
         """
         loss = LossConfig.model_validate(tree.get(LOSS) or {})
         optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
-        wanted = {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
         idle = idle_knobs(loss)
-        for params in candidates(self.tree, wanted, idle):
-            if effective(self.resolve(params), idle) == effective(wanted, idle):
-                return params
+        for spelling in spellings(loss):
+            wanted = {LOSS: spelling.model_dump(), OPTIMIZER: optimizer.model_dump()}
+            for params in candidates(self.tree, wanted, idle):
+                if effective(self.resolve(params), idle) == effective(wanted, idle):
+                    return params
         return None
 
     def to_optuna(self, params: Mapping[str, Any]) -> Params:
