@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from study.ledger import (
     TrialRecord,
 )
 from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.protocol import Plan
 
 CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
 FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])
@@ -44,20 +45,26 @@ TASK = {
     "batch_size": 4,
     "budget": {"epochs": EPOCHS},
 }
-PLAN = {
-    "objectives": ["val/miou", "val/macc"],
-    "num_trials": 16,
-    "epochs": EPOCHS,
-    "rungs": [RUNG],
-    "reduction_factor": 3,
-    "baselines": ["ce", "recall", "median_frequency", "lmp", "jml"],
-    "reference_trials": 3,
-    "confirm": {"top": 2, "num_seeds": 3},
-}
+PLAN = Plan(
+    seed=0,
+    epochs=EPOCHS,
+    objectives=("val/miou", "val/macc"),
+    sampler="tpe",
+    num_trials=16,
+    reference_trials=3,
+    baselines=("ce", "recall", "median_frequency", "lmp", "jml"),
+    rungs=(RUNG,),
+    reduction_factor=3,
+    split_by=None,
+    confirm_top=2,
+    confirm_seeds=3,
+)
 ENVIRONMENT = {
     "commit": "0123abc",
-    "versions": {"python": "3.11.9", "torch": "2.15.0"},
     "device": "cpu",
+    "device_name": "a processor",
+    "python": "3.11.9",
+    "versions": {"torch": "2.15.0"},
     "precision": "fp32",
     "num_threads": 1,
 }
@@ -178,9 +185,10 @@ class StudyWriter:
                 values = metrics_of(confusions.sum(0))
                 metrics |= {f"{split}/{key}": item for key, item in values.items()}
             metrics["time/epoch_s"] = 1.25
-            self.ledger.append(ReportRecord(trial, 0, epoch, metrics))
+            where = ENVIRONMENT if epoch == 1 else None
+            self.ledger.append(ReportRecord(trial, 0, epoch, metrics, environment=where))
             if epoch == RUNG and stage not in (BASELINE, CONFIRM):
-                values = {key: metrics[key] for key in PLAN["objectives"]}
+                values = {key: metrics[key] for key in PLAN.objectives}
                 keep = status != STOPPED_EARLY
                 self.ledger.append(RungRecord(trial, epoch, "all", values, keep, "top third"))
             if resumed and epoch == 5:
@@ -229,7 +237,7 @@ def _write(
     writer: StudyWriter, num_seeds: int, until: str, with_evidence: bool, task_name: str
 ) -> None:
     ledger, rng = writer.ledger, writer.numbers.rng
-    plan = {**PLAN, "confirm": {"top": 2, "num_seeds": num_seeds}}
+    plan = replace(PLAN, confirm_seeds=num_seeds).as_dict()
     data = {
         "fingerprint": "f00d" * 16,
         "class_names": list(CLASS_NAMES),

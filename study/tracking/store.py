@@ -56,7 +56,7 @@ class Store:
         self._experiment = self._find_experiment(tracking_uri, study.task_name)
         self._runs: dict[str, str] = {}
         self._statuses: dict[str, str] = {}
-        self._complete: set[str] = set()
+        self._described: set[str] = set()
         self._find_runs()
         self._parent = self._runs.get("") or self._create("", study.name, study.time, {})
 
@@ -99,9 +99,7 @@ class Store:
             tags = {**tags, "mlflow.parentRunId": self._parent}
         else:
             tags = {**content.study_tags(self.study), "stage": content.STUDY_STAGE}
-        run = self._client.create_run(
-            self._experiment, content.milliseconds(began), {**tags, "mlflow.user": ""}, name
-        )
+        run = self._client.create_run(self._experiment, content.milliseconds(began), tags, name)
         self._runs[trial] = run.info.run_id
         self._statuses[run.info.run_id] = run.info.status
         return str(run.info.run_id)
@@ -113,26 +111,26 @@ class Store:
         if run is None:
             run = self._create(trial.id, content.trial_name(trial), trial.started, tags)
         points = content.trial_points(trial, epochs) + content.final_points(trial)
-        if run not in self._complete:
+        if run not in self._described:
             self._client.log_text(run, configs.as_yaml(trial.config), "config.yaml")
             self._log(run, params=content.trial_params(trial))
+            self._described.add(run)
         self._log(run, points=points, tags=tags)
         ended = content.milliseconds(trial.end.time) if trial.end else None
         self._set_status(run, content.run_status(trial, live=live), ended)
-        self._complete.add(run)
 
     def write_study(self, state: State, when: float, *, live: bool) -> None:
         """Bring the study's own run up to date; `when` is the time of the ledger's last line."""
-        if self._parent not in self._complete:
+        if self._parent not in self._described:
             self._log(
                 self._parent,
                 params=content.study_params(self.study),
                 tags={"mlflow.note.content": content.study_note(self.study)},
             )
+            self._described.add(self._parent)
         status = content.study_status(state, live=live)
         ended = content.milliseconds(when) if state.finished else None
         self._set_status(self._parent, status, ended)
-        self._complete.add(self._parent)
 
     def write_files(self, state: State) -> None:
         """What lies in the folder by now: exports, report, plots; per trial its pictures."""

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from study import tracking
+from study.errors import InputError
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, dict[str, object]]]:
+    """A web server on a free port, and what it answers on /health."""
+    answer: dict[str, object] = {"code": 200, "body": b"OK"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(str(answer["code"])) if self.path == "/health" else 404)
+            self.end_headers()
+            self.wfile.write(bytes(answer["body"]))  # type: ignore[call-overload]
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}", answer
+    http.shutdown()
+    http.server_close()
+
+
+def test_a_healthy_server_is_accepted(server: tuple[str, dict[str, object]]) -> None:
+    tracking.check(server[0], timeout=2.0)
+    tracking.check(server[0] + "/", timeout=2.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [(403, b"", "allowed-hosts"), (200, b"<html>", "html"), (500, b"", "500")],
+)
+def test_another_answer_is_refused(
+    server: tuple[str, dict[str, object]], code: int, body: bytes, said: str
+) -> None:
+    server[1].update(code=code, body=body)
+    with pytest.raises(InputError, match=said):
+        tracking.check(server[0], timeout=2.0)
+
+
+def test_a_refused_connection_is_said_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(InputError, match=r"--tracking-uri: .*refused"):
+        tracking.check(f"http://127.0.0.1:{port}", timeout=5.0)
+
+
+def test_a_silent_server_is_given_up_in_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(InputError, match="timed out"):
+            tracking.check(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "file:///tmp/x", "databricks", "sqlite:///", "", "http://"]
+)
+def test_other_places_are_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="--tracking-uri"):
+        tracking.check(uri, timeout=1.0)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database at all")
+    with pytest.raises(InputError, match="SQLite database"):
+        tracking.check(f"sqlite:///{tmp_path}/notes.txt")
+    with pytest.raises(InputError, match="usable"):
+        tracking.check(f"sqlite:///{tmp_path}/notes.txt/mlflow.db")
+
+
+def test_the_default_is_a_file_in_the_storage_whose_folder_is_made(tmp_path: Path) -> None:
+    uri = tracking.default_uri(tmp_path / "new" / "studies")
+    assert uri == f"sqlite:///{tmp_path}/new/studies/mlflow.db"
+    tracking.check(uri)
+    assert (tmp_path / "new" / "studies").is_dir()
+    assert not (tmp_path / "new" / "studies" / "mlflow.db").exists()
+
+
+def test_the_ui_command_names_this_python_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my studies"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(tracking.ui_command(tracking.default_uri(folder)))
+    assert Path(words[0]).resolve() == Path(sys.executable).resolve()
+    assert words[1:4] == ["-m", "mlflow", "ui"]
+    assert words[words.index("--backend-store-uri") + 1] == "sqlite:///my studies/mlflow.db"
+    assert tracking.ui_command("http://head:5000") == "http://head:5000"
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, study.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
