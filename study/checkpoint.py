@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,9 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("must be a checkpoint, but there is no such file", file=path) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any bytes can be tried as a pickle, and fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"must be a whole checkpoint, but cannot be read: {reason}"
         raise InputError(message, file=path) from error

@@ -17,8 +17,8 @@ from study.errors import InputError
 
 Precision = Literal["bf16", "fp16", "fp32"]
 PACKAGE = "segmentation-loss-study"
-# What the numbers of a trial depend on beside the config; one name per distribution.
-DISTRIBUTIONS = ("torch", "numpy", "segmentation-models-pytorch", "timm", PACKAGE)
+# What the numbers of a trial depend on beside the config, torch and the device.
+DISTRIBUTIONS = ("numpy", "segmentation-models-pytorch", "timm", PACKAGE)
 
 
 def set_up_process(num_threads: int) -> None:
@@ -79,7 +79,7 @@ def environment(
         "precision": resolve_precision(precision, resolved),
         "num_threads": torch.get_num_threads() if num_threads is None else num_threads,
         "python": platform.python_version(),
-        "versions": {name: found for name in DISTRIBUTIONS if (found := _version(name))},
+        "versions": _versions(),
         "commit": _commit(),
     }
 
@@ -101,11 +101,14 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    found = {"torch": str(torch.__version__)}  # with its build, as in 2.15.0+cu132
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @cache

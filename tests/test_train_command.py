@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_task import CONVOLUTION, TINY
+
+from study.provenance import Provenance
+from study.space import load_task
+from study.train import load_config, main
+
+TREE: dict[str, Any] = {
+    "task": {**TINY, "model": CONVOLUTION},
+    "loss": {"focal_gamma": 1.0},
+    "seed": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_CACHE_DIR", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write(path, tree):
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
+
+
+def exported(tmp_path):
+    out = tmp_path / "first"
+    assert main([write(tmp_path / "plain.yaml", TREE), "--device", "cpu", "--out", str(out)]) == 0
+    return out / "config.yaml"
+
+
+def test_a_config_trains_and_prints_a_line_per_epoch(tmp_path, capsys):
+    assert main([write(tmp_path / "plain.yaml", TREE), "--device", "cpu"]) == 0
+    first, *epochs = capsys.readouterr().out.splitlines()
+    assert "2 epochs, seed 2" in first
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all("train/loss" in line and "val/miou" in line for line in epochs)
+    assert all("test/" not in line for line in epochs)
+
+
+def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):
+    config = exported(tmp_path)
+    assert sorted(path.name for path in config.parent.iterdir()) == [
+        "checkpoint.pt",
+        "config.yaml",
+        "metrics.jsonl",
+    ]
+    lines = (config.parent / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    torch.set_num_threads(2)
+    assert main([str(config), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "1 CPU threads" in out.splitlines()[-4]
+    assert out.splitlines()[-1].startswith("reproduced exactly: val/miou 0.")
+
+
+def test_other_numbers_under_equal_conditions_are_a_failure(tmp_path, capsys):
+    config = exported(tmp_path)
+    tree = yaml.safe_load(config.read_text())
+    tree["provenance"]["metrics"]["val/miou"] += 1e-15
+    assert main([write(config, tree), "--device", "cpu"]) == 1
+    out = capsys.readouterr().out
+    assert "not the same numbers: 1 of" in out
+    assert "val/miou: was" in out
+    assert "though device, versions, threads, precision and data are equal" in out
+
+
+def test_other_numbers_elsewhere_are_explained_by_what_differs(tmp_path, capsys):
+    config = exported(tmp_path)
+    tree = yaml.safe_load(config.read_text())
+    tree["provenance"]["metrics"]["val/miou"] = 0.75
+    tree["provenance"]["environment"]["versions"]["torch"] = "1.0"
+    tree["provenance"]["data"]["fingerprint"] = "abc"
+    assert main([write(config, tree), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert f"torch: was 1.0, is {torch.__version__}" in out
+    assert "data: was abc, is " in out
+
+
+def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
+    config = exported(tmp_path)
+    tree = yaml.safe_load(config.read_text())
+    tree["provenance"]["metrics"]["test/miou"] = 2.0
+    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert "test/miou: was 2, is 0." in capsys.readouterr().out
+
+
+def test_another_seed_is_trained_and_not_compared(tmp_path, capsys):
+    config = exported(tmp_path)
+    assert main([str(config), "--device", "cpu", "--seed", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "seed 7" in out
+    assert "another seed than the export's 2" in out
+    assert "reproduced" not in out
+
+
+def test_the_recorded_precision_is_restored_and_a_stated_one_kept(tmp_path):
+    origin = Provenance.model_validate(
+        {"seed": 0, "metrics": {}, "environment": {"precision": "bf16"}}
+    )
+    config, nothing = load_config(write_path(tmp_path, TREE))
+    assert nothing is None
+    assert origin.restore(config).task.precision == "bf16"
+    stated, _ = load_config(
+        write_path(tmp_path, {**TREE, "task": {**TREE["task"], "precision": "fp32"}})
+    )
+    assert origin.restore(stated).task.precision == "fp32"
+
+
+def write_path(folder, tree):
+    path = folder / "config.yaml"
+    write(path, tree)
+    return path
+
+
+def test_a_task_can_be_a_shipped_name(tmp_path):
+    config, _ = load_config(write_path(tmp_path, {"task": "synthetic"}), seed=4)
+    assert config.task == load_task("synthetic").config
+    assert config.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({**TREE, "seed": "zero"}, "config.yaml:"),
+        ({**TREE, "seed": "zero"}, "seed"),
+        ({**TREE, "losss": {}}, "losss"),
+        ({**TREE, "task": "nowhere"}, "nowhere"),
+        ({**TREE, "loss": {"recall": {"ema_momentum": 1.0}}}, "loss/recall/ema_momentum"),
+        ({**TREE, "provenance": {"seed": 1}}, "provenance/metrics"),
+        ({**TREE, "task": {**TREE["task"], "model": {"factory": "no.where:f"}}}, "model/factory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, tree, says):
+    assert main([write(tmp_path / "config.yaml", tree), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_a_missing_file_an_absent_device_and_a_full_folder_are_bad_input(tmp_path, capsys):
+    good = write(tmp_path / "config.yaml", TREE)
+    full = str(tmp_path)
+    cases = [
+        [str(tmp_path / "absent.yaml")],
+        [good, "--device", "cuda:63"],
+        [good, "--out", full],
+        [good, "--seed", "-1"],
+    ]
+    for arguments in cases:
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
+    task = {**TREE["task"], "optimizer": {"name": "sgd", "lr": 1.0e38}}
+    config = write(tmp_path / "config.yaml", {**TREE, "task": task})
+    assert main([config, "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("diverged: ")
