@@ -1,4 +1,4 @@
-"""Typed, frozen loss configuration: every axis has a neutral default, all neutral is cross entropy."""
+"""Typed, frozen loss configuration; every axis has a neutral default, which is cross entropy."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ClassWeights = Annotated[
 
 
 class Recall(Config):
-    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 the paper's instantaneous recall."""
+    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 the recall of one batch."""
 
     ema_momentum: float = Field(ge=0, lt=1)
 

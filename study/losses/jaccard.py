@@ -21,7 +21,7 @@ Normaliser: number of active classes (and images). Its gradient at a pixel is of
 
 Source: Wang, Ning, Blaschko, "Jaccard Metric Losses", NeurIPS 2023, arXiv 2302.05666; the three
 averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS 2023 (datasets and
-benchmarks). Libraries that keep absent classes in the divisor scale with the number of present ones.
+benchmarks). Libraries that keep absent classes in the divisor scale with the number of the others.
 """
 
 from __future__ import annotations

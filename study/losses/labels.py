@@ -12,7 +12,7 @@ from torch import Tensor
 class Labels:
     """A target, flattened to (B, P) with P = H * W pixels; ignored pixels hold class 0.
 
-    soft: (B, C, P) label distributions in the loss's dtype, 0 where ignored, or None for hard labels.
+    soft: (B, C, P) label distributions in the loss's dtype, 0 where ignored; None for hard labels.
     some_ignored: False only where it is known, without asking an accelerator, that all are valid.
     """
 
@@ -31,7 +31,7 @@ class Labels:
 def read_labels(
     logits: Tensor, target: Tensor, keep: Tensor | None, *, num_classes: int, ignore_index: int
 ) -> Labels:
-    """Check shapes, dtypes and (on the CPU) the range of the labels; ValueError where they misfit."""
+    """Check shapes, dtypes and (on the CPU) the range of the labels; ValueError on a misfit."""
     if logits.ndim != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
         raise ValueError(
             f"logits: `floating (B, {num_classes}, H, W)` must hold, "
@@ -91,8 +91,8 @@ def _check_range(label: Tensor, num_classes: int, ignore_index: int) -> None:
     low, high = (int(bound) for bound in label.aminmax())
     if low < 0 or high >= num_classes:
         raise ValueError(
-            f"target: `0 <= label < {num_classes}` or `label == {ignore_index}` (ignored) must hold, "
-            f"but got {low if low < 0 else high}"
+            f"target: `0 <= label < {num_classes}` or `label == {ignore_index}` (ignored) "
+            f"must hold, but got {low if low < 0 else high}"
         )
 
 

@@ -6,7 +6,7 @@
 over the n valid pixels of the batch: the uniform weighting lies on the ball, and at least m pixels
 are supported. With q = p / (p - 1) the optimum is
 
-    w_u = tau * min(1, (ell_u / alpha)^(q - 1)),   alpha the root of  sum_u min(1, (ell_u/alpha)^q) = m
+    w_u = tau * min(1, (ell_u / alpha)^(q - 1)),   alpha from  sum_u min(1, (ell_u / alpha)^q) = m
 
 p in [1, inf], ratio in (0, 1]; p = inf or ratio = 1 is the mean, p = 1 the mean of the m hardest.
 Weights carry no gradient, which is exact (envelope theorem). Zero losses weigh 0; where no more

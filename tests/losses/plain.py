@@ -18,7 +18,7 @@ def plain_loss(
     recall: Tensor | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
-    """`class_weights` a and `recall` R are (C,); None is neutral, "batch" statistics are not kept."""
+    """`class_weights` a and `recall` R are (C,); None is neutral."""
     num_classes = logits.shape[1]
     if target.is_floating_point():
         valid = torch.ones_like(target[:, 0], dtype=torch.bool) if keep is None else keep

@@ -327,7 +327,7 @@ def test_a_factor_of_zero_hides_an_infinite_term():
 
 
 def test_weights_all_zero_under_the_weight_normalizer_give_zero():
-    logits, target = batch()
+    _, target = batch()
     sure = 100 * torch.nn.functional.one_hot(target.where(target != 255, 0), 4).movedim(-1, 1)
     sure = sure.double().requires_grad_()
     loss = make({"recall": {"ema_momentum": 0.0}, "normalizer": "weight"})

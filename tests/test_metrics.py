@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from study.metrics import SegmentationMetrics, metrics_from_counts
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
+PRED = torch.from_numpy(GOLDEN["metrics_pred"])
+TARGET = torch.from_numpy(GOLDEN["metrics_target"])  # 12 images, one of them all ignored
+
+
+def measured(pred=PRED, target=TARGET, batch_size=5, **options):
+    metrics = SegmentationMetrics(5, **options)
+    for start in range(0, len(pred), batch_size):
+        metrics.update(pred[start : start + batch_size], target[start : start + batch_size])
+    return metrics
+
+
+def test_split_metrics_match_the_reference_numbers():
+    metrics = measured()
+    found = metrics.compute()
+    pairs = {"acc": "Overall_Acc", "macc": "Mean_Acc", "mprec": "Mean_Prec", "miou": "Mean_IoU"}
+    pairs["fwiou"] = "FreqW_Acc"
+    for key, name in pairs.items():
+        assert found[key] == pytest.approx(GOLDEN[f"m_full__runningScore__{name}"], rel=1e-12)
+    for c in range(5):
+        for key, name in (("iou", "iou"), ("recall", "acc"), ("precision", "prec")):
+            expected = GOLDEN[f"m_full__runningScore__{name}"][c]
+            assert found[f"{key}/{c}"] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_array_equal(metrics.confusion, GOLDEN["m_full__runningScore__conf"])
+
+
+def test_image_wise_metrics_match_the_reference_numbers():
+    found = measured().compute()
+    for key, name in (
+        ("miou_image", "mIoUI"),
+        ("miou_class", "mIoUC"),
+        ("miou_worst5", "mIoUI5"),
+    ):
+        expected = GOLDEN[f"m_full__q5__{name}"] / 100
+        assert found[key] == pytest.approx(expected, rel=1e-12)
+
+
+def test_image_counts_match_and_keep_the_order_of_the_images():
+    counts = measured().image_counts()
+    valid = (TARGET != 255).flatten(1).any(1)
+    expected = np.stack([GOLDEN[f"m_full__{key}"] for key in ("tp", "fp", "fn")], 1)
+    np.testing.assert_array_equal(counts[valid], expected)
+    assert (counts[~valid] == 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 12])
+def test_batches_do_not_matter(batch_size):
+    assert measured(batch_size=batch_size).compute() == measured().compute()
+
+
+def test_logits_are_their_argmax():
+    logits = torch.nn.functional.one_hot(PRED.long(), 5).movedim(-1, 1).float()
+    assert measured(logits).compute() == measured().compute()
+
+
+def test_predictions_at_ignored_pixels_do_not_matter():
+    other = torch.where(TARGET == 255, 200, PRED)
+    assert measured(other).compute() == measured().compute()
+
+
+def test_a_class_without_ground_truth_is_left_out_of_every_mean():
+    target = TARGET.clone()
+    target[target == 4] = 255
+    found = measured(target=target).compute()
+    assert found["num_classes_present"] == 4
+    assert "iou/4" not in found
+    assert found["miou"] == pytest.approx(np.mean([found[f"iou/{c}"] for c in range(4)]))
+    assert math.isfinite(found["miou_class"])
+
+
+def test_a_class_that_is_never_predicted_has_precision_zero():
+    pred = torch.where(PRED == 2, 0, PRED)
+    found = measured(pred).compute()
+    assert found["precision/2"] == found["recall/2"] == found["iou/2"] == 0
+
+
+def test_names_name_the_classes():
+    found = measured(class_names=["sky", "road", "car", "sign", "pole"]).compute()
+    assert found["iou/sign"] == measured().compute()["iou/3"]
+
+
+def test_worst_five_percent_of_forty_images_are_two():
+    target = torch.zeros(40, 1, 100, dtype=torch.int64)
+    pred = torch.zeros_like(target)
+    for image in range(40):
+        pred[image, 0, : 60 - image] = 1  # IoU of image i is (40 + i) / 100
+    found = measured(pred, target).compute()
+    assert found["miou_worst5"] == pytest.approx((0.40 + 0.41) / 2)
+
+
+def test_no_valid_pixel_gives_nan_and_no_class():
+    found = measured(target=torch.full_like(TARGET, 255)).compute()
+    assert math.isnan(found["miou"])
+    assert math.isnan(found["miou_worst5"])
+    assert found["num_classes_present"] == 0
+
+
+def test_resampled_counts_are_scored_all_at_once():
+    counts = measured().image_counts().numpy()
+    picks = np.random.default_rng(0).integers(0, len(counts), (7, len(counts)))
+    together = metrics_from_counts(counts[picks].sum(1))
+    for row, pick in enumerate(picks):
+        alone = measured(PRED[pick], TARGET[pick]).compute()
+        assert together["miou"][row] == pytest.approx(alone["miou"], rel=1e-12)
+        assert together["macc"][row] == pytest.approx(alone["macc"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "words"),
+    [
+        (torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2), r"\(1, 4, 2, 2\)"),
+        (torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2, 2), r"\(1, 2, 3\)"),
+        (torch.full((1, 2, 2), 5), torch.zeros(1, 2, 2), "pred: .* but got 5"),
+        (torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 7), "target: .* got 7"),
+    ],
+)
+def test_what_does_not_fit_is_refused(pred, target, words):
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(5).update(pred, target)
+
+
+def test_names_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="2 names for 5 classes"):
+        SegmentationMetrics(5, class_names=["a", "b"])
+
+
+def test_scoring_counts_needs_no_torch():
+    code = "import sys, study.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
