@@ -25,6 +25,7 @@ from study.environment import environment, resolve_device, resolve_precision, se
 from study.errors import InputError
 from study.evaluation import Evidence, evaluate, evidence_of
 from study.losses import build_loss
+from study.losses.composite import SegmentationLoss
 from study.models import build_model
 from study.names import TEST, TRAIN, TRAIN_LOSS, VAL
 from study.optim import build_optimizer, lr_factor, set_lr
@@ -224,7 +225,7 @@ class _Training:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
-def _build_loss(config: TrialConfig, data: SegmentationData) -> torch.nn.Module:
+def _build_loss(config: TrialConfig, data: SegmentationData) -> SegmentationLoss:
     try:
         return build_loss(
             config.loss,

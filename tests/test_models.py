@@ -6,7 +6,7 @@ from torch import nn
 
 from study.config import FactoryModel, SmpModel
 from study.errors import InputError
-from study.models import build_model, check_model
+from study.models import PadToStride, build_model, check_model
 
 
 def small(**changes):
@@ -53,6 +53,7 @@ def test_padding_changes_no_logit_of_a_size_that_fits():
     torch.manual_seed(0)
     model = build_model(small(arch="fpn"), num_classes=3).eval()
     images = torch.randn(1, 3, 64, 64)
+    assert isinstance(model, PadToStride)
     assert torch.equal(model(images), model.model(images))
     assert not torch.equal(model(images[..., :50, :]), model(images)[..., :50, :])
 
@@ -107,8 +108,7 @@ def test_weights_that_cannot_be_fetched_say_how_to_work_offline(encoder, monkeyp
 
 def test_a_factory_gets_the_classes_and_its_keywords():
     model = build_model(FactoryModel(factory=f"{__name__}:one_conv", kwargs={"width": 7}), 5)
-    assert model[0].out_channels == 7
-    assert model[1].out_channels == 5
+    assert [layer.out_channels for layer in model.children()] == [7, 5]
 
 
 @pytest.mark.parametrize(
