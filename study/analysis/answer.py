@@ -1,0 +1,256 @@
+"""The answer of a study: which loss is best, by how much, and how sure that is.
+
+Nothing is both selected on and reported. Configs are ranked, and the best ones chosen, by their
+mean validation metrics over the confirmation seeds; what is reported of them is test. So
+`best_miou` is the confirmed config with the highest mean val mIoU, and its mean test mIoU is an
+unbiased figure although it is the best of several. `best_macc` is the same for mean accuracy,
+among configs whose val mIoU is at most half a point below tuned cross entropy's. Cross entropy
+takes part: where no loss beats it, it is the answer.
+
+A study that is not that far yet has an answer too. Until its selection is confirmed, the best are
+those of the full-budget trials by val, marked as unconfirmed; `missing` says what is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.analysis import evidence
+from study.analysis.bootstrap import difference_interval
+from study.analysis.pareto import pareto_trials
+from study.analysis.selection import (
+    keeps_miou,
+    ranked,
+    reference_trial,
+    stated_trial,
+    value,
+)
+from study.analysis.statistics import Comparison, Interval, compare, mean, sd
+from study.ledger import State, Trial
+from study.names import (
+    BASELINE,
+    MACC,
+    MIOU,
+    REFERENCE,
+    SEARCH,
+    TEST,
+    TEST_MACC,
+    TEST_MIOU,
+    VAL_MACC,
+    VAL_MIOU,
+)
+
+JUDGED = (TEST_MIOU, TEST_MACC)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """In the metric's own unit (0..1), and relative to what it is a gain over."""
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A config that was trained again on fresh seeds. Sequences are by seed, in one order.
+
+    versus and images: by test metric, against tuned cross entropy; empty for itself. versus is
+    about seeds (Dunnett), images about the draw of test images (bootstrap).
+    """
+
+    source: str
+    label: str
+    family: str
+    is_reference: bool
+    is_stated: bool
+    trials: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, tuple[float, ...]]
+    versus: Mapping[str, Comparison]
+    images: Mapping[str, Interval]
+
+    def mean(self, key: str) -> float:
+        """Over seeds; NaN where a seed lacks it."""
+        return mean(self.metrics.get(key, ()))
+
+    def sd(self, key: str) -> float:
+        """Over seeds, NaN for fewer than two."""
+        return sd(self.metrics.get(key, ()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """configs: confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials
+    (the ones that were confirmed, or are the best so far); `confirmed` says which."""
+
+    study: str
+    task: str
+    space: str
+    configs: tuple[Confirmed, ...]
+    best_miou: str | None
+    best_macc: str | None
+    confirmed: bool
+    pareto: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def config(self, source: str | None) -> Confirmed | None:
+        """The confirmed config of a source trial."""
+        return next((item for item in self.configs if item.source == source), None)
+
+    @property
+    def reference(self) -> Confirmed | None:
+        """Tuned cross entropy."""
+        return next((item for item in self.configs if item.is_reference), None)
+
+    @property
+    def stated(self) -> Confirmed | None:
+        """Cross entropy as the task states it."""
+        return next((item for item in self.configs if item.is_stated), None)
+
+    def gain(self, source: str | None, over: Confirmed | None, key: str) -> Gain | None:
+        """Mean over seeds of a confirmed config minus that of another."""
+        config = self.config(source)
+        if config is None or over is None:
+            return None
+        base = over.mean(key)
+        absolute = config.mean(key) - base
+        return Gain(absolute, absolute / base if base else math.nan)
+
+
+def answer(state: State, folder: Path) -> Answer:
+    """What the ledger's state, and the evidence in the study's folder, say by now."""
+    study = state.study
+    selection = state.selection
+    reference = state.trials.get(selection.reference or "") if selection else None
+    stated = state.trials.get(selection.stated or "") if selection else stated_trial(state)
+    sources: list[Trial] = [trial for trial in (reference, stated) if trial is not None]
+    sources += [state.trials[trial] for trial in selection.confirmed] if selection else []
+    distinct = list({trial.id: trial for trial in sources}.values())
+    configs = _confirmed(state, folder, distinct, reference, stated)
+    chosen = set(selection.confirmed) if selection else set()
+    settled = any(item.source in chosen for item in configs) and (
+        reference is None or any(item.is_reference for item in configs)
+    )
+    best_miou, best_macc = _best_confirmed(configs) if settled else _best_so_far(state)
+    objectives = study.plan.get("objectives", (VAL_MIOU, VAL_MACC)) if study else ()
+    return Answer(
+        study=study.name if study else "",
+        task=study.task_name if study else "",
+        space=study.space_name if study else "",
+        configs=tuple(configs),
+        best_miou=best_miou,
+        best_macc=best_macc,
+        confirmed=settled,
+        pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
+        missing=tuple(_missing(state, configs, distinct)),
+    )
+
+
+def _confirmed(
+    state: State,
+    folder: Path,
+    sources: Sequence[Trial],
+    reference: Trial | None,
+    stated: Trial | None,
+) -> list[Confirmed]:
+    repeats = {source.id: _judged(state, source) for source in sources}
+    repeats = {source: trials for source, trials in repeats.items() if trials}
+    control = repeats.get(reference.id, []) if reference else []
+    others = {s: trials for s, trials in repeats.items() if reference and s != reference.id}
+    versus: dict[str, dict[str, Comparison]] = {source: {} for source in repeats}
+    images: dict[str, dict[str, Interval]] = {source: {} for source in repeats}
+    for key in JUDGED if control else ():
+        compared = compare({s: _values(t, key) for s, t in others.items()}, _values(control, key))
+        for source, comparison in compared.items():
+            versus[source][key] = comparison
+            interval = _image_interval(folder, others[source], control, key)
+            if interval is not None:
+                images[source][key] = interval
+    configs = []
+    for source, trials in repeats.items():
+        of = state.trials[source]
+        keys = [key for key in trials[0].last if all(key in trial.last for trial in trials)]
+        configs.append(
+            Confirmed(
+                source=source,
+                label=of.label,
+                family=of.family,
+                is_reference=reference is not None and source == reference.id,
+                is_stated=stated is not None and source == stated.id,
+                trials=tuple(trial.id for trial in trials),
+                seeds=tuple(trial.seed for trial in trials),
+                metrics={key: tuple(_values(trials, key)) for key in keys},
+                versus=versus[source],
+                images=images[source],
+            )
+        )
+    return sorted(configs, key=lambda c: (-_or_worst(c.mean(VAL_MIOU)), c.source))
+
+
+def _judged(state: State, source: Trial) -> list[Trial]:
+    """The completed confirmation trials whose every judged metric is a number."""
+    trials = state.confirmations(source.id)
+    return [t for t in trials if all(math.isfinite(value(t, key)) for key in JUDGED)]
+
+
+def _values(trials: Sequence[Trial], key: str) -> list[float]:
+    return [value(trial, key) for trial in trials]
+
+
+def _or_worst(number: float) -> float:
+    return -math.inf if math.isnan(number) else number
+
+
+def _image_interval(
+    folder: Path, candidate: Sequence[Trial], control: Sequence[Trial], key: str
+) -> Interval | None:
+    """None where a trial has left no evidence."""
+    found = [evidence.read(evidence.path_of(folder, t.id)) for t in (*candidate, *control)]
+    splits = [item.splits[TEST] for item in found if item is not None and TEST in item.splits]
+    if len(splits) < len(found):
+        return None
+    counts = [split.counts for split in splits]
+    metric = {TEST_MIOU: MIOU, TEST_MACC: MACC}[key]
+    few = len(candidate)
+    return difference_interval(counts[:few], counts[few:], splits[0].groups, metric=metric)
+
+
+def _best_confirmed(configs: Sequence[Confirmed]) -> tuple[str | None, str | None]:
+    floor = next((c.mean(VAL_MIOU) for c in configs if c.is_reference), None)
+    kept = [c for c in configs if keeps_miou(c.mean(VAL_MIOU), floor)]
+    by_macc = sorted(kept, key=lambda c: -_or_worst(c.mean(VAL_MACC)))
+    return configs[0].source, by_macc[0].source if by_macc else None
+
+
+def _best_so_far(state: State) -> tuple[str | None, str | None]:
+    full = state.completed(BASELINE, REFERENCE, SEARCH)
+    reference = reference_trial(state)
+    floor = value(reference, VAL_MIOU) if reference else None
+    by_miou = ranked(full, VAL_MIOU)
+    by_macc = [t for t in ranked(full, VAL_MACC) if keeps_miou(value(t, VAL_MIOU), floor)]
+    return by_miou[0].id if by_miou else None, by_macc[0].id if by_macc else None
+
+
+def _missing(state: State, configs: Sequence[Confirmed], sources: Sequence[Trial]) -> list[str]:
+    """What keeps the answer from being whole, in words."""
+    if not state.completed(BASELINE, REFERENCE, SEARCH):
+        return ["no trial has reached the full budget yet"]
+    plan = state.study.plan if state.study else {}
+    num_seeds = plan.get("confirm_seeds", 0)
+    if state.selection is None:
+        return ["the search is not over: nothing is confirmed yet"]
+    if not num_seeds or not plan.get("confirm_top", 0):
+        return ["the search space asks for no confirmation: every figure is of one seed, on val"]
+    lines = []
+    if state.selection.reference is None:
+        lines.append("no cross entropy trial reached the full budget: there is no reference")
+    by_source = {config.source: config for config in configs}
+    for source in sources:
+        done = len(by_source[source.id].seeds) if source.id in by_source else 0
+        if done < num_seeds:
+            lines.append(f"{source.label}: {done} of {num_seeds} seeds are confirmed")
+    return lines

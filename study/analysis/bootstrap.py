@@ -1,0 +1,61 @@
+"""How much of a difference could be due to which images happen to be in the test set.
+
+Not to be mixed up with the spread over seeds: this one holds the trained networks fixed and draws
+the test images again, whole groups of neighbouring images at a time, since frames next to each
+other are nearly the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from study.analysis.statistics import CONFIDENCE, Interval
+from study.metrics import metrics_from_counts
+
+Ints = npt.NDArray[np.int64]
+NUM_RESAMPLES = 2000
+MIN_GROUPS = 5
+SEED = 0
+
+
+def difference_interval(
+    candidate: Sequence[Ints],
+    control: Sequence[Ints],
+    groups: Ints,
+    *,
+    metric: str,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval | None:
+    """95 % percentile interval of mean over seeds of `metric`, candidate minus control.
+
+    candidate, control: per seed, counts (n, 3, C) of the same n images; groups (n,): images of one
+    group are drawn together. Both sides see the same draws. None with fewer than five groups.
+    """
+    _, inverse = np.unique(groups, return_inverse=True)
+    num_groups = int(inverse.max()) + 1 if inverse.size else 0
+    if num_groups < MIN_GROUPS:
+        return None
+    rng = np.random.default_rng(SEED)
+    draws = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_resamples)
+    difference = _mean_metric(candidate, inverse, draws, metric) - _mean_metric(
+        control, inverse, draws, metric
+    )
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(difference, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def _mean_metric(
+    seeds: Sequence[Ints], inverse: Ints, draws: Ints, metric: str
+) -> npt.NDArray[np.float64]:
+    """(resamples,) of the metric, averaged over seeds."""
+    values = []
+    for counts in seeds:
+        summed = np.zeros((draws.shape[1], *counts.shape[1:]))
+        np.add.at(summed, inverse, counts)
+        resampled = np.tensordot(draws.astype(np.float64), summed, axes=1)
+        values.append(metrics_from_counts(resampled)[metric])
+    return np.mean(values, axis=0)

@@ -1,0 +1,78 @@
+"""Is a config better than tuned cross entropy, or was it luck? Dunnett's test over seeds.
+
+Dunnett (1955), "A multiple comparison procedure for comparing several treatments with a control",
+JASA 50. One control, several candidates, a common variance pooled over all of them; the intervals
+hold simultaneously, so that looking at many candidates is paid for. With three seeds each, the
+pooled variance is what gives the test its power over one test per pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MIN_SEEDS = 3
+CONFIDENCE = 0.95
+SEED = 0  # the multivariate t integral is taken by randomised points: the same each time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """low <= high, both included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of means to the control; `note` says why there is no interval and no p."""
+
+    difference: float
+    interval: Interval | None = None
+    p: float | None = None
+    note: str = ""
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def sd(values: Sequence[float]) -> float:
+    """Standard deviation over seeds (n - 1 below the line); NaN for fewer than two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def compare(
+    candidates: Mapping[str, Sequence[float]], control: Sequence[float]
+) -> dict[str, Comparison]:
+    """Each candidate's values over seeds against the control's, two-sided, simultaneous at 95 %.
+
+    Candidates with fewer than three values are compared by their means alone, and take no part in
+    the pooled variance; so are all, when the control has fewer or nothing varies.
+    """
+    means = {name: mean(values) - mean(control) for name, values in candidates.items()}
+    judged = {name: values for name, values in candidates.items() if len(values) >= MIN_SEEDS}
+    few = f"fewer than {MIN_SEEDS} seeds: no interval"
+    if len(control) < MIN_SEEDS or not judged:
+        return {name: Comparison(difference, note=few) for name, difference in means.items()}
+    if not any(np.ptp(values) > 0 for values in (control, *judged.values())):
+        note = "no spread between seeds: no interval"
+        return {name: Comparison(difference, note=note) for name, difference in means.items()}
+    from scipy.stats import dunnett
+
+    result = dunnett(
+        *(np.asarray(values) for values in judged.values()),
+        control=np.asarray(control),
+        rng=np.random.default_rng(SEED),
+    )
+    bounds = result.confidence_interval(CONFIDENCE)
+    found = {name: Comparison(difference, note=few) for name, difference in means.items()}
+    for index, name in enumerate(judged):
+        interval = Interval(float(bounds.low[index]), float(bounds.high[index]))
+        found[name] = Comparison(means[name], interval, float(result.pvalue[index]))
+    return found
