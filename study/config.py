@@ -11,7 +11,8 @@ from study.losses.config import Config, LossConfig
 Size = Annotated[
     tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]], Strict(False)
 ]  # (height, width) in pixels
-Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], Strict(False)]
+Positive = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[Positive, Positive], Strict(False)]
 
 
 class SyntheticData(Config):
@@ -36,11 +37,11 @@ class Resplit(Config):
     pool: Annotated[tuple[Literal["train", "val"], ...], Strict(False)] = ("train", "val")
     block: PositiveInt
     every: int = Field(ge=2)
-    thin: dict[Literal["train", "val"], PositiveInt] = {}
+    thin: dict[Literal["train", "val"], PositiveInt] = Field(default_factory=dict)
 
 
 class FolderData(Config):
-    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under `root` (or --data-root)."""
+    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under `root` or --data-root."""
 
     format: Literal["folder"]
     root: str | None = None
@@ -53,7 +54,7 @@ class FactoryData(Config):
     """Anyone's data: `package.module:function` returns a study.data.SegmentationData."""
 
     factory: str
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 def _tag(value: Any) -> str | None:
@@ -75,7 +76,7 @@ class SmpModel(Config):
     arch: str
     encoder: str
     encoder_weights: str | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class FactoryModel(Config):
@@ -83,7 +84,7 @@ class FactoryModel(Config):
     that maps (B, 3, H, W) to logits (B, C, H, W)."""
 
     factory: str
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 def _model_tag(value: Any) -> str:
@@ -92,7 +93,8 @@ def _model_tag(value: Any) -> str:
 
 
 Model = Annotated[
-    Annotated[SmpModel, Tag("smp")] | Annotated[FactoryModel, Tag("factory")], Discriminator(_model_tag)
+    Annotated[SmpModel, Tag("smp")] | Annotated[FactoryModel, Tag("factory")],
+    Discriminator(_model_tag),
 ]
 
 

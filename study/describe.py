@@ -15,7 +15,7 @@ from study.losses.config import (
 
 
 def describe(loss: LossConfig) -> str:
-    """For example ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``; ``ce`` if neutral."""
+    """Such as ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``; ``ce`` if neutral."""
     parts = [_class_weights(loss), _recall(loss), _pooling(loss), _jaccard(loss)]
     if loss.label_smoothing:
         parts.append(f"smoothing {loss.label_smoothing:.2g}")

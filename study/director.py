@@ -112,7 +112,12 @@ class Director:
                     return record
 
     def report(
-        self, trial_id: str, epoch: int, metrics: Mapping[str, float], checkpoint: str | None
+        self,
+        trial_id: str,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None = None,
+        environment: dict[str, Any] | None = None,
     ) -> bool:
         """Take an epoch's report; whether the trial goes on."""
         trial = self.state.trials[trial_id]
@@ -122,7 +127,9 @@ class Director:
         if missing:
             self.fail(trial_id, f"metric missing: {', '.join(missing)}")
             return False
-        self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint))
+        self.write(
+            ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
+        )
         if epoch >= self.plan.epochs:
             self._end(trial, COMPLETED, "full budget")
             return False
@@ -302,6 +309,11 @@ class Director:
             if trial.status == COMPLETED:
                 rungs[self.plan.epochs] = {key: trial.last[key] for key in self.plan.objectives}
             observations.append(
-                Observation(params=trial.params, rungs=rungs, running=trial.end is None)
+                Observation(
+                    params=trial.params,
+                    rungs=rungs,
+                    running=trial.end is None,
+                    failed=trial.status == FAILED,
+                )
             )
         return observations

@@ -30,7 +30,7 @@ FSYNC_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """First line: what is studied. `plan` is the whole resolved plan, `task` and `space` the texts."""
+    """First line: what is studied. `plan` is the whole resolved plan."""
 
     kind: ClassVar[str] = "study"
     name: str
@@ -81,7 +81,11 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class ReportRecord:
-    """An epoch of a trial. `checkpoint` is a path below the study's folder."""
+    """An epoch of a trial.
+
+    `checkpoint` is a path below the study's folder. `environment` says where the trial is trained;
+    it stands in the first report of each attempt.
+    """
 
     kind: ClassVar[str] = "report"
     trial: str
@@ -89,6 +93,7 @@ class ReportRecord:
     epoch: int
     metrics: dict[str, float]
     checkpoint: str | None = None
+    environment: dict[str, Any] | None = None
     time: float = 0.0
 
 
@@ -160,7 +165,6 @@ _KINDS: dict[str, type[Any]] = {
         FinishRecord,
     )
 }
-_DECISIONS = (StudyRecord, SessionRecord, TrialRecord, RungRecord, EndRecord, SelectRecord, FinishRecord)
 
 
 def _plain(value: Any) -> Any:
@@ -240,6 +244,7 @@ class Trial:
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoints: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
     end: EndRecord | None = None
 
     @property
@@ -286,6 +291,7 @@ class State:
                     trial.report_times[record.epoch] = record.time
                 if record.checkpoint:
                     trial.checkpoints.append(record.checkpoint)
+                trial.environment = record.environment or trial.environment
             case RungRecord():
                 trial = self.trials[record.trial]
                 if record.epoch not in trial.rungs:
@@ -340,6 +346,16 @@ def fold(records: Iterable[Record]) -> State:
     for record in records:
         state.apply(record)
     return state
+
+
+def find(name: str, storage: Path) -> Path:
+    """The folder of a study: a name below `storage`, else a path."""
+    for folder in (storage / name, Path(name)):
+        if (folder / LEDGER).is_file():
+            return folder.expanduser().resolve()
+    known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
+    listed = ", ".join(known) if known else "none"
+    raise InputError(f"a study must be named {name!r}, but in {storage} there are: {listed}")
 
 
 def load(folder: Path) -> State:
@@ -399,10 +415,10 @@ class Ledger:
         line = (encode(record) + "\n").encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self.path}: a line could not be written whole: is the disk full?")
-        if isinstance(record, _DECISIONS):
-            os.fsync(self._file)
-        else:
+        if isinstance(record, ReportRecord):
             self._dirty = True
+        else:
+            os.fsync(self._file)
         self.state.apply(record)
         return record
 

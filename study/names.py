@@ -11,3 +11,5 @@ LR_SCALE = "optimizer/lr_scale"
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
+
+TPE, RANDOM, GRID = "tpe", "random", "grid"

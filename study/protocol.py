@@ -49,7 +49,7 @@ class Plan:
         return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
 
     def is_reference(self, index: int) -> bool:
-        """Whether searched trial `index` tunes cross entropy: `reference_trials` of them, evenly."""
+        """Whether searched trial `index` tunes cross entropy: they are spread evenly."""
         return (index * self.reference_trials) % self.num_trials < self.reference_trials
 
     def sampled_before(self, index: int) -> int:

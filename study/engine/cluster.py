@@ -43,6 +43,27 @@ class Resources:
         """CPU threads of a trial."""
         return max(1, int(self.cpus_per_trial))
 
+    @property
+    def text(self) -> str:
+        """In words, for the first line of a study."""
+        each = f"{self.cpus_per_trial:g} CPU"
+        if self.gpus_per_trial:
+            each += f" and {self.gpus_per_trial:g} GPU"
+        return f"{self.cluster}: {self.slots} trials at once, {each} each"
+
+
+def asked_for(address: str | None) -> str | None:
+    """The address of a cluster that is named by flag or environment, else None."""
+    asked = address or os.environ.get("RAY_ADDRESS")
+    return None if asked in (None, "", "local") else asked
+
+
+def this_machine() -> Mapping[str, float]:
+    """CPUs and GPUs of this machine, without asking Ray."""
+    import torch
+
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+
 
 def connect(address: str | None) -> str:
     """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
@@ -52,8 +73,8 @@ def connect(address: str | None) -> str:
     telemetry.turn_off()
     os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    asked = address or os.environ.get("RAY_ADDRESS")
-    if asked and asked != "local":
+    asked = asked_for(address)
+    if asked is not None:
         worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
         try:
             ray.init(address=asked, runtime_env=worker, **quiet)
@@ -64,7 +85,7 @@ def connect(address: str | None) -> str:
                 key="--address" if address else "RAY_ADDRESS",
             ) from error
         return f"the Ray cluster at {asked}"
-    if asked is None:
+    if not address and not os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(address="auto", **quiet)
             return f"the Ray cluster running here ({ray.get_runtime_context().gcs_address})"
@@ -72,6 +93,13 @@ def connect(address: str | None) -> str:
             pass
     ray.init(address="local", include_dashboard=False, **quiet)
     return "a new Ray on this machine"
+
+
+def disconnect() -> None:
+    """Leave the cluster; a Ray that `connect` started ends."""
+    import ray
+
+    ray.shutdown()
 
 
 def nodes(autoscaler_config: Path = AUTOSCALER_CONFIG) -> list[Mapping[str, float]]:

@@ -41,10 +41,11 @@ class DirectedScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         if REPORT_KEY not in result or result.get("done"):
             return str(TrialScheduler.STOP)
-        epoch, metrics, evidence = result[REPORT_KEY]
+        epoch, metrics, evidence, environment = result[REPORT_KEY]
         if evidence is not None:
             write_atomically(self._folder / EVIDENCE / f"{trial_id}.npz", evidence)
-        keep = self._director.report(trial_id, epoch, metrics, self._checkpoint(trial, result))
+        checkpoint = self._checkpoint(trial, result)
+        keep = self._director.report(trial_id, epoch, metrics, checkpoint, environment)
         self._drop_checkpoints(trial_id, keep=KEPT_CHECKPOINTS if keep else 0)
         return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)
 

@@ -32,9 +32,7 @@ def _own_folder(trial: TuneTrial) -> str:
     return f"{trial.config['run']['id']}-a{trial.config['run']['attempt']}"
 
 
-def run_trials(
-    director: Director, resources: Resources, folder: Path, *, data_root: Path | None
-) -> None:
+def run_trials(director: Director, resources: Resources, folder: Path) -> None:
     """Train whatever the director hands out, until nothing is left or Ctrl-C.
 
     A fresh function and a fresh run folder per driver session: Tune numbers checkpoints from 0
@@ -42,7 +40,6 @@ def run_trials(
     """
     settings = {
         "folder": str(folder),
-        "data_root": None if data_root is None else str(data_root),
         "num_threads": resources.num_threads,
         "gpus": resources.gpus_per_trial,
         "rungs": list(director.plan.rungs),

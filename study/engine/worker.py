@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import tempfile
 from pathlib import Path
@@ -17,15 +16,21 @@ from study.checkpoint import CHECKPOINT
 from study.config import TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
 from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.environment import environment, set_up_process
 from study.errors import InputError
 from study.names import CONFIRM
-from study.training import EpochReport, Evidence, set_up_process, train
+from study.training import EpochReport, Evidence, train
+
+_opened: dict[str, SegmentationData] = {}
 
 
-@functools.lru_cache(maxsize=1)
-def _data(task: TaskConfig, data_root: str | None) -> SegmentationData:
-    root = None if data_root is None else Path(data_root)
-    return open_data(task.data, data_root=root)
+def _data(task: TaskConfig) -> SegmentationData:
+    """The task's data, opened once per process: pages of its cache are shared by the machine."""
+    key = task.data.model_dump_json()
+    if key not in _opened:
+        _opened.clear()
+        _opened[key] = open_data(task.data)
+    return _opened[key]
 
 
 def run(config: dict[str, Any]) -> None:
@@ -52,7 +57,7 @@ def _line(error: BaseException) -> str:
 
 
 def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
-    data = _data(config.task, settings["data_root"])
+    data = _data(config.task)
     for checkpoint in _checkpoints(settings):
         try:
             _report_all(config, data, settings, checkpoint)
@@ -74,6 +79,7 @@ def _checkpoints(settings: dict[str, Any]) -> list[Path | None]:
 def _report_all(
     config: TrialConfig, data: SegmentationData, settings: dict[str, Any], checkpoint: Path | None
 ) -> None:
+    where: dict[str, Any] | None = environment(config)
     for report in train(
         config,
         data=data,
@@ -82,7 +88,8 @@ def _report_all(
         evaluate_at=settings["rungs"],
     ):
         evidence = None if report.evidence is None else pack(report.evidence)
-        _send(report, {REPORT_KEY: (report.epoch, dict(report.metrics), evidence)})
+        _send(report, {REPORT_KEY: (report.epoch, dict(report.metrics), evidence, where)})
+        where = None
 
 
 def _send(report: EpochReport, result: dict[str, Any]) -> None:

@@ -1,0 +1,221 @@
+"""What a study shows while it runs: a live panel in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from study.ledger import (
+    EndRecord,
+    Record,
+    ReportRecord,
+    SelectRecord,
+    State,
+    Trial,
+    TrialRecord,
+)
+from study.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+)
+from study.protocol import Plan
+
+STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
+REFRESH_PER_SECOND = 2
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 3 min 05 s or 2 h 10 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class Progress:
+    """How far a study is. Epochs still to come are counted as if no trial were stopped."""
+
+    def __init__(self, plan: Plan, state: State, slots: int) -> None:
+        self._plan = plan
+        self._state = state
+        self._slots = slots
+        self._started = time.monotonic()
+        self._epochs_at_start = self.epochs_done
+
+    @property
+    def epochs_done(self) -> int:
+        """Epoch reports so far."""
+        return sum(len(trial.reports) for trial in self._state.trials.values())
+
+    @property
+    def epochs_left(self) -> int:
+        """At most so many epoch reports are still to come."""
+        plan, state = self._plan, self._state
+        running = sum(
+            plan.epochs - trial.epochs for trial in state.trials.values() if trial.end is None
+        )
+        selection = state.selection
+        if selection is None:
+            confirm = plan.confirm_trials
+            search = plan.num_trials - len(state.of_stage(SEARCH, REFERENCE))
+        else:
+            sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
+            confirm = len(sources) * plan.confirm_seeds * bool(plan.confirm_top)
+            search = 0
+        baseline = len(plan.baselines) - len(state.of_stage(BASELINE))
+        to_come = baseline + search + confirm - len(state.of_stage(CONFIRM))
+        return max(0, to_come) * plan.epochs + running
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of this session."""
+        return time.monotonic() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this session's rate; None before the first epoch."""
+        done = self.epochs_done - self._epochs_at_start
+        return self.elapsed / done * self.epochs_left if done else None
+
+
+def best(state: State, key: str) -> Trial | None:
+    """The trial with the highest last value of a metric so far, confirmations left out."""
+    rated = [
+        trial
+        for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)
+        if trial.last.get(key) == trial.last.get(key, float("nan"))
+    ]
+    return max(rated, key=lambda trial: trial.last[key], default=None)
+
+
+class Display:
+    """A listener of the ledger; use it as a context manager around the run."""
+
+    def __init__(self, plan: Plan, state: State, slots: int, file: TextIO | None = None) -> None:
+        self._plan = plan
+        self._state = state
+        self._progress = Progress(plan, state, slots)
+        self._console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.panel,
+                refresh_per_second=REFRESH_PER_SECOND,
+                transient=True,
+            )
+
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the panel, or just a line."""
+        self._console.print(line, markup=False)
+
+    def on(self, record: Record) -> None:
+        """Hear of one more ledger line."""
+        match record:
+            case TrialRecord(attempt=attempt) if attempt:
+                epoch = self._state.trials[record.trial].epochs
+                self.say(f"{record.trial} goes on after epoch {epoch}: {record.label}")
+            case EndRecord():
+                self.say(self._end_line(record))
+            case SelectRecord():
+                names = [record.reference, *record.confirmed]
+                chosen = ", ".join(name for name in names if name)
+                self.say(f"search over; confirming with fresh seeds: {chosen or 'nothing'}")
+            case ReportRecord() if self._live is None and self._due():
+                self.say(self._status_line())
+
+    _next_status = 0.0
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        due = now >= self._next_status
+        if due:
+            self._next_status = now + 30.0
+        return due
+
+    def _status_line(self) -> str:
+        left = self._progress.seconds_left
+        progress = self._progress
+        text = f"{progress.epochs_done} epochs done, at most {progress.epochs_left} left"
+        return text if left is None else f"{text} (about {duration(left)})"
+
+    def _end_line(self, record: EndRecord) -> str:
+        trial = self._state.trials[record.trial]
+        values = ", ".join(
+            f"{key} {100 * trial.last[key]:.1f}"
+            for key in self._plan.objectives
+            if key in trial.last
+        )
+        seed = f" seed {trial.seed}" if trial.stage == CONFIRM else ""
+        head = f"{trial.id} {trial.stage}{seed}: {trial.label}"
+        why = {COMPLETED: "completed", STOPPED_EARLY: "stopped", FAILED: "FAILED"}[record.status]
+        reason = "" if record.status == COMPLETED else f" ({record.reason})"
+        return f"{head} | {why} at epoch {record.epochs}{reason}{' | ' + values if values else ''}"
+
+    def panel(self) -> RenderableType:
+        """Trials by state, the running ones, the best so far, epochs done and time left."""
+        return Group(self._counts(), self._running(), self._best(), self._bar())
+
+    def _counts(self) -> Table:
+        table = Table(title="trials", title_justify="left", box=None, pad_edge=False)
+        for column in ("stage", "running", "completed", "stopped", "failed"):
+            table.add_column(column, justify="left" if column == "stage" else "right")
+        for stage in STAGES:
+            count = Counter(t.status or "running" for t in self._state.of_stage(stage))
+            cells = [count["running"], count[COMPLETED], count[STOPPED_EARLY], count[FAILED]]
+            table.add_row(stage, *(str(cell) if cell else "." for cell in cells))
+        return table
+
+    def _running(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for trial in self._state.trials.values():
+            if trial.end is None:
+                progress = f"epoch {trial.epochs}/{self._plan.epochs}"
+                table.add_row(Text(trial.id, style="cyan"), progress, trial.label)
+        return table
+
+    def _best(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for key in self._plan.objectives:
+            trial = best(self._state, key)
+            if trial is not None:
+                value = f"{100 * trial.last[key]:.1f}"
+                table.add_row(f"best {key}", Text(value, style="bold"), trial.id, trial.label)
+        return table
+
+    def _bar(self) -> Group:
+        done, left = self._progress.epochs_done, self._progress.epochs_left
+        seconds = self._progress.seconds_left
+        text = f"{done} epochs done, at most {left} left, {duration(self._progress.elapsed)} gone"
+        if seconds is not None:
+            text += f", at most {duration(seconds)} to go"
+        return Group(ProgressBar(total=max(1, done + left), completed=done, width=60), Text(text))

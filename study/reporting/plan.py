@@ -1,0 +1,60 @@
+"""The plan of a study in words, before anything starts."""
+
+from __future__ import annotations
+
+from study.names import GRID, RANDOM
+from study.protocol import Plan
+from study.space import NamedTask, SearchSpace
+
+
+def plan_text(
+    plan: Plan, space: SearchSpace, task: NamedTask, *, name: str, takes_over: int | None
+) -> str:
+    """A few lines: what is trained, for how long at most, who may stop a trial, what is judged.
+
+    `takes_over` is the searched trial from which a model proposes; None if none ever does.
+    """
+    searched = plan.num_trials - plan.reference_trials
+    lines = [
+        f"study {name}: {space.name} on {task.name}, {plan.epochs} epochs a trial, "
+        f"seed {plan.seed}",
+        f"objectives: {', '.join(plan.objectives)}",
+        f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
+        f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
+        f"{searched} by the sampler; {_sampler(plan, takes_over)}",
+        f"rungs: {_rungs(plan)}",
+        f"confirm: {_confirm(plan)}",
+        f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
+        f"{plan.worst_case_epochs} epochs if nobody is stopped",
+    ]
+    return "\n".join(lines)
+
+
+def _sampler(plan: Plan, takes_over: int | None) -> str:
+    if plan.sampler == GRID:
+        return "every point of the grid"
+    if plan.sampler == RANDOM:
+        return "at random"
+    if takes_over is None or takes_over > plan.num_trials:
+        return "stratified random (too few trials for the model to take over)"
+    return f"stratified random, from searched trial {takes_over} at the earliest a model"
+
+
+def _rungs(plan: Plan) -> str:
+    if not plan.rungs:
+        return "none, nobody is stopped"
+    at = ", ".join(f"epoch {epoch}" for epoch in plan.rungs)
+    split = f", one ladder for each {plan.split_by}" if plan.split_by else ""
+    return (
+        f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, from the "
+        f"{2 * plan.reduction_factor}th value{split}; cross entropy is judged among itself"
+    )
+
+
+def _confirm(plan: Plan) -> str:
+    if not plan.confirm_trials:
+        return "nothing"
+    return (
+        f"the top {plan.confirm_top}, tuned cross entropy and cross entropy as the task states it, "
+        f"{plan.confirm_seeds} fresh seeds each, judged on test"
+    )

@@ -1,0 +1,167 @@
+"""python -m study.run [SPACE] [--task TASK]: a whole study, from YAML to exported best configs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from study import telemetry
+from study.errors import EXIT_INTERRUPTED, InputError, exit_code
+
+if TYPE_CHECKING:
+    from study.session import Finished, Options, Prepared
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90, 90s, 30m or 2h, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None or float(match[1]) == 0:
+        message = f"must be a duration such as 90s, 30m or 2h, but got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return float(match[1]) * UNITS[match[2]]
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but got {text!r}")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number >= 0, but got {text!r}")
+    return value
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, but got {text!r}")
+    return int(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Bad input, like any other."""
+        raise InputError(message)
+
+
+def parser() -> Parser:
+    """The command line: where and how much. Hyperparameters are in the YAML files."""
+    p = Parser(
+        prog="python -m study.run",
+        description="Find, with evidence, the loss that makes a segmentation network learn its "
+        "rare classes.",
+    )
+    p.add_argument("space", nargs="?", help="search space: a path, else a shipped name (joint)")
+    p.add_argument("--task", help="task: a path, else a shipped name (synthetic)")
+    p.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the task's data")
+    p.add_argument("--num-trials", type=positive_int, metavar="N", help="searched trials")
+    p.add_argument("--time-budget", type=seconds, metavar="T", help="end in time: 90s, 30m, 2h")
+    p.add_argument("--gpus-per-trial", type=amount, metavar="G", help="a share, or whole ones")
+    p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
+    p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
+    p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
+    p.add_argument("--storage", type=Path, metavar="DIR", help="folder of all studies (./studies)")
+    p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
+    p.add_argument("--name", help="name of the new study")
+    p.add_argument("--resume", metavar="NAME", help="go on with a study")
+    p.add_argument("--seed", type=natural, help="seed of proposals and trainings (0)")
+    p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
+    return p
+
+
+FIXED_ON_RESUME = ("space", "task", "name", "seed")
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from study.session import Options
+
+    given = {
+        key: value
+        for key, value in vars(arguments).items()
+        if value is not None and key not in ("resume", "dry_run")
+    }
+    if arguments.resume is not None:
+        for key in FIXED_ON_RESUME:
+            if key in given:
+                raise InputError(
+                    f"a study keeps its {key}; it cannot be given with --resume",
+                    key="SPACE" if key == "space" else f"--{key}",
+                )
+    return Options(**given)
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    telemetry.turn_off()
+    options = _options(arguments)
+    from study import session
+
+    if arguments.resume is not None:
+        prepared = session.reopen(arguments.resume, options)
+    else:
+        prepared = session.prepare(options)
+    if arguments.dry_run:
+        print(session.describe_plan(prepared, options))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    finished = session.run(prepared, options)
+    return _conclusion(prepared, finished)
+
+
+def _conclusion(prepared: Prepared, finished: Finished) -> int:
+    from study import tracking
+    from study.reporting.table import print_answer
+
+    print_answer(finished.answer)
+    if not finished.state.finished:
+        print(f"\ninterrupted. To go on: {resume_command(prepared)}")
+    for path in finished.exports:
+        print(f"export: {_short(path)}")
+    print(f"report: {_short(finished.folder / 'report.html')}")
+    print(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
+    if finished.unsent:
+        print(
+            f"{finished.unsent} ledger lines have not reached MLflow; "
+            f"later: python -m study.track {finished.folder}"
+        )
+    return 0 if finished.state.finished else EXIT_INTERRUPTED
+
+
+def _short(path: Path) -> Path:
+    """Relative to here where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def resume_command(prepared: Prepared) -> str:
+    """The command that goes on with a study."""
+    command = f"python -m study.run --resume {prepared.name}"
+    storage = prepared.folder.parent
+    return command if storage == Path("studies").resolve() else f"{command} --storage {storage}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a study; the exit code is 0, 2 on bad input, 130 when it was interrupted."""
+    return exit_code(lambda: _command(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

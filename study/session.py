@@ -1,0 +1,344 @@
+"""A study from its two inputs to its answer: check everything, then run, then export and report.
+
+`prepare` and `reopen` read and check; nothing is written before `run` opens the ledger.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from study import ledger as ledgers
+from study import telemetry
+from study.analysis.configs import as_yaml
+from study.config import FolderData, TaskConfig, TrialConfig
+from study.errors import InputError
+from study.ledger import Ledger, SessionRecord, State, StudyRecord
+from study.names import GRID
+from study.protocol import Plan
+from study.search.rungs import rung_epochs
+from study.space import NamedTask, SearchSpace, load_space, load_task
+from study.yaml_file import parse_yaml
+
+if TYPE_CHECKING:
+    from study.analysis.answer import Answer
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TRACKING_TIMEOUT = 10.0
+UNSENT_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how much; hyperparameters are in the two YAML files."""
+
+    space: str | Path | Mapping[str, Any] = "joint"
+    task: str | Path | Mapping[str, Any] = "synthetic"
+    data_root: Path | None = None
+    num_trials: int | None = None
+    time_budget: float = math.inf
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    storage: Path = Path("studies")
+    tracking_uri: str | None = None
+    name: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose every input has been checked."""
+
+    folder: Path
+    space: SearchSpace
+    task: NamedTask
+    plan: Plan
+    tracking_uri: str
+    first_line: StudyRecord | None = None
+    state: State = field(default_factory=State)
+
+    @property
+    def name(self) -> str:
+        """The study's name: its folder's."""
+        return self.folder.name
+
+
+def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
+    """The task with its data below `data_root`, as an absolute path."""
+    if not isinstance(task.data, FolderData):
+        if data_root is not None:
+            message = "only a task whose data lies in a folder takes a data root"
+            raise InputError(message, key="--data-root")
+        return task
+    root = data_root if data_root is not None else task.data.root
+    if root is None:
+        raise InputError("the folder of the data must be given: --data-root DIR", key="data/root")
+    data = task.data.model_copy(update={"root": str(Path(root).expanduser().resolve())})
+    return task.model_copy(update={"data": data})
+
+
+def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, seed: int) -> Plan:
+    """Resolve the study's numbers from the space's settings and the task's budget."""
+    settings = space.settings
+    if num_trials is not None:
+        settings = settings.model_copy(update={"num_trials": num_trials})
+    references = settings.num_reference_trials
+    grid = space.grid if settings.sampler == GRID else None
+    if grid is not None and settings.num_trials - references > len(grid):
+        raise InputError(
+            f"`num_trials <= {len(grid) + references}` must hold (a grid of {len(grid)} points and "
+            f"{references} reference trials), but got {settings.num_trials}",
+            key="--num-trials",
+        )
+    rungs = settings.rungs
+    return Plan(
+        seed=seed,
+        epochs=task.num_epochs,
+        objectives=settings.objectives,
+        sampler=settings.sampler,
+        num_trials=settings.num_trials,
+        reference_trials=references,
+        baselines=settings.baselines,
+        rungs=(
+            tuple(rung_epochs(rungs.first, rungs.reduction_factor, task.num_epochs))
+            if rungs
+            else ()
+        ),
+        reduction_factor=rungs.reduction_factor if rungs else 0,
+        split_by=rungs.by if rungs else None,
+        confirm_top=settings.confirm.top,
+        confirm_seeds=settings.confirm.num_seeds,
+    )
+
+
+def prepare(options: Options) -> Prepared:
+    """Check the two files, the name, the data and the model. Writes nothing but the data cache."""
+    from study.tracking import check, default_uri
+
+    space = load_space(options.space)
+    task = load_task(options.task)
+    config = with_root(task.config, options.data_root)
+    task = NamedTask(name=task.name, file=task.file, config=config)
+    plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
+    folder = _new_folder(options, f"{space.name}-{task.name}")
+    uri = options.tracking_uri or default_uri(options.storage)
+    check(uri, timeout=TRACKING_TIMEOUT)
+    first_line = _first_line(folder, space, task, plan)
+    return Prepared(folder, space, task, plan, uri, first_line=first_line)
+
+
+def reopen(name: str, options: Options) -> Prepared:
+    """A study that was begun: everything but the resources comes from its ledger."""
+    from study.tracking import default_uri
+
+    folder = ledgers.find(name, options.storage)
+    state = ledgers.load(folder)
+    if state.study is None:
+        raise InputError("the first line of a ledger must say what is studied", file=folder)
+    first = state.study
+    task = NamedTask(name=first.task_name, file=None, config=TaskConfig.model_validate(first.task))
+    if options.data_root is not None:
+        moved = with_root(task.config, options.data_root)
+        task = NamedTask(name=task.name, file=None, config=moved)
+    uri = options.tracking_uri
+    if uri is None:
+        uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    plan = Plan.from_dict(first.plan)
+    if options.num_trials is not None and options.num_trials != plan.num_trials:
+        raise InputError(
+            f"a study keeps its number of trials, {plan.num_trials}, but got {options.num_trials}",
+            key="--num-trials",
+        )
+    space = replace(load_space(first.space), name=first.space_name)
+    return Prepared(folder, space, task, plan, uri, state=state)
+
+
+def _new_folder(options: Options, stem: str) -> Path:
+    storage = options.storage.expanduser().resolve()
+    if options.name is None:
+        count = 1
+        while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():
+            count += 1
+        return storage / (stem if count == 1 else f"{stem}-{count}")
+    if not NAME.fullmatch(options.name):
+        raise InputError(
+            f"a name must be letters, digits, '.', '_' and '-', but got {options.name!r}",
+            key="--name",
+        )
+    folder = storage / options.name
+    if folder.exists():
+        raise InputError(
+            f"the name must be free, but {folder} is there: "
+            f"--resume {options.name} goes on with it, another --name begins anew",
+            key="--name",
+        )
+    return folder
+
+
+def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
+    from study.data import open_data
+    from study.environment import environment
+    from study.models import check_model
+
+    data = open_data(task.config.data)
+    check_model(task.config.model, data.num_classes, data.train.images.shape[1:3])
+    counts = data.train.class_counts.sum(axis=0)
+    return StudyRecord(
+        name=folder.name,
+        seed=plan.seed,
+        task_name=task.name,
+        task=task.config.model_dump(),
+        space_name=space.name,
+        space=parse_yaml(space.text).data,
+        plan=plan.as_dict(),
+        data={
+            "fingerprint": data.fingerprint,
+            "class_names": list(data.class_names),
+            "num_images": {
+                split: len(getattr(data, split).names) for split in ("train", "val", "test")
+            },
+            "class_share": [round(float(count) / float(counts.sum()), 8) for count in counts],
+        },
+        environment=environment(TrialConfig(task=task.config)),
+    )
+
+
+def describe_plan(prepared: Prepared, options: Options) -> str:
+    """The plan and the resources of a trial in words. Starts nothing."""
+    from study.engine import cluster as clusters
+    from study.losses import PRESETS
+    from study.reporting.plan import plan_text
+    from study.search.sampler import model_takes_over_at
+
+    plan = prepared.plan
+    learned = [
+        name
+        for name in plan.baselines
+        if prepared.space.params_of({"loss": PRESETS[name].config}) is not None
+    ]
+    takes_over = model_takes_over_at(len(learned))
+    text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
+    where = clusters.asked_for(options.address)
+    if where is not None:
+        return f"{text}\ntrials run on {where}"
+    resources = clusters.fit(
+        "this machine",
+        [clusters.this_machine()],
+        gpus_per_trial=options.gpus_per_trial,
+        cpus_per_trial=options.cpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+    return f"{text}\n{resources.text}"
+
+
+def _write_inputs(prepared: Prepared) -> None:
+    """What was given, beside the ledger, for people to read."""
+    (prepared.folder / "space.yaml").write_text(prepared.space.text, encoding="utf-8")
+    task = as_yaml(prepared.task.config.model_dump())
+    (prepared.folder / "task.yaml").write_text(task, encoding="utf-8")
+
+
+def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:
+    """The answer as far as there is one, the exports and the report."""
+    from study.analysis.answer import answer
+    from study.exporting import write_exports
+    from study.reporting.html import write_report
+
+    found = answer(state, folder)
+    exports = write_exports(folder, state, found)
+    write_report(folder, state, found)
+    return tuple(exports), found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a session leaves: the state, the answer and where its files are."""
+
+    folder: Path
+    state: State
+    answer: Answer
+    exports: tuple[Path, ...]
+    unsent: int
+
+
+def run(prepared: Prepared, options: Options, *, file: TextIO | None = None) -> Finished:
+    """Train until nothing is left (or Ctrl-C), then export and report."""
+    from study import tracking
+    from study.director import Director
+    from study.engine import cluster as clusters
+    from study.engine.tuner import run_trials
+    from study.reporting.live import Display
+
+    name = clusters.connect(options.address)
+    resources = clusters.fit(
+        name,
+        clusters.nodes(),
+        gpus_per_trial=options.gpus_per_trial,
+        cpus_per_trial=options.cpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+    ledger = Ledger(prepared.folder)
+    sidecar = None
+    try:
+        if prepared.first_line is not None:
+            ledger.append(prepared.first_line)
+            _write_inputs(prepared)
+        display = Display(prepared.plan, ledger.state, resources.slots, file)
+        director = Director(
+            ledger,
+            prepared.plan,
+            prepared.space,
+            prepared.task.config,
+            slots=resources.slots,
+            time_budget=options.time_budget,
+            listeners=(display.on,),
+        )
+        director.write(
+            SessionRecord(
+                number=len(ledger.state.sessions),
+                cluster=resources.cluster,
+                slots=resources.slots,
+                cpus_per_trial=resources.cpus_per_trial,
+                gpus_per_trial=resources.gpus_per_trial,
+                tracking_uri=prepared.tracking_uri,
+            )
+        )
+        display.say(f"{prepared.name} on {resources.text}")
+        sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
+        with display:
+            run_trials(director, resources, prepared.folder)
+        exports, answer = conclude(prepared.folder, ledger.state)
+        if ledger.state.finished:
+            shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
+    finally:
+        unsent = sidecar.close(UNSENT_TIMEOUT) if sidecar is not None else 0
+        ledger.close()
+        clusters.disconnect()
+    return Finished(prepared.folder, ledger.state, answer, exports, unsent)
+
+
+def run_study(
+    space: str | Path | Mapping[str, Any] = "joint",
+    task: str | Path | Mapping[str, Any] = "synthetic",
+    **options: Any,
+) -> Finished:
+    """A whole study from a notebook or a script: as ``python -m study.run SPACE --task TASK``.
+
+    Args:
+        space: a search space's path, shipped name, or content.
+        task: a task's path, shipped name, or content.
+        options: the other fields of `Options`, such as ``storage`` or ``num_trials``.
+
+    Raises:
+        InputError: where the command would end with exit code 2.
+    """
+    telemetry.turn_off()
+    given = Options(space=space, task=task, **options)
+    return run(prepare(given), given)

@@ -1,0 +1,194 @@
+"""The director drives whole studies here on made-up learning curves: no Ray, no training."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study.config import TaskConfig
+from study.director import Director
+from study.ledger import LEDGER, Ledger, StudyRecord, TrialRecord, load
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.protocol import Done, Plan
+from study.session import make_plan
+from study.space import SearchSpace, load_space, load_task
+
+Curve = Callable[[TrialRecord, int], dict[str, float]]
+
+
+def curve(record: TrialRecord, epoch: int) -> dict[str, float]:
+    """A saturating curve whose end depends on the config, and a little on the seed."""
+    config = {key: value for key, value in record.config.items() if key != "task"}
+    rng = np.random.default_rng(zlib.crc32(json.dumps(config, sort_keys=True).encode()))
+    quality = rng.uniform(0.2, 0.6)
+    noise = np.random.default_rng([record.seed, epoch]).normal(0, 0.01)
+    share = 1 - math.exp(-epoch / 3)
+    return {
+        "val/miou": quality * share + noise,
+        "val/macc": (0.9 - quality / 2) * share + noise,
+        "time/epoch_s": 2.0,
+    }
+
+
+class Driver:
+    """Trains `slots` trials in turn, an epoch each, as a cluster would."""
+
+    def __init__(self, folder: Path, metrics: Curve = curve, **options: Any) -> None:
+        self.metrics = metrics
+        self.task: TaskConfig = load_task("synthetic").config
+        self.space: SearchSpace = load_space(options.pop("space", "joint"))
+        self.plan: Plan = make_plan(self.space, self.task, num_trials=None, seed=0)
+        self.ledger = Ledger(folder)
+        if self.ledger.state.study is None:
+            self.ledger.append(
+                StudyRecord("s", 0, "synthetic", {}, "joint", {}, self.plan.as_dict(), {}, {})
+            )
+        self.director = Director(self.ledger, self.plan, self.space, self.task, **options)
+
+    def run(self, *, kill_after: int | None = None) -> None:
+        reports = 0
+        running: list[tuple[TrialRecord, int]] = []
+        while True:
+            while len(running) < self.director.slots:
+                step = self.director.suggest()
+                if not isinstance(step, TrialRecord):
+                    break
+                done = self.ledger.state.trials[step.trial].epochs if step.attempt else 0
+                running.append((step, done))
+            if not running:
+                assert isinstance(step, Done)
+                break
+            record, epoch = running.pop(0)
+            reports += 1
+            if self.director.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
+                running.append((record, epoch + 1))
+            if kill_after is not None and reports >= kill_after:
+                break
+        self.ledger.close()
+
+
+def lines_without_times(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
+    tmp_path: Path, slots: int
+) -> None:
+    Driver(tmp_path, slots=slots).run()
+    state = load(tmp_path)
+    assert state.finished
+    searched = state.of_stage(SEARCH, REFERENCE)
+    assert len(state.of_stage(BASELINE)) == 5
+    assert len(searched) == 16
+    assert sum(trial.family == "ce" for trial in searched) >= 3
+    assert len(state.stopped()) >= 5
+    assert all(trial.status == COMPLETED for trial in state.of_stage(BASELINE))
+    assert all(trial.stage == SEARCH for trial in state.stopped())
+    selection = state.selection
+    assert selection is not None
+    assert len(selection.confirmed) == 2
+    sources = {selection.reference, selection.stated, *selection.confirmed}
+    confirmations = state.of_stage(CONFIRM)
+    assert len(confirmations) == 3 * len(sources)
+    assert {trial.seed for trial in confirmations} == {1, 2, 3}
+    for trial in confirmations:
+        source = state.trials[str(trial.source)]
+        assert {**trial.config, "seed": 0} == source.config
+
+
+def test_two_runs_with_one_slot_and_one_seed_give_the_same_ledger(tmp_path: Path) -> None:
+    Driver(tmp_path / "a").run()
+    Driver(tmp_path / "b").run()
+    assert lines_without_times(tmp_path / "a") == lines_without_times(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kill_after", [1, 17, 60, 120, 170])
+def test_a_killed_study_goes_on_to_the_ledger_of_an_undisturbed_one(
+    tmp_path: Path, kill_after: int
+) -> None:
+    Driver(tmp_path / "whole").run()
+    Driver(tmp_path / "killed").run(kill_after=kill_after)
+    Driver(tmp_path / "killed").run()
+    resumed = [
+        line
+        for line in lines_without_times(tmp_path / "killed")
+        if not (line["kind"] == "trial" and line["attempt"] > 0)
+    ]
+    for line in resumed:
+        line.pop("attempt", None)
+    whole = lines_without_times(tmp_path / "whole")
+    for line in whole:
+        line.pop("attempt", None)
+    assert resumed == whole
+
+
+def test_a_diverged_trial_is_stopped_and_a_missing_metric_ends_that_trial_alone(
+    tmp_path: Path,
+) -> None:
+    def broken(record: TrialRecord, epoch: int) -> dict[str, float]:
+        metrics = curve(record, epoch)
+        if record.number == 6:
+            metrics["val/miou"] = math.nan
+        if record.number == 7 and epoch == 3:
+            del metrics["val/macc"]
+        return metrics
+
+    Driver(tmp_path, broken).run()
+    state = load(tmp_path)
+    assert state.finished
+    assert state.trials["t0006"].status == STOPPED_EARLY
+    assert state.trials["t0006"].end is not None
+    assert "not finite" in state.trials["t0006"].end.reason
+    assert state.trials["t0007"].status == FAILED
+    assert state.trials["t0007"].end is not None
+    assert "val/macc" in state.trials["t0007"].end.reason
+    assert len(state.of_stage(SEARCH, REFERENCE)) == 16
+
+
+def test_the_score_at_a_rung_is_the_running_best(tmp_path: Path) -> None:
+    def dipping(record: TrialRecord, epoch: int) -> dict[str, float]:
+        value = {1: 0.9, 2: 0.5, 3: 0.1}.get(epoch, 0.1)
+        return {"val/miou": value, "val/macc": value}
+
+    Driver(tmp_path, dipping).run()
+    rungs = load(tmp_path).trials["t0000"].rungs
+    assert rungs == {3: {"val/miou": 0.9, "val/macc": 0.9}}
+
+
+def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> None:
+    def poor_cross_entropy(record: TrialRecord, epoch: int) -> dict[str, float]:
+        if record.family == "ce":
+            return {"val/miou": 0.01, "val/macc": 0.01}
+        return curve(record, epoch)
+
+    Driver(tmp_path, poor_cross_entropy).run()
+    assert {trial.status for trial in load(tmp_path).of_stage(REFERENCE)} == {COMPLETED}
+
+
+def test_a_spent_time_budget_ends_the_search_and_confirms(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, time_budget=1e-3)
+    driver.run()
+    state = load(tmp_path)
+    assert state.finished
+    assert len(state.of_stage(SEARCH, REFERENCE)) < 16
+    assert state.of_stage(CONFIRM)
+
+
+def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
+    space = load_space("recall")
+    by = next(path for path, options in space.choices.items() if len(options) in (2, 3))
+    driver = Driver(tmp_path, space="recall")
+    driver.plan = driver.director.plan = Plan(**{**vars(driver.plan), "split_by": by})
+    driver.run()
+    ladders = {ladder for ladder, _ in load(tmp_path).ladders}
+    assert len(ladders) > 1
+    assert all(ladder.startswith(f"{by}=") for ladder in ladders)

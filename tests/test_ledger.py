@@ -1,0 +1,155 @@
+"""The ledger: what is written is read, torn lines go, the fold keeps the first of each epoch."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.errors import InputError
+from study.ledger import (
+    LEDGER,
+    EndRecord,
+    FinishRecord,
+    Ledger,
+    ReportRecord,
+    RungRecord,
+    SelectRecord,
+    TrialRecord,
+    decode,
+    encode,
+    find,
+    fold,
+    load,
+    read,
+)
+
+
+def trial(name: str = "t0000", **changes: object) -> TrialRecord:
+    fields: dict[str, object] = {
+        "trial": name,
+        "number": 0,
+        "stage": "search",
+        "label": "recall",
+        "family": "recall",
+        "params": {"loss/pooling/p": math.inf},
+        "config": {"loss": {"pooling": {"kind": "max", "p": math.inf}}},
+        "seed": 0,
+    }
+    return TrialRecord(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_record_survives_the_line_with_infinities_and_nan() -> None:
+    record = trial()
+    assert decode(encode(record)) == record
+    report = decode(encode(ReportRecord("t0000", 0, 1, {"a": math.nan, "b": math.inf, "c": 0.1})))
+    assert isinstance(report, ReportRecord)
+    assert math.isnan(report.metrics["a"])
+    assert report.metrics["b"] == math.inf
+    assert report.metrics["c"] == 0.1
+    assert "NaN" not in encode(report)
+
+
+def test_every_line_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for number in range(3):
+        ledger.append(trial(f"t{number:04d}"))
+        assert len((tmp_path / LEDGER).read_text().splitlines()) == number + 1
+    ledger.close()
+
+
+def test_a_torn_last_line_is_cut_and_the_rest_goes_on(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(trial("t0000"))
+    ledger.close()
+    with open(tmp_path / LEDGER, "a") as file:
+        file.write('{"kind": "report", "tri')
+    assert [record.kind for record in read(tmp_path / LEDGER)] == ["trial"]
+    again = Ledger(tmp_path)
+    assert list(again.state.trials) == ["t0000"]
+    again.append(trial("t0001"))
+    again.close()
+    assert list(load(tmp_path).trials) == ["t0000", "t0001"]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_text(encode(trial()) + "\n{}\n")
+    with pytest.raises(InputError, match=f"{LEDGER}:2: "):
+        load(tmp_path)
+
+
+def test_a_second_driver_is_refused_until_the_first_closes(tmp_path: Path) -> None:
+    first = Ledger(tmp_path)
+    with pytest.raises(InputError, match="one driver at a time"):
+        Ledger(tmp_path)
+    first.close()
+    Ledger(tmp_path).close()
+
+
+def test_lines_of_a_killed_driver_are_kept_and_its_lock_is_free(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from tests.test_ledger import trial
+from study.ledger import Ledger
+ledger = Ledger(Path({str(tmp_path)!r}))
+for number in range(50):
+    ledger.append(trial(f"t{{number:04d}}"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ})
+    assert done.returncode == -signal.SIGKILL
+    ledger = Ledger(tmp_path)
+    assert len(ledger.state.trials) == 50
+    ledger.close()
+
+
+def test_the_fold_keeps_the_first_report_and_rung_of_an_epoch() -> None:
+    state = fold(
+        [
+            trial(),
+            ReportRecord("t0000", 0, 1, {"val/miou": 0.1}, checkpoint="a", time=1.0),
+            RungRecord("t0000", 1, "main", {"val/miou": 0.1}, True, "first"),
+            trial(attempt=1),
+            ReportRecord("t0000", 1, 1, {"val/miou": 0.2}, checkpoint="b", time=2.0),
+            RungRecord("t0000", 1, "main", {"val/miou": 0.2}, True, "again"),
+        ]
+    )
+    only = state.trials["t0000"]
+    assert only.reports == {1: {"val/miou": 0.1}}
+    assert only.report_times == {1: 1.0}
+    assert only.checkpoints == ["a", "b"]
+    assert only.attempt == 1
+    assert state.ladders[("main", 1)] == [("t0000", {"val/miou": 0.1})]
+
+
+def test_status_is_derived_from_the_end() -> None:
+    state = fold([trial(), EndRecord("t0000", "stopped_early", "rung 3", 3)])
+    assert state.trials["t0000"].status == "stopped_early"
+    assert state.stopped() == [state.trials["t0000"]]
+    assert state.completed("search") == []
+
+
+def test_selection_and_finish_are_remembered() -> None:
+    state = fold([SelectRecord(["t0001"], "t0002", "t0003"), FinishRecord()])
+    assert state.selection is not None
+    assert state.selection.confirmed == ["t0001"]
+    assert state.finished
+
+
+def test_a_study_is_found_by_name_or_path_and_an_unknown_one_lists_the_known(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "mine")
+    ledger.append(trial())
+    ledger.close()
+    assert find("mine", tmp_path) == tmp_path / "mine"
+    assert find(str(tmp_path / "mine"), Path("elsewhere")) == tmp_path / "mine"
+    with pytest.raises(InputError, match="mine"):
+        find("yours", tmp_path)

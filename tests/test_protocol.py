@@ -1,0 +1,166 @@
+"""The protocol's order, driven without Ray: what is handed out, when, and what waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from study.ledger import EndRecord, ReportRecord, SelectRecord, State, TrialRecord
+from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+from study.protocol import (
+    Done,
+    Plan,
+    Resume,
+    RunBaseline,
+    RunConfirm,
+    RunReference,
+    RunSearch,
+    Select,
+    Wait,
+    next_step,
+)
+
+
+def plan(**changes: object) -> Plan:
+    fields: dict[str, object] = {
+        "seed": 0,
+        "epochs": 4,
+        "objectives": ("val/miou", "val/macc"),
+        "sampler": "tpe",
+        "num_trials": 16,
+        "reference_trials": 3,
+        "baselines": ("ce", "recall"),
+        "rungs": (2,),
+        "reduction_factor": 3,
+        "split_by": None,
+        "confirm_top": 2,
+        "confirm_seeds": 3,
+    }
+    return Plan(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+class Study:
+    """A state to which trials are added as a driver would."""
+
+    def __init__(self, the_plan: Plan) -> None:
+        self.plan = the_plan
+        self.state = State()
+        self.live: set[str] = set()
+
+    def add(self, stage: str, label: str = "x", source: str | None = None, seed: int = 0) -> str:
+        name = f"t{len(self.state.trials):04d}"
+        family = "ce" if label == "ce" or stage == REFERENCE else "recall"
+        record = TrialRecord(name, 0, stage, label, family, None, {}, seed, source=source)
+        self.state.apply(record)
+        self.live.add(name)
+        return name
+
+    def finish(self, name: str, status: str = "completed", miou: float = 0.5) -> None:
+        self.state.apply(ReportRecord(name, 0, 4, {"val/miou": miou, "val/macc": miou}))
+        self.state.apply(EndRecord(name, status, "", 4))
+        self.live.discard(name)
+
+    def next(self, **options: bool) -> object:
+        return next_step(self.plan, self.state, self.live, **options)
+
+
+def searched(study: Study) -> None:
+    for name in study.plan.baselines:
+        study.finish(study.add(BASELINE, name))
+    for index in range(study.plan.num_trials):
+        stage = REFERENCE if study.plan.is_reference(index) else SEARCH
+        study.finish(study.add(stage))
+
+
+def test_baselines_come_first_then_references_are_spread_among_the_search() -> None:
+    study = Study(plan())
+    order = []
+    for _ in range(18):
+        step = study.next()
+        order.append(step)
+        match step:
+            case RunBaseline(name=name):
+                study.add(BASELINE, name)
+            case RunReference():
+                study.add(REFERENCE)
+            case RunSearch():
+                study.add(SEARCH)
+    assert order[:2] == [RunBaseline("ce"), RunBaseline("recall")]
+    kinds = [type(step) for step in order[2:]]
+    assert kinds.count(RunReference) == 3
+    assert [i for i, kind in enumerate(kinds) if kind is RunReference] == [0, 6, 11]
+    numbers = [step.number for step in order if isinstance(step, RunSearch)]
+    assert numbers == list(range(13))
+
+
+@pytest.mark.parametrize(("trials", "references"), [(1, 1), (5, 5), (24, 3), (100, 12), (7, 0)])
+def test_exactly_the_planned_number_of_references_is_spread(trials: int, references: int) -> None:
+    the_plan = plan(num_trials=trials, reference_trials=references)
+    assert sum(the_plan.is_reference(i) for i in range(trials)) == references
+
+
+def test_an_unfinished_trial_of_an_earlier_session_comes_before_all_else() -> None:
+    study = Study(plan())
+    name = study.add(BASELINE, "ce")
+    study.live.clear()
+    assert study.next() == Resume(name)
+
+
+def test_nothing_is_selected_while_the_search_is_live_but_stated_seeds_run() -> None:
+    study = Study(plan(num_trials=1, reference_trials=1, baselines=("ce",)))
+    ce = study.add(BASELINE, "ce")
+    last = study.add(REFERENCE)
+    assert study.next() == Wait()
+    study.finish(ce)
+    for seed in (1, 2, 3):
+        assert study.next() == RunConfirm(ce, seed)
+        study.finish(study.add(CONFIRM, "ce", source=ce, seed=seed))
+    assert study.next() == Wait()
+    study.finish(last)
+    assert study.next() == Select()
+
+
+def test_confirmation_goes_seed_by_seed_and_ends() -> None:
+    study = Study(plan())
+    searched(study)
+    assert study.next() == Select()
+    study.state.apply(SelectRecord(["t0003", "t0004"], "t0002", "t0000"))
+    steps = []
+    while not isinstance(step := study.next(), (Wait, Done)):
+        assert isinstance(step, RunConfirm)
+        steps.append((step.source, step.seed))
+        study.add(CONFIRM, source=step.source, seed=step.seed)
+    sources = ["t0002", "t0000", "t0003", "t0004"]
+    assert steps == [(source, seed) for seed in (1, 2, 3) for source in sources]
+    assert step == Wait()
+    for name in list(study.live):
+        study.finish(name)
+    assert study.next() == Done()
+
+
+def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
+    study = Study(plan())
+    searched(study)
+    study.state.apply(SelectRecord([], "t0000", "t0000"))
+    steps = []
+    while isinstance(step := study.next(), RunConfirm):
+        steps.append(step.source)
+        study.finish(study.add(CONFIRM, source=step.source, seed=step.seed))
+    assert steps == ["t0000"] * 3
+
+
+def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
+    study = Study(plan(baselines=()))
+    assert isinstance(study.next(), RunReference)
+    assert study.next(search_is_over=True) == Select()
+
+
+def test_without_confirmation_the_study_ends_after_the_selection() -> None:
+    study = Study(plan(confirm_top=0))
+    searched(study)
+    study.state.apply(SelectRecord([], "t0000", "t0000"))
+    assert study.next() == Done()
+
+
+def test_a_plan_survives_the_ledger() -> None:
+    assert Plan.from_dict(plan().as_dict()) == plan()
+    assert plan().worst_case_epochs == (2 + 16 + 12) * 4
