@@ -79,7 +79,7 @@ def propose(
         tpe = optuna.samplers.TPESampler(
             n_startup_trials=0,
             multivariate=True,
-            group=True,  # without it conditional leaves are sampled without a model
+            group=True,  # the leaves of an option are modelled together, not one by one
             constant_liar=True,
             seed=model_seed,
         )
