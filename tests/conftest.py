@@ -35,7 +35,7 @@ def cache_of_this_session() -> Iterator[None]:
 
 @pytest.fixture
 def tiny_task() -> dict[str, Any]:
-    """The tree of the `tiny` task, on which an epoch takes a fraction of a second; yours to change."""
+    """The tree of the `tiny` task, whose epochs take a fraction of a second; yours to change."""
     tree = yaml.safe_load(TINY_TASK.read_text(encoding="utf-8"))
     assert isinstance(tree, dict)
     return tree

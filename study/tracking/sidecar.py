@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 from typing import IO
 
-import study
 from study.ledger import LEDGER
 
 LOG = "tracking.log"
@@ -65,7 +64,7 @@ def start(folder: Path, tracking_uri: str) -> Sidecar:
     to say goes to ``tracking.log`` in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    root = str(Path(study.__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with open(folder / LOG, "a", encoding="utf-8") as log:
         process = subprocess.Popen(
