@@ -65,7 +65,9 @@ class Batches:
         self.precision = precision
         self.ignore_index = data.ignore_index
         self._mean = torch.as_tensor(np.asarray(data.mean), dtype=torch.float32).to(device)
-        self._std = torch.as_tensor(np.asarray(data.std), dtype=torch.float32).to(device)
+        std = torch.as_tensor(np.asarray(data.std), dtype=torch.float32).to(device)
+        self._scale = (1 / std)[:, None, None]
+        self._shift = (-self._mean / std)[:, None, None]
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision in which the model runs; fp32 changes nothing."""
@@ -105,4 +107,4 @@ class Batches:
         return tensor.to(self.device, non_blocking=True)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return (images - self._mean[:, None, None]).div_(self._std[:, None, None])
+        return torch.addcmul(self._shift, images, self._scale)  # (images - mean) / std

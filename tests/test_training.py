@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_task import CONVOLUTION, STATEFUL_LOSS, tiny
 
-from study.batches import TrainOrder
+from study.batches import Batches, TrainOrder
 from study.checkpoint import load_checkpoint, save_checkpoint
 from study.config import LrSchedule, TrialConfig
 from study.data import SegmentationData, open_data
@@ -409,3 +409,14 @@ def test_training_imports_no_ray_optuna_or_mlflow():
         env={"PYTHONPATH": str(HERE.parent), "PATH": "/usr/bin:/bin"},
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
+    batches = Batches(data, CPU, "fp32")
+    images, target = batches.evaluation(data.val, slice(2, 5))
+    pixels = data.val.images[2:5].transpose(0, 3, 1, 2) / 255
+    mean, std = (np.asarray(each)[:, None, None] for each in (data.mean, data.std))
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
+    assert np.array_equal(target.numpy(), data.val.labels[2:5])
