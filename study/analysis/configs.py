@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -34,12 +34,17 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _list(dumper: yaml.SafeDumper, value: Sequence[Any]) -> yaml.SequenceNode:
+    """In one line where it holds scalars."""
+    plain = not any(isinstance(item, dict | list | tuple) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
+
+
 _Dumper.add_representer(float, _float)
-_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+_Dumper.add_representer(list, _list)
+_Dumper.add_representer(tuple, _list)
 
 
 def as_yaml(tree: Mapping[str, Any]) -> str:
     """YAML that `yaml.safe_load` reads as the same values, floats to the last bit."""
-    return yaml.dump(
-        dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
-    )
+    return yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,45 @@
+"""`python -m study.export NAME`: the best configs of a study, finished or not, as YAML."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.errors import InputError, exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study.export", description=__doc__)
+    parser.add_argument("name", help="a study in the storage, or the path of its folder")
+    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code(lambda: _export(arguments))
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from study import ledger
+    from study.analysis.answer import answer
+    from study.exporting import write_exports
+
+    folder = ledger.find(arguments.name, arguments.storage)
+    state = ledger.load(folder)
+    found = answer(state, folder)
+    paths = write_exports(folder, state, found)
+    if not paths:
+        raise InputError(f"a best config must be there, but {found.missing[0]}", file=folder)
+    for line in found.missing:
+        print(f"note: {line}")
+    for path in paths:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
