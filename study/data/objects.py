@@ -63,11 +63,11 @@ def draw_car(canvas: Canvas, view: View, car: Thing) -> None:
 
 def draw_pedestrian(canvas: Canvas, view: View, person: Thing) -> None:
     s, y, u = view.drop(person.depth), view.y(person.depth), person.u
-    height = s * (0.95 + 0.25 * u[0])
-    coat = u[1:4] * 0.75
+    height = s * (1.05 + 0.25 * u[0])
+    coat = _vivid(u)
     if person.ambiguous:  # clothes in the colour of a wall
         coat = WALLS[int(u[1] * len(WALLS))] * (0.7 + 0.3 * u[2])
-    width = height * (0.24 + 0.06 * u[5])
+    width = height * (0.28 + 0.06 * u[5])
     if person.label is not None:
         canvas.darken(y, person.x, 0.08 * s, 0.25 * s, 0.6)
     legs, x = np.full(3, 0.12 + 0.15 * u[4]), person.x
@@ -77,10 +77,17 @@ def draw_pedestrian(canvas: Canvas, view: View, person: Thing) -> None:
     canvas.ellipse(y - 0.92 * height, x, 0.09 * height, 0.08 * height, SKIN, person.label)
 
 
+def _vivid(u: FloatArray) -> FloatArray:
+    """A colour that no wall has: one strong channel."""
+    colour = np.full(3, 0.08 + 0.15 * u[2], np.float32)
+    colour[int(u[1] * 3)] = 0.55 + 0.35 * u[3]
+    return colour
+
+
 def draw_bicyclist(canvas: Canvas, view: View, rider: Thing) -> None:
     """Seen from the side, or (ambiguous) from the front: a person above one thin wheel."""
     s, y, u = view.drop(rider.depth), view.y(rider.depth), rider.u
-    height, x = s * 1.15, rider.x
+    height, x = s * 1.25, rider.x
     wheel = 0.2 * height
     canvas.darken(y, x, 0.08 * s, 0.4 * s, 0.6)
     if rider.ambiguous:
@@ -92,7 +99,7 @@ def draw_bicyclist(canvas: Canvas, view: View, rider: Thing) -> None:
             y - 1.3 * wheel, y - wheel, x - wheel, x + wheel, 0.3 + 0.4 * u[:3], rider.label
         )
     sides = (x - 0.14 * height, x + 0.14 * height)
-    canvas.rectangle(y - 0.74 * height, y - 1.2 * wheel, *sides, u[1:4] * 0.75, rider.label)
+    canvas.rectangle(y - 0.74 * height, y - 1.2 * wheel, *sides, _vivid(u), rider.label)
     canvas.ellipse(y - 0.82 * height, x, 0.09 * height, 0.08 * height, SKIN, rider.label)
 
 
@@ -100,8 +107,8 @@ def draw_pole(canvas: Canvas, view: View, pole: Thing) -> None:
     """A lamp post, or with u[1] < 0.5 the post of a sign."""
     s, y, u = view.drop(pole.depth), view.y(pole.depth), pole.u
     top = y - s * (2.1 + 1.4 * u[0])
-    half = max(0.5, 0.055 * s * (0.7 + 0.6 * u[2]))
-    grey = GREY_POLE * (0.75 + 0.6 * u[3])
+    half = max(0.75, 0.09 * s * (0.7 + 0.6 * u[2]))
+    grey = GREY_POLE * (0.75 + 0.6 * u[3] if pole.ambiguous else 0.25)
     canvas.rectangle(top, y, pole.x - half, pole.x + half, grey, pole.label)
     if u[1] < 0.5:
         _draw_plate(canvas, pole, top, s)
@@ -115,7 +122,7 @@ def draw_plate(canvas: Canvas, view: View, plate: Thing) -> None:
 
 def _draw_plate(canvas: Canvas, plate: Thing, y: float, s: float) -> None:
     u, label = plate.u, None if plate.label is None else SIGN
-    radius = max(1.0, s * (0.2 + 0.16 * u[4]))
+    radius = max(1.5, s * (0.26 + 0.16 * u[4]))
     colour = PLATES[int(u[5] * len(PLATES))]
     if plate.ambiguous:  # seen from behind: as grey as the post
         colour = GREY_POLE * (0.8 + 0.4 * u[6])
@@ -151,7 +158,7 @@ def draw_box(canvas: Canvas, view: View, box: Thing) -> None:
 def draw_pipe(canvas: Canvas, view: View, pipe: Thing) -> None:
     """A grey stripe on a wall, like a pole in all but its class."""
     s, y, u = view.drop(pipe.depth), view.y(pipe.depth), pipe.u
-    half = max(0.5, 0.055 * s)
+    half = max(0.75, 0.09 * s)
     colour = GREY_POLE * (0.75 + 0.6 * u[3])
     canvas.rectangle(y - s * (1.5 + 2 * u[0]), y, pipe.x - half, pipe.x + half, colour, None)
 

@@ -152,5 +152,5 @@ def _walls(
     across = (depth * rng.uniform(3.0, 5.0)) % 1.0
     up = ((rows - view.horizon) / np.maximum(drop, 1e-3) * rng.uniform(1.2, 1.8)) % 1.0
     window = (across > 0.35) & (across < 0.8) & (up > 0.3) & (up < 0.75)
-    shade = np.where(window, np.float32(rng.uniform(0.45, 0.8)), np.float32(1.0)) * np.float32(lit)
+    shade = np.where(window, np.float32(rng.uniform(0.65, 0.9)), np.float32(1.0)) * np.float32(lit)
     canvas.paint(wall, (colours[number] * shade[:, :, None]).astype(np.float32), BUILDING)
