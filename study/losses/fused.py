@@ -12,6 +12,7 @@ written into the softmax's own buffer.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ from study.losses.jaccard import Overlap, active_classes, partial_derivatives
 from study.losses.labels import Labels
 from study.losses.max_pooling import max_pooling_weights
 from study.losses.ohem import ohem_kept
+from study.losses.recall import predicted_right
 
 if TYPE_CHECKING:
     from study.losses.composite import SegmentationLoss
@@ -65,15 +67,34 @@ class _Step:
         self.label = labels.label
         self.ignored = ~labels.valid
         self.num_valid = labels.num_valid.clamp(min=1)
-        self.observe_recall(scores)
         self.log_p = torch.log_softmax(scores, 1)
-        self.log_q = self.masked(self.at_label(self.log_p))
+        self.log_q = self.masked(self.log_p.gather(1, self.label[:, None])[:, 0])
+        self.observe_recall(scores)
 
     def masked(self, per_pixel: Tensor, fill: float = 0.0) -> Tensor:
         return per_pixel.masked_fill(self.ignored, fill) if self.labels.some_ignored else per_pixel
 
-    def at_label(self, per_class: Tensor) -> Tensor:
-        return per_class.gather(1, self.label[:, None])[:, 0]
+    def clear_ignored(self, per_class: Tensor) -> None:
+        """Write 0 at the ignored pixels of (B, C, P), in place."""
+        if per_class.device.type != "cpu":
+            per_class.masked_fill_(self.ignored[:, None], 0)
+            return
+        for image, ignored in zip(per_class, self.ignored, strict=True):
+            image.index_fill_(1, ignored.nonzero()[:, 0], 0)
+
+    @cached_property
+    def q(self) -> Tensor:
+        """Softmax probability of the label, (B, P); 1 where ignored."""
+        return self.log_q.exp()
+
+    @cached_property
+    def support(self) -> Tensor:
+        """Valid pixels of each image and class, (B, C) float64."""
+        return self.labels.sum_by_image()
+
+    @cached_property
+    def apart(self) -> Tensor:
+        return self.labels.with_ignored_apart()
 
     def run(self) -> Tensor:
         value = self.log_q.new_zeros(())
@@ -86,7 +107,7 @@ class _Step:
             return value
         self.probability = self.log_p.exp_()
         if self.labels.some_ignored:
-            self.probability.masked_fill_(self.ignored[:, None], 0)
+            self.clear_ignored(self.probability)
         jaccard_gradient = None
         if self.mix > 0:
             term, jaccard_gradient = self.jaccard_term()
@@ -101,11 +122,9 @@ class _Step:
             return
         if self.loss.training:
             classes = self.loss.num_classes
-            hit = scores.argmax(1) == self.label
-            apart = self.labels.with_ignored_apart()
-            support = sum_by_label(apart, classes + 1)[:-1]
-            hits = sum_by_label(torch.where(hit, apart, classes), classes + 1)[:-1]
-            recall.observe(hits, support)
+            hit = predicted_right(scores, self.label, self.log_q)
+            hits = sum_by_label(torch.where(hit, self.apart, classes), classes + 1)[:-1]
+            recall.observe(hits, self.support.sum(0))
         seen = recall.seen.sum().clamp(min=1)
         self.terms["recall"] = (recall.value.sum() / seen).detach()
 
@@ -118,7 +137,7 @@ class _Step:
         epsilon, soft = self.config.label_smoothing, self.labels.soft
         sharp = None
         if soft is not None:
-            sharp = self.masked(torch.einsum("bcp,bcp->bp", soft, self.log_p))
+            sharp = self.masked((soft * self.log_p).sum(1))
         if epsilon == 0:
             return sharp
         flat = self.masked(self.log_p.sum(1))
@@ -136,7 +155,7 @@ class _Step:
         c2 = None
         if gamma > 0:
             miss = -torch.expm1(self.log_q)
-            c2 = torch.where(miss > 0, gamma * miss ** (gamma - 1) * self.log_q.exp() * ce, 0)
+            c2 = torch.where(miss > 0, gamma * miss ** (gamma - 1) * self.q * ce, 0)
             c2 = c2 if factor is None else c2 * factor
             factor = miss**gamma if factor is None else factor * miss**gamma
         losses = ce if factor is None else ce * factor
@@ -152,8 +171,7 @@ class _Step:
         if weights is None:
             return None
         if self.config.normalizer == "weight":
-            support = sum_by_label(self.labels.with_ignored_apart(), self.loss.num_classes + 1)
-            total = (support[:-1] * weights).sum()
+            total = (self.support.sum(0) * weights).sum()
             weights = torch.where(total > 0, weights * self.num_valid / total, 0)
         per_pixel = weights.to(self.log_q.dtype).take(self.label)
         return self.masked(per_pixel)
@@ -170,7 +188,7 @@ class _Step:
         if pools(self.config) and isinstance(pooling, Ohem):
             kept = ohem_kept(
                 self.masked(self.log_q, torch.inf),
-                self.masked(self.log_q.exp(), torch.inf),
+                self.masked(self.q, torch.inf),
                 self.labels.num_valid,
                 pooling.threshold,
                 pooling.min_kept,
@@ -196,17 +214,11 @@ class _Step:
         """The term and its derivative by p: dense (B, C, P), or for hard labels the pair
         (by |p|, by tp), (B, C) each, of which the second acts at the label only."""
         config, p = self.config.jaccard, self.probability
-        batch, classes, _ = p.shape
         target = self.jaccard_target()
         predicted = p.sum(-1)
         if target is None:
-            apart = self.labels.with_ignored_apart()
-            apart += torch.arange(batch, device=p.device)[:, None] * (classes + 1)
-            bins = batch * (classes + 1)
-            q = self.masked(self.log_q.exp())
-            hit = sum_by_label(apart, bins, q).view(batch, -1)[:, :-1].to(p.dtype)
-            labelled = sum_by_label(apart, bins).view(batch, -1)[:, :-1].to(p.dtype)
-            peak = labelled
+            hit = self.labels.sum_by_image(self.q).to(p.dtype)
+            peak = labelled = self.support.to(p.dtype)
         else:
             apart_sum = (p - target).abs_().sum(-1)
             labelled, peak = target.sum(-1), target.amax(-1)
@@ -253,14 +265,13 @@ class _Step:
             p.mul_(k[:, None])
         elif isinstance(jaccard, tuple):
             by_predicted, by_hit = (self.mix * part for part in jaccard)
-            q = self.masked(self.log_q.exp())
-            hit = by_hit.gather(1, self.label) * q
-            k = k - torch.einsum("bcp,bc->bp", p, by_predicted) - hit
+            hit = by_hit.gather(1, self.label) * self.q
+            k = k - torch.bmm(by_predicted[:, None], p)[:, 0] - hit
             at_label = at_label + hit
             p.mul_(by_predicted[..., None] + k[:, None])
         else:
             by_p = jaccard.mul_(self.mix)
-            k = k - torch.einsum("bcp,bcp->bp", p, by_p)
+            k = k - (p * by_p).sum(1)
             p.mul_(by_p.add_(k[:, None]))
         if flat is not None:
             p.add_(flat[:, None])

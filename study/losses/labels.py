@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from study.losses.histogram import sum_by_label
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -26,6 +28,13 @@ class Labels:
     def with_ignored_apart(self) -> Tensor:
         """(B, P): the label, or num_classes where the pixel is ignored."""
         return self.label.masked_fill(~self.valid, self.num_classes)
+
+    def sum_by_image(self, values: Tensor | None = None) -> Tensor:
+        """Valid pixels of each image and class, or the sum of `values` (B, P) there: (B, C)."""
+        batch, bins = self.label.shape[0], self.num_classes + 1
+        image = torch.arange(batch, device=self.label.device)[:, None]
+        sums = sum_by_label(self.with_ignored_apart() + image * bins, batch * bins, values)
+        return sums.view(batch, bins)[:, :-1]
 
 
 def read_labels(

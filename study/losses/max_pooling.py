@@ -26,6 +26,7 @@ import math
 import torch
 from torch import Tensor
 
+_SMALLEST_LEVEL = 1e-28  # far above float32's smallest: what underflows below it cannot matter
 _STEPS_WITHOUT_SYNC = 16  # Newton steps where the host may not look whether they are still needed
 
 
@@ -62,7 +63,42 @@ def _at_the_top(flat: Tensor, m: Tensor) -> Tensor:
 
 
 def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor:
-    """w / tau at 1 < p < inf: min(1, (ell / alpha)^(q - 1)), found in logarithms.
+    """w / tau at 1 < p < inf: min(1, (ell / alpha)^(q - 1))."""
+    q = p / (p - 1)
+    work = flat.double() if q > 64 else flat  # rounding of log ell is multiplied by q
+    x = work.log()
+    log_alpha = None
+    if flat.device.type == "cpu":
+        if bool(slack):
+            return torch.ones_like(flat)
+        if q <= 4:
+            log_alpha = _newton_on_powers(x, m, q)
+    if log_alpha is None:
+        log_alpha = _newton_on_logarithms(x, m, q)
+    return torch.exp(((q - 1) * (x - log_alpha.to(x.dtype))).clamp_(max=0)).to(flat.dtype)
+
+
+def _newton_on_powers(x: Tensor, m: Tensor, q: float) -> Tensor | None:
+    """log alpha by the steps below on (ell / largest)^q; None where that underflows."""
+    top, needed = x.max(), float(m)
+    powers = torch.exp(q * (x - top))
+    level = float(powers.sum()) / needed
+    while True:
+        below = powers < level
+        capped = powers.numel() - int(below.sum())
+        if capped >= needed:
+            break
+        lower = float((powers * below).sum()) / (needed - capped)
+        if not lower < level:
+            break
+        level = lower
+    if not level > _SMALLEST_LEVEL:
+        return None
+    return top.double() + math.log(level) / q
+
+
+def _newton_on_logarithms(x: Tensor, m: Tensor, q: float) -> Tensor:
+    """log alpha from x = log ell.
 
     With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise
     linear in s, so Newton's tangent never passes the root and the set of capped pixels settles
@@ -70,10 +106,7 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
     below the cap, so nothing that matters underflows. For large q, whose steps are short, a few
     bisections bring the start near.
     """
-    q = p / (p - 1)
-    work = flat.double() if q > 64 else flat  # rounding of log ell is multiplied by q
-    x = work.log()
-    count = flat.numel()
+    count, on_cpu = x.numel(), x.device.type == "cpu"
 
     def newton(beta: Tensor) -> tuple[Tensor, Tensor]:
         """At beta = log alpha: the root of the tangent there (inf: none), the constraint's sum."""
@@ -83,9 +116,6 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
         root = torch.where(capped < m, (log_sum - torch.log(m - capped)) / q, torch.inf)
         return root, capped + torch.exp(log_sum - q * beta)
 
-    on_cpu = flat.device.type == "cpu"
-    if on_cpu and bool(slack):
-        return torch.ones_like(flat)
     high = (_log_sum_exp(q, x) - torch.log(m)) / q  # no pixel capped: an upper bound
     if q > 4:
         low = high - 32
@@ -100,7 +130,7 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
         if on_cpu and not bool(root < high):
             break
         high = torch.minimum(high, root)
-    return torch.exp(((q - 1) * (x - high.to(x.dtype))).clamp(max=0)).to(flat.dtype)
+    return high
 
 
 def _log_sum_exp(q: float, x: Tensor) -> Tensor:

@@ -19,8 +19,12 @@ ignored pixels to class 0; here ignored pixels take no part and nothing is floor
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, distributed, nn
+
+_LOG_HALF = math.log(0.5) + 1e-3  # a little above, for rounding
 
 
 class RecallState(nn.Module):
@@ -55,3 +59,17 @@ class RecallState(nn.Module):
     def weights(self) -> Tensor:
         """1 - R, (C,) float64."""
         return 1 - self.value
+
+
+def predicted_right(scores: Tensor, label: Tensor, log_q: Tensor) -> Tensor:
+    """Where the label is the argmax of scores (B, C, P); of equal scores the lowest class wins.
+
+    A maximum is many times cheaper than an argmax on a CPU. It leaves open who wins a tie, which
+    needs a probability of at most one half: only those pixels are looked at again.
+    """
+    if scores.device.type != "cpu":
+        return scores.argmax(1) == label
+    hit = scores.gather(1, label[:, None])[:, 0] == scores.amax(1)
+    image, pixel = (hit & (log_q < _LOG_HALF)).nonzero(as_tuple=True)
+    hit[image, pixel] = scores[image, :, pixel].argmax(1) == label[image, pixel]
+    return hit
