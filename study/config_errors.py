@@ -116,6 +116,11 @@ def _has_tag(member: Any, label: Any) -> bool:
     )
 
 
+def _names_model(label: Any, model: type[BaseModel]) -> bool:
+    """pydantic labels a member by its name, or by `function-after[check(), Name]`."""
+    return str(label).rstrip("]").rpartition(" ")[2] == model.__name__
+
+
 def _place(model_cls: type[BaseModel], loc: Sequence[str | int]) -> _Place:
     kind: Any = model_cls
     constraints: tuple[Any, ...] = ()
@@ -139,7 +144,7 @@ def _place(model_cls: type[BaseModel], loc: Sequence[str | int]) -> _Place:
                 bare = _peel(member)[0]
                 if _has_tag(member, label):
                     kind = member
-                elif _is_model(bare) and bare.__name__ == label:
+                elif _is_model(bare) and _names_model(label, bare):
                     kind = member
                     models = tuple(_peel(one)[0] for one in members)
                     unions.append((tuple(path), bare, models))

@@ -164,7 +164,7 @@ def test_points_outside_of_a_narrowed_space_are_skipped(joint):
     history = observed(joint, 60, lambda one: one["optimizer/lr_scale"] / 4)
     data = {**joint.data, "optimizer": {"lr_scale": {"float": {"low": 0.25, "high": 1.0}}}}
     narrow = load_space(data)
-    points = sampler._model_points(narrow, history)
+    points = sampler._model_points(narrow, history) or []
     inside = [one for one in history if one.params["optimizer/lr_scale"] <= 1.0]
     assert 16 <= len(points) == len(inside) < 60
     assert propose(narrow, history, seed=0, number=3)["optimizer/lr_scale"] <= 1.0

@@ -47,8 +47,10 @@ def curve(params, rng):
 def simulate(seed: int, num_trials: int = 16, num_reference: int = 3) -> list[Trial]:
     space = load_space("joint")
     rng = np.random.default_rng(seed)
-    factor = space.settings.rungs.reduction_factor
-    epochs = rung_epochs(space.settings.rungs.first, factor, EPOCHS)
+    ladder = space.settings.rungs
+    assert ladder is not None
+    factor = ladder.reduction_factor
+    epochs = rung_epochs(ladder.first, factor, EPOCHS)
     trials: list[Trial] = []
 
     def run(params, known, protected):
