@@ -23,7 +23,7 @@ from study.ledger import (
 from study.names import CONFIRM
 from study.telemetry import turn_off
 from study.tracking import content
-from study.tracking.uri import artifact_location
+from study.tracking.uri import artifact_location, sqlite_path
 
 MAX_METRICS, MAX_PARAMS = 900, 90
 STUDY_FILES = ("report.html", "results.csv", "space.yaml", "task.yaml", LEDGER)
@@ -52,6 +52,8 @@ class Store:
 
         self.study = study
         self.folder = folder
+        if (path := sqlite_path(tracking_uri)) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._experiment = self._find_experiment(tracking_uri, study.task_name)
         self._runs: dict[str, str] = {}

@@ -36,8 +36,8 @@ def artifact_location(uri: str) -> str | None:
 def check(tracking_uri: str, timeout: float = 10.0) -> None:
     """Raise InputError unless runs can be written there; answers within `timeout` seconds.
 
-    An MLflow server must answer on ``/health``; the folder of an SQLite file is made, and the file,
-    where it exists, must be a database that may be written.
+    An MLflow server must answer on ``/health``; an SQLite file must be a database that may be
+    written, or there must be a place to make it. Nothing is written here.
     """
     if tracking_uri.startswith(("http://", "https://")):
         _check_server(tracking_uri, timeout)
@@ -70,7 +70,6 @@ def _check_file(uri: str, path: Path) -> None:
     if not path.name or path.is_dir():
         raise InputError(f"the path of a database file must follow, but got {uri!r}", key=KEY)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with open(path, "rb") as file:
                 header = file.read(len(SQLITE_HEADER))
@@ -80,7 +79,9 @@ def _check_file(uri: str, path: Path) -> None:
     except OSError as error:
         message = f"the database file must be usable, but got: {error.strerror}"
         raise InputError(message, file=path, key=KEY) from error
-    target = path if path.exists() else path.parent
+    target = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not (target.is_dir() or target == path):
+        raise InputError("it must be a folder, but is a file", file=target, key=KEY)
     if not os.access(target, os.W_OK):
         raise InputError("it must be writable, but is not", file=target, key=KEY)
 

@@ -85,16 +85,15 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database at all")
     with pytest.raises(InputError, match="SQLite database"):
         tracking.check(f"sqlite:///{tmp_path}/notes.txt")
-    with pytest.raises(InputError, match="usable"):
+    with pytest.raises(InputError, match="must be a folder"):
         tracking.check(f"sqlite:///{tmp_path}/notes.txt/mlflow.db")
 
 
-def test_the_default_is_a_file_in_the_storage_whose_folder_is_made(tmp_path: Path) -> None:
+def test_the_default_is_a_file_in_the_storage_and_checking_makes_nothing(tmp_path: Path) -> None:
     uri = tracking.default_uri(tmp_path / "new" / "studies")
     assert uri == f"sqlite:///{tmp_path}/new/studies/mlflow.db"
     tracking.check(uri)
-    assert (tmp_path / "new" / "studies").is_dir()
-    assert not (tmp_path / "new" / "studies" / "mlflow.db").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_ui_command_names_this_python_and_the_file(

@@ -1,0 +1,76 @@
+"""How many trials a cluster holds: arithmetic on nodes, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from study.engine.cluster import fit, growth
+from study.errors import InputError
+
+Node = Mapping[str, float]
+CPU_NODE = {"CPU": 2.0}
+GPU_NODE = {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "slots", "cpus", "gpus"),
+    [
+        ([CPU_NODE], {}, 2, 1, 0),
+        ([CPU_NODE], {"cpus_per_trial": 2.0}, 1, 2, 0),
+        ([CPU_NODE], {"max_concurrent": 1}, 1, 1, 0),
+        ([GPU_NODE], {}, 2, 8, 1),
+        ([GPU_NODE], {"gpus_per_trial": 0.5}, 4, 4, 0.5),
+        ([GPU_NODE], {"gpus_per_trial": 0.5, "cpus_per_trial": 8.0}, 2, 8, 0.5),
+        ([GPU_NODE, GPU_NODE, CPU_NODE], {}, 4, 8, 1),
+        ([GPU_NODE, CPU_NODE], {"gpus_per_trial": 0.0}, 18, 1, 0),
+        ([GPU_NODE], {"gpus_per_trial": 2.0}, 1, 16, 2),
+        ([GPU_NODE], {"gpus_per_trial": 0.3, "cpus_per_trial": 1.0}, 6, 1, 0.3),
+        ([{"CPU": 0.0}, GPU_NODE], {}, 2, 8, 1),
+    ],
+)
+def test_slots_follow_the_nodes_and_what_a_trial_asks_for(
+    nodes: list[Node], options: dict[str, float], slots: int, cpus: float, gpus: float
+) -> None:
+    resources = fit("here", nodes, **options)  # type: ignore[arg-type]
+    assert (resources.slots, resources.cpus_per_trial, resources.gpus_per_trial) == (
+        slots,
+        cpus,
+        gpus,
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "key"),
+    [
+        ([CPU_NODE], {"gpus_per_trial": 1.0}, "--gpus-per-trial"),
+        ([CPU_NODE], {"cpus_per_trial": 3.0}, "--cpus-per-trial"),
+        ([GPU_NODE], {"gpus_per_trial": 3.0}, "--gpus-per-trial"),
+        ([GPU_NODE], {"gpus_per_trial": 1.5}, "--gpus-per-trial"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused_by_name(
+    nodes: list[Node], options: dict[str, float], key: str
+) -> None:
+    with pytest.raises(InputError, match=key):
+        fit("here", nodes, **options)  # type: ignore[arg-type]
+
+
+def test_a_cluster_counts_what_it_can_grow_to(tmp_path: Path) -> None:
+    config = tmp_path / "ray_bootstrap_config.yaml"
+    config.write_text(
+        """
+max_workers: 3
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, node_config: {}}
+  gpu: {min_workers: 0, max_workers: 8, resources: {CPU: 16, GPU: 2}, node_config: {}}
+"""
+    )
+    head = {"CPU": 0.0}
+    assert growth([head], config) == [{"CPU": 16, "GPU": 2}] * 3
+    assert growth([head, GPU_NODE], config) == [{"CPU": 16, "GPU": 2}] * 2
+    assert fit("there", [head, *growth([head], config)]).slots == 6
+    assert growth([head], tmp_path / "none.yaml") == []

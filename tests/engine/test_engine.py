@@ -1,0 +1,113 @@
+"""Real Ray on this machine: simulated GPUs, warm actors, faults, killed workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import study
+from study.ledger import load
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.session import Finished
+
+ray = pytest.importorskip("ray")
+
+SPACE: dict[str, Any] = {
+    "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
+    "optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0, "log": True}}},
+    "study": {
+        "num_trials": 4,
+        "reference_trials": 1,
+        "baselines": ["ce", "recall"],
+        "rungs": None,
+        "confirm": {"top": 1, "num_seeds": 1},
+    },
+}
+
+
+def task(log: Path, faults: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "data": {
+            "format": "synthetic",
+            "size": [32, 48],
+            "num_train": 8,
+            "num_val": 4,
+            "num_test": 4,
+        },
+        "model": {"factory": "engine_parts:build", "kwargs": {"log": str(log), "faults": faults}},
+        "optimizer": {"name": "adamw", "lr": 1e-2},
+        "batch_size": 4,
+        "budget": {"epochs": 2},
+    }
+
+
+@pytest.fixture(autouse=True)
+def no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    yield
+    ray.shutdown()
+
+
+def run(tmp_path: Path, faults: dict[str, str] | None = None, **options: Any) -> Finished:
+    log = tmp_path / "pids"
+    return study.run_study(SPACE, task(log, faults), storage=tmp_path, name="s", **options)
+
+
+@pytest.mark.timeout(300)
+def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = ray.init
+
+    def with_gpus(**options: Any) -> Any:
+        return started(**options, num_cpus=4, num_gpus=2)
+
+    monkeypatch.setattr(ray, "init", with_gpus)
+    finished = run(tmp_path, gpus_per_trial=0.5, cpus_per_trial=1.0)
+    state = finished.state
+    assert state.finished
+    assert state.sessions[0].slots == 4
+    assert state.sessions[0].gpus_per_trial == 0.5
+    assert {trial.status for trial in state.trials.values()} == {COMPLETED}
+    assert {trial.environment["device"] for trial in state.trials.values()} == {"cpu"}
+    pids = (tmp_path / "pids").read_text().split()[1:]
+    assert len(pids) == len(state.trials)
+    assert len(set(pids)) <= 4 < len(pids), "actors are reused between trials"
+
+
+@pytest.mark.timeout(300)
+def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: Path) -> None:
+    faults = {"3": "raise", "5": "memory", "6": "kill"}
+    finished = run(tmp_path, faults, max_concurrent=1)
+    state = finished.state
+    assert state.finished
+    assert state.trials["t0001"].status == FAILED
+    assert state.trials["t0003"].status == FAILED
+    ends = [trial.end for trial in state.trials.values() if trial.end is not None]
+    reasons = [end.reason for end in ends if end.status == FAILED]
+    assert any("the model would not be built" in reason for reason in reasons)
+    assert any("out of memory" in reason for reason in reasons)
+    assert state.trials["t0004"].status == COMPLETED, "a killed worker's trial is trained again"
+    assert len(state.of_stage(SEARCH, REFERENCE)) == 4
+    assert state.of_stage(CONFIRM)
+    assert len(state.of_stage(BASELINE)) == 2
+
+
+@pytest.mark.timeout(300)
+def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> None:
+    finished = run(tmp_path)
+    assert not list(finished.folder.rglob("checkpoint_*")), "no checkpoint outlives its trial"
+    assert load(finished.folder).trials == finished.state.trials
+    assert (finished.folder / "space.yaml").is_file()
+    assert (finished.folder / "task.yaml").is_file()
+    confirmed = finished.state.completed(CONFIRM)
+    assert confirmed
+    for trial in confirmed:
+        assert "test/miou" in trial.last
+        assert (finished.folder / "evidence" / f"{trial.id}.npz").is_file()
+    others = finished.state.of_stage(BASELINE, SEARCH, REFERENCE)
+    assert not any("test/miou" in report for t in others for report in t.reports.values())

@@ -1,0 +1,40 @@
+"""A model for the engine's tests: it can log the process that builds it, and fail on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from torch import nn
+
+
+class Small(nn.Module):
+    """One convolution per class and a bias: a model that learns colours."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, num_classes, 1),
+        )
+
+    def forward(self, images):  # type: ignore[no-untyped-def]
+        return self.body(images)
+
+
+def build(num_classes: int, log: str, faults: dict[str, str] | None = None) -> nn.Module:
+    """Each building appends the process id to `log`; the n-th one may go wrong as `faults` say."""
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    count = len(Path(log).read_text().splitlines())
+    fault = (faults or {}).get(str(count))
+    if fault == "raise":
+        raise RuntimeError("the model would not be built")
+    if fault == "memory":
+        raise MemoryError("no more memory")
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Small(num_classes)
