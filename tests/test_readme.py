@@ -1,0 +1,110 @@
+"""The README says what is there: its commands, its tree, its links and its code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_ci_runs_the_two_commands_of_the_readme() -> None:
+    first, second = (block.strip() for block in _blocks("bash")[:2])
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
+    assert commands == [first, second]
+    assert first.endswith(".venv/bin/python -m study.run")
+    assert second.endswith(".venv/bin/python -m pytest")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "grep '^python3 -m venv ' README.md" in script
+    assert '"${commands[0]} --dry-run"' in script and '"${commands[1]} | tee' in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_ci_makes_every_check_that_contributing_asks_for() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    checks = re.findall(r"^\.venv/bin/(?!python)[^#\n]*", contributing, flags=re.MULTILINE)
+    assert len(checks) == 3
+    for check in checks:
+        assert f'step "{check.strip()}"' in script
+    assert len(contributing.splitlines()) < 60
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    files = [link for link in links if not link.startswith("https://")]
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = README[README.index("## Reading the code") :]
+    named: set[Path] = set()
+    folders: list[str] = []
+    for line in re.findall(r"```text\n(.*?)```", tree, flags=re.DOTALL)[0].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders = [*folders[:depth], name.rstrip("/")]
+        if name.endswith(".py"):
+            named.add(ROOT.joinpath(*folders))
+    modules = {path for path in (ROOT / "study").rglob("*.py") if path.name != "__init__.py"}
+    assert named == modules
+
+
+def test_no_command_names_a_flag_that_is_not_there() -> None:
+    from study.run import parser
+
+    known = {option for action in parser()._actions for option in action.option_strings}
+    used = set(re.findall(r"study\.run[^\n|`]*", README))
+    flags = {flag for command in used for flag in re.findall(r"--[a-z-]+", command)}
+    assert flags and flags <= known
+
+
+def test_the_winner_goes_into_a_training_loop_as_shown(tmp_path: Path) -> None:
+    snippet = next(block for block in _blocks("python") if "build_loss" in block)
+    (file,) = re.findall(r'open\("([^"]+)"\)', snippet)
+    export = tmp_path / file
+    export.parent.mkdir(parents=True)
+    loss = {"class_weights": {"scheme": "inverse_frequency", "exponent": 0.5}, "recall": None}
+    export.write_text(yaml.safe_dump({"loss": loss}), encoding="utf-8")
+    code = (
+        "import torch\n"
+        "num_classes, class_counts = 3, [100, 10, 1]\n"
+        "logits = torch.randn(2, 3, 4, 5, requires_grad=True)\n"
+        "target = torch.randint(0, 3, (2, 4, 5))\n"
+        f"{snippet}\nvalue.backward()\nloss.train(), loss.eval(), loss.terms()\n"
+        "print(bool(logits.grad.abs().sum() > 0))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "CITATION.cff"])
+def test_yaml_beside_the_readme_is_yaml(file: str) -> None:
+    assert isinstance(yaml.safe_load((ROOT / file).read_text(encoding="utf-8")), dict)
+
+
+def test_the_citation_names_the_three_papers_and_the_terms_of_the_data() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    urls = " ".join(reference["url"] for reference in citation["references"])
+    assert all(number in urls for number in ("2106.14917", "1704.02966", "2302.05666"))
+    assert "research and non-commercial use" in citation["abstract"]

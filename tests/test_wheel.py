@@ -1,0 +1,85 @@
+"""The wheel works without the checkout: installed elsewhere, started in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _run(command: list[str], **options: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from this checkout, without the network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A folder with nothing but the installed package, and an empty one to work in."""
+
+    target: Path
+    empty: Path
+
+    def python(self, *arguments: str) -> str:
+        """Run Python in the empty folder; the checkout is nowhere on its path."""
+        environment = {**os.environ, "PYTHONPATH": str(self.target), "PYTHONSAFEPATH": "1"}
+        return _run([sys.executable, *arguments], cwd=self.empty, env=environment)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel, unpacked by pip."""
+    target = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    _run([*pip, "--target", str(target), str(wheel)])
+    return Installed(target, tmp_path_factory.mktemp("empty"))
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+    def below(folder: str) -> set[str]:
+        files = (ROOT / folder).rglob("*")
+        return {
+            str(file.relative_to(ROOT))
+            for file in files
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+
+    spaces = {f"study/_{name}" for name in below("search_spaces")}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if ".dist-info/" not in name} == below("study") | spaces
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_every_shipped_space_and_task_loads_from_it(installed: Installed) -> None:
+    code = (
+        "import study; from study.shipped import shipped; from study.space import *\n"
+        "for name in shipped('search_spaces'): print(load_space(name).name)\n"
+        "for name in shipped('tasks'): print(load_task(name).name)\n"
+        "print(study.__file__)"
+    )
+    *names, file = installed.python("-c", code).split()
+    shipped = [*(ROOT / "search_spaces").glob("*.yaml"), *(ROOT / "study/tasks").glob("*.yaml")]
+    assert sorted(names) == sorted(path.stem for path in shipped)
+    assert Path(file).is_relative_to(installed.target)
+
+
+def test_the_default_study_is_planned_from_an_empty_folder(installed: Installed) -> None:
+    plan = installed.python("-m", "study.run", "--dry-run")
+    assert "joint" in plan and "synthetic" in plan
+    assert list(installed.empty.iterdir()) == []
