@@ -58,6 +58,12 @@ def model_numbers(count):
     return numbers[:count]
 
 
+def model_points(space, history):
+    points = sampler._model_points(space, history)
+    assert points is not None
+    return points
+
+
 def on_the_diagonal(params):
     return 0.2 if params[OPTION] == "off" else 1 - abs(params[ALPHA] - params[MIX])
 
@@ -82,10 +88,10 @@ def test_modelling_leaves_in_groups_finds_what_one_by_one_does_not(conditional):
                 direction="maximize",
                 sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, group=group),
             )
-            study.add_trials(sampler._model_points(conditional, history))
+            study.add_trials(model_points(conditional, history))
             return conditional.sample(study.ask())
 
-    found = {True: [], False: []}
+    found: dict[bool, list] = {True: [], False: []}
     for seed in range(4):
         history = observed(conditional, 60, on_the_diagonal, seed=seed)
         for group, proposals in found.items():
@@ -134,7 +140,7 @@ def test_the_model_learns_from_the_highest_full_rung_alone(joint):
         )
         for number in range(30)
     ]
-    points = sampler._model_points(joint, history)
+    points = model_points(joint, history)
     assert len(points) == 16
     assert all(point.values == [0.2, 0.3] for point in points)
 
@@ -147,7 +153,7 @@ def test_running_trials_are_known_as_running_and_failed_ones_as_bad(joint):
         Observation(more[1], failed=True),
         Observation(more[2]),  # stopped below the rung
     ]
-    points = sampler._model_points(joint, history)
+    points = model_points(joint, history)
     assert len(points) == 18
     assert points[16].state == optuna.trial.TrialState.RUNNING
     assert points[17].values == [sampler.WORST] * 2
@@ -157,14 +163,14 @@ def test_a_value_that_is_not_a_number_is_worse_than_any(joint):
     history = observed(joint, 15, lambda one: 0.0)
     params = stratified(joint, seed=0, number=15)
     history.append(Observation(params, {3: {MIOU: math.nan, MACC: -math.inf}}))
-    assert sampler._model_points(joint, history)[-1].values == [sampler.WORST] * 2
+    assert model_points(joint, history)[-1].values == [sampler.WORST] * 2
 
 
 def test_points_outside_of_a_narrowed_space_are_skipped(joint):
     history = observed(joint, 60, lambda one: one["optimizer/lr_scale"] / 4)
     data = {**joint.data, "optimizer": {"lr_scale": {"float": {"low": 0.25, "high": 1.0}}}}
     narrow = load_space(data)
-    points = sampler._model_points(narrow, history) or []
+    points = model_points(narrow, history)
     inside = [one for one in history if one.params["optimizer/lr_scale"] <= 1.0]
     assert 16 <= len(points) == len(inside) < 60
     assert propose(narrow, history, seed=0, number=3)["optimizer/lr_scale"] <= 1.0
