@@ -166,7 +166,8 @@ def table(answer: Answer) -> Table:
         show_lines=True,
     )
     for column in ("config", "val mIoU", "test mIoU", "test mAcc"):
-        shown.add_column(column, justify="left" if column == "config" else "right")
+        words = column == "config"
+        shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for config in answer.configs:
         count = len(config.seeds)
         cells = [

@@ -1,0 +1,47 @@
+"""`python -m study.report NAME`: report.html, results.csv and plots of a study, finished or not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.errors import InputError, exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study.report", description=__doc__)
+    parser.add_argument("name", help="a study in the storage, or the path of its folder")
+    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="also one picture of it all")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code(lambda: _report(arguments))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from study import ledger
+    from study.analysis.answer import answer
+    from study.reporting.html import study_picture, write_report
+    from study.reporting.table import print_answer
+
+    folder = ledger.find(arguments.name, arguments.storage)
+    state = ledger.load(folder)
+    if state.study is None:
+        raise InputError("a ledger's first line must say what is studied", file=folder)
+    found = answer(state, folder)
+    print_answer(found)
+    print(f"report: {write_report(folder, state, found)}")
+    if arguments.picture is not None:
+        study_picture(state, found, arguments.picture)
+        print(f"picture: {arguments.picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The report of a study: one HTML page that needs no other file, its numbers as CSV, its plots."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.analysis import evidence
+from study.analysis.answer import Answer
+from study.analysis.configs import as_yaml
+from study.analysis.importance import importances
+from study.exporting import export, write_text
+from study.ledger import State, Trial
+from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
+from study.reporting import plots
+from study.reporting.table import COLUMNS, EXPLANATION, conclusions, percent, rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
+DPI = 110
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
+       color: #222; }
+table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
+th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+tr.best { font-weight: 600; background: #eefaf2; }
+img { max-width: 100%; display: block; margin: 1em 0; }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
+.scroll { overflow-x: auto; }
+.note { color: #a15c00; }
+"""
+
+
+def write_report(folder: Path, state: State, answer: Answer) -> Path:
+    """Write report.html, results.csv and plots/ into the study's folder; the path of the page.
+
+    plots/<trial>/ of a confirmation trial holds its classes and its confusion matrix.
+    """
+    figures = dict(_figures(state, answer))
+    pictures = {name: _png(one) for name, one in figures.items()}
+    for name, picture in pictures.items():
+        write_bytes(folder / PLOTS / f"{name}.png", picture)
+    for trial in state.completed(CONFIRM):
+        for name, one in _trial_figures(folder, state, trial):
+            write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
+    write_text(folder / RESULTS, results_csv(state))
+    write_text(folder / REPORT, _page(state, answer, pictures))
+    return folder / REPORT
+
+
+def study_picture(state: State, answer: Answer, path: Path) -> None:
+    """One PNG of a finished study: curves, trials, differences, classes."""
+    made, axes = plots.figure(13, 8.5, 2, 2)
+    plots.curves(axes[0, 0], state, answer)
+    plots.pareto(axes[0, 1], state, answer)
+    plots.forest(axes[1, 0], answer)
+    best, reference = answer.config(answer.best_miou), answer.reference
+    if best is not None and reference is not None and best is not reference:
+        plots.per_class(axes[1, 1], best, reference, _by_share(state))
+    else:
+        axes[1, 1].set_axis_off()
+    write_bytes(path, _png(made))
+
+
+def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
+    made, axes = plots.figure(11, 4.2, 1, 2)
+    plots.curves(axes[0, 0], state, answer, VAL_MIOU)
+    plots.curves(axes[0, 1], state, answer, VAL_MACC)
+    yield "curves", made
+    made, axes = plots.figure(6.5, 4.8)
+    plots.pareto(axes[0, 0], state, answer)
+    yield "pareto", made
+    if any(config.versus for config in answer.configs):
+        made, axes = plots.figure(10, 1.6 + 0.8 * len(answer.configs), 2, 1)
+        plots.forest(axes[0, 0], answer, TEST_MIOU)
+        plots.forest(axes[1, 0], answer, TEST_MACC)
+        yield "differences", made
+    reference = answer.reference
+    others = [config for config in answer.configs if config is not reference]
+    if reference is not None and others:
+        order = _by_share(state)
+        made, axes = plots.figure(4.2 * len(others), 1.2 + 0.28 * len(order), 1, len(others))
+        for one, config in zip(axes[0], others, strict=True):
+            plots.per_class(one, config, reference, order)
+        yield "per_class", made
+    found = {key: importances(state, key) for key in (VAL_MIOU, VAL_MACC)}
+    if all(found.values()):
+        made, axes = plots.figure(11, 3.6, 1, 2)
+        for one, (key, items) in zip(axes[0], found.items(), strict=True):
+            plots.importance(one, items, key)
+        yield "importance", made
+
+
+def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[str, Figure]]:
+    order = _by_share(state)
+    made, axes = plots.figure(5.5, 1.2 + 0.3 * len(order))
+    plots.trial_classes(axes[0, 0], trial, order)
+    yield "per_class", made
+    found = evidence.read(evidence.path_of(folder, trial.id))
+    if found is not None and TEST in found.splits:
+        size = 2.5 + 0.35 * len(found.class_names)
+        made, axes = plots.figure(size, size)
+        plots.confusion(axes[0, 0], found.splits[TEST].confusion, found.class_names)
+        axes[0, 0].set_title(f"{trial.id}: test, % of the target's pixels")
+        yield "confusion", made
+
+
+def _by_share(state: State) -> list[str]:
+    """Class names, the most frequent first."""
+    data = state.study.data if state.study else {}
+    names, shares = data.get("class_names", []), data.get("class_share", [])
+    if len(shares) < len(names):
+        return list(names)
+    return [name for _, name in sorted(zip(shares, names, strict=True), key=lambda x: -x[0])]
+
+
+def _png(made: Figure) -> bytes:
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, item in tree.items():
+        path = f"{prefix}/{key}"
+        if isinstance(item, dict):
+            yield from _leaves(item, path)
+        else:
+            yield path, item
+
+
+def results_csv(state: State) -> str:
+    """One row per trial: what it was, how it ended, its loss, its last epoch's metrics."""
+    table = []
+    for trial in state.trials.values():
+        row: dict[str, Any] = {
+            "trial": trial.id, "stage": trial.stage, "label": trial.label,
+            "family": trial.family, "status": trial.status or "unfinished",
+            "reason": trial.end.reason if trial.end else "", "epochs": trial.epochs,
+            "seed": trial.seed, "source": trial.source or "",
+        }  # fmt: skip
+        for part in ("optimizer", "loss"):
+            row |= dict(_leaves(trial.config.get(part, {}), part))
+        table.append({**row, **trial.last})
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return buffer.getvalue()
+
+
+def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
+    assert state.study is not None
+    parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
+    for line in conclusions(answer):
+        kind = ' class="note"' if line.startswith(("missing", "note")) else ""
+        parts.append(f"<p{kind}>{html.escape(line)}</p>")
+    if answer.configs:
+        best = [c.source in (answer.best_miou, answer.best_macc) for c in answer.configs]
+        parts += [_table(COLUMNS, rows(answer), best), f"<p>{html.escape(EXPLANATION)}</p>"]
+    for name, picture in pictures.items():
+        code = base64.b64encode(picture).decode()
+        parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
+    for what, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
+        if source is not None:
+            tree = export(state, answer, source)
+            shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
+            parts.append(f"<h2>{what}: {source}</h2><pre>{html.escape(shown)}</pre>")
+    parts += ["<h2>All trials</h2>", _trials_table(state), "<h2>How it was done</h2>"]
+    record = {
+        "plan": state.study.plan,
+        "data": state.study.data,
+        "environment": state.study.environment,
+    }
+    parts.append(f"<pre>{html.escape(as_yaml(record))}</pre>")
+    title = html.escape(f"Study {answer.study}")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    body = "\n".join(parts)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def _trials_table(state: State) -> str:
+    columns = ("label", "trial", "stage", "status", "epochs", "val mIoU", "val mAcc", "reason")
+    lines = [
+        (
+            trial.label,
+            trial.id,
+            trial.stage,
+            trial.status or "unfinished",
+            str(trial.epochs),
+            percent(trial.last.get(VAL_MIOU, float("nan"))),
+            percent(trial.last.get(VAL_MACC, float("nan"))),
+            trial.end.reason if trial.end else "",
+        )
+        for trial in state.trials.values()
+    ]
+    return _table(columns, lines)
+
+
+def _table(
+    columns: Sequence[str], lines: Iterable[Sequence[str]], best: Sequence[bool] = ()
+) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = ""
+    for index, line in enumerate(lines):
+        kind = ' class="best"' if index < len(best) and best[index] else ""
+        body += (
+            f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>\n"
+        )
+    return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'

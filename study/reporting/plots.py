@@ -1,0 +1,215 @@
+"""The pictures of a study. Every function draws into axes that it is given and returns nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study.analysis.answer import Answer, Confirmed
+from study.analysis.importance import Importance
+from study.analysis.selection import NEUTRAL, value
+from study.ledger import State, Trial
+from study.names import (
+    BASELINE,
+    COMPLETED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+    TEST,
+    TEST_MACC,
+    TEST_MIOU,
+    VAL_MACC,
+    VAL_MIOU,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CE_COLOR, OTHER_COLOR, BASELINE_COLOR, STOPPED_COLOR = "#d1495b", "#1f6f8b", "#8a5fbf", "#b8b8b8"
+BEST_COLOR = "#12a150"
+TITLES = {VAL_MIOU: "val mIoU", VAL_MACC: "val mean accuracy"}
+TITLES |= {TEST_MIOU: "test mIoU", TEST_MACC: "test mean accuracy"}
+MAX_LABEL = 44
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure without a display, and its axes as (rows, columns)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25, linewidth=0.6)
+        one.set_axisbelow(True)
+    return made, axes
+
+
+def _kind(trial: Trial, best: str | None) -> tuple[str, str, int]:
+    """Legend entry, colour and layer."""
+    if trial.id == best:
+        return "best", BEST_COLOR, 5
+    if trial.status == STOPPED_EARLY:
+        return "stopped early", STOPPED_COLOR, 1
+    if trial.family == NEUTRAL:
+        return "cross entropy", CE_COLOR, 4
+    if trial.stage == BASELINE:
+        return "other baseline", BASELINE_COLOR, 3
+    return "searched", OTHER_COLOR, 2
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        unique = dict(zip(labels, handles, strict=True))
+        axes.legend(list(unique.values()), list(unique), frameon=False, fontsize=8, **options)
+
+
+def shorten(label: str) -> str:
+    """A label that leaves room for the plot."""
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+
+
+def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> None:
+    """Every trial's metric by epoch, in %; rungs are dotted lines."""
+    from matplotlib.ticker import MaxNLocator
+
+    for trial in state.of_stage(BASELINE, REFERENCE, SEARCH):
+        label, color, layer = _kind(trial, answer.best_miou)
+        epochs = [epoch for epoch, report in sorted(trial.reports.items()) if key in report]
+        values = [100 * trial.reports[epoch][key] for epoch in epochs]
+        width = 2.2 if label == "best" else 1.0
+        axes.plot(epochs, values, color=color, linewidth=width, zorder=layer, label=label)
+        if trial.status != COMPLETED and epochs:
+            axes.plot(epochs[-1], values[-1], "o", color=color, markersize=3.5, zorder=layer)
+    for epoch in state.study.plan.get("rungs", ()) if state.study else ():
+        axes.axvline(epoch, color="black", linestyle=":", linewidth=1, label="rung")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"{TITLES.get(key, key)} (%)")
+    axes.set_title("Learning curves")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(axes, loc="lower right")
+
+
+def pareto(axes: Axes, state: State, answer: Answer) -> None:
+    """Full-budget trials by both objectives on val, in %. Rings: confirmed; line: the front."""
+    for trial in state.completed(BASELINE, REFERENCE, SEARCH):
+        x, y = 100 * value(trial, VAL_MIOU), 100 * value(trial, VAL_MACC)
+        label, color, layer = _kind(trial, answer.best_miou)
+        axes.plot(x, y, "o", color=color, markersize=6, zorder=layer, label=label)
+        if answer.config(trial.id):
+            axes.plot(
+                x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor="black",
+                zorder=6, label="confirmed",
+            )  # fmt: skip
+    front = [state.trials[trial] for trial in answer.pareto]
+    xs, ys = ([100 * value(t, key) for t in front] for key in (VAL_MIOU, VAL_MACC))
+    axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
+    axes.set_xlabel("val mIoU (%)")
+    axes.set_ylabel("val mean accuracy (%)")
+    axes.set_title("Full-budget trials, one seed")
+    _legend(axes, loc="lower right")
+
+
+def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
+    """Differences to tuned cross entropy in points: thick is Dunnett's interval over seeds, thin
+    and grey the bootstrap interval over test images."""
+    shown = [config for config in answer.configs if key in config.versus][::-1]
+    for row, config in enumerate(shown):
+        against = config.versus[key]
+        color = BEST_COLOR if config.source == answer.best_miou else OTHER_COLOR
+        color = CE_COLOR if config.family == NEUTRAL else color
+        if key in config.images:
+            low, high = config.images[key].low, config.images[key].high
+            axes.plot(
+                [100 * low, 100 * high], [row - 0.18] * 2, color="#888888", linewidth=1.2,
+                label="test images (bootstrap)",
+            )  # fmt: skip
+        if against.interval is not None:
+            low, high = against.interval.low, against.interval.high
+            axes.plot(
+                [100 * low, 100 * high], [row, row], color=color, linewidth=3.5, alpha=0.75,
+                solid_capstyle="butt",
+            )  # fmt: skip
+        axes.plot(100 * against.difference, row, "o", color=color, markersize=7)
+    axes.axvline(0, color=CE_COLOR, linewidth=1.2, linestyle="--")
+    axes.set_yticks(range(len(shown)), [shorten(config.label) for config in shown])
+    axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
+    axes.set_xlabel(f"{TITLES[key]}: points over tuned cross entropy, 95 %")
+    axes.set_title("Confirmed on fresh seeds")
+    _legend(axes, loc="best")
+
+
+def class_names(config: Confirmed, split: str = TEST) -> list[str]:
+    """The classes with an IoU, in the order of the data."""
+    prefix = f"{split}/iou/"
+    return [key.removeprefix(prefix) for key in config.metrics if key.startswith(prefix)]
+
+
+def per_class(axes: Axes, config: Confirmed, reference: Confirmed, order: Sequence[str]) -> None:
+    """Test IoU of each class minus tuned cross entropy's, in points; dots are the seeds."""
+    known = set(class_names(config)) & set(class_names(reference))
+    shown = [name for name in order if name in known][::-1]
+    for row, name in enumerate(shown):
+        key = f"{TEST}/iou/{name}"
+        base = reference.mean(key)
+        gain = 100 * (config.mean(key) - base)
+        axes.barh(row, gain, color=BEST_COLOR if gain >= 0 else CE_COLOR, alpha=0.65)
+        seeds = [100 * (one - base) for one in config.metrics[key]]
+        axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_xlabel("test IoU: points over tuned cross entropy")
+    axes.set_title(shorten(config.label))
+
+
+def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
+    """Test IoU and recall of each class of one trial, in %."""
+    shown = [name for name in order if f"{TEST}/iou/{name}" in trial.last][::-1]
+    rows = np.arange(len(shown))
+    for offset, kind, color in ((0.2, "iou", OTHER_COLOR), (-0.2, "recall", STOPPED_COLOR)):
+        values = [100 * trial.last.get(f"{TEST}/{kind}/{name}", math.nan) for name in shown]
+        axes.barh(rows + offset, values, height=0.38, color=color, label=kind)
+    axes.set_yticks(rows, shown)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("test (%)")
+    axes.set_title(f"{trial.id} {shorten(trial.label)}")
+    _legend(axes, loc="lower right")
+
+
+def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
+    """Rows are the target, each summing to 100 %; the diagonal is recall."""
+    total = table.sum(1, keepdims=True)
+    shares = np.divide(100.0 * table, total, out=np.zeros(table.shape), where=total > 0)
+    axes.grid(False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(names) <= 20:
+        for row, column in np.ndindex(*shares.shape):
+            number = shares[row, column]
+            color = "white" if number > 55 else "black"
+            if number >= 0.5:
+                axes.text(
+                    column, row, f"{number:.0f}", ha="center", va="center", fontsize=7, color=color
+                )
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("target")
+
+
+def importance(axes: Axes, found: Sequence[Importance], key: str) -> None:
+    """How much of the forest's fit each parameter carries."""
+    shown = list(found[:12])[::-1]
+    bars = [max(item.mean, 0.0) for item in shown]
+    axes.barh(
+        range(len(shown)), bars, xerr=[item.sd for item in shown], color=OTHER_COLOR, alpha=0.75
+    )
+    axes.set_yticks(range(len(shown)), [item.path for item in shown])
+    axes.set_xlabel("permutation importance")
+    axes.set_title(f"What moved {TITLES.get(key, key)}")
