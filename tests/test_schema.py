@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from study import schema
+from study.shipped import shipped
+from study.yaml_file import parse_yaml, read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = {"search_spaces": schema.space_schema, "tasks": schema.task_schema}
+SHIPPED = [(kind, path) for kind in KINDS for path in shipped(kind).values()]
+
+
+def errors(kind: str, text: str) -> list[str]:
+    validator = Draft202012Validator(KINDS[kind]())
+    return [error.message for error in validator.iter_errors(parse_yaml(text).data)]
+
+
+@pytest.mark.parametrize("name", ["task.schema.json", "search_space.schema.json"])
+def test_the_committed_schemas_are_those_of_the_config_types(name):
+    assert (ROOT / "schemas" / name).read_text() == schema.files()[name], (
+        "run python -m study.schema"
+    )
+
+
+@pytest.mark.parametrize("make", KINDS.values())
+def test_a_schema_is_a_schema(make):
+    Draft202012Validator.check_schema(make())
+
+
+@pytest.mark.parametrize(("kind", "path"), SHIPPED, ids=lambda one: getattr(one, "stem", one))
+def test_a_shipped_file_satisfies_the_schema_that_it_names(kind, path):
+    first = path.read_text().splitlines()[0]
+    key, _, relative = first.partition("$schema=")
+    assert key == "# yaml-language-server: "
+    named = json.loads((path.parent / relative).read_text())
+    assert named == KINDS[kind]()
+    assert not list(Draft202012Validator(named).iter_errors(read_yaml(path).data))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss: {recal: null}",
+        "loss: {focal_gamma: text}",
+        "loss: {focal_gamma: {float: {low: 1}}}",
+        "loss: {focal_gamma: {float: {low: 1, high: 2}, log: true}}",
+        "loss: {class_weights: {choice: {a: {scheme: inverse}}}}",
+        "loss: {class_weights: {scheme: enet, exponent: 1}}",
+        "loss: {recall: {ema_momentum: 1.0}}",
+        "loss: {normalizer: {choice: [valid, pixels]}}",
+        "optimizer: {lr: 1}",
+        "study: {baselines: [unknown]}",
+        "study: {objectives: [miou]}",
+        "study: {sampler: hyperband}",
+        "losses: {}",
+    ],
+)
+def test_a_mistake_in_a_space_is_found_by_the_schema(text):
+    assert errors("search_spaces", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss: {choice: {a: {}, b: {recall: {choice: {off: null, on: {ema_momentum: 0.5}}}}}}",
+        "loss: {pooling: {kind: max, p: .inf, ratio: {choice: [0.1, 0.2]}}}",
+        "loss: {class_weights: {scheme: manual, weights: [1, 2]}}",
+        "loss: {normalizer: {choice: [valid, weight]}}",
+        "optimizer: {lr_scale: {float: {low: 1, high: 2, step: 0.5}}}",
+        "study: {rungs: null, reference_trials: null}",
+    ],
+)
+def test_the_grammar_is_in_the_schema(text):
+    assert not errors("search_spaces", text)
+
+
+def test_the_command_writes_both_files(tmp_path, capsys):
+    assert schema.main(["--write", str(tmp_path / "new")]) == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
+    assert written == schema.files()
+    assert len(capsys.readouterr().out.splitlines()) == 2
