@@ -38,12 +38,12 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
         )
     },
     {"ledger": ("ledger",)},
-    {"decisions": ("protocol", "search", "analysis", "director")},
+    {"decisions": ("protocol", "search", "analysis", "exporting", "director")},
     {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
     {
         "commands": (
-            *("", "session", "exporting"),
-            *("run", "train", "export", "report", "status", "track", "data.__main__"),
+            *("", "session"),
+            *("run", "train", "export", "report", "status", "track", "schema", "data.__main__"),
         )
     },
 )
@@ -57,7 +57,7 @@ LOSS_MODULES = (
     "study.config_errors",
 )
 # Needed, but by another dependency's code.
-UNSEEN = {"torchvision", "scikit-learn"}
+UNSEEN = {"torchvision"}
 MAX_LINES = 400
 
 
