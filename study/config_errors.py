@@ -56,7 +56,7 @@ def validate(
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """`; did you mean 'x'?` where a known name is near, else nothing."""
     text, names = str(name), [str(one) for one in known]
-    near = difflib.get_close_matches(text, names, n=1)
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.66)
     near = near or [one for one in names if text and one.startswith(text)]
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -75,8 +75,8 @@ def test_a_named_choice_keeps_its_path_below_its_options():
         ("x: {float: {low: 0, high: .inf}}", "f.yaml:1: x/high: a finite number must stand here"),
         ("x: {int: {low: 0.5, high: 3}}", "f.yaml:1: x/low: a whole number must stand here"),
         ("x: {float: {low: 0}}", "f.yaml:1: x/high: `high` must be given"),
-        ("x: {float: {low: 0, high: 1, logg: true}}", "f.yaml:1: x/logg: a known key must stand here "
-         "(low, high, log, step), but got 'logg'; did you mean 'log'?"),
+        ("x: {float: {low: 0, high: 1, logg: true}}", "f.yaml:1: x/logg: a known key must stand "
+         "here (low, high, log, step), but got 'logg'; did you mean 'log'?"),
         ("x: {float: {low: 0, high: 1, log: to_zero}}", "f.yaml:1: x/log: one of false, true, "
          "to_one must stand here"),
         ("x: {float: 3}", "f.yaml:1: x: a mapping must stand here, but got 3"),

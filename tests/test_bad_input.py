@@ -1,0 +1,32 @@
+"""One file per mistake in tests/bad_input/. Its first line says the error that it must give, its
+name's first word what reads it. A new case is a new file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study.errors import InputError
+from study.space import load_space, load_task
+from study.train import load_config
+
+FOLDER = Path(__file__).parent / "bad_input"
+READERS = {"space": load_space, "task": load_task, "trial": load_config}
+CASES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_line_with_file_and_key(name, monkeypatch):
+    monkeypatch.chdir(FOLDER)
+    expected = Path(name).read_text().splitlines()[0].removeprefix("# error: ")
+    read = READERS[name.partition("_")[0]]
+    with pytest.raises(InputError) as caught:
+        read(Path(name))
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_names_its_file(name):
+    first = (FOLDER / name).read_text().splitlines()[0]
+    assert first.startswith(f"# error: {name}:")
