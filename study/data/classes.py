@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, UInt8Array, default_palette
 from study.errors import InputError
+from study.yaml_file import YamlFile, read_yaml
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _KNOWN = (
@@ -48,34 +46,18 @@ class Classes:
 def read_classes(file: Path) -> Classes:
     """Read and check.
 
-    Only the classes are needed: a list of names, or of {id, name, color}, alone or under
-    `classes:` or `names:`. The rest has defaults: ignore_index 255, mean and std of ImageNet,
+    Only the classes are needed: a list of names, or of {id, name, color}, under `classes:` or
+    `names:`. The rest has defaults: ignore_index 255, mean and std of ImageNet,
     images/{split}/*.jpg or .png, labels/{split}/*.png. Other keys are notes and are not read.
 
-    Raises InputError with the file and the key.
+    Raises InputError with the file, the line and the key.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("must exist (it names the classes), but does not", file=file) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        reason = getattr(error, "problem", None) or error
-        raise InputError(f"must be YAML, but {reason}", file=file, line=line) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"must be readable text, but {error}", file=file) from error
-    if isinstance(content, list):
-        content = {"classes": content}
-    if not isinstance(content, dict):
-        got = type(content).__name__
-        raise InputError(f"must be a mapping with `classes:`, but is {got}", file=file)
-    return _Reader(file, content).classes()
+    return _Reader(read_yaml(file)).classes()
 
 
 class _Reader:
-    def __init__(self, file: Path, content: Mapping[Any, Any]) -> None:
-        self.file, self.content = file, content
+    def __init__(self, file: YamlFile) -> None:
+        self.file, self.content = file, file.data
 
     def classes(self) -> Classes:
         for key in self.content:
@@ -166,7 +148,10 @@ class _Reader:
 
     def _wrong(self, key: str, must: str, *got: Any) -> InputError:
         message = f"{must}, but got {got[0]!r}" if got else must
-        return InputError(message, file=self.file, key=key)
+        lines, place = self.file.lines, key
+        while place not in lines and "/" in place:
+            place = place.rpartition("/")[0]
+        return InputError(message, file=self.file.file, line=lines.get(place), key=key)
 
 
 def _is_int(value: Any) -> bool:

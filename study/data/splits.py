@@ -108,9 +108,7 @@ class SegmentationData:
                 class_counts=np.stack([count_classes(label, num_classes) for label in labels]),
             )
         if len(sizes) != 1:
-            raise InputError(
-                f"splits must have one image size, but got {sorted(sizes)}", key="data"
-            )
+            raise InputError(f"all images must have one size, but got {sorted(sizes)}", key="data")
         header = fingerprint_header(class_names, ignore_index, mean, std)
         digest = hashlib.sha256(header)
         for part in splits.values():

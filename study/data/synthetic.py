@@ -7,7 +7,8 @@ not decide, cross entropy answers with the frequent class and a reweighted loss 
 which is the trade that a study of losses is about.
 
 An image depends on (seed, split, index) and the knobs alone, never on how many are drawn:
-  ambiguity  share of look-alikes, 0..1; labels do not depend on it
+  ambiguity  share of look-alikes, 0..1; of the labels it moves the outlines of tree trunks and
+             bicyclists only, which are thinner where they are ambiguous
   noise      largest sd of the sensor noise on a scale of 0..1; labels do not depend on it
   rarity     divides the rates of poles, signs, pedestrians, bicyclists and fences
 """

@@ -1,0 +1,76 @@
+"""python -m study.data."""
+
+from __future__ import annotations
+
+import folder_data
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from study.data import SegmentationData
+from study.data.__main__ import main, warnings
+
+
+def test_a_shipped_task_is_checked_and_described(capsys, tmp_path):
+    assert main(["tiny", "--out", str(tmp_path / "sheet.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "synthetic: 11 classes, images of 32x48" in printed
+    assert "train     24 images in 24 blocks" in printed
+    row = next(line for line in printed.splitlines() if line.strip().startswith("Road"))
+    assert 30 < float(row.split()[1]) < 50
+    assert row.split()[2] == "24"
+    assert "cache: " in printed
+    assert "fingerprint: " in printed
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 3 * 120
+        assert sheet.width > 10 * 48 * 4
+        colours = np.unique(np.asarray(sheet).reshape(-1, 3), axis=0).tolist()
+    assert [128, 64, 128] in colours  # road
+
+
+@pytest.fixture
+def task(tmp_path, tiny_task):
+    tiny_task["data"] = {"format": "folder", "size": [12, 16]}
+    file = tmp_path / "town.yaml"
+    file.write_text(yaml.safe_dump(tiny_task))
+    return str(file)
+
+
+def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
+    root = folder_data.write_folder(tmp_path / "town")
+    assert main([task, "--data-root", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "25.00% ignored" in printed
+    row = next(line for line in printed.splitlines() if line.strip().startswith("road"))
+    assert row.split() == ["road", "33.333", "3", "33.333", "2", "33.333", "2"]
+    assert "warning: car is in test but in only 2 of the images of val" in printed
+
+
+@pytest.mark.parametrize("arguments", [["tinny"], ["{task}"], ["{task}", "--data-root", "nowhere"]])
+def test_bad_input_is_one_line_and_exit_code_2(capsys, task, arguments):
+    assert main([argument.format(task=task) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_a_sheet_that_cannot_be_written_is_exit_code_2(capsys, tmp_path):
+    assert main(["tiny", "--out", str(tmp_path / "no" / "sheet.png")]) == 2
+    assert "sheet.png: contact sheet must be writable" in capsys.readouterr().err
+
+
+def test_classes_that_cannot_be_judged_are_pointed_at():
+    def pair(num, *classes):
+        labels = np.zeros((num, 2, 2), np.uint8)
+        labels[:, 0, : len(classes)] = classes
+        return np.zeros((num, 2, 2, 3), np.uint8), labels
+
+    data = SegmentationData.from_arrays(
+        "few", ["a", "b", "c"], train=pair(9, 1), val=pair(5, 1), test=pair(9, 1, 2)
+    )
+    assert warnings(data) == [
+        "warning: c is in test but in no image of train",
+        "warning: c is in test but in only 0 of the images of val",
+    ]

@@ -1,0 +1,231 @@
+"""Folder data sets: what is read, and every way in which files can be wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import folder_data
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.data import open_data
+from study.errors import InputError
+
+
+@pytest.fixture
+def root(tmp_path):
+    return folder_data.write_folder(tmp_path / "town")
+
+
+@pytest.fixture
+def open_root(root, tmp_path):
+    def opened(**changes):
+        return open_data(
+            folder_data.config(**changes), data_root=root, cache_dir=tmp_path / "cache"
+        )
+
+    return opened
+
+
+def save_label(root, label, split="train"):
+    Image.fromarray(label).save(root / "labels" / split / "001.png")
+
+
+def test_images_and_labels_are_read_as_they_are(root, open_root):
+    data = open_root()
+    assert (len(data.train), len(data.val), len(data.test)) == (3, 2, 2)
+    assert data.class_names == ("road", "car", "pole")
+    assert data.train.names == ("000", "001", "002")
+    expected = np.asarray(Image.open(root / "images" / "train" / "001.png"))
+    assert np.array_equal(data.train.images[1], expected)
+    assert np.array_equal(data.train.labels[1], folder_data.quadrants())
+    assert data.train.class_counts.tolist() == [[48, 48, 48]] * 3
+
+
+def test_palette_labels_keep_their_indices_whatever_their_colours(root, open_root):
+    label = Image.fromarray(folder_data.quadrants())
+    label.putpalette([255, 0, 0] * 256)  # every index the same colour
+    assert label.mode == "P"
+    label.save(root / "labels" / "train" / "001.png")
+    assert np.array_equal(open_root().train.labels[1], folder_data.quadrants())
+
+
+def test_labels_are_resized_to_values_that_were_there(open_root):
+    data = open_root(size=[9, 11])
+    assert data.train.images.shape == (3, 9, 11, 3)
+    assert set(np.unique(data.train.labels)) == {0, 1, 2, 255}
+    assert data.train.labels[0][0, 0] == 0
+    assert data.train.labels[0][-1, -1] == 255
+
+
+def test_images_are_resized_with_antialiasing(root, open_root):
+    board = np.indices((12, 16)).sum(0) % 2 * 255
+    checkers = np.repeat(board[:, :, None], 3, 2).astype(np.uint8)
+    Image.fromarray(checkers).save(root / "images" / "train" / "000.png")
+    shrunk = open_root(size=[8, 8]).train.images[0]
+    assert np.abs(shrunk.astype(int) - 127).max() < 80  # picking pixels would give 0 and 255
+
+
+def test_grey_images_become_rgb(root, open_root):
+    grey = np.full((12, 16), 77, np.uint8)
+    Image.fromarray(grey).save(root / "images" / "train" / "000.png")
+    assert (open_root().train.images[0] == 77).all()
+
+
+def test_jpeg_and_png_images_can_be_mixed(root, open_root):
+    file = root / "images" / "train" / "000.png"
+    Image.open(file).save(file.with_suffix(".jpg"))
+    file.unlink()
+    assert len(open_root().train) == 3
+
+
+def test_hidden_files_and_notes_are_left_alone(root, open_root):
+    (root / "images" / "train" / "._000.png").write_bytes(b"of another system")
+    (root / "images" / "train" / "notes.txt").write_text("taken in May")
+    assert len(open_root().train) == 3
+
+
+def test_another_ignore_index_is_kept(root, open_root):
+    (root / "classes.yaml").write_text("classes: [road, car, pole]\nignore_index: 7")
+    for file in root.glob("labels/*/*.png"):
+        label = folder_data.quadrants()
+        label[label == 255] = 7
+        Image.fromarray(label).save(file)
+    data = open_root()
+    assert data.ignore_index == 7
+    assert data.train.class_counts.sum() == 3 * 3 * 48
+
+
+def test_test_images_are_grouped_by_neighbourhood(open_root):
+    data = open_root(block=2)
+    assert data.train.groups.tolist() == [0, 0, 1]
+
+
+def test_resplit_moves_blocks_from_train_to_val_and_leaves_test(tmp_path):
+    root = folder_data.write_folder(tmp_path / "clip", train=6, val=4, test=2)
+    for split in ("images", "labels"):
+        for file in (root / split / "val").iterdir():
+            file.rename(file.with_name(f"1{file.name}"))  # later frames
+    rule = {"block": 2, "every": 2, "thin": {"val": 2}}
+    data = open_data(folder_data.config(resplit=rule), data_root=root, cache_dir=tmp_path / "c")
+    assert data.train.names == ("000", "001", "004", "005")
+    assert data.val.names == ("002", "003", "1000", "1002")
+    assert data.test.names == ("000", "001")
+    assert data.val.groups.tolist() == [1, 1, 3, 3]
+    frame = np.asarray(Image.open(root / "images" / "val" / "1002.png"))
+    assert np.array_equal(data.val.images[3], frame)
+
+
+def test_pooling_train_alone_needs_no_val_folder(root, open_root):
+    shutil.rmtree(root / "images" / "val")
+    shutil.rmtree(root / "labels" / "val")
+    data = open_root(resplit={"pool": ["train"], "block": 1, "every": 3})
+    assert data.val.names == ("002",)
+
+
+def _missing_label(root):
+    for name in ("000", "002"):
+        (root / "labels" / "train" / f"{name}.png").unlink()
+
+
+def _missing_image(root):
+    (root / "images" / "val" / "001.png").unlink()
+
+
+def _no_folder(root):
+    shutil.rmtree(root / "labels" / "val")
+
+
+def _no_classes(root):
+    (root / "classes.yaml").unlink()
+
+
+def _empty(root):
+    for file in root.glob("*/test/*.png"):
+        file.unlink()
+
+
+def _twice(root):
+    shutil.copy(root / "images" / "train" / "000.png", root / "images" / "train" / "000.jpg")
+
+
+def _cut_image(root):
+    for name in ("000", "001"):
+        file = root / "images" / "train" / f"{name}.png"
+        file.write_bytes(file.read_bytes()[:200])
+
+
+def _no_image(root):
+    (root / "images" / "test" / "001.png").write_text("<html>not found</html>")
+
+
+def _no_label(root):
+    (root / "labels" / "test" / "001.png").write_bytes(b"")
+
+
+def _outside(root):
+    for split in ("train", "test"):
+        label = folder_data.quadrants()
+        label[3, 4] = 3
+        save_label(root, label, split=split)
+
+
+def _sizes(root):
+    save_label(root, np.zeros((12, 15), np.uint8))
+
+
+def _colour_label(root):
+    save_label(root, np.zeros((12, 16, 3), np.uint8))
+
+
+def _deep_image(root):
+    Image.fromarray(np.zeros((12, 16), np.uint16)).save(root / "images" / "val" / "000.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_missing_label, "images/train/000.png: must have its label in *, but * (and 1 more)"),
+        (_missing_image, "labels/val/001.png: must have its image in *images/val, but does not"),
+        (_no_folder, "town/labels/val: folder must exist, but does not"),
+        (_no_classes, "town/classes.yaml: the file must exist, but there is none"),
+        (_empty, "images/test: must hold test images (.jpg, .jpeg, .png), but has none"),
+        (_twice, "images/train/000.png: must be the only image of its name, but so is 000.jpg"),
+        (_cut_image, "images/train/000.png: image must be readable, but is not (* (and 1 more)"),
+        (_no_image, "images/test/001.png: image must be readable, but is not (Unidentified*)"),
+        (_no_label, "labels/test/001.png: label must be readable, but is not (*)"),
+        (_outside, "labels/train/001.png: labels must be 0 to 2 or 255, but one is 3 (and 1 more)"),
+        (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, but is 12x15"),
+        (_colour_label, "labels/train/001.png: label must be an 8-bit index PNG *mode RGB"),
+        (_deep_image, "images/val/000.png: image must have 8 bits a channel, but has mode I;16"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_file(root, open_root, tmp_path, spoil, says):
+    spoil(root)
+    pattern = re.escape(says).replace(r"\*", ".*")
+    with pytest.raises(InputError, match=pattern) as caught:
+        open_root()
+    assert str(caught.value).startswith(str(root))
+    assert "\n" not in str(caught.value)
+    left = [path for path in (tmp_path / "cache").glob("*") if path.suffix != ".lock"]
+    assert left == []  # nothing half-written
+
+
+def test_no_root_asks_for_the_flag(tmp_path):
+    with pytest.raises(InputError, match=r"data/root: .* must be given: --data-root DIR"):
+        open_data(folder_data.config(), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "what"), [("nowhere", "does not exist"), ("file", "is a file")])
+def test_a_root_that_is_not_there_is_named(tmp_path, name, what):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"{name}: data root must be a folder, but {what}"):
+        open_data(folder_data.config(), data_root=tmp_path / name, cache_dir=tmp_path)
+
+
+def test_the_root_given_goes_before_the_one_that_the_task_states(root, tmp_path):
+    data = open_data(folder_data.config(root="nowhere"), data_root=root, cache_dir=tmp_path)
+    assert len(data.train) == 3
+    assert len(open_data(folder_data.config(root=str(root)), cache_dir=tmp_path).train) == 3

@@ -1,0 +1,123 @@
+"""Data sets from arrays and from anyone's factory."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from study.config import FactoryData
+from study.data import SegmentationData, open_data
+from study.data.splits import default_palette
+from study.errors import InputError
+
+FACTORY = """
+import numpy as np
+from study.data import SegmentationData
+
+def blobs(num, size=8):
+    pair = np.zeros((num, size, size, 3), np.uint8), np.ones((num, size, size), np.uint8)
+    return SegmentationData.from_arrays("blobs", ["a", "b"], train=pair, val=pair, test=pair)
+
+def arrays():
+    return np.zeros(3)
+"""
+
+
+def pair(num=2, height=4, width=6):
+    labels = np.arange(num * height * width).reshape(num, height, width) % 3
+    return np.zeros((num, height, width, 3), np.uint8), labels.astype(np.uint8)
+
+
+def build(**changes):
+    given = {"train": pair(3), "val": pair(1), "test": pair(2)} | changes
+    return SegmentationData.from_arrays("mine", ["a", "b", "c"], **given)
+
+
+def test_arrays_become_a_data_set():
+    data = build(groups={"test": [4, 4]}, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    assert data.num_classes == 3
+    assert data.train.class_counts.tolist() == [[8, 8, 8]] * 3
+    assert data.test.groups.tolist() == [4, 4]
+    assert data.val.groups.tolist() == [0]
+    assert data.mean == (0.1, 0.2, 0.3)
+    assert [len(split) for split in data.splits.values()] == [3, 1, 2]
+    assert data.cache is None
+
+
+def test_the_fingerprint_is_of_what_results_depend_on():
+    same = build()
+    assert build().fingerprint == same.fingerprint
+    other = pair(1)
+    other[1][0, 0, 0] = 2
+    renamed = SegmentationData.from_arrays(
+        "mine", ["a", "b", "x"], train=pair(3), val=pair(1), test=pair(2)
+    )
+    changed = [
+        build(val=other),
+        build(val=pair(2), test=pair(1)),
+        build(mean=(0, 0, 0)),
+        build(ignore_index=254),
+        renamed,
+    ]
+    fingerprints = [data.fingerprint for data in changed]
+    assert len({same.fingerprint, *fingerprints}) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"val": (pair()[0].astype(float), pair()[1])}, "data/val: images must be (N, H, W, 3)"),
+        ({"val": (pair()[0][..., 0], pair()[1])}, "data/val: images must be (N, H, W, 3) uint8"),
+        ({"val": (pair()[0], pair()[1].astype(int))}, "labels must be (2, 4, 6) uint8, but got"),
+        ({"val": (pair()[0], pair(3)[1])}, "labels must be (2, 4, 6) uint8, but got (3, 4, 6)"),
+        ({"val": (pair(0)[0], pair(0)[1])}, "data/val: labels must be (1, 4, 6) uint8"),
+        ({"val": (pair()[0], pair()[1] + np.uint8(1))}, "labels must be below 3 or 255, but got 3"),
+        ({"val": pair(2, 5, 6)}, "all images must have one size, but got [(4, 6), (5, 6)]"),
+        ({"groups": {"test": [1]}}, "data/test: groups must be (2,), but got (1,)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes, says):
+    with pytest.raises(InputError, match=re.escape(says)):
+        build(**changes)
+
+
+def test_the_default_palette_is_that_of_pascal_voc():
+    palette = default_palette(21)
+    assert palette[[0, 1, 15, 20]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+    ]
+    assert len(np.unique(default_palette(255), axis=0)) == 255
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "data_factories.py").write_text(FACTORY)
+
+
+def test_a_factory_gives_the_data(factories):
+    data = open_data(FactoryData(factory="data_factories:blobs", kwargs={"num": 5}))
+    assert (data.name, len(data.train)) == ("blobs", 5)
+
+
+@pytest.mark.parametrize(
+    ("factory", "kwargs", "says"),
+    [
+        ("data_factories:arrays", {}, "must return a study.data.SegmentationData*returned ndarray"),
+        ("data_factories:blobs", {}, "blobs() must return, but raised TypeError*'num'"),
+        ("data_factories:balls", {}, "`balls` of 'data_factories:balls' must exist"),
+        ("data_factory:blobs", {}, "module `data_factory` must be installed or lie in"),
+        ("blobs", {}, "must have the form `package.module:function`, but got 'blobs'"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_one_line(factories, factory, kwargs, says):
+    pattern = re.escape(says).replace(r"\*", ".*")
+    with pytest.raises(InputError, match=f"^data/factory: .*{pattern}"):
+        open_data(FactoryData(factory=factory, kwargs=kwargs))
