@@ -165,9 +165,13 @@ class StudyWriter:
         """One trial from its hand-out to its end; `resumed` hands it out twice."""
         number = len(self.ledger.state.trials)
         trial = f"t{number:04d}"
-        params = (
-            {"optimizer/lr_scale": config["optimizer"]["lr_scale"]} if stage == SEARCH else None
-        )
+        params = None
+        if stage == SEARCH:
+            params = {
+                "optimizer/lr_scale": config["optimizer"]["lr_scale"],
+                "loss/jaccard": "on",
+                "loss/jaccard/mix": config["loss"]["jaccard"]["mix"],
+            }
         first = TrialRecord(
             trial, number, stage, label, family, params, config, config["seed"], source=source
         )

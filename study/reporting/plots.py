@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ CE_COLOR, OTHER_COLOR, BASELINE_COLOR, STOPPED_COLOR = "#d1495b", "#1f6f8b", "#8
 BEST_COLOR = "#12a150"
 TITLES = {VAL_MIOU: "val mIoU", VAL_MACC: "val mean accuracy"}
 TITLES |= {TEST_MIOU: "test mIoU", TEST_MACC: "test mean accuracy"}
-MAX_LABEL = 44
+LINE, MAX_LABEL = 28, 84
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -72,8 +73,13 @@ def _legend(axes: Axes, **options: Any) -> None:
 
 
 def shorten(label: str) -> str:
-    """A label that leaves room for the plot."""
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+    """A label in lines that leave room for the plot."""
+    return "\n".join(textwrap.wrap(textwrap.shorten(label, MAX_LABEL, placeholder=" …"), LINE))
+
+
+def _name(config: Confirmed) -> str:
+    role = " as the task states it" if config.is_stated else ""
+    return shorten(f"{config.label}{role}")
 
 
 def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> None:
@@ -135,11 +141,11 @@ def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
             low, high = against.interval.low, against.interval.high
             axes.plot(
                 [100 * low, 100 * high], [row, row], color=color, linewidth=3.5, alpha=0.75,
-                solid_capstyle="butt",
+                solid_capstyle="butt", label="seeds (Dunnett)",
             )  # fmt: skip
         axes.plot(100 * against.difference, row, "o", color=color, markersize=7)
     axes.axvline(0, color=CE_COLOR, linewidth=1.2, linestyle="--")
-    axes.set_yticks(range(len(shown)), [shorten(config.label) for config in shown])
+    axes.set_yticks(range(len(shown)), [_name(config) for config in shown])
     axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
     axes.set_xlabel(f"{TITLES[key]}: points over tuned cross entropy, 95 %")
     axes.set_title("Confirmed on fresh seeds")
@@ -166,7 +172,7 @@ def per_class(axes: Axes, config: Confirmed, reference: Confirmed, order: Sequen
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), shown)
     axes.set_xlabel("test IoU: points over tuned cross entropy")
-    axes.set_title(shorten(config.label))
+    axes.set_title(_name(config))
 
 
 def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+
+from study.analysis.answer import Answer, answer
+from study.analysis.evidence import path_of
+from study.ledger import (
+    EndRecord,
+    ReportRecord,
+    SelectRecord,
+    State,
+    StudyRecord,
+    TrialRecord,
+    load,
+)
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+
+
+@dataclass
+class Hand:
+    """A study whose confirmed metrics are written by hand."""
+
+    state: State
+
+    def trial(
+        self, name: str, stage: str, family: str, *, source: str | None = None,
+        seed: int = 0, status: str = COMPLETED, **metrics: float,
+    ) -> None:  # fmt: skip
+        number = len(self.state.trials)
+        self.state.apply(
+            TrialRecord(
+                name, number, stage, name, family, None, {"loss": name}, seed, source=source
+            )
+        )
+        named = {key.replace("_", "/"): value for key, value in metrics.items()}
+        self.state.apply(ReportRecord(name, 0, 1, named))
+        self.state.apply(EndRecord(name, status, "full budget", 1))
+
+    def confirm(
+        self, source: str, val: tuple[float, float], test: list[tuple[float, float]]
+    ) -> None:
+        family = self.state.trials[source].family
+        for seed, (miou, macc) in enumerate(test):
+            self.trial(
+                f"{source}-{seed}", CONFIRM, family, source=source, seed=seed,
+                val_miou=val[0], val_macc=val[1], test_miou=miou, test_macc=macc,
+            )  # fmt: skip
+
+
+@pytest.fixture
+def hand() -> Hand:
+    state = State()
+    plan = {"objectives": ["val/miou", "val/macc"], "confirm_top": 2, "confirm_seeds": 3}
+    state.apply(StudyRecord("s", 0, "task", {}, "space", {}, plan, {}, {}))
+    made = Hand(state)
+    made.trial("ce", BASELINE, "ce", val_miou=0.50, val_macc=0.60)
+    made.trial("tuned", REFERENCE, "ce", val_miou=0.52, val_macc=0.61)
+    made.trial("a", SEARCH, "recall", val_miou=0.60, val_macc=0.70)
+    made.trial("b", SEARCH, "jaccard", val_miou=0.55, val_macc=0.80)
+    return made
+
+
+NOWHERE = Path("/nonexistent")
+
+
+def spread(miou: float, macc: float) -> list[tuple[float, float]]:
+    return [(miou - 0.01, macc - 0.01), (miou, macc), (miou + 0.01, macc + 0.01)]
+
+
+def confirmed(hand: Hand) -> Answer:
+    hand.state.apply(SelectRecord(["a", "b"], "tuned", "ce"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    hand.confirm("b", (0.54, 0.78), spread(0.57, 0.75))
+    return answer(hand.state, NOWHERE)
+
+
+def test_the_best_are_chosen_on_val_and_reported_on_test(hand: Hand) -> None:
+    found = confirmed(hand)
+    assert (found.best_miou, found.best_macc) == ("a", "b")  # b is ahead of a on test
+    best = found.config("a")
+    assert best is not None
+    assert best.mean("test/miou") == pytest.approx(0.56)
+    assert best.sd("test/miou") == pytest.approx(0.01)
+    assert best.seeds == (0, 1, 2)
+    assert [config.source for config in found.configs] == ["a", "b", "tuned", "ce"]
+    assert found.confirmed and found.missing == ()
+
+
+def test_gains_are_taken_over_both_cross_entropies(hand: Hand) -> None:
+    found = confirmed(hand)
+    tuned = found.gain("a", found.reference, "test/miou")
+    stated = found.gain("a", found.stated, "test/miou")
+    assert tuned is not None and stated is not None
+    assert (tuned.absolute, tuned.relative) == pytest.approx((0.06, 0.12))
+    assert (stated.absolute, stated.relative) == pytest.approx((0.08, 1 / 6))
+
+
+def test_every_config_but_the_reference_is_compared_to_it(hand: Hand) -> None:
+    found = confirmed(hand)
+    assert {c.source: set(c.versus) for c in found.configs} == {
+        "a": {"test/miou", "test/macc"},
+        "b": {"test/miou", "test/macc"},
+        "ce": {"test/miou", "test/macc"},
+        "tuned": set(),
+    }
+    a = found.configs[0].versus["test/miou"]
+    assert a.difference == pytest.approx(0.06)
+    assert a.interval is not None and a.interval.low > 0 and a.p is not None and a.p < 0.01
+
+
+def test_a_mean_accuracy_bought_with_miou_is_not_the_best(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a", "b"], "tuned", "ce"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    hand.confirm("b", (0.51, 0.90), spread(0.57, 0.90))
+    assert answer(hand.state, NOWHERE).best_macc == "a"
+
+
+def test_cross_entropy_is_the_answer_where_nothing_beats_it(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
+    hand.confirm("tuned", (0.59, 0.71), spread(0.58, 0.70))
+    hand.confirm("a", (0.58, 0.68), spread(0.60, 0.72))
+    found = answer(hand.state, NOWHERE)
+    assert (found.best_miou, found.best_macc) == ("tuned", "tuned")
+
+
+def test_with_two_seeds_there_are_means_and_no_intervals(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", None))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60)[:2])
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66)[:2])
+    found = answer(hand.state, NOWHERE)
+    a = found.config("a")
+    assert a is not None
+    assert a.versus["test/miou"].interval is None and a.versus["test/miou"].p is None
+    assert "fewer than 3 seeds" in a.versus["test/miou"].note
+    assert set(found.missing) == {
+        "tuned: 2 of 3 seeds are confirmed", "a: 2 of 3 seeds are confirmed"
+    }  # fmt: skip
+
+
+def test_a_failed_confirmation_is_left_out_and_said(hand: Hand) -> None:
+    found = confirmed(hand)
+    assert not found.missing
+    hand.state.apply(EndRecord("a-1", FAILED, "diverged", 1))
+    again = answer(hand.state, NOWHERE)
+    a = again.config("a")
+    assert a is not None and a.seeds == (0, 2)
+    assert again.missing == ("a: 2 of 3 seeds are confirmed",)
+
+
+def test_while_only_cross_entropy_is_confirmed_the_best_are_the_best_so_far(hand: Hand) -> None:
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))  # its seeds may run before the selection
+    early = answer(hand.state, NOWHERE)
+    hand.state.apply(SelectRecord(["a", "b"], "tuned", "ce"))
+    late = answer(hand.state, NOWHERE)
+    for found in (early, late):
+        assert (found.best_miou, found.best_macc, found.confirmed) == ("a", "b", False)
+        assert [config.source for config in found.configs] == ["ce"]
+        assert found.missing
+
+
+def test_one_cross_entropy_can_be_both(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "ce", "ce"))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    found = answer(hand.state, NOWHERE)
+    assert found.reference is found.stated is not None
+    assert len(found.configs) == 2
+
+
+def test_without_a_reference_there_is_an_answer_and_it_says_so(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], None, None))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    found = answer(hand.state, NOWHERE)
+    assert (found.best_miou, found.best_macc, found.confirmed) == ("a", "a", True)
+    assert found.missing == (
+        "no cross entropy trial reached the full budget: there is no reference",
+    )
+
+
+def test_a_study_that_confirms_nothing_says_so(hand: Hand) -> None:
+    assert hand.state.study is not None
+    hand.state.study.plan["confirm_seeds"] = 0
+    hand.state.apply(SelectRecord([], "tuned", "ce"))
+    found = answer(hand.state, NOWHERE)
+    assert (found.best_miou, found.confirmed) == ("a", False)
+    assert "no confirmation" in found.missing[0]
+
+
+@pytest.mark.parametrize("until", ["start", "baselines", "search", "select", "finish"])
+def test_a_study_has_an_answer_at_every_stage(tmp_path: Path, until: str) -> None:
+    folder = make_study(tmp_path / "demo", until=until)
+    found = answer(load(folder), folder)
+    assert found.confirmed == (until == "finish")
+    assert (found.best_miou is None) == (until == "start")
+    assert bool(found.missing) == (until != "finish")
+    assert all(item in load(folder).trials for item in found.pareto)
+
+
+def test_an_empty_ledger_has_an_answer() -> None:
+    assert answer(State(), NOWHERE).missing == ("no trial has reached the full budget yet",)
+
+
+def test_test_images_give_an_interval_of_their_own(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo")
+    found = answer(load(folder), folder)
+    for config in found.configs:
+        for key, interval in config.images.items():
+            assert interval.low < config.versus[key].difference < interval.high
+        assert set(config.images) == set(config.versus)
+    missing = found.configs[0].trials[0]
+    path_of(folder, missing).unlink()
+    again = answer(load(folder), folder)
+    assert again.configs[0].images == {} and again.configs[0].versus == found.configs[0].versus
+    assert not math.isnan(again.configs[0].mean("test/miou"))
