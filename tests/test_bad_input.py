@@ -3,6 +3,7 @@ name's first word what reads it. A new case is a new file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from study.space import load_space, load_task
 from study.train import load_config
 
 FOLDER = Path(__file__).parent / "bad_input"
-READERS = {"space": load_space, "task": load_task, "trial": load_config}
+READERS: dict[str, Callable[[Path], object]] = {
+    "space": load_space,
+    "task": load_task,
+    "trial": load_config,
+}
 CASES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 
 
