@@ -65,6 +65,18 @@ def this_machine() -> Mapping[str, float]:
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
 
 
+def started_here() -> str | None:
+    """The address of a cluster that `ray start` left running on this machine.
+
+    Ray's own address="auto" takes any Ray process it sees, also the private one of another study,
+    which dies with that study.
+    """
+    from ray._private import services
+
+    address = services.find_bootstrap_address(None)
+    return address if address in services.find_gcs_addresses() else None
+
+
 def connect(address: str | None) -> str:
     """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
     running here, else a new one of this process. Returns in words which it is."""
@@ -74,25 +86,21 @@ def connect(address: str | None) -> str:
     os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     asked = asked_for(address)
-    if asked is not None:
-        worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
-        try:
-            ray.init(address=asked, runtime_env=worker, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"a Ray cluster must answer at {asked}, but got: {reason}",
-                key="--address" if address else "RAY_ADDRESS",
-            ) from error
-        return f"the Ray cluster at {asked}"
-    if not address and not os.environ.get("RAY_ADDRESS"):
-        try:
-            ray.init(address="auto", **quiet)
-            return f"the Ray cluster running here ({ray.get_runtime_context().gcs_address})"
-        except ConnectionError:
-            pass
-    ray.init(address="local", include_dashboard=False, **quiet)
-    return "a new Ray on this machine"
+    private = "local" in (address, os.environ.get("RAY_ADDRESS"))
+    there = asked or (None if private else started_here())
+    if there is None:
+        ray.init(address="local", include_dashboard=False, **quiet)
+        return "a new Ray on this machine"
+    worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
+    try:
+        ray.init(address=there, runtime_env=worker, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"a Ray cluster must answer at {there}, but got: {reason}",
+            key="RAY_ADDRESS" if asked and not address else "--address",
+        ) from error
+    return f"the Ray cluster at {there}" if asked else f"the Ray cluster running here ({there})"
 
 
 def disconnect() -> None:
