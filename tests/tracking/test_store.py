@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ledgers import EPOCHS, make_study
 
 from study import track, tracking
+from study.analysis.answer import answer
+from study.analysis.configs import as_yaml
+from study.exporting import export
 from study.ledger import LEDGER, EndRecord, Ledger, ReportRecord, State, load, read
 from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
 from study.tracking.content import milliseconds
+from study.tracking.follow import only_writer
 from study.tracking.store import Projection
 
 
@@ -108,6 +113,17 @@ def test_every_metric_of_every_epoch_is_the_ledgers_to_the_last_digit(
             assert sorted(sent.points(trial.id, key)) == expected
 
 
+def test_mlflow_and_an_export_agree_to_the_last_digit(sent: Tracked, state: State) -> None:
+    found = answer(state, sent.folder)
+    assert found.best_miou is not None
+    origin = export(state, found, found.best_miou)["provenance"]
+    in_file = yaml.safe_load(as_yaml(origin))
+    held = sent.runs[origin["trial"]].data.metrics
+    assert "test/miou" in in_file["metrics"]
+    assert {key: held[key] for key in in_file["metrics"]} == in_file["metrics"]
+    assert held["final/miou"] == in_file["metrics"]["val/miou"]
+
+
 def test_a_repeated_epoch_keeps_its_first_report(sent: Tracked, state: State) -> None:
     (resumed,) = [trial for trial in state.trials.values() if trial.attempt]
     points = sent.points(resumed.id, "time/epoch_s")
@@ -165,6 +181,15 @@ def test_sending_twice_changes_nothing(sent: Tracked, state: State, look: Look) 
         assert again.runs[trial.id].data.tags == sent.runs[trial.id].data.tags
         for key in ("val/miou", "final/miou"):
             assert again.points(trial.id, key) == sent.points(trial.id, key)
+
+
+def test_a_study_that_its_driver_tracks_is_left_to_it(
+    sent: Tracked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_writer(sent.folder, wait=False) as held:
+        assert held
+        assert track.main([str(sent.folder), "--tracking-uri", sent.uri]) == 2
+    assert "its driver does" in capsys.readouterr().err
 
 
 def test_a_study_of_the_same_name_has_runs_of_its_own(storage: Path, sent: Tracked) -> None:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import csv
+import html.parser
+import re
+from pathlib import Path
+
+import pytest
+from ledgers import CLASS_NAMES, make_study
+
+from study import report as report_command
+from study.analysis.answer import answer
+from study.ledger import load
+from study.names import CONFIRM
+from study.reporting.html import results_csv, study_picture, write_report
+
+PNG = b"\x89PNG\r\n"
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects what a page would load from elsewhere, and its open tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.open: list[str] = []
+        self.images: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        for key in ("src", "href"):
+            link = given.get(key)
+            if link and not link.startswith("data:"):
+                self.outside.append(link)
+        if tag == "img":
+            self.images.append(given.get("alt") or "")
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_study(tmp_path_factory.mktemp("studies") / "demo")
+    state = load(made)
+    write_report(made, state, answer(state, made))
+    return made
+
+
+def test_the_page_needs_no_other_file_and_shows_every_plot(folder: Path) -> None:
+    checker = Checker()
+    checker.feed((folder / "report.html").read_text(encoding="utf-8"))
+    assert checker.outside == [] and checker.open == []
+    assert checker.images == ["curves", "pareto", "differences", "per_class", "importance"]
+    for name in checker.images:
+        assert (folder / "plots" / f"{name}.png").read_bytes().startswith(PNG)
+
+
+def test_the_page_holds_the_answer(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    state = load(folder)
+    for trial in state.trials:
+        assert f"<td>{trial}</td>" in page
+    found = answer(state, folder)
+    assert f"best_miou: {found.best_miou}" in page
+    assert len(re.findall(r'<tr class="best">', page)) == len({found.best_miou, found.best_macc})
+
+
+def test_every_confirmation_has_its_pictures(folder: Path) -> None:
+    for trial in load(folder).of_stage(CONFIRM):
+        names = {path.name for path in (folder / "plots" / trial.id).iterdir()}
+        assert names == {"per_class.png", "confusion.png"}
+
+
+def test_the_csv_holds_every_trial_to_the_last_digit(folder: Path) -> None:
+    state = load(folder)
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    assert [row["trial"] for row in rows] == list(state.trials)
+    for row, trial in zip(rows, state.trials.values(), strict=True):
+        assert {key: float(row[key]) for key in trial.last} == trial.last
+        assert row["status"] == trial.status
+        assert float(row["optimizer/lr_scale"]) == trial.config["optimizer"]["lr_scale"]
+        assert (row["test/miou"] != "") == (trial.stage == CONFIRM)
+
+
+@pytest.mark.parametrize("until", ["start", "baselines", "select"])
+def test_an_unfinished_study_has_a_report(
+    tmp_path: Path, until: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until=until)
+    arguments = ["demo", "--storage", str(tmp_path), "--picture", str(tmp_path / "all.png")]
+    assert report_command.main(arguments) == 0
+    assert str(folder / "report.html") in capsys.readouterr().out
+    assert "missing" in (folder / "report.html").read_text()
+    assert (tmp_path / "all.png").read_bytes().startswith(PNG)
+
+
+def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", until="baselines", task_name="<script>x</script>")
+    state = load(folder)
+    page = write_report(folder, state, answer(state, folder)).read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_classes_are_shown_from_frequent_to_rare(folder: Path) -> None:
+    from study.reporting import plots
+
+    state = load(folder)
+    found = answer(state, folder)
+    best, reference = found.config(found.best_miou), found.reference
+    assert best is not None and reference is not None
+    made, axes = plots.figure(4, 4)
+    plots.per_class(axes[0, 0], best, reference, CLASS_NAMES)
+    shown = [label.get_text() for label in axes[0, 0].get_yticklabels()]
+    assert shown == list(CLASS_NAMES)[::-1]
+    widths = [bar.get_width() for bar in axes[0, 0].patches][::-1]
+    gains = [
+        100 * (best.mean(f"test/iou/{name}") - reference.mean(f"test/iou/{name}"))
+        for name in CLASS_NAMES
+    ]
+    assert widths == pytest.approx(gains)
+    assert made is not None
+
+
+def test_the_picture_of_a_study_is_one_png(folder: Path, tmp_path: Path) -> None:
+    state = load(folder)
+    path = tmp_path / "docs" / "study.png"
+    study_picture(state, answer(state, folder), path)
+    assert path.read_bytes().startswith(PNG)
+    assert "trial,stage,label" in results_csv(state).splitlines()[0]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+from rich.console import Console
+
+from study.analysis.answer import Answer, answer
+from study.ledger import load
+from study.reporting import table as tables
+from study.reporting.table import conclusions, p_value, plain_table, points, print_answer, rows
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    folder = make_study(tmp_path_factory.mktemp("studies") / "demo")
+    return answer(load(folder), folder)
+
+
+def test_a_row_says_what_a_config_is_and_how_it_compares(found: Answer) -> None:
+    by_trial = {row[1]: row for row in rows(found)}
+    assert [row[1] for row in rows(found)] == [config.source for config in found.configs]
+    reference, best = found.reference, found.config(found.best_miou)
+    assert reference is not None and best is not None
+    assert by_trial[reference.source][0] == f"{reference.label} (tuned CE)"
+    assert by_trial[reference.source][5:7] == ("reference", "")
+    row = by_trial[best.source]
+    against = best.versus["test/miou"]
+    assert against.interval is not None
+    assert "(best mIoU" in row[0]
+    assert row[4] == f"{100 * best.mean('test/miou'):.2f} ± {100 * best.sd('test/miou'):.2f}"
+    assert row[5] == (
+        f"{100 * against.difference:+.2f} "
+        f"[{100 * against.interval.low:+.2f}, {100 * against.interval.high:+.2f}]"
+    )
+
+
+def test_the_plain_table_is_aligned_and_without_escapes(found: Answer) -> None:
+    out = io.StringIO()
+    print_answer(found, out)
+    lines = out.getvalue().splitlines()
+    assert "\x1b" not in out.getvalue()
+    column = lines[0].index("trial")
+    for line, config in zip(lines[1:], found.configs, strict=False):
+        assert line[column:].startswith(config.source)
+    assert plain_table(found) in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_table_keeps_its_figures_whole(found: Answer, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(tables.table(found))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= width
+    for row in rows(found):
+        for cell in (row[4], row[5], row[7], row[8]):
+            assert cell in shown
+
+
+def test_the_gains_over_both_cross_entropies_are_one_line(found: Answer) -> None:
+    line = next(line for line in conclusions(found) if line.startswith("best_miou"))
+    for over in (found.reference, found.stated):
+        gain = found.gain(found.best_miou, over, "test/miou")
+        assert gain is not None
+        assert f"{100 * gain.absolute:+.2f} points ({100 * gain.relative:+.1f} %)" in line
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        ("start", ["missing: no trial has reached the full budget yet"]),
+        ("search", ["best so far", "missing: the search is not over"]),
+    ],
+)
+def test_an_unfinished_study_says_what_is_missing(
+    tmp_path: Path, until: str, said: list[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until=until)
+    out = io.StringIO()
+    print_answer(answer(load(folder), folder), out)
+    assert len(out.getvalue().splitlines()) == len(said)
+    for line in said:
+        assert line in out.getvalue()
+
+
+def test_two_seeds_show_no_interval_and_the_reason(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", num_seeds=2)
+    found = answer(load(folder), folder)
+    assert not any("[" in cell for row in rows(found) for cell in row)
+    assert "note: fewer than 3 seeds: no interval" in list(conclusions(found))
+
+
+def test_small_numbers_are_not_rounded_to_nothing() -> None:
+    assert p_value(0.0004) == "<0.001"
+    assert p_value(0.04567) == "0.046"
+    assert p_value(None) == ""
+    assert points(0.01234) == "+1.23"
+    assert tables.percent(float("nan")) == "-"
