@@ -1,6 +1,6 @@
 """Does the choice of loss matter on a task? Trains a few and prints the table of docs/log.md.
 
-    python benchmarks/losses_matter.py [TASK] [--data-root DIR] [--seeds 0 1 2]
+    python -m benchmarks.losses_matter [TASK] [--data-root DIR] [--seeds 0 1 2]
 
 Every loss has the task's own settings and one CPU thread; the tail is the four rarest classes.
 """
