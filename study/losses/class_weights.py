@@ -89,8 +89,7 @@ def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
                     f"shape (images, C), but got {tuple(table.shape)}"
                 )
             image_pixels = ((table > 0) * table.sum(1, keepdim=True)).sum(0)
-            share = pixels / image_pixels
-            return torch.quantile(share[pixels > 0], 0.5) / share
+            return image_pixels / pixels  # the median is a factor, which the scaling takes out
         case EffectiveNumber():
             scale = config.kappa * float(total)
             if scale <= 1:

@@ -66,6 +66,8 @@ class SegmentationLoss(nn.Module):
         labels = read_labels(
             logits, target, keep, num_classes=self.num_classes, ignore_index=self.ignore_index
         )
+        if any(buffer.device != logits.device for buffer in self.buffers()):
+            self.to(logits.device)  # state follows the input
         with torch.autocast(logits.device.type, enabled=False):
             scores = logits.to(compute_dtype(logits)).flatten(2)
             value, self._terms = FusedLoss.apply(scores, labels, self)

@@ -27,6 +27,7 @@ AXES: dict[str, dict[str, Any]] = {
     "dice_image": {"jaccard": {"mix": 0.5, "alpha": 0.5, "beta": 0.5, "average": "image"}},
     "tversky_class": {"jaccard": {"mix": 0.5, "alpha": 0.3, "beta": 0.7, "average": "class"}},
     "jaccard_all": {"jaccard": {"mix": 0.5, "classes": "all", "smooth": 0.0}},
+    "jaccard_all_image": {"jaccard": {"mix": 1.0, "classes": "all", "average": "image"}},
     "jaccard_smoothed": {"label_smoothing": 0.1, "jaccard": {"mix": 0.5, "target": "smoothed"}},
     "everything": {
         "label_smoothing": 0.05,
@@ -38,8 +39,6 @@ AXES: dict[str, dict[str, Any]] = {
         "jaccard": {"mix": 0.4, "target": "smoothed", "average": "image"},
     },
 }
-
-_unit = st.floats(0.0, 1.0)
 
 configs = st.fixed_dictionaries(
     {
