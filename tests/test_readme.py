@@ -27,7 +27,7 @@ def test_ci_runs_the_two_commands_of_the_readme() -> None:
     assert second.endswith(".venv/bin/python -m pytest")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "grep '^python3 -m venv ' README.md" in script
-    assert '"${commands[0]} --dry-run"' in script and '"${commands[1]} | tee' in script
+    assert 'step "${commands[0]}"' in script and '"${commands[1]} | tee' in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

@@ -83,3 +83,14 @@ def test_the_default_study_is_planned_from_an_empty_folder(installed: Installed)
     plan = installed.python("-m", "study.run", "--dry-run")
     assert "joint" in plan and "synthetic" in plan
     assert list(installed.empty.iterdir()) == []
+
+
+@pytest.mark.timeout(600)
+def test_a_study_runs_to_its_exports_from_an_empty_folder(installed: Installed) -> None:
+    printed = installed.python("-m", "study.run", "--task", "tiny", "--num-trials", "4")
+    assert "vs tuned CE" in printed
+    folder = installed.empty / "studies" / "joint-tiny"
+    assert (folder / "exports" / "best_miou.yaml").is_file()
+    assert (folder / "report.html").is_file()
+    assert (installed.empty / "studies" / "mlflow.db").is_file()
+    assert [path.name for path in installed.empty.iterdir()] == ["studies"]

@@ -16,10 +16,7 @@ from study import telemetry
 from study.errors import InputError
 
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-WORKER_ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-}
+WORKER_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 DRIVER_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

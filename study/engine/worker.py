@@ -79,10 +79,12 @@ def _checkpoints(settings: dict[str, Any]) -> list[Path | None]:
 def _report_all(
     config: TrialConfig, data: SegmentationData, settings: dict[str, Any], checkpoint: Path | None
 ) -> None:
-    where: dict[str, Any] | None = environment(config)
+    device = None if settings["gpus"] else "cpu"
+    where: dict[str, Any] | None = environment(config, device)
     for report in train(
         config,
         data=data,
+        device=device,
         resume_from=checkpoint,
         evaluate_test=settings["stage"] == CONFIRM,
         evaluate_at=settings["rungs"],
