@@ -60,10 +60,11 @@ def test_the_fingerprint_is_of_what_results_depend_on():
         build(val=pair(2), test=pair(1)),
         build(mean=(0, 0, 0)),
         build(ignore_index=254),
+        build(groups={"test": [0, 0]}),
         renamed,
     ]
     fingerprints = [data.fingerprint for data in changed]
-    assert len({same.fingerprint, *fingerprints}) == 6
+    assert len({same.fingerprint, *fingerprints}) == 7
 
 
 @pytest.mark.parametrize(
