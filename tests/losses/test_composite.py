@@ -167,6 +167,9 @@ def test_float32_and_autocast_agree_with_float64(config):
         under_autocast = make(config)(single, target)
     assert value.dtype == torch.float32
     assert under_autocast == value
+    assert torch.equal(
+        gradient(under_autocast, single), gradient(make(config)(single, target), single)
+    )
     torch.testing.assert_close(value.double(), exact, rtol=2e-5, atol=0)
     norms = gradient(value, single).double().norm(), gradient(exact, logits).norm()
     torch.testing.assert_close(*norms, rtol=1e-4, atol=0)
