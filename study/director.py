@@ -14,16 +14,7 @@ from typing import Any
 from study.analysis.selection import select
 from study.config import TaskConfig, TrialConfig
 from study.describe import describe
-from study.ledger import (
-    EndRecord,
-    FinishRecord,
-    Ledger,
-    Record,
-    ReportRecord,
-    RungRecord,
-    Trial,
-    TrialRecord,
-)
+from study.ledger import Ledger, Trial
 from study.losses import PRESETS, LossConfig, family
 from study.names import (
     BASELINE,
@@ -46,6 +37,7 @@ from study.protocol import (
     Wait,
     next_step,
 )
+from study.records import EndRecord, FinishRecord, Record, ReportRecord, RungRecord, TrialRecord
 from study.search.reference import reference_params
 from study.search.rungs import decide
 from study.search.sampler import Observation, propose

@@ -10,203 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import json
-import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from study.errors import InputError
 from study.names import COMPLETED, CONFIRM, STOPPED_EARLY
+from study.records import (
+    FORMAT,
+    EndRecord,
+    FinishRecord,
+    Record,
+    ReportRecord,
+    RungRecord,
+    SelectRecord,
+    SessionRecord,
+    StudyRecord,
+    TrialRecord,
+    decode,
+    encode,
+)
 
 LEDGER = "ledger.jsonl"
-FORMAT = 1
 FSYNC_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """First line: what is studied. `plan` is the whole resolved plan."""
-
-    kind: ClassVar[str] = "study"
-    name: str
-    seed: int
-    task_name: str
-    task: dict[str, Any]
-    space_name: str
-    space: dict[str, Any]
-    plan: dict[str, Any]
-    data: dict[str, Any]
-    environment: dict[str, Any]
-    format: int = FORMAT
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class SessionRecord:
-    """One start of the driver."""
-
-    kind: ClassVar[str] = "session"
-    number: int
-    cluster: str
-    slots: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-    tracking_uri: str
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A trial is handed out, or handed out again (`attempt` > 0)."""
-
-    kind: ClassVar[str] = "trial"
-    trial: str
-    number: int
-    stage: str
-    label: str
-    family: str
-    params: dict[str, Any] | None
-    config: dict[str, Any]
-    seed: int
-    attempt: int = 0
-    source: str | None = None
-    resume_from: str | None = None
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class ReportRecord:
-    """An epoch of a trial.
-
-    `checkpoint` is a path below the study's folder. `environment` says where the trial is trained;
-    it stands in the first report of each attempt.
-    """
-
-    kind: ClassVar[str] = "report"
-    trial: str
-    attempt: int
-    epoch: int
-    metrics: dict[str, float]
-    checkpoint: str | None = None
-    environment: dict[str, Any] | None = None
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class RungRecord:
-    """A trial reached a rung of a ladder: the running best of each objective, and what followed."""
-
-    kind: ClassVar[str] = "rung"
-    trial: str
-    epoch: int
-    ladder: str
-    values: dict[str, float]
-    keep: bool
-    reason: str
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class EndRecord:
-    """A trial's end."""
-
-    kind: ClassVar[str] = "end"
-    trial: str
-    status: str
-    reason: str
-    epochs: int
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class SelectRecord:
-    """The search is over: which trials are confirmed, and which one is tuned cross entropy."""
-
-    kind: ClassVar[str] = "select"
-    confirmed: list[str]
-    reference: str | None
-    stated: str | None
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class FinishRecord:
-    """Nothing is left to do."""
-
-    kind: ClassVar[str] = "finish"
-    time: float = 0.0
-
-
-Record = (
-    StudyRecord
-    | SessionRecord
-    | TrialRecord
-    | ReportRecord
-    | RungRecord
-    | EndRecord
-    | SelectRecord
-    | FinishRecord
-)
-_KINDS: dict[str, type[Any]] = {
-    cls.kind: cls
-    for cls in (
-        StudyRecord,
-        SessionRecord,
-        TrialRecord,
-        ReportRecord,
-        RungRecord,
-        EndRecord,
-        SelectRecord,
-        FinishRecord,
-    )
-}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null and text stand for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _revived(value: Any) -> Any:
-    """The inverse of `_plain` for everything but NaN, which only metrics and values can hold."""
-    if isinstance(value, str) and value in ("inf", "-inf"):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _revived(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_revived(item) for item in value]
-    return value
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: math.nan if value is None else float(value) for key, value in values.items()}
-
-
-def encode(record: Record) -> str:
-    """One line of JSON, without the newline."""
-    fields = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
-    return json.dumps({"kind": record.kind, **_plain(fields)}, allow_nan=False)
-
-
-def decode(line: str) -> Record:
-    """The record of one line."""
-    fields = _revived(json.loads(line))
-    cls = _KINDS[fields.pop("kind")]
-    for key in ("metrics", "values"):
-        if key in fields:
-            fields[key] = _numbers(fields[key])
-    return cls(**fields)
 
 
 def read(path: Path) -> Iterator[Record]:

@@ -18,9 +18,10 @@ from study import telemetry
 from study.analysis.configs import as_yaml
 from study.config import FolderData, TaskConfig, TrialConfig
 from study.errors import InputError
-from study.ledger import Ledger, SessionRecord, State, StudyRecord
+from study.ledger import Ledger, State
 from study.names import GRID
 from study.protocol import Plan
+from study.records import SessionRecord, StudyRecord
 from study.search.rungs import rung_epochs
 from study.space import NamedTask, SearchSpace, load_space, load_task
 from study.yaml_file import parse_yaml

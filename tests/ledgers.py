@@ -15,18 +15,18 @@ import numpy as np
 from study.analysis import evidence
 from study.analysis.selection import select
 from study.config import TrialConfig
-from study.ledger import (
+from study.ledger import Ledger
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.protocol import Plan
+from study.records import (
     EndRecord,
     FinishRecord,
-    Ledger,
     ReportRecord,
     RungRecord,
     SessionRecord,
     StudyRecord,
     TrialRecord,
 )
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.protocol import Plan
 
 CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
 FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])

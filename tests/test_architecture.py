@@ -37,7 +37,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             *("augment", "batches", "checkpoint", "environment", "evaluation", "optim"),
         )
     },
-    {"ledger": ("ledger",)},
+    {"ledger": ("records", "ledger")},
     {"decisions": ("protocol", "search", "analysis", "exporting", "director")},
     {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
     {

@@ -17,17 +17,16 @@ from study.config import TrialConfig
 from study.data import open_data
 from study.environment import environment
 from study.exporting import write_exports
-from study.ledger import (
+from study.ledger import Ledger, load
+from study.names import BASELINE, COMPLETED, CONFIRM
+from study.records import (
     EndRecord,
     FinishRecord,
-    Ledger,
     ReportRecord,
     SelectRecord,
     StudyRecord,
     TrialRecord,
-    load,
 )
-from study.names import BASELINE, COMPLETED, CONFIRM
 from study.training import train
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -12,21 +11,16 @@ from pathlib import Path
 import pytest
 
 from study.errors import InputError
-from study.ledger import (
-    LEDGER,
+from study.ledger import LEDGER, Ledger, find, fold, load, read
+from study.records import (
     EndRecord,
     FinishRecord,
-    Ledger,
     ReportRecord,
     RungRecord,
     SelectRecord,
     TrialRecord,
     decode,
     encode,
-    find,
-    fold,
-    load,
-    read,
 )
 
 
@@ -103,7 +97,7 @@ for number in range(50):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ})
+    done = subprocess.run([sys.executable, "-c", script], check=False, cwd=root)
     assert done.returncode == -signal.SIGKILL
     ledger = Ledger(tmp_path)
     assert len(ledger.state.trials) == 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.ledger import EndRecord, ReportRecord, SelectRecord, State, TrialRecord
+from study.ledger import State
 from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.protocol import (
     Done,
@@ -18,6 +18,7 @@ from study.protocol import (
     Wait,
     next_step,
 )
+from study.records import EndRecord, ReportRecord, SelectRecord, TrialRecord
 
 
 def plan(**changes: object) -> Plan:

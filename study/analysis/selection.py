@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from study.ledger import SelectRecord, State, Trial
+from study.ledger import State, Trial
 from study.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
+from study.records import SelectRecord
 
 NEUTRAL = "ce"
 MIOU_TOLERANCE = 0.005

@@ -14,15 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.ledger import (
-    EndRecord,
-    Record,
-    ReportRecord,
-    SelectRecord,
-    State,
-    Trial,
-    TrialRecord,
-)
+from study.ledger import State, Trial
 from study.names import (
     BASELINE,
     COMPLETED,
@@ -33,6 +25,7 @@ from study.names import (
     STOPPED_EARLY,
 )
 from study.protocol import Plan
+from study.records import EndRecord, Record, ReportRecord, SelectRecord, TrialRecord
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2

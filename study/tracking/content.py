@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from study.ledger import State, StudyRecord, Trial
+from study.ledger import State, Trial
 from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
+from study.records import StudyRecord
 
 FINAL = "final"
 STUDY_STAGE = "study"

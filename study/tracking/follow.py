@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from study.ledger import LEDGER, Record, decode
+from study.ledger import LEDGER
+from study.records import Record, decode
 from study.tracking.sidecar import SENT
 
 LOCK = "tracking.lock"

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis import configs
-from study.ledger import (
-    LEDGER,
+from study.ledger import LEDGER, State, Trial
+from study.names import CONFIRM
+from study.records import (
     FinishRecord,
     Record,
     ReportRecord,
     SelectRecord,
     SessionRecord,
-    State,
     StudyRecord,
-    Trial,
 )
-from study.names import CONFIRM
 from study.telemetry import turn_off
 from study.tracking import content
 from study.tracking.uri import artifact_location, sqlite_path
@@ -197,11 +195,7 @@ class Projection:
         self.last_success = time.monotonic()
 
     def take(self, record: Record) -> None:
-        """One more ledger record."""
-        new_epoch = (
-            isinstance(record, ReportRecord)
-            and record.epoch not in self.state.trials[record.trial].reports
-        )
+        """One more ledger record. A repeated epoch sends the first report again: nothing new."""
         self.state.apply(record)
         self.num_lines += 1
         self._when = record.time
@@ -209,7 +203,7 @@ class Projection:
             self._study_waits = True
             return
         waiting = self._waiting.setdefault(record.trial, [])
-        if isinstance(record, ReportRecord) and new_epoch:
+        if isinstance(record, ReportRecord):
             waiting.append(record.epoch)
 
     def push(self, *, live: bool) -> bool:

@@ -9,16 +9,9 @@ from ledgers import make_study
 
 from study.analysis.answer import Answer, answer
 from study.analysis.evidence import path_of
-from study.ledger import (
-    EndRecord,
-    ReportRecord,
-    SelectRecord,
-    State,
-    StudyRecord,
-    TrialRecord,
-    load,
-)
+from study.ledger import State, load
 from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
 
 
 @dataclass

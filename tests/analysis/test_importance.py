@@ -3,7 +3,8 @@ from __future__ import annotations
 import random
 
 from study.analysis.importance import importances
-from study.ledger import ReportRecord, RungRecord, State, StudyRecord, TrialRecord
+from study.ledger import State
+from study.records import ReportRecord, RungRecord, StudyRecord, TrialRecord
 
 
 def state_of(num_trials: int, *, at_rung: bool = True) -> State:

@@ -17,8 +17,9 @@ from study import track, tracking
 from study.analysis.answer import answer
 from study.analysis.configs import as_yaml
 from study.exporting import export
-from study.ledger import LEDGER, EndRecord, Ledger, ReportRecord, State, load, read
+from study.ledger import LEDGER, Ledger, State, load, read
 from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
+from study.records import EndRecord, ReportRecord
 from study.tracking.content import milliseconds
 from study.tracking.follow import only_writer
 from study.tracking.store import Projection
@@ -279,6 +280,9 @@ def test_a_failure_in_between_loses_nothing(
         except MlflowException:
             failures += 1
     assert failures > 2
+    sent_so_far = next(calls)
+    projection.push(live=False)
+    assert next(calls) == sent_so_far + 1  # nothing is sent twice
     tracked = look(folder)
     for trial in load(folder).trials.values():
         assert len(tracked.points(trial.id, "val/miou")) == EPOCHS
