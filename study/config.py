@@ -41,7 +41,7 @@ class Resplit(Config):
 
 
 class FolderData(Config):
-    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under `root` or --data-root."""
+    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under root or --data-root."""
 
     format: Literal["folder"]
     root: str | None = None
