@@ -60,9 +60,9 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
             if file.is_file() and "__pycache__" not in file.parts
         }
 
-    spaces = {f"study/_{name}" for name in below("search_spaces")}
+    beside = {f"study/_{name}" for name in below("search_spaces") | below("schemas")}
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name for name in names if ".dist-info/" not in name} == below("study") | spaces
+    assert {name for name in names if ".dist-info/" not in name} == below("study") | beside
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
