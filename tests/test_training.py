@@ -420,3 +420,11 @@ def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
     assert np.array_equal(target.numpy(), data.val.labels[2:5])
+
+
+def test_a_loss_with_state_observes_the_training(data):
+    plain, weighed = (
+        run(tiny(loss, model=CONVOLUTION), data)[0].metrics["train/loss"]
+        for loss in ({}, {"recall": {"ema_momentum": 0.0}})
+    )
+    assert weighed < plain
