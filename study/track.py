@@ -18,9 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: as in the study"
-    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
     return parser
 
 

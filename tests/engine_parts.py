@@ -21,7 +21,7 @@ class Small(nn.Module):
             nn.Conv2d(8, num_classes, 1),
         )
 
-    def forward(self, images):  # type: ignore[no-untyped-def]
+    def forward(self, images):
         return self.body(images)
 
 

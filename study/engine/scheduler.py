@@ -17,7 +17,7 @@ EVIDENCE = "evidence"
 KEPT_CHECKPOINTS = 2
 
 
-class DirectedScheduler(FIFOScheduler):  # type: ignore[misc]
+class DirectedScheduler(FIFOScheduler):
     """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger."""
 
     def __init__(self, director: Director, folder: Path) -> None:

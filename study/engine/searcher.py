@@ -10,7 +10,7 @@ from study.director import Director
 from study.protocol import Done, Wait
 
 
-class DirectedSearcher(Searcher):  # type: ignore[misc]
+class DirectedSearcher(Searcher):
     """`suggest` gives the director's next trial, with our own id inside its config.
 
     Tune's budget is never used (``num_samples=-1``): the director says when nothing is left. It

@@ -106,8 +106,7 @@ def _send(report: EpochReport, result: dict[str, Any]) -> None:
 def pack(evidence: Evidence) -> bytes:
     """The arrays of an evidence as the bytes of an npz file."""
     fields = {item.name: getattr(evidence, item.name) for item in dataclasses.fields(evidence)}
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items() if v is not None}
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, **{key: np.asarray(value) for key, value in fields.items() if value is not None}
-    )
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

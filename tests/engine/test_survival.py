@@ -16,6 +16,7 @@ from engine.test_engine import SPACE, task
 
 from study.ledger import LEDGER, State, load, read
 from study.names import COMPLETED
+from study.records import EndRecord, ReportRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,11 +67,11 @@ def assert_whole(study: Study) -> None:
     assert {trial.status for trial in state.trials.values()} == {COMPLETED}
     for trial in state.trials.values():
         assert sorted(trial.reports) == [1, 2, 3, 4, 5, 6]
-        assert sum(r.kind == "end" and r.trial == trial.id for r in records) == 1
-    again = [(r.trial, r.epoch) for r in records if r.kind == "report"]
+        assert sum(isinstance(r, EndRecord) and r.trial == trial.id for r in records) == 1
+    again = [(r.trial, r.epoch) for r in records if isinstance(r, ReportRecord)]
     assert len(again) - len(set(again)) <= 1, "at most one epoch is trained again"
     for record in records:
-        if record.kind == "report":
+        if isinstance(record, ReportRecord):
             first = state.trials[record.trial].reports[record.epoch]
             same = {k: v for k, v in record.metrics.items() if not k.startswith("time/")}
             assert same == {k: v for k, v in first.items() if not k.startswith("time/")}

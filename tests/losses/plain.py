@@ -121,7 +121,7 @@ def _jaccard(config: Jaccard, p: Tensor, t: Tensor, valid: Tensor) -> Tensor:
         losses = [
             1 - score(hit[:, c].sum(), predicted[:, c].sum(), labelled[:, c].sum()) for c in on
         ]
-        return sum(losses) / len(losses)
+        return torch.stack(losses).mean()
     cell = {
         (b, c): 1 - score(hit[b, c], predicted[b, c], labelled[b, c])
         for b in range(batch)
@@ -130,5 +130,5 @@ def _jaccard(config: Jaccard, p: Tensor, t: Tensor, valid: Tensor) -> Tensor:
     }
     axis = 0 if config.average == "image" else 1
     rows = [[v for k, v in cell.items() if k[axis] == r] for r in range((batch, classes)[axis])]
-    means = [sum(row) / len(row) for row in rows if row]
-    return sum(means) / len(means)
+    means = [torch.stack(row).mean() for row in rows if row]
+    return torch.stack(means).mean()
