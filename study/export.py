@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.errors import InputError, exit_code
+from study.errors import InputError, Parser, exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.export", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m study.export", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
     return parser
@@ -19,8 +19,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _export(arguments))
+    return exit_code(lambda: _export(_parser().parse_args(argv)))
 
 
 def _export(arguments: argparse.Namespace) -> int:

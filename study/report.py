@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.errors import InputError, exit_code
+from study.errors import InputError, Parser, exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.report", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m study.report", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="also one picture of it all")
@@ -20,8 +20,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _report(arguments))
+    return exit_code(lambda: _report(_parser().parse_args(argv)))
 
 
 def _report(arguments: argparse.Namespace) -> int:

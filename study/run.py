@@ -9,10 +9,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from study import telemetry
-from study.errors import EXIT_INTERRUPTED, InputError, exit_code
+from study.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code
 
 if TYPE_CHECKING:
     from study.session import Finished, Options, Prepared
@@ -52,14 +52,6 @@ def natural(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number >= 0, but got {text!r}")
     return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Bad input, like any other."""
-        raise InputError(message)
 
 
 def parser() -> Parser:

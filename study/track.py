@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.errors import InputError, exit_code
+from study.errors import InputError, Parser, exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.track", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m study.track", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
     parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
@@ -24,8 +24,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _track(arguments))
+    return exit_code(lambda: _track(_parser().parse_args(argv)))
 
 
 def _track(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.errors import InputError, exit_code
+from study.errors import InputError, Parser, exit_code
 
 if TYPE_CHECKING:
     from study.config import TrialConfig
@@ -25,12 +25,11 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    return exit_code(lambda: _train(options))
+    return exit_code(lambda: _train(_parser().parse_args(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.train", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m study.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a config or an export")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data set lies")

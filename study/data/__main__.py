@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from study.data import SegmentationData, open_data
-from study.errors import exit_code
+from study.errors import Parser, exit_code
 from study.names import TEST, TRAIN, VAL
 
 FEW_IMAGES = 5  # below this a validation score of a class says little
@@ -18,14 +17,13 @@ FEW_IMAGES = 5  # below this a validation score of a class says little
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one line when the data cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m study.data", description=__doc__)
+    parser = Parser(prog="python -m study.data", description=__doc__)
     parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
     )
-    options = parser.parse_args(argv)
-    return exit_code(lambda: _check(options.task, options.data_root, options.out))
+    return exit_code(lambda: _check(**vars(parser.parse_args(argv))))
 
 
 def _check(task: str, data_root: Path | None, out: Path | None) -> int:
