@@ -32,6 +32,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
 th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
+td:not(:first-child):not(:last-child) { white-space: nowrap; }
 tr.best { font-weight: 600; background: #eefaf2; }
 img { max-width: 100%; display: block; margin: 1em 0; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
@@ -179,11 +180,14 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
         parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
-    for what, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
+    roles: dict[str, list[str]] = {}
+    for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
-            tree = export(state, answer, source)
-            shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
-            parts.append(f"<h2>{what}: {source}</h2><pre>{html.escape(shown)}</pre>")
+            roles.setdefault(source, []).append(role)
+    for source, names in roles.items():
+        tree = export(state, answer, source)
+        shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
+        parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{html.escape(shown)}</pre>")
     parts += ["<h2>All trials</h2>", _trials_table(state), "<h2>How it was done</h2>"]
     record = {
         "plan": state.study.plan,
