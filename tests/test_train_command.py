@@ -117,6 +117,13 @@ def test_the_recorded_precision_is_restored_and_a_stated_one_kept(tmp_path):
     assert origin.restore(stated).task.precision == "fp32"
 
 
+def test_the_command_trains_in_the_recorded_precision(tmp_path, capsys):
+    origin = {"seed": 2, "metrics": {}, "environment": {"precision": "bf16"}}
+    config = write(tmp_path / "config.yaml", {**TREE, "provenance": origin})
+    assert main([config, "--device", "cpu"]) == 0
+    assert ", bf16, " in capsys.readouterr().out.splitlines()[0]
+
+
 def write_path(folder, tree):
     path = folder / "config.yaml"
     write(path, tree)
