@@ -189,7 +189,12 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.models import check_model
 
     data = open_data(task.config.data)
-    check_model(task.config.model, data.num_classes, data.train.images.shape[1:3])
+    check_model(
+        task.config.model,
+        data.num_classes,
+        data.train.images.shape[1:3],
+        batch_size=task.config.batch_size,
+    )
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(
         name=folder.name,

@@ -176,10 +176,11 @@ class Display:
 
     def panel(self) -> RenderableType:
         """Trials by state, the running ones, the best so far, epochs done and time left."""
-        return Group(self._counts(), self._running(), self._best(), self._bar())
+        gap = Text("")
+        return Group(self._counts(), gap, self._running(), gap, self._best(), gap, self._bar())
 
     def _counts(self) -> Table:
-        table = Table(title="trials", title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for column in ("stage", "running", "completed", "stopped", "failed"):
             table.add_column(column, justify="left" if column == "stage" else "right")
         for stage in STAGES:
@@ -205,10 +206,12 @@ class Display:
                 table.add_row(f"best {key}", Text(value, style="bold"), trial.id, trial.label)
         return table
 
-    def _bar(self) -> Group:
+    def _bar(self) -> Table:
         done, left = self._progress.epochs_done, self._progress.epochs_left
         seconds = self._progress.seconds_left
-        text = f"{done} epochs done, at most {left} left, {duration(self._progress.elapsed)} gone"
+        text = f"{done} epochs, at most {left} left; {duration(self._progress.elapsed)}"
         if seconds is not None:
-            text += f", at most {duration(seconds)} to go"
-        return Group(ProgressBar(total=max(1, done + left), completed=done, width=60), Text(text))
+            text += f", at most {duration(seconds)} left"
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_row(ProgressBar(total=max(1, done + left), completed=done, width=40), text)
+        return table
