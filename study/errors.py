@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,9 +25,16 @@ class InputError(ValueError):
         line: int | None = None,
         key: str | None = None,
     ) -> None:
+        self.message, self.file, self.key = message, file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
         super().__init__(": ".join([*parts, " ".join(message.split())]))
+
+    def of_file(self, file: str | None, lines: Mapping[str, int]) -> InputError:
+        """The same error with the file that its key stands in, where it names none itself."""
+        if file is None or self.file is not None or self.key is None or self.key.startswith("-"):
+            return self
+        return InputError(self.message, file=file, line=lines.get(self.key), key=self.key)
 
 
 EXIT_BAD_INPUT = 2

@@ -185,7 +185,7 @@ def find(name: str, storage: Path) -> Path:
             return folder.expanduser().resolve()
     known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
     listed = ", ".join(known) if known else "none"
-    raise InputError(f"a study must be named {name!r}, but in {storage} there are: {listed}")
+    raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")
 
 
 def load(folder: Path) -> State:

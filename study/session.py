@@ -121,12 +121,19 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
 
 def prepare(options: Options) -> Prepared:
     """Check the two files, the name, the data and the model. Writes nothing but the data cache."""
-    from study.tracking import check, default_uri
-
     space = load_space(options.space)
     task = load_task(options.task)
+    try:
+        return _prepare(options, space, task)
+    except InputError as error:
+        raise error.of_file(task.file, task.lines) from error
+
+
+def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
+    from study.tracking import check, default_uri
+
     config = with_root(task.config, options.data_root)
-    task = NamedTask(name=task.name, file=task.file, config=config)
+    task = replace(task, config=config)
     plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
     folder = _new_folder(options, f"{space.name}-{task.name}")
     uri = options.tracking_uri or default_uri(options.storage)
@@ -144,10 +151,9 @@ def reopen(name: str, options: Options) -> Prepared:
     if state.study is None:
         raise InputError("the first line of a ledger must say what is studied", file=folder)
     first = state.study
-    task = NamedTask(name=first.task_name, file=None, config=TaskConfig.model_validate(first.task))
+    task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
     if options.data_root is not None:
-        moved = with_root(task.config, options.data_root)
-        task = NamedTask(name=task.name, file=None, config=moved)
+        task = replace(task, config=with_root(task.config, options.data_root))
     uri = options.tracking_uri
     if uri is None:
         uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
