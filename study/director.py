@@ -70,7 +70,6 @@ class Director:
         self.time_budget = time_budget
         self.listeners = listeners
         self.live: set[str] = set()
-        self.closing = False
         self._started = time.monotonic()
         self._folder = ledger.path.parent
 
@@ -82,8 +81,6 @@ class Director:
 
     def suggest(self) -> TrialRecord | Wait | Done:
         """The next trial to train, already in the ledger; or wait; or nothing is left."""
-        if self.closing:
-            return Wait() if self.live else Done()
         while True:
             step = next_step(
                 self.plan, self.state, self.live, search_is_over=self._search_is_over()

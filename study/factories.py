@@ -52,11 +52,14 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
 
 
 def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> Any:
-    """Load and call; what the factory raises becomes one line that names it."""
+    """Load and call; what the factory raises becomes one line that names it.
+
+    A MemoryError stays what it is: it says something of the machine, not of the factory.
+    """
     factory = load_factory(spec, key=key)
     try:
         return factory(**kwargs)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         message = f"{spec}({', '.join(kwargs)}) must return, but raised {type(error).__name__}"

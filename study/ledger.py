@@ -240,16 +240,20 @@ class Ledger:
                 os.fsync(self._file)
 
     def append(self, record: Record) -> Record:
-        """Write the record, stamped with the time, then take it into the state."""
+        """Write the record, stamped with the time, then take the line into the state.
+
+        The state is that of the line read back, so it is what a resume will see.
+        """
         record = dataclasses.replace(record, time=round(time.time(), 3))
-        line = (encode(record) + "\n").encode()
+        text = encode(record)
+        line = f"{text}\n".encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self.path}: a line could not be written whole: is the disk full?")
         if isinstance(record, ReportRecord):
             self._dirty = True
         else:
             os.fsync(self._file)
-        self.state.apply(record)
+        self.state.apply(decode(text))
         return record
 
     def close(self) -> None:

@@ -88,6 +88,8 @@ def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:
     factory = load_factory(config.factory, key=FACTORY)
     try:
         model = factory(num_classes=num_classes, **config.kwargs)
+    except MemoryError:
+        raise
     except Exception as error:
         given = ", ".join([f"num_classes={num_classes}", *config.kwargs])
         message = f"{config.factory}({given}) must return a model, but raised"

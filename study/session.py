@@ -28,6 +28,7 @@ from study.yaml_file import parse_yaml
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
+    from study.engine.cluster import Resources
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TRACKING_TIMEOUT = 10.0
@@ -282,57 +283,74 @@ class Finished:
 
 def run(prepared: Prepared, options: Options, *, file: TextIO | None = None) -> Finished:
     """Train until nothing is left (or Ctrl-C), then export and report."""
+    from study.engine import cluster as clusters
+
+    name = clusters.connect(options.address)
+    try:
+        resources = clusters.fit(
+            name,
+            clusters.nodes(),
+            gpus_per_trial=options.gpus_per_trial,
+            cpus_per_trial=options.cpus_per_trial,
+            max_concurrent=options.max_concurrent,
+        )
+        ledger = Ledger(prepared.folder)
+        try:
+            return _run(prepared, options, resources, ledger, file)
+        finally:
+            ledger.close()
+    finally:
+        clusters.disconnect()
+
+
+def _run(
+    prepared: Prepared,
+    options: Options,
+    resources: Resources,
+    ledger: Ledger,
+    file: TextIO | None,
+) -> Finished:
     from study import tracking
     from study.director import Director
-    from study.engine import cluster as clusters
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
 
-    name = clusters.connect(options.address)
-    resources = clusters.fit(
-        name,
-        clusters.nodes(),
-        gpus_per_trial=options.gpus_per_trial,
-        cpus_per_trial=options.cpus_per_trial,
-        max_concurrent=options.max_concurrent,
+    if prepared.first_line is not None:
+        if ledger.state.study is not None:
+            raise InputError(f"the name must be free, but {prepared.folder} is there", key="--name")
+        ledger.append(prepared.first_line)
+        _write_inputs(prepared)
+    display = Display(prepared.plan, ledger.state, file)
+    director = Director(
+        ledger,
+        prepared.plan,
+        prepared.space,
+        prepared.task.config,
+        slots=resources.slots,
+        time_budget=options.time_budget,
+        listeners=(display.on,),
     )
-    ledger = Ledger(prepared.folder)
-    sidecar = None
-    try:
-        if prepared.first_line is not None:
-            ledger.append(prepared.first_line)
-            _write_inputs(prepared)
-        display = Display(prepared.plan, ledger.state, resources.slots, file)
-        director = Director(
-            ledger,
-            prepared.plan,
-            prepared.space,
-            prepared.task.config,
+    director.write(
+        SessionRecord(
+            number=len(ledger.state.sessions),
+            cluster=resources.cluster,
             slots=resources.slots,
-            time_budget=options.time_budget,
-            listeners=(display.on,),
+            cpus_per_trial=resources.cpus_per_trial,
+            gpus_per_trial=resources.gpus_per_trial,
+            tracking_uri=prepared.tracking_uri,
         )
-        director.write(
-            SessionRecord(
-                number=len(ledger.state.sessions),
-                cluster=resources.cluster,
-                slots=resources.slots,
-                cpus_per_trial=resources.cpus_per_trial,
-                gpus_per_trial=resources.gpus_per_trial,
-                tracking_uri=prepared.tracking_uri,
-            )
-        )
-        display.say(f"{prepared.name} on {resources.text}")
-        sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
+    )
+    display.say(f"{prepared.name} on {resources.text}")
+    sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
+    unsent = 0
+    try:
         with display:
             run_trials(director, resources, prepared.folder)
         exports, answer = conclude(prepared.folder, ledger.state)
         if ledger.state.finished:
             shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
     finally:
-        unsent = sidecar.close(UNSENT_TIMEOUT) if sidecar is not None else 0
-        ledger.close()
-        clusters.disconnect()
+        unsent = sidecar.close(UNSENT_TIMEOUT)
     return Finished(prepared.folder, ledger.state, answer, exports, unsent)
 
 

@@ -18,12 +18,17 @@ KEPT_CHECKPOINTS = 2
 
 
 class DirectedScheduler(FIFOScheduler):
-    """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger."""
+    """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger.
 
-    def __init__(self, director: Director, folder: Path) -> None:
+    `faults` takes what the machine did to a trial, by our own id. Tune calls `on_trial_error` each
+    time, also when it goes on to try the trial again; only the searcher hears that it gave up.
+    """
+
+    def __init__(self, director: Director, folder: Path, faults: dict[str, str]) -> None:
         super().__init__()
         self._director = director
         self._folder = folder
+        self._faults = faults
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (dict, ())
@@ -54,9 +59,8 @@ class DirectedScheduler(FIFOScheduler):
         self._director.fail(trial.config["run"]["id"], "ended before its budget")
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        """The machine failed the trial more often than it is tried again."""
-        self._director.fail(trial.config["run"]["id"], _reason(trial))
-        self._director.release(trial.config["run"]["id"])
+        """The machine failed the trial; it may be tried again."""
+        self._faults[trial.config["run"]["id"]] = _reason(trial)
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to prepare."""

@@ -17,10 +17,13 @@ class DirectedSearcher(Searcher):
     also counts the live trials, so the concurrency limit is only passed on.
     """
 
-    def __init__(self, director: Director, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, director: Director, settings: dict[str, Any], faults: dict[str, str]
+    ) -> None:
         super().__init__()
         self._director = director
         self._settings = settings
+        self._faults = faults
         self._trials: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -56,10 +59,13 @@ class DirectedSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The slot is free."""
+        """The slot is free; an error is one that Tune has given up on."""
         trial = self._trials.pop(trial_id, None)
-        if trial is not None:
-            self._director.release(trial)
+        if trial is None:
+            return
+        if error:
+            self._director.fail(trial, self._faults.get(trial, "the worker process died"))
+        self._director.release(trial)
 
     def save(self, checkpoint_path: str) -> None:
         """The ledger holds everything."""

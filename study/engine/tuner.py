@@ -45,6 +45,8 @@ def run_trials(director: Director, resources: Resources, folder: Path) -> None:
         "rungs": list(director.plan.rungs),
     }
 
+    faults: dict[str, str] = {}
+
     def trainable(config: dict[str, Any]) -> None:
         _trial(config)
 
@@ -55,8 +57,8 @@ def run_trials(director: Director, resources: Resources, folder: Path) -> None:
         tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
-                search_alg=DirectedSearcher(director, settings),
-                scheduler=DirectedScheduler(director, folder),
+                search_alg=DirectedSearcher(director, settings, faults),
+                scheduler=DirectedScheduler(director, folder, faults),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,

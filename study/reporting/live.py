@@ -43,10 +43,9 @@ def duration(seconds: float) -> str:
 class Progress:
     """How far a study is. Epochs still to come are counted as if no trial were stopped."""
 
-    def __init__(self, plan: Plan, state: State, slots: int) -> None:
+    def __init__(self, plan: Plan, state: State) -> None:
         self._plan = plan
         self._state = state
-        self._slots = slots
         self._started = time.monotonic()
         self._epochs_at_start = self.epochs_done
 
@@ -99,10 +98,10 @@ def best(state: State, key: str) -> Trial | None:
 class Display:
     """A listener of the ledger; use it as a context manager around the run."""
 
-    def __init__(self, plan: Plan, state: State, slots: int, file: TextIO | None = None) -> None:
+    def __init__(self, plan: Plan, state: State, file: TextIO | None = None) -> None:
         self._plan = plan
         self._state = state
-        self._progress = Progress(plan, state, slots)
+        self._progress = Progress(plan, state)
         self._console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         if self._console.is_terminal:

@@ -37,6 +37,7 @@ class Sidecar:
             word, _, number = line.partition(" ")
             if word == SENT:
                 self.sent = int(number)
+        self._stdout.close()
 
     def close(self, timeout: float = 60.0) -> int:
         """Let it send the rest, at most `timeout` seconds; the number of lines that are unsent.

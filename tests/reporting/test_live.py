@@ -23,7 +23,7 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 
 def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> None:
     study = Study(plan())
-    progress = Progress(study.plan, study.state, 2)
+    progress = Progress(study.plan, study.state)
     assert progress.epochs_left == (2 + 16 + 12) * 4
     ce = study.add(BASELINE, "ce")
     assert progress.epochs_left == (2 + 16 + 12) * 4
@@ -38,7 +38,7 @@ def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> 
 def test_without_a_terminal_every_end_is_a_line() -> None:
     study = Study(plan())
     out = io.StringIO()
-    with Display(study.plan, study.state, 2, out) as display:
+    with Display(study.plan, study.state, out) as display:
         for status, reason in ((FAILED, "out of memory"), ("completed", ""), (STOPPED_EARLY, "r")):
             name = study.add(SEARCH, "jml")
             study.state.apply(ReportRecord(name, 0, 4, {"val/miou": 0.4321, "val/macc": 0.5}))
@@ -60,7 +60,7 @@ def test_a_resumed_trial_says_from_where_it_goes_on() -> None:
     name = study.add(SEARCH, "jml")
     study.state.apply(ReportRecord(name, 0, 3, {"val/miou": 0.4}))
     out = io.StringIO()
-    display = Display(study.plan, study.state, 2, out)
+    display = Display(study.plan, study.state, out)
     display.on(TrialRecord(name, 0, SEARCH, "jml", "jaccard", None, {}, 0, attempt=1))
     assert out.getvalue() == "t0000 goes on after epoch 3: jml\n"
 
@@ -72,7 +72,7 @@ def test_the_panel_shows_states_running_trials_the_best_and_what_is_left() -> No
     running = study.add(CONFIRM, "lmp")
     study.state.apply(ReportRecord(running, 0, 1, {"val/miou": 0.99}))
     console = Console(file=io.StringIO(), width=100)
-    console.print(Display(study.plan, study.state, 2, io.StringIO()).panel())
+    console.print(Display(study.plan, study.state, io.StringIO()).panel())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 1/4" in text and "lmp" in text
     assert "best val/miou  46.0  t0001  jml" in text
