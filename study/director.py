@@ -94,6 +94,8 @@ class Director:
                     return step
                 case Select():
                     self.write(select(self.state, top=self.plan.confirm_top))
+                case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
+                    continue
                 case _:
                     record = self._trial(step)
                     self.live.add(record.trial)
@@ -119,12 +121,7 @@ class Director:
         self.write(
             ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
         )
-        if epoch >= self.plan.epochs:
-            self._end(trial, COMPLETED, "full budget")
-            return False
-        if epoch in self.plan.rungs and trial.stage != CONFIRM and epoch not in trial.rungs:
-            return self._judge(trial, epoch)
-        return True
+        return self._goes_on(trial, epoch)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial ended by its own fault or the machine's."""
@@ -135,6 +132,23 @@ class Director:
     def release(self, trial_id: str) -> None:
         """Nobody trains this trial any more (it may be unfinished)."""
         self.live.discard(trial_id)
+
+    def _goes_on(self, trial: Trial, epoch: int) -> bool:
+        """What follows from a report that is in the ledger."""
+        if epoch >= self.plan.epochs:
+            self._end(trial, COMPLETED, "full budget")
+            return False
+        if epoch in self.plan.rungs and trial.stage != CONFIRM and epoch not in trial.rungs:
+            return self._judge(trial, epoch)
+        return True
+
+    def _settle(self, trial: Trial) -> bool:
+        """Write what a driver that was killed after a trial's last line had still to write of it;
+        whether the trial goes on."""
+        if trial.verdict is not None and not trial.verdict.keep:
+            self._stop(trial, trial.verdict)
+            return False
+        return self._goes_on(trial, trial.epochs)
 
     def _expected(self, trial: Trial, epoch: int) -> tuple[str, ...]:
         due = epoch in self.plan.rungs or epoch >= self.plan.epochs
@@ -154,10 +168,14 @@ class Director:
         )
         keep = decision.keep or trial.stage == BASELINE
         reason = "baseline" if trial.stage == BASELINE else decision.reason
-        self.write(RungRecord(trial.id, epoch, self._ladder(trial), values, keep, reason))
+        verdict = RungRecord(trial.id, epoch, self._ladder(trial), values, keep, reason)
+        self.write(verdict)
         if not keep:
-            self._end(trial, STOPPED_EARLY, f"rung {epoch}: {decision.reason}")
+            self._stop(trial, verdict)
         return keep
+
+    def _stop(self, trial: Trial, verdict: RungRecord) -> None:
+        self._end(trial, STOPPED_EARLY, f"rung {verdict.epoch}: {verdict.reason}")
 
     def _running_best(self, trial: Trial, epoch: int) -> dict[str, float]:
         """Best value so far of each objective; -inf where this epoch's value is not a number."""

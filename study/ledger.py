@@ -57,7 +57,8 @@ def read(path: Path) -> Iterator[Record]:
 
 @dataclass
 class Trial:
-    """What the lines say of one trial. `reports` keeps the first report of each epoch."""
+    """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
+    that of the last rung."""
 
     id: str
     number: int
@@ -73,6 +74,7 @@ class Trial:
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
+    verdict: RungRecord | None = None
     checkpoints: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     end: EndRecord | None = None
@@ -126,6 +128,7 @@ class State:
                 trial = self.trials[record.trial]
                 if record.epoch not in trial.rungs:
                     trial.rungs[record.epoch] = record.values
+                    trial.verdict = record
                     rung = self.ladders.setdefault((record.ladder, record.epoch), [])
                     rung.append((record.trial, record.values))
             case EndRecord():

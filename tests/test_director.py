@@ -80,6 +80,16 @@ def lines_without_times(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
 
+def without_attempts(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a study, those left out that hand out a trial again."""
+    lines = lines_without_times(folder)
+    return [
+        {key: value for key, value in line.items() if key != "attempt"}
+        for line in lines
+        if not (line["kind"] == "trial" and line["attempt"] > 0)
+    ]
+
+
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
     tmp_path: Path, slots: int
@@ -119,17 +129,7 @@ def test_a_killed_study_goes_on_to_the_ledger_of_an_undisturbed_one(
     Driver(tmp_path / "whole").run()
     Driver(tmp_path / "killed").run(kill_after=kill_after)
     Driver(tmp_path / "killed").run()
-    resumed = [
-        line
-        for line in lines_without_times(tmp_path / "killed")
-        if not (line["kind"] == "trial" and line["attempt"] > 0)
-    ]
-    for line in resumed:
-        line.pop("attempt", None)
-    whole = lines_without_times(tmp_path / "whole")
-    for line in whole:
-        line.pop("attempt", None)
-    assert resumed == whole
+    assert without_attempts(tmp_path / "killed") == without_attempts(tmp_path / "whole")
 
 
 def test_a_diverged_trial_is_stopped_and_a_missing_metric_ends_that_trial_alone(
@@ -193,3 +193,21 @@ def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
     ladders = {ladder for ladder, _ in load(tmp_path).ladders}
     assert len(ladders) > 1
     assert all(ladder.startswith(f"{by}=") for ladder in ladders)
+
+
+def test_a_study_killed_after_a_line_of_any_kind_goes_on_to_the_ledger_of_an_undisturbed_one(
+    tmp_path: Path,
+) -> None:
+    Driver(tmp_path / "whole").run()
+    text = (tmp_path / "whole" / LEDGER).read_text().splitlines(keepends=True)
+    whole = without_attempts(tmp_path / "whole")
+    lines = [json.loads(line) for line in text]
+    stopped = next(i for i, line in enumerate(lines) if line["kind"] == "rung" and not line["keep"])
+    final = next(i for i, line in enumerate(lines) if line.get("epoch") == 8)
+    first = {line["kind"]: index for index, line in reversed(list(enumerate(lines)))}
+    for last in {stopped - 1, stopped, final, *first.values()}:
+        folder = tmp_path / f"killed{last}"
+        folder.mkdir()
+        (folder / LEDGER).write_text("".join(text[: last + 1]))
+        Driver(folder).run()
+        assert without_attempts(folder) == whole, lines[last]
