@@ -158,9 +158,15 @@ def fit(
         cpus = float(max(1, int(min(shares)))) if shares else 1.0
     else:
         cpus = cpus_per_trial
+    if not cpus and not gpus:
+        raise InputError(
+            "`0 < cpus-per-trial` must hold for a trial without a GPU, but got 0",
+            key="--cpus-per-trial",
+        )
     slots = sum(_held(node, cpus, gpus) for node in up)
     if slots == 0:
-        largest = max((dict(CPU=n.get("CPU", 0), GPU=n.get("GPU", 0)) for n in up), key=str)
+        nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]
+        largest = max(nodes, key=lambda node: (node["GPU"], node["CPU"]))
         raise InputError(
             f"one node must hold a trial's {cpus:g} CPUs and {gpus:g} GPUs, "
             f"but the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",

@@ -47,6 +47,8 @@ def test_slots_follow_the_nodes_and_what_a_trial_asks_for(
     [
         ([CPU_NODE], {"gpus_per_trial": 1.0}, "--gpus-per-trial"),
         ([CPU_NODE], {"cpus_per_trial": 3.0}, "--cpus-per-trial"),
+        ([CPU_NODE], {"cpus_per_trial": 0.0}, "--cpus-per-trial: `0 < cpus-per-trial`"),
+        ([{"CPU": 16.0}, CPU_NODE], {"cpus_per_trial": 20.0}, "the largest has 16 CPUs"),
         ([GPU_NODE], {"gpus_per_trial": 3.0}, "--gpus-per-trial"),
         ([GPU_NODE], {"gpus_per_trial": 1.5}, "--gpus-per-trial"),
     ],
