@@ -255,7 +255,7 @@ class Director:
                     label=trial.label,
                     family=trial.family,
                     params=trial.params,
-                    config={**trial.config, "seed": seed},
+                    config={**self._here(trial), "seed": seed},
                     seed=seed,
                     source=source,
                 )
@@ -299,12 +299,16 @@ class Director:
             label=trial.label,
             family=trial.family,
             params=trial.params,
-            config=trial.config,
+            config=self._here(trial),
             seed=trial.seed,
             attempt=trial.attempt + 1,
             source=trial.source,
             resume_from=kept[-1] if kept else None,
         )
+
+    def _here(self, trial: Trial) -> dict[str, Any]:
+        """The trial's config with the task of this session: its data may have moved."""
+        return {**trial.config, "task": self.task.model_dump()}
 
     def _history(self) -> list[Observation]:
         """What the sampler may learn from: rung values of searched trials and baselines."""

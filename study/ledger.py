@@ -183,9 +183,10 @@ def fold(records: Iterable[Record]) -> State:
 
 def find(name: str, storage: Path) -> Path:
     """The folder of a study: a name below `storage`, else a path."""
-    for folder in (storage / name, Path(name)):
+    storage = storage.expanduser()
+    for folder in (storage / name, Path(name).expanduser()):
         if (folder / LEDGER).is_file():
-            return folder.expanduser().resolve()
+            return folder.resolve()
     known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
     listed = ", ".join(known) if known else "none"
     raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")

@@ -37,7 +37,10 @@ UNSENT_TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how much; hyperparameters are in the two YAML files."""
+    """Where and how much; hyperparameters are in the two YAML files.
+
+    Raises InputError for a number that is too small.
+    """
 
     space: str | Path | Mapping[str, Any] = "joint"
     task: str | Path | Mapping[str, Any] = "synthetic"
@@ -52,6 +55,14 @@ class Options:
     tracking_uri: str | None = None
     name: str | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, least in (("num_trials", 1), ("max_concurrent", 1), ("seed", 0)):
+            number = getattr(self, key)
+            if number is not None and number < least:
+                flag = f"--{key.replace('_', '-')}"
+                raise InputError(f"`{least} <= {key}` must hold, but got {number}", key=flag)
+        object.__setattr__(self, "storage", Path(self.storage).expanduser())
 
 
 @dataclass(frozen=True)
@@ -131,21 +142,22 @@ def prepare(options: Options) -> Prepared:
 
 
 def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
-    from study.tracking import check, default_uri
+    from study.tracking import absolute, check, default_uri
 
     config = with_root(task.config, options.data_root)
     task = replace(task, config=config)
     plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
     folder = _new_folder(options, f"{space.name}-{task.name}")
-    uri = options.tracking_uri or default_uri(options.storage)
+    uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     first_line = _first_line(folder, space, task, plan)
     return Prepared(folder, space, task, plan, uri, first_line=first_line)
 
 
 def reopen(name: str, options: Options) -> Prepared:
-    """A study that was begun: everything but the resources comes from its ledger."""
-    from study.tracking import default_uri
+    """A study that was begun: everything but the resources, and where the data lie by now, comes
+    from its ledger. A tracking server need not answer: what it misses is sent later."""
+    from study.tracking import absolute, default_uri
 
     folder = ledgers.find(name, options.storage)
     state = ledgers.load(folder)
@@ -155,9 +167,12 @@ def reopen(name: str, options: Options) -> Prepared:
     task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
+    if not state.finished:
+        _check_data(task.config, first.data["fingerprint"])
     uri = options.tracking_uri
     if uri is None:
         uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    uri = absolute(uri)
     plan = Plan.from_dict(first.plan)
     if options.num_trials is not None and options.num_trials != plan.num_trials:
         raise InputError(
@@ -168,8 +183,21 @@ def reopen(name: str, options: Options) -> Prepared:
     return Prepared(folder, space, task, plan, uri, state=state)
 
 
+def _check_data(task: TaskConfig, fingerprint: str) -> None:
+    """Trials of a study are compared, so all of them must see the same images."""
+    from study.data import open_data
+
+    found = open_data(task.data).fingerprint
+    if found != fingerprint:
+        raise InputError(
+            f"the data must be those that the study began with (fingerprint {fingerprint[:12]}), "
+            f"but they are others ({found[:12]})",
+            key="--data-root" if isinstance(task.data, FolderData) else "data",
+        )
+
+
 def _new_folder(options: Options, stem: str) -> Path:
-    storage = options.storage.expanduser().resolve()
+    storage = options.storage.resolve()
     if options.name is None:
         count = 1
         while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():

@@ -37,7 +37,7 @@ def _track(arguments: argparse.Namespace) -> int:
     uri = arguments.tracking_uri
     if uri is None and state.sessions:
         uri = state.sessions[-1].tracking_uri
-    uri = uri or tracking.default_uri(folder.parent)
+    uri = tracking.absolute(uri or tracking.default_uri(folder.parent))
     tracking.check(uri)
     with only_writer(folder, wait=False) as free:
         if not free:

@@ -30,8 +30,8 @@ def ranked(trials: Sequence[Trial], key: str) -> list[Trial]:
 
 
 def without_seed(config: dict[str, Any]) -> str:
-    """What two trials share that differ in nothing but chance, as text to compare."""
-    kept = {key: item for key, item in config.items() if key != "seed"}
+    """What two trials of a study share that differ in nothing but chance, as text to compare."""
+    kept = {key: item for key, item in config.items() if key not in ("seed", "task")}
     return json.dumps(kept, sort_keys=True)
 
 

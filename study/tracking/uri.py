@@ -27,6 +27,12 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+def absolute(uri: str) -> str:
+    """The same place from every working directory."""
+    path = sqlite_path(uri)
+    return uri if path is None or not path.name else f"{SQLITE}{path.absolute()}"
+
+
 def artifact_location(uri: str) -> str | None:
     """Beside the database file; None where a server decides."""
     path = sqlite_path(uri)
