@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -98,7 +99,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
             )
             for name in SPLITS
         }
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, TypeError, KeyError):
         return None
     return SegmentationData(
         name=source.name,
@@ -121,7 +122,9 @@ def _mapped(path: Path) -> UInt8Array:
 
 def _build(source: Source, folder: Path, state: str) -> None:
     prefix = f".{folder.name}."
-    for left_over in folder.parent.glob(f"{prefix}*"):  # of processes that died: we hold the lock
+    for left_over in folder.parent.glob(
+        f"{glob.escape(prefix)}*"
+    ):  # of processes that died: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     _check_space(source, folder.parent)
     try:

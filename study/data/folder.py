@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from study.config import FolderData
 from study.data.classes import Classes, read_classes
@@ -32,6 +33,7 @@ _BROKEN = (
     EOFError,
     struct.error,
     zlib.error,
+    Image.DecompressionBombError,
 )  # what Pillow raises
 _COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
@@ -169,12 +171,23 @@ def _opened(file: Path, what: str) -> Image.Image:
     """Decoded whole, as a file that is cut short fails only then."""
     try:
         with Image.open(file) as opened:
+            packed = _packed(opened)
             opened.load()
-            return opened.copy()
+            image = opened.copy()
     except _BROKEN as error:
         reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
         message = f"{what} must be readable, but is not ({reason})"
         raise FileProblem(f"unreadable {what}", message, file) from error
+    if packed and what == "label":
+        message = f"label must have 8 bits a pixel where it has no palette, but has {packed}"
+        raise FileProblem("label depth", message, file)
+    return image
+
+
+def _packed(opened: Image.Image) -> int:
+    """2 or 4 where grey values have fewer than 8 bits (decoding stretches them to 0..255)."""
+    mode = str(opened.tile[0][3]) if isinstance(opened, PngImageFile) and opened.tile else ""
+    return {"L;2": 2, "L;4": 4}.get(mode, 0)
 
 
 def _hw(image: Image.Image) -> str:

@@ -112,15 +112,17 @@ def test_equal_content_has_an_equal_fingerprint_wherever_it_lies(root, tmp_path)
     assert first.fingerprint == second.fingerprint
 
 
-@pytest.mark.parametrize("spoil", ["meta", "short", "gone"])
+@pytest.mark.parametrize("spoil", ["meta", "other", "short", "empty", "gone"])
 def test_a_damaged_cache_is_built_again(tmp_path, count_builds, spoil):
     data = open_data(TINY, cache_dir=tmp_path)
     assert data.cache is not None
-    file = data.cache / ("meta.json" if spoil == "meta" else "val.labels.npy")
+    file = data.cache / ("meta.json" if spoil in ("meta", "other") else "val.labels.npy")
     if spoil == "gone":
         file.unlink()
+    elif spoil == "other":
+        file.write_text("[1]")
     else:
-        os.truncate(file, 200)
+        os.truncate(file, 0 if spoil == "empty" else 200)
     assert open_data(TINY, cache_dir=tmp_path).fingerprint == data.fingerprint
     assert len(count_builds) == 2
 
@@ -132,6 +134,17 @@ def test_what_a_killed_build_left_is_swept_away(tmp_path):
     (tmp_path / f".{folder.name}.dead").mkdir()
     open_data(TINY, cache_dir=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_another_data_sets_build_is_left_alone(root, tmp_path):
+    (root / "classes.yaml").write_text("name: '*'\nclasses: [road, car, pole]\n")
+    folder = open_root(root, tmp_path / "cache").cache
+    assert folder is not None
+    theirs = tmp_path / "cache" / f".town{folder.name[1:]}.building"
+    theirs.mkdir()
+    shutil.rmtree(folder)
+    open_root(root, tmp_path / "cache")
+    assert theirs.is_dir()
 
 
 def test_a_failed_build_leaves_the_cache_that_was_there(root, tmp_path):

@@ -180,6 +180,11 @@ def _colour_label(root):
     save_label(root, np.zeros((12, 16, 3), np.uint8))
 
 
+def _packed_label(root):
+    label = Image.fromarray(np.full((12, 16), 1, np.uint8))
+    label.save(root / "labels" / "train" / "001.png", bits=2)
+
+
 def _deep_image(root):
     Image.fromarray(np.zeros((12, 16), np.uint16)).save(root / "images" / "val" / "000.png")
 
@@ -199,6 +204,7 @@ def _deep_image(root):
         (_outside, "labels/train/001.png: labels must be 0 to 2 or 255, but one is 3 (and 1 more)"),
         (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, but is 12x15"),
         (_colour_label, "labels/train/001.png: label must be an 8-bit index PNG *mode RGB"),
+        (_packed_label, "labels/train/001.png: label must have 8 bits a pixel *, but has 2"),
         (_deep_image, "images/val/000.png: image must have 8 bits a channel, but has mode I;16"),
     ],
 )
@@ -211,6 +217,12 @@ def test_a_fault_is_one_line_that_names_the_file(root, open_root, tmp_path, spoi
     assert "\n" not in str(caught.value)
     left = [path for path in (tmp_path / "cache").glob("*") if path.suffix != ".lock"]
     assert left == []  # nothing half-written
+
+
+def test_an_image_too_large_to_be_trusted_is_named(root, open_root, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(InputError, match=r"train/000.png: image must be readable, .* \(and 6 more"):
+        open_root()
 
 
 def test_no_root_asks_for_the_flag(tmp_path):
