@@ -6,7 +6,7 @@ from pathlib import Path
 
 from study.config import FactoryData, FolderData, SyntheticData
 from study.data.cache import default_cache_dir, open_cached
-from study.data.splits import SegmentationData, Split
+from study.data.splits import SegmentationData, Split, check_labelled
 from study.errors import InputError
 
 __all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data"]
@@ -23,17 +23,18 @@ def open_data(
     data_root: where the files are; goes before the `root` that the task may state.
     cache_dir: by default $STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study.
 
-    Raises InputError, one line, for everything that is wrong with the files or the factory.
+    Raises InputError, one line, for everything that is wrong with the files or the factory, and
+    for a split whose pixels are all ignored.
     """
     if isinstance(config, FactoryData):
-        return _from_factory(config)
+        return check_labelled(_from_factory(config))
     if isinstance(config, SyntheticData):
         from study.data.synthetic import synthetic_source
 
-        return open_cached(synthetic_source(config), cache_dir)
+        return check_labelled(open_cached(synthetic_source(config), cache_dir))
     from study.data.folder import folder_source
 
-    return open_cached(folder_source(config, data_root), cache_dir)
+    return check_labelled(open_cached(folder_source(config, data_root), cache_dir))
 
 
 def _from_factory(config: FactoryData) -> SegmentationData:

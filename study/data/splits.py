@@ -16,6 +16,7 @@ from study.errors import InputError
 from study.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
+MAX_CLASSES = 255  # labels are uint8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -81,9 +82,15 @@ class SegmentationData:
         palette: (C, 3) RGB in 0..255; by default that of PASCAL VOC.
         groups: block ids (N,) by split, for images that are neighbours; by default none are.
 
-        Raises InputError for other shapes, types or labels.
+        Raises InputError for other shapes, types or labels, for names that repeat, and for an
+        ignore_index that is a class.
         """
         num_classes = len(class_names)
+        _check_header(class_names, ignore_index, mean, std)
+        unknown = [split for split in groups or {} if split not in SPLITS]
+        if unknown:
+            message = f"groups must be of {', '.join(SPLITS)}, but got {unknown[0]!r}"
+            raise InputError(message, key="data")
         splits, sizes = {}, set()
         for split, pair in zip(SPLITS, (train, val, test), strict=True):
             images, labels = map(np.asarray, pair)
@@ -180,6 +187,33 @@ def outside_classes(labels: UInt8Array, num_classes: int, ignore_index: int) -> 
     values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     outside = values[(values >= num_classes) & (values != ignore_index)]
     return int(outside[0]) if len(outside) else None
+
+
+def _check_header(
+    class_names: Sequence[str], ignore_index: int, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    names = list(class_names)
+    if not 1 <= len(names) <= MAX_CLASSES:
+        message = f"class_names must be 1 to {MAX_CLASSES}, but are {len(names)}"
+        raise InputError(message, key="data")
+    if len(set(names)) < len(names):
+        raise InputError(f"class_names must differ, but got {names}", key="data")
+    if 0 <= ignore_index < len(names):
+        message = f"ignore_index must be no class, so not 0 to {len(names) - 1}"
+        raise InputError(f"{message}, but got {ignore_index}", key="data")
+    for what, values, low in (("mean", mean, -np.inf), ("std", std, 0)):
+        if len(values) != 3 or not all(low < value < np.inf for value in values):
+            must = "three numbers" if what == "mean" else "three numbers above 0"
+            raise InputError(f"{what} must be {must}, but got {tuple(values)}", key="data")
+
+
+def check_labelled(data: SegmentationData) -> SegmentationData:
+    """Raises InputError where all pixels of a split are ignored: nothing to learn, or to score."""
+    for name, split in data.splits.items():
+        if not split.class_counts.any():
+            message = "must have a labelled pixel, but all are ignored"
+            raise InputError(message, key=f"data/{name}")
+    return data
 
 
 def fingerprint_header(

@@ -21,6 +21,12 @@ def blobs(num, size=8):
     pair = np.zeros((num, size, size, 3), np.uint8), np.ones((num, size, size), np.uint8)
     return SegmentationData.from_arrays("blobs", ["a", "b"], train=pair, val=pair, test=pair)
 
+def unlabelled(split):
+    images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8)
+    pairs = dict.fromkeys(["train", "val", "test"], (images, labels))
+    pairs[split] = images, labels + np.uint8(255)
+    return SegmentationData.from_arrays("blobs", ["a", "b"], **pairs)
+
 def arrays():
     return np.zeros(3)
 """
@@ -32,8 +38,8 @@ def pair(num=2, height=4, width=6):
 
 
 def build(**changes):
-    given = {"train": pair(3), "val": pair(1), "test": pair(2)} | changes
-    return SegmentationData.from_arrays("mine", ["a", "b", "c"], **given)
+    given = {"class_names": ["a", "b", "c"], "train": pair(3), "val": pair(1), "test": pair(2)}
+    return SegmentationData.from_arrays("mine", **(given | changes))
 
 
 def test_arrays_become_a_data_set():
@@ -78,6 +84,13 @@ def test_the_fingerprint_is_of_what_results_depend_on():
         ({"val": (pair()[0], pair()[1] + np.uint8(1))}, "labels must be below 3 or 255, but got 3"),
         ({"val": pair(2, 5, 6)}, "all images must have one size, but got [(4, 6), (5, 6)]"),
         ({"groups": {"test": [1]}}, "data/test: groups must be (2,), but got (1,)"),
+        ({"groups": {"tset": [1, 1]}}, "groups must be of train, val, test, but got 'tset'"),
+        ({"class_names": ["a", "b", "a"]}, "class_names must differ, but got ['a', 'b', 'a']"),
+        ({"class_names": []}, "class_names must be 1 to 255, but are 0"),
+        ({"ignore_index": 2}, "ignore_index must be no class, so not 0 to 2, but got 2"),
+        ({"mean": (0.5, 0.5)}, "mean must be three numbers, but got (0.5, 0.5)"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean must be three numbers, but got"),
+        ({"std": (1, 0, 1)}, "std must be three numbers above 0, but got (1, 0, 1)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, says):
@@ -106,6 +119,13 @@ def factories(tmp_path, monkeypatch):
 def test_a_factory_gives_the_data(factories):
     data = open_data(FactoryData(factory="data_factories:blobs", kwargs={"num": 5}))
     assert (data.name, len(data.train)) == ("blobs", 5)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_without_a_labelled_pixel_is_refused(factories, split):
+    config = FactoryData(factory="data_factories:unlabelled", kwargs={"split": split})
+    with pytest.raises(InputError, match=f"^data/{split}: must have a labelled pixel"):
+        open_data(config)
 
 
 @pytest.mark.parametrize(
