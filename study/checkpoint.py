@@ -13,7 +13,7 @@ import torch
 from study.config import TrialConfig
 from study.errors import InputError
 
-FORMAT = "segmentation-loss-study/checkpoint/1"
+FORMAT = "segmentation-loss-study/checkpoint/2"
 CHECKPOINT = "checkpoint.pt"  # its name inside a folder
 
 

@@ -187,4 +187,4 @@ class TrialConfig(Config):
     task: TaskConfig
     loss: LossConfig = LossConfig()
     optimizer: TrialOptimizer = TrialOptimizer()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)  # what torch takes

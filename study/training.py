@@ -7,6 +7,7 @@ taking them; a report can save the state that the next epoch starts from.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils import get_total_norm
 
@@ -221,7 +223,10 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.loss.load_state_dict(state["loss"])
-        self.rng.state = {kind: value.cpu() for kind, value in state["rng"].items()}
+        self.rng.state = {
+            kind: value.cpu() if isinstance(value, torch.Tensor) else value
+            for kind, value in state["rng"].items()
+        }
         self.epoch, self.step = state["epoch"], state["step"]
 
 
@@ -238,37 +243,49 @@ def _build_loss(config: TrialConfig, data: SegmentationData) -> SegmentationLoss
 
 
 class _OwnRandomNumbers:
-    """Torch's global random state of one training, apart from its caller's."""
+    """The global random states of one training, apart from its caller's: torch's, and for anyone's
+    model those of Python and numpy, too."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
-        with self._caller_untouched():
-            torch.manual_seed(seed)
-            self.state = self._read()
+        self.state: dict[str, Any] = {
+            "cpu": torch.Generator().manual_seed(seed).get_state(),
+            "python": random.Random(seed).getstate(),
+            "numpy": _plain(np.random.RandomState(seed % 2**32).get_state()),
+        }
+        if device.type == "cuda":
+            self.state["cuda"] = torch.Generator(device).manual_seed(seed).get_state()
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """The global state is this training's inside, and the caller's again afterwards."""
-        with self._caller_untouched():
+        before = self._read()
+        try:
             self._write(self.state)
             yield
             self.state = self._read()
-
-    @contextmanager
-    def _caller_untouched(self) -> Iterator[None]:
-        before = self._read()
-        try:
-            yield
         finally:
             self._write(before)
 
-    def _read(self) -> dict[str, torch.Tensor]:
-        state = {"cpu": torch.get_rng_state()}
+    def _read(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "cpu": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": _plain(np.random.get_state()),
+        }
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def _write(self, state: dict[str, torch.Tensor]) -> None:
+    def _write(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["cpu"])
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])
         if "cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)
+
+
+def _plain(state: Any) -> tuple[Any, ...]:
+    """A numpy random state without an array, as a checkpoint holds plain values and tensors."""
+    name, words, *rest = state
+    return (name, words.tolist(), *rest)

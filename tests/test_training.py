@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_task import CONVOLUTION, STATEFUL_LOSS, tiny
+from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, tiny
 
 from study.batches import Batches, TrainOrder
 from study.checkpoint import load_checkpoint, save_checkpoint
@@ -88,7 +89,7 @@ def test_every_epoch_that_is_asked_for_is_evaluated_and_no_other(data):
     assert [report.epoch for report in reports if "val/miou" in report.metrics] == [2, 3, 5]
 
 
-@pytest.mark.parametrize("model", [tiny().task.model.model_dump(), CONVOLUTION])
+@pytest.mark.parametrize("model", [tiny().task.model.model_dump(), CONVOLUTION, NOISY])
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):
     config = tiny(STATEFUL_LOSS, model=model, budget={"epochs": 3})
@@ -97,6 +98,8 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_p
         whole.append(report)
         report.save(tmp_path / f"{report.epoch}.pt")
     torch.rand(7)
+    np.random.rand(7)
+    random.random()
     resumed = []
     for report in train(config, data=data, device="cpu", resume_from=tmp_path / f"{epoch}.pt"):
         resumed.append(report)
@@ -153,18 +156,33 @@ def test_a_used_process_gives_the_numbers_of_a_fresh_one(data):
     assert fresh == used
 
 
-def test_training_leaves_the_callers_random_numbers_alone_and_does_not_hear_them(data):
-    config = tiny(model=CONVOLUTION)
-    torch.manual_seed(1)
-    expected = torch.rand(2)
-    torch.manual_seed(1)
+@pytest.mark.parametrize("model", [CONVOLUTION, NOISY])
+def test_training_leaves_the_callers_random_numbers_alone_and_does_not_hear_them(data, model):
+    def seed() -> None:
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+
+    def draw() -> tuple[list[float], list[float], float]:
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
+
+    config = tiny(model=model)
+    seed()
+    expected = draw()
+    seed()
     quiet = [timeless(report) for report in run(config, data)]
-    assert torch.equal(torch.rand(2), expected)
+    assert draw() == expected
     noisy = []
     for report in train(config, data=data, device="cpu"):
         noisy.append(timeless(report))
-        torch.rand(5)
+        draw()
     assert noisy == quiet
+
+
+def test_a_seed_that_torch_cannot_take_is_refused():
+    assert tiny(seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(ValueError, match="less_than"):
+        tiny(seed=2**63)
 
 
 def test_the_seed_moves_the_numbers(data):

@@ -25,6 +25,7 @@ STATEFUL_LOSS: dict[str, Any] = {
     "recall": {"ema_momentum": 0.9},
     "jaccard": {"mix": 0.3},
 }
+NOISY = {"factory": "tiny_task:noisy"}
 CONVOLUTION = {"factory": "tiny_task:convolution", "kwargs": {"dropout": 0.2}}
 
 
@@ -44,3 +45,23 @@ def convolution(num_classes: int, dropout: float = 0.0) -> Any:
         nn.Dropout(dropout),
         nn.Conv2d(8, num_classes, 1),
     )
+
+
+def noisy(num_classes: int) -> Any:
+    """A model that asks Python and numpy for its random numbers, at its start and in training."""
+    import random
+
+    import numpy as np
+    from torch import nn
+
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, num_classes, 1)
+            self.scale = random.random() + np.random.rand()
+
+        def forward(self, images: Any) -> Any:
+            noise = random.random() + np.random.rand() if self.training else 1.0
+            return self.convolution(images) * self.scale * noise
+
+    return Noisy()
