@@ -122,9 +122,8 @@ def _mapped(path: Path) -> UInt8Array:
 
 def _build(source: Source, folder: Path, state: str) -> None:
     prefix = f".{folder.name}."
-    for left_over in folder.parent.glob(
-        f"{glob.escape(prefix)}*"
-    ):  # of processes that died: we hold the lock
+    # of processes that died: we hold the lock
+    for left_over in folder.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     _check_space(source, folder.parent)
     try:
