@@ -132,8 +132,10 @@ def answer(state: State, folder: Path) -> Answer:
     distinct = list({trial.id: trial for trial in sources}.values())
     configs = _confirmed(state, folder, distinct, reference, stated)
     chosen = set(selection.confirmed) if selection else set()
-    settled = any(item.source in chosen for item in configs) and (
-        reference is None or any(item.is_reference for item in configs)
+    settled = (
+        selection is not None
+        and any(item.source in chosen or not chosen for item in configs)
+        and (reference is None or any(item.is_reference for item in configs))
     )
     best_miou, best_macc = _best_confirmed(configs) if settled else _best_so_far(state)
     objectives = study.plan.get("objectives", (VAL_MIOU, VAL_MACC)) if study else ()
@@ -248,6 +250,8 @@ def _missing(state: State, configs: Sequence[Confirmed], sources: Sequence[Trial
     lines = []
     if state.selection.reference is None:
         lines.append("no cross entropy trial reached the full budget: there is no reference")
+    if not state.selection.confirmed:
+        lines.append("no loss but cross entropy reached the full budget: none is compared with it")
     by_source = {config.source: config for config in configs}
     for source in sources:
         done = len(by_source[source.id].seeds) if source.id in by_source else 0

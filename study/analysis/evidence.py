@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +78,7 @@ def read(path: Path) -> Evidence | None:
             return Evidence(tuple(str(name) for name in arrays["class_names"]), splits)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"a readable evidence file must be here, but got {error}", file=path
         ) from error

@@ -9,6 +9,7 @@ from ledgers import make_study
 
 from study.analysis.answer import Answer, answer
 from study.analysis.evidence import path_of
+from study.errors import InputError
 from study.ledger import State, load
 from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
 from study.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
@@ -213,3 +214,22 @@ def test_test_images_give_an_interval_of_their_own(tmp_path: Path) -> None:
     again = answer(load(folder), folder)
     assert again.configs[0].images == {} and again.configs[0].versus == found.configs[0].versus
     assert not math.isnan(again.configs[0].mean("test/miou"))
+
+
+def test_where_cross_entropy_alone_completed_its_confirmation_is_the_answer(hand: Hand) -> None:
+    hand.state.apply(SelectRecord([], "tuned", "ce"))
+    hand.confirm("tuned", (0.40, 0.50), spread(0.40, 0.50))
+    hand.confirm("ce", (0.50, 0.60), spread(0.50, 0.60))
+    found = answer(hand.state, NOWHERE)
+    assert (found.confirmed, found.best_miou, found.best_macc) == (True, "ce", "ce")
+    assert any("no loss but cross entropy" in line for line in found.missing)
+
+
+@pytest.mark.parametrize("length", [0, 200])
+def test_evidence_that_is_torn_is_bad_input(tmp_path: Path, length: int) -> None:
+    folder = make_study(tmp_path / "demo")
+    trial = load(folder).completed(CONFIRM)[0]
+    path = path_of(folder, trial.id)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=trial.id):
+        answer(load(folder), folder)
