@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study import telemetry
 from study.errors import InputError, Parser, exit_code
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    telemetry.turn_off()
     from study import ledger
     from study.analysis.answer import answer
     from study.exporting import write_exports

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study import telemetry
 from study.errors import InputError, Parser, exit_code
 
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    telemetry.turn_off()
     from study import ledger
     from study.analysis.answer import answer
     from study.reporting.html import study_picture, write_report

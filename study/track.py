@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study import telemetry
 from study.errors import InputError, Parser, exit_code
 
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _track(arguments: argparse.Namespace) -> int:
+    telemetry.turn_off()
     from study import ledger, tracking
     from study.tracking.follow import only_writer
     from study.tracking.store import Projection

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study import telemetry
 from study.errors import InputError, Parser, exit_code
 
 if TYPE_CHECKING:
@@ -62,10 +63,11 @@ def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Pr
 
 
 def _train(options: argparse.Namespace) -> int:
+    telemetry.turn_off()
     if options.seed is not None and options.seed < 0:
         raise InputError(f"`0 <= seed` must hold, but got {options.seed}", key="--seed")
     config, provenance = load_config(options.config, seed=options.seed)
-    if options.out is not None and options.out.exists() and any(options.out.iterdir()):
+    if options.out is not None and options.out.exists() and not _is_empty_folder(options.out):
         raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
 
     from study.data import open_data
@@ -110,6 +112,10 @@ def _train(options: argparse.Namespace) -> int:
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
     print("\n".join(verdict.lines))
     return 0 if verdict.accepted else MISMATCH
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _threads() -> int:

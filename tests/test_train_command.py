@@ -174,3 +174,9 @@ def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
     config = write(tmp_path / "config.yaml", {**TREE, "task": task})
     assert main([config, "--device", "cpu"]) == 1
     assert capsys.readouterr().err.startswith("diverged: ")
+
+
+def test_out_that_is_a_file_is_bad_input(tmp_path, capsys):
+    config = write(tmp_path / "plain.yaml", TREE)
+    assert main([config, "--out", config]) == 2
+    assert "--out: must be a new or empty folder" in capsys.readouterr().err

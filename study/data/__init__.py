@@ -26,6 +26,9 @@ def open_data(
     Raises InputError, one line, for everything that is wrong with the files or the factory, and
     for a split whose pixels are all ignored.
     """
+    if data_root is not None and not isinstance(config, FolderData):
+        message = "only a task whose data lies in a folder takes a data root"
+        raise InputError(message, key="--data-root")
     if isinstance(config, FactoryData):
         return check_labelled(_from_factory(config))
     if isinstance(config, SyntheticData):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from study import telemetry
 from study.data import SegmentationData, open_data
 from study.errors import Parser, exit_code
 from study.names import TEST, TRAIN, VAL
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(task: str, data_root: Path | None, out: Path | None) -> int:
+    telemetry.turn_off()
     from study.space import load_task
 
     data = open_data(load_task(task).config.data, data_root=data_root)

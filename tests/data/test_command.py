@@ -47,7 +47,10 @@ def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
     assert "warning: car is in test but in only 2 of the images of val" in printed
 
 
-@pytest.mark.parametrize("arguments", [["tinny"], ["{task}"], ["{task}", "--data-root", "nowhere"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["tinny"], ["{task}"], ["{task}", "--data-root", "nowhere"], ["tiny", "--data-root", "."]],
+)
 def test_bad_input_is_one_line_and_exit_code_2(capsys, task, arguments):
     assert main([argument.format(task=task) for argument in arguments]) == 2
     captured = capsys.readouterr()
