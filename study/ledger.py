@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -37,17 +38,18 @@ from study.records import (
 
 LEDGER = "ledger.jsonl"
 FSYNC_SECONDS = 1.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def read(path: Path) -> Iterator[Record]:
     """All whole lines of a ledger; a last line without its newline is left out."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
             try:
                 yield decode(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"a ledger line of format {FORMAT} must stand here, but got {error!r}",
                     file=path,
@@ -158,7 +160,7 @@ class State:
 
     def of_stage(self, *stages: str) -> list[Trial]:
         """The trials of these stages, in the order in which they were handed out."""
-        return [trial for trial in self.trials.values() if trial.stage in stages]
+        return [trial for trial in list(self.trials.values()) if trial.stage in stages]
 
     def completed(self, *stages: str) -> list[Trial]:
         """Those that reached the full budget."""
@@ -190,6 +192,32 @@ def find(name: str, storage: Path) -> Path:
     known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
     listed = ", ".join(known) if known else "none"
     raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")
+
+
+def new_folder(storage: Path, name: str | None, stem: str) -> Path:
+    """The folder of a study to come, which is not made yet: below `storage`, of this name, else of
+    the stem and the first number that is free."""
+    storage = storage.expanduser().resolve()
+    place = next(path for path in (storage, *storage.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise InputError("it must be a folder that can be written", file=place, key="--storage")
+    if name is None:
+        count = 1
+        while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():
+            count += 1
+        return storage / (stem if count == 1 else f"{stem}-{count}")
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"a name must be letters, digits, '.', '_' and '-', but got {name!r}", key="--name"
+        )
+    folder = storage / name
+    if folder.exists():
+        raise InputError(
+            f"the name must be free, but {folder} is there: "
+            f"--resume {name} goes on with it, another --name begins anew",
+            key="--name",
+        )
+    return folder
 
 
 def load(folder: Path) -> State:

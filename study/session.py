@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from study.errors import InputError
 from study.ledger import Ledger, State
 from study.names import GRID
 from study.protocol import Plan
-from study.records import SessionRecord, StudyRecord
+from study.records import SessionRecord, StudyRecord, encode
 from study.search.rungs import rung_epochs
 from study.space import NamedTask, SearchSpace, load_space, load_task
 from study.yaml_file import parse_yaml
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from study.analysis.answer import Answer
     from study.engine.cluster import Resources
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TRACKING_TIMEOUT = 10.0
 UNSENT_TIMEOUT = 60.0
 
@@ -147,10 +145,11 @@ def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
     config = with_root(task.config, options.data_root)
     task = replace(task, config=config)
     plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
-    folder = _new_folder(options, f"{space.name}-{task.name}")
+    folder = ledgers.new_folder(options.storage, options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     first_line = _first_line(folder, space, task, plan)
+    _check_plain(first_line)
     return Prepared(folder, space, task, plan, uri, first_line=first_line)
 
 
@@ -162,7 +161,11 @@ def reopen(name: str, options: Options) -> Prepared:
     folder = ledgers.find(name, options.storage)
     state = ledgers.load(folder)
     if state.study is None:
-        raise InputError("the first line of a ledger must say what is studied", file=folder)
+        raise InputError(
+            "a ledger's first line must say what is studied, but there is none: "
+            "remove the folder and begin anew",
+            file=folder,
+        )
     first = state.study
     task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
     if options.data_root is not None:
@@ -183,6 +186,16 @@ def reopen(name: str, options: Options) -> Prepared:
     return Prepared(folder, space, task, plan, uri, state=state)
 
 
+def _check_plain(line: StudyRecord) -> None:
+    """YAML also knows dates and bytes, and a mapping of a notebook may hold anything."""
+    try:
+        encode(line)
+    except TypeError as error:
+        raise InputError(
+            f"a task and a space must be made of numbers, text, lists and mappings, but: {error}"
+        ) from error
+
+
 def _check_data(task: TaskConfig, fingerprint: str) -> None:
     """Trials of a study are compared, so all of them must see the same images."""
     from study.data import open_data
@@ -194,28 +207,6 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
             f"but they are others ({found[:12]})",
             key="--data-root" if isinstance(task.data, FolderData) else "data",
         )
-
-
-def _new_folder(options: Options, stem: str) -> Path:
-    storage = options.storage.resolve()
-    if options.name is None:
-        count = 1
-        while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():
-            count += 1
-        return storage / (stem if count == 1 else f"{stem}-{count}")
-    if not NAME.fullmatch(options.name):
-        raise InputError(
-            f"a name must be letters, digits, '.', '_' and '-', but got {options.name!r}",
-            key="--name",
-        )
-    folder = storage / options.name
-    if folder.exists():
-        raise InputError(
-            f"the name must be free, but {folder} is there: "
-            f"--resume {options.name} goes on with it, another --name begins anew",
-            key="--name",
-        )
-    return folder
 
 
 def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:

@@ -71,8 +71,9 @@ def test_a_torn_last_line_is_cut_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert list(load(tmp_path).trials) == ["t0000", "t0001"]
 
 
-def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
-    (tmp_path / LEDGER).write_text(encode(trial()) + "\n{}\n")
+@pytest.mark.parametrize("line", [b"{}", b'"text"', b"", b"\xff\xfe"])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / LEDGER).write_bytes(encode(trial()).encode() + b"\n" + line + b"\n")
     with pytest.raises(InputError, match=f"{LEDGER}:2: "):
         load(tmp_path)
 

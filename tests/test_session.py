@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from folder_data import write_folder
 from ledgers import make_study
+from torch import nn
 
 from study.director import Director
 from study.errors import InputError
@@ -112,3 +114,32 @@ def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
     for wrong in ({"num_trials": 0}, {"max_concurrent": 0}, {"seed": -1}):
         with pytest.raises(InputError, match="must hold"):
             Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_storage_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    with pytest.raises(InputError, match="--storage: it must be a folder"):
+        prepare(Options(task="tiny", storage=tmp_path / "file" / "below", tracking_uri=uri))
+
+
+def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
+    tmp_path: Path, task: dict[str, Any]
+) -> None:
+    root = write_folder(tmp_path / "town")
+    task["model"] = {"factory": "test_session:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    with pytest.raises(InputError, match="made of numbers, text, lists and mappings"):
+        prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
+    assert not (tmp_path / "studies").exists()
+
+
+def dated(num_classes: int, since: date) -> nn.Module:
+    """A model whose kwargs hold a date."""
+    return nn.Conv2d(3, num_classes, 1)
+
+
+def test_a_ledger_without_a_first_line_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / LEDGER).touch()
+    with pytest.raises(InputError, match="begin anew"):
+        reopen("s", Options(storage=tmp_path))

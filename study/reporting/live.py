@@ -52,14 +52,14 @@ class Progress:
     @property
     def epochs_done(self) -> int:
         """Epoch reports so far."""
-        return sum(len(trial.reports) for trial in self._state.trials.values())
+        return sum(len(trial.reports) for trial in list(self._state.trials.values()))
 
     @property
     def epochs_left(self) -> int:
         """At most so many epoch reports are still to come."""
         plan, state = self._plan, self._state
         running = sum(
-            plan.epochs - trial.epochs for trial in state.trials.values() if trial.end is None
+            plan.epochs - trial.epochs for trial in list(state.trials.values()) if trial.end is None
         )
         selection = state.selection
         if selection is None:
@@ -190,7 +190,7 @@ class Display:
 
     def _running(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
-        for trial in self._state.trials.values():
+        for trial in list(self._state.trials.values()):
             if trial.end is None:
                 progress = f"epoch {trial.epochs}/{self._plan.epochs}"
                 table.add_row(Text(trial.id, style="cyan"), progress, trial.label)
