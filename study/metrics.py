@@ -51,6 +51,8 @@ class SegmentationMetrics:
                 f"class_names: `one name per class` must hold, but got {len(names)} names "
                 f"for {num_classes} classes"
             )
+        if len(set(names)) < len(names):
+            raise ValueError(f"class_names: `all different` must hold, but got {names}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.class_names = tuple(names)
@@ -81,11 +83,12 @@ class SegmentationMetrics:
 
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
             pred = pred.argmax(1)
-        if pred.is_floating_point() or pred.ndim != 3 or pred.shape != target.shape:
+        integer = not pred.is_floating_point() and not target.is_floating_point()
+        if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
                 f"update: `logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), and "
-                f"target (B, H, W)` must hold, but got {tuple(pred.shape)} {pred.dtype} "
-                f"and {tuple(target.shape)}"
+                f"integer target (B, H, W)` must hold, but got {tuple(pred.shape)} {pred.dtype} "
+                f"and {tuple(target.shape)} {target.dtype}"
             )
         pred, target = pred.flatten(1).long(), target.flatten(1).long()
         valid = target != self.ignore_index

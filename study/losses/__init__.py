@@ -44,6 +44,10 @@ def build_loss(
     from study.config_errors import validate
     from study.losses.composite import SegmentationLoss
 
+    if config is not None and not isinstance(config, LossConfig | Mapping):
+        raise ValueError(
+            f"loss: `a mapping` must hold, but got {config!r}; PRESETS[name].config is one"
+        )
     if not isinstance(config, LossConfig):
         config = validate(LossConfig, dict(config or {}), root="loss")
     return SegmentationLoss(

@@ -63,7 +63,10 @@ def class_weights(config: ClassWeights, counts: Counts | None, num_classes: int)
 
 
 def _read_counts(counts: Counts, num_classes: int) -> Tensor:
-    table = torch.as_tensor(counts).detach().to("cpu", torch.float64)
+    try:
+        table = torch.as_tensor(counts).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"class_counts: `an array of numbers` must hold, but: {error}") from error
     if table.ndim not in (1, 2) or table.shape[-1] != num_classes:
         raise ValueError(
             f"class_counts: `shape ({num_classes},) or (images, {num_classes})` must hold, "

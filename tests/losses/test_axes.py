@@ -84,6 +84,8 @@ def test_effective_number_stays_exact_for_huge_counts():
         ({"scheme": "enet"}, [0, 0, 0], "no pixel at all"),
         ({"scheme": "enet"}, [1, -2, 3], "0 <= count"),
         ({"scheme": "enet"}, [1, math.nan, 3], "0 <= count"),
+        ({"scheme": "enet"}, "many", "class_counts: `an array of numbers` must hold"),
+        ({"scheme": "enet"}, [[1, 2, 3], [1]], "class_counts: `an array of numbers` must hold"),
         ({"scheme": "effective_number", "kappa": 0.01}, [1, 2, 3], "kappa"),
         ({"scheme": "manual", "weights": [1.0]}, None, "1 weights for 3 classes"),
     ],
@@ -356,6 +358,8 @@ def test_a_family_names_what_has_an_effect(tree, expected):
         ({"pooling": {"kind": "median"}}, "^loss/pooling: `kind`"),
         ({"jaccard": {"mix": "0.5"}}, "^loss/jaccard/mix: .*text"),
         ({"jaccard": {"mix": math.nan}}, "^loss/jaccard/mix: "),
+        ("jml", "^loss: `a mapping` must hold, but got 'jml'; PRESETS"),
+        ([1], r"^loss: `a mapping` must hold, but got \[1\]"),
     ],
 )
 def test_a_bad_config_is_one_line_that_names_the_key(tree, words):
