@@ -48,9 +48,9 @@ def amount(text: str) -> float:
 
 
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, but got {text!r}")
+    """A whole number of at least 0, small enough for what is counted up from it."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"must be 0 to {10**18 - 1}, but got {text!r}")
     return int(text)
 
 
