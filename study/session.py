@@ -156,7 +156,7 @@ def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
 def reopen(name: str, options: Options) -> Prepared:
     """A study that was begun: everything but the resources, and where the data lie by now, comes
     from its ledger. A tracking server need not answer: what it misses is sent later."""
-    from study.tracking import absolute, default_uri
+    from study.tracking import absolute, check_form, default_uri
 
     folder = ledgers.find(name, options.storage)
     state = ledgers.load(folder)
@@ -175,6 +175,7 @@ def reopen(name: str, options: Options) -> Prepared:
     uri = options.tracking_uri
     if uri is None:
         uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    check_form(uri)
     uri = absolute(uri)
     plan = Plan.from_dict(first.plan)
     if options.num_trials is not None and options.num_trials != plan.num_trials:

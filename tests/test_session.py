@@ -143,3 +143,13 @@ def test_a_ledger_without_a_first_line_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "s" / LEDGER).touch()
     with pytest.raises(InputError, match="begin anew"):
         reopen("s", Options(storage=tmp_path))
+
+
+def test_on_resume_a_tracking_server_may_be_away_but_its_address_is_checked(
+    begun: Prepared, tmp_path: Path
+) -> None:
+    storage = tmp_path / "studies"
+    away = "http://127.0.0.1:1"
+    assert reopen("s", Options(storage=storage, tracking_uri=away)).tracking_uri == away
+    with pytest.raises(InputError, match=r"--tracking-uri: .* must come first"):
+        reopen("s", Options(storage=storage, tracking_uri="mlruns"))

@@ -139,7 +139,8 @@ def _gain_lines(answer: Answer) -> Iterator[str]:
 
 def _verdict(config: Confirmed, key: str) -> list[str]:
     if config.is_reference:
-        return ["no other loss was better: it is tuned cross entropy"]
+        others = "no other loss" if key == TEST_MIOU else "no other loss that keeps mIoU"
+        return [f"{others} was better on val: it is tuned cross entropy"]
     against = config.versus.get(key)
     if against is None or against.interval is None:
         return []

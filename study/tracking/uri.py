@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -39,19 +40,33 @@ def artifact_location(uri: str) -> str | None:
     return (path.absolute().parent / "mlartifacts").as_uri() if path else None
 
 
+def check_form(tracking_uri: str) -> None:
+    """Raise InputError unless it is an address of a kind that is known, without a password: it
+    stands in the ledger and on command lines."""
+    if tracking_uri.startswith(("http://", "https://")):
+        if "@" in urllib.parse.urlsplit(tracking_uri).netloc:
+            message = (
+                "user and password must be in MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, but they are in the address"
+            )
+            raise InputError(message, key=KEY)
+    elif sqlite_path(tracking_uri) is None:
+        message = "`http://`, `https://` or `sqlite:///` must come first, but got"
+        raise InputError(f"{message} {tracking_uri!r}", key=KEY)
+
+
 def check(tracking_uri: str, timeout: float = 10.0) -> None:
     """Raise InputError unless runs can be written there; answers within `timeout` seconds.
 
     An MLflow server must answer on ``/health``; an SQLite file must be a database that may be
     written, or there must be a place to make it. Nothing is written here.
     """
-    if tracking_uri.startswith(("http://", "https://")):
+    check_form(tracking_uri)
+    path = sqlite_path(tracking_uri)
+    if path is None:
         _check_server(tracking_uri, timeout)
-    elif (path := sqlite_path(tracking_uri)) is not None:
-        _check_file(tracking_uri, path)
     else:
-        message = "`http://`, `https://` or `sqlite:///` must come first, but got"
-        raise InputError(f"{message} {tracking_uri!r}", key=KEY)
+        _check_file(tracking_uri, path)
 
 
 def _check_server(uri: str, timeout: float) -> None:

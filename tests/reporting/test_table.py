@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,11 @@ def test_small_numbers_are_not_rounded_to_nothing() -> None:
     assert p_value(None) == ""
     assert points(0.01234) == "+1.23"
     assert tables.percent(float("nan")) == "-"
+
+
+def test_where_cross_entropy_is_best_it_is_said_among_what(found: Answer) -> None:
+    assert found.reference is not None
+    source = found.reference.source
+    lines = list(conclusions(replace(found, best_miou=source, best_macc=source)))
+    assert lines[0].endswith("no other loss was better on val: it is tuned cross entropy")
+    assert "no other loss that keeps mIoU was better on val" in lines[1]

@@ -112,3 +112,10 @@ def test_the_ui_command_names_this_python_and_the_file(
 def test_importing_tracking_does_not_import_mlflow() -> None:
     code = "import sys, study.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("uri", ["http://me:hidden@127.0.0.1:1", "https://hidden@127.0.0.1:1"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+        tracking.check(uri)
+    assert "hidden" not in str(caught.value)
