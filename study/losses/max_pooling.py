@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 _SMALLEST_LEVEL = 1e-28  # far above float32's smallest: what underflows below it cannot matter
-_STEPS_WITHOUT_SYNC = 16  # Newton steps where the host may not look whether they are still needed
+_STEPS_WITHOUT_SYNC = 32  # Newton steps where the host may not look whether they are still needed
 
 
 def max_pooling_weights(
@@ -74,7 +74,7 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
         if q <= 4:
             log_alpha = _newton_on_powers(x, m, q)
     if log_alpha is None:
-        log_alpha = _newton_on_logarithms(x, m, q)
+        log_alpha = _newton_on_logarithms(x, m, q, looks=flat.device.type == "cpu")
     return torch.exp(((q - 1) * (x - log_alpha.to(x.dtype))).clamp_(max=0)).to(flat.dtype)
 
 
@@ -97,8 +97,8 @@ def _newton_on_powers(x: Tensor, m: Tensor, q: float) -> Tensor | None:
     return top.double() + math.log(level) / q
 
 
-def _newton_on_logarithms(x: Tensor, m: Tensor, q: float) -> Tensor:
-    """log alpha from x = log ell.
+def _newton_on_logarithms(x: Tensor, m: Tensor, q: float, *, looks: bool) -> Tensor:
+    """log alpha from x = log ell; looks: stop once it has settled, which the host must look at.
 
     With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise
     linear in s, so Newton's tangent never passes the root and the set of capped pixels settles
@@ -106,7 +106,7 @@ def _newton_on_logarithms(x: Tensor, m: Tensor, q: float) -> Tensor:
     below the cap, so nothing that matters underflows. For large q, whose steps are short, a few
     bisections bring the start near.
     """
-    count, on_cpu = x.numel(), x.device.type == "cpu"
+    count = x.numel()
 
     def newton(beta: Tensor) -> tuple[Tensor, Tensor]:
         """At beta = log alpha: the root of the tangent there (inf: none), the constraint's sum."""
@@ -125,9 +125,9 @@ def _newton_on_logarithms(x: Tensor, m: Tensor, q: float) -> Tensor:
             high = torch.minimum(high, root)
             low = torch.where(total > m, middle, low)
             high = torch.where(total > m, high, torch.minimum(high, middle))
-    for _ in range(count + 1 if on_cpu else _STEPS_WITHOUT_SYNC):
+    for _ in range(count + 1 if looks else _STEPS_WITHOUT_SYNC):
         root, _ = newton(high)
-        if on_cpu and not bool(root < high):
+        if looks and not bool(root < high):
             break
         high = torch.minimum(high, root)
     return high

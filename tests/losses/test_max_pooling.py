@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from losses.plain import water_filling
 from scipy.optimize import minimize
 
-from study.losses.max_pooling import max_pooling_weights
+from study.losses.max_pooling import _newton_on_logarithms, max_pooling_weights
 
 
 def weights(losses, p, ratio):
@@ -141,3 +141,16 @@ def test_order_and_scale_do_not_matter(p):
     found = weights(losses, p, 0.3)
     torch.testing.assert_close(weights(losses[order], p, 0.3), found[order])
     torch.testing.assert_close(weights(1e-3 * losses, p, 0.3), found)
+
+
+@pytest.mark.parametrize("p", [1.02, 1.2, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.8, 0.99])
+def test_a_fixed_number_of_steps_is_enough_for_losses_of_all_sizes(p, ratio):
+    generator = torch.Generator().manual_seed(0)
+    x = 18 * torch.rand(5000, generator=generator) - 16  # log of 1e-7 to 7
+    m = torch.tensor(ratio * len(x)).double().floor()
+    q = p / (p - 1)
+    settled = _newton_on_logarithms(x, m, q, looks=True)
+    torch.testing.assert_close(
+        _newton_on_logarithms(x, m, q, looks=False), settled, rtol=0, atol=1e-6
+    )
