@@ -39,8 +39,6 @@ class Plan:
     @property
     def confirm_trials(self) -> int:
         """At most: the top configs, tuned cross entropy and cross entropy as stated."""
-        if not self.confirm_top or not self.confirm_seeds:
-            return 0
         return (self.confirm_top + 1 + (CE in self.baselines)) * self.confirm_seeds
 
     @property
@@ -164,8 +162,6 @@ def _stated(state: State) -> list[str]:
 
 
 def _confirm(plan: Plan, state: State, sources: Collection[str]) -> RunConfirm | None:
-    if not plan.confirm_top:
-        return None
     done = {(trial.source, trial.seed) for trial in state.of_stage(CONFIRM)}
     for seed in confirm_seeds(plan):
         for source in dict.fromkeys(sources):

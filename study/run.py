@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from study import telemetry
 from study.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code
 
 if TYPE_CHECKING:
-    from study.session import Finished, Options, Prepared
+    from study.preparation import Options, Prepared
+    from study.session import Finished
 
+EXIT_NOTHING_TRAINED = 1
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
@@ -65,12 +68,17 @@ def parser() -> Parser:
     p.add_argument("--task", help="task: a path, else a shipped name (synthetic)")
     p.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the task's data")
     p.add_argument("--num-trials", type=positive_int, metavar="N", help="searched trials")
-    p.add_argument("--time-budget", type=seconds, metavar="T", help="end in time: 90s, 30m, 2h")
+    p.add_argument(
+        "--time-budget",
+        type=seconds,
+        metavar="T",
+        help="end the search so that confirming fits into it: 30m, 2h",
+    )
     p.add_argument("--gpus-per-trial", type=amount, metavar="G", help="a share, or whole ones")
     p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
     p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
     p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
-    p.add_argument("--storage", type=Path, metavar="DIR", help="folder of all studies (./studies)")
+    p.add_argument("--storage", metavar="DIR", help="folder of all studies (./studies)")
     p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
     p.add_argument("--name", help="name of the new study")
     p.add_argument("--resume", metavar="NAME", help="go on with a study")
@@ -83,7 +91,7 @@ FIXED_ON_RESUME = ("space", "task", "name", "seed")
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from study.session import Options
+    from study.preparation import Options
 
     given = {
         key: value
@@ -104,18 +112,19 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     telemetry.turn_off()
     options = _options(arguments)
-    from study import session
+    from study import preparation
 
     if arguments.resume is not None:
-        prepared = session.reopen(arguments.resume, options)
+        prepared = preparation.reopen(arguments.resume, options)
     else:
-        prepared = session.prepare(options)
+        prepared = preparation.prepare(options)
     if arguments.dry_run:
-        print(session.describe_plan(prepared, options))
+        print(preparation.describe_plan(prepared, options))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    finished = session.run(prepared, options)
-    return _conclusion(prepared, finished)
+    from study import session
+
+    return _conclusion(prepared, session.run(prepared, options))
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
@@ -134,7 +143,9 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
             f"{finished.unsent} ledger lines have not reached MLflow; "
             f"later: python -m study.track {finished.folder}"
         )
-    return 0 if finished.state.finished else EXIT_INTERRUPTED
+    if not finished.state.finished:
+        return EXIT_INTERRUPTED
+    return 0 if finished.exports else EXIT_NOTHING_TRAINED
 
 
 def _short(path: Path) -> Path:
@@ -147,11 +158,14 @@ def resume_command(prepared: Prepared) -> str:
     """The command that goes on with a study."""
     command = f"python -m study.run --resume {prepared.name}"
     storage = prepared.folder.parent
-    return command if storage == Path("studies").resolve() else f"{command} --storage {storage}"
+    if storage == Path("studies").resolve():
+        return command
+    return f"{command} --storage {shlex.quote(str(storage))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a study; the exit code is 0, 2 on bad input, 130 when it was interrupted."""
+    """Run a study. Exit code 0; 1 when no trial could be trained; 2 on bad input; 130 when it was
+    interrupted."""
     return exit_code(lambda: _command(argv))
 
 

@@ -42,7 +42,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
     {
         "commands": (
-            *("", "session"),
+            *("", "preparation", "session"),
             *("run", "train", "export", "report", "status", "track", "schema", "data.__main__"),
         )
     },

@@ -16,9 +16,9 @@ from study.config import TaskConfig
 from study.director import Director
 from study.ledger import LEDGER, Ledger, load
 from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.preparation import make_plan
 from study.protocol import Done, Plan
 from study.records import StudyRecord, TrialRecord
-from study.session import make_plan
 from study.space import SearchSpace, load_space, load_task
 
 Curve = Callable[[TrialRecord, int], dict[str, float]]

@@ -155,13 +155,6 @@ def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
     assert study.next(search_is_over=True) == Select()
 
 
-def test_without_confirmation_the_study_ends_after_the_selection() -> None:
-    study = Study(plan(confirm_top=0))
-    searched(study)
-    study.state.apply(SelectRecord([], "t0000", "t0000"))
-    assert study.next() == Done()
-
-
 def test_a_plan_survives_the_ledger() -> None:
     assert Plan.from_dict(plan().as_dict()) == plan()
     assert plan().worst_case_epochs == (2 + 16 + 12) * 4

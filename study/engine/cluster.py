@@ -46,7 +46,8 @@ class Resources:
         each = f"{self.cpus_per_trial:g} CPU"
         if self.gpus_per_trial:
             each += f" and {self.gpus_per_trial:g} GPU"
-        return f"{self.cluster}: {self.slots} trials at once, {each} each"
+        trials = "1 trial at a time" if self.slots == 1 else f"{self.slots} trials at once"
+        return f"{self.cluster}: {trials}, {each} each"
 
 
 def asked_for(address: str | None) -> str | None:

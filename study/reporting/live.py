@@ -67,7 +67,7 @@ class Progress:
             search = plan.num_trials - len(state.of_stage(SEARCH, REFERENCE))
         else:
             sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
-            confirm = len(sources) * plan.confirm_seeds * bool(plan.confirm_top)
+            confirm = len(sources) * plan.confirm_seeds
             search = 0
         baseline = len(plan.baselines) - len(state.of_stage(BASELINE))
         to_come = baseline + search + confirm - len(state.of_stage(CONFIRM))

@@ -52,8 +52,6 @@ def _rungs(plan: Plan) -> str:
 
 
 def _confirm(plan: Plan) -> str:
-    if not plan.confirm_trials:
-        return "nothing"
     return (
         f"the top {plan.confirm_top}, tuned cross entropy and cross entropy as the task states it, "
         f"{plan.confirm_seeds} fresh seeds each, judged on test"

@@ -153,7 +153,7 @@ def _verdict(config: Confirmed, key: str) -> list[str]:
 
 EXPLANATION = (
     "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences in points, with "
-    "Dunnett's simultaneous 95 % intervals."
+    "Dunnett's 95 % intervals, simultaneous within each metric."
 )
 
 

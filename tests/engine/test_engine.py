@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import study
 from study.ledger import load
@@ -47,7 +49,8 @@ def task(log: Path, faults: dict[str, str] | None = None) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests}")
     yield
     ray.shutdown()
 
@@ -111,3 +114,19 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
         assert (finished.folder / "evidence" / f"{trial.id}.npz").is_file()
     others = finished.state.of_stage(BASELINE, SEARCH, REFERENCE)
     assert not any("test/miou" in report for t in others for report in t.reports.values())
+
+
+@pytest.mark.timeout(300)
+def test_a_study_in_which_nothing_could_be_trained_ends_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from study.run import main
+
+    space = {**SPACE, "study": {**SPACE["study"], "num_trials": 1, "baselines": ["ce"]}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    faults = {str(count): "raise" for count in range(2, 9)}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task(tmp_path / "pids", faults)))
+    monkeypatch.chdir(tmp_path)
+    assert main(["space.yaml", "--task", "task.yaml", "--max-concurrent", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED at epoch 0 (InputError: model/factory" in out

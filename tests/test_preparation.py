@@ -14,8 +14,8 @@ from torch import nn
 from study.director import Director
 from study.errors import InputError
 from study.ledger import LEDGER, Ledger, find
+from study.preparation import Options, Prepared, prepare, reopen
 from study.records import TrialRecord
-from study.session import Options, Prepared, prepare, reopen
 
 FLAT: dict[str, Any] = {
     "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
@@ -110,7 +110,7 @@ def test_a_database_is_the_same_from_every_working_directory(
 
 
 def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
-    assert Options(storage="here").storage == Path("here")  # type: ignore[arg-type]
+    assert Options(storage="here").storage_folder == Path("here")
     for wrong in ({"num_trials": 0}, {"max_concurrent": 0}, {"seed": -1}):
         with pytest.raises(InputError, match="must hold"):
             Options(**wrong)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
     tmp_path: Path, task: dict[str, Any]
 ) -> None:
     root = write_folder(tmp_path / "town")
-    task["model"] = {"factory": "test_session:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    task["model"] = {"factory": "test_preparation:dated", "kwargs": {"since": date(2020, 1, 1)}}
     with pytest.raises(InputError, match="made of numbers, text, lists and mappings"):
         prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
     assert not (tmp_path / "studies").exists()

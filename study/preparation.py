@@ -1,0 +1,267 @@
+"""All that is checked before a study starts, or goes on. Nothing is written here but caches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from study import ledger as ledgers
+from study.config import FolderData, TaskConfig, TrialConfig
+from study.errors import InputError
+from study.ledger import State
+from study.names import GRID
+from study.protocol import Plan
+from study.records import StudyRecord, encode
+from study.search.rungs import rung_epochs
+from study.space import NamedTask, SearchSpace, load_space, load_task
+from study.yaml_file import parse_yaml
+
+TRACKING_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how much; hyperparameters are in the two YAML files.
+
+    Raises InputError for a number that is too small.
+    """
+
+    space: str | Path | Mapping[str, Any] = "joint"
+    task: str | Path | Mapping[str, Any] = "synthetic"
+    data_root: Path | None = None
+    num_trials: int | None = None
+    time_budget: float = math.inf
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    storage: str | Path = "studies"
+    tracking_uri: str | None = None
+    name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, least in (("num_trials", 1), ("max_concurrent", 1), ("seed", 0)):
+            number = getattr(self, key)
+            if number is not None and number < least:
+                flag = f"--{key.replace('_', '-')}"
+                raise InputError(f"`{least} <= {key}` must hold, but got {number}", key=flag)
+        if "://" in str(self.storage):
+            message = f"a folder that every node sees must be given, but got {self.storage}"
+            raise InputError(message, key="--storage")
+
+    @property
+    def storage_folder(self) -> Path:
+        """The storage, with ~ resolved."""
+        return Path(self.storage).expanduser()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose every input has been checked."""
+
+    folder: Path
+    space: SearchSpace
+    task: NamedTask
+    plan: Plan
+    tracking_uri: str
+    first_line: StudyRecord | None = None
+    state: State = field(default_factory=State)
+
+    @property
+    def name(self) -> str:
+        """The study's name: its folder's."""
+        return self.folder.name
+
+
+def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
+    """The task with its data below `data_root`, as an absolute path."""
+    if not isinstance(task.data, FolderData):
+        if data_root is not None:
+            message = "only a task whose data lies in a folder takes a data root"
+            raise InputError(message, key="--data-root")
+        return task
+    root = data_root if data_root is not None else task.data.root
+    if root is None:
+        raise InputError("the folder of the data must be given: --data-root DIR", key="data/root")
+    data = task.data.model_copy(update={"root": str(Path(root).expanduser().resolve())})
+    return task.model_copy(update={"data": data})
+
+
+def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, seed: int) -> Plan:
+    """Resolve the study's numbers from the space's settings and the task's budget."""
+    settings = space.settings
+    if num_trials is not None:
+        settings = settings.model_copy(update={"num_trials": num_trials})
+    references = settings.num_reference_trials
+    grid = space.grid if settings.sampler == GRID else None
+    if grid is not None and settings.num_trials - references > len(grid):
+        raise InputError(
+            f"`num_trials <= {len(grid) + references}` must hold (a grid of {len(grid)} points and "
+            f"{references} reference trials), but got {settings.num_trials}",
+            key="--num-trials",
+        )
+    rungs = settings.rungs
+    return Plan(
+        seed=seed,
+        epochs=task.num_epochs,
+        objectives=settings.objectives,
+        sampler=settings.sampler,
+        num_trials=settings.num_trials,
+        reference_trials=references,
+        baselines=settings.baselines,
+        rungs=(
+            tuple(rung_epochs(rungs.first, rungs.reduction_factor, task.num_epochs))
+            if rungs
+            else ()
+        ),
+        reduction_factor=rungs.reduction_factor if rungs else 0,
+        split_by=rungs.by if rungs else None,
+        confirm_top=settings.confirm.top,
+        confirm_seeds=settings.confirm.num_seeds,
+    )
+
+
+def prepare(options: Options) -> Prepared:
+    """Check the two files, the name, the data and the model. Writes nothing but the data cache."""
+    space = load_space(options.space)
+    task = load_task(options.task)
+    try:
+        return _prepare(options, space, task)
+    except InputError as error:
+        raise error.of_file(task.file, task.lines) from error
+
+
+def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
+    from study.tracking import absolute, check, default_uri
+
+    config = with_root(task.config, options.data_root)
+    task = replace(task, config=config)
+    plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
+    folder = ledgers.new_folder(options.storage_folder, options.name, f"{space.name}-{task.name}")
+    uri = absolute(options.tracking_uri or default_uri(folder.parent))
+    check(uri, timeout=TRACKING_TIMEOUT)
+    first_line = _first_line(folder, space, task, plan)
+    _check_plain(first_line)
+    return Prepared(folder, space, task, plan, uri, first_line=first_line)
+
+
+def reopen(name: str, options: Options) -> Prepared:
+    """A study that was begun: everything but the resources, and where the data lie by now, comes
+    from its ledger. A tracking server need not answer: what it misses is sent later."""
+    from study.tracking import absolute, check_form, default_uri
+
+    folder = ledgers.find(name, options.storage_folder)
+    state = ledgers.load(folder)
+    if state.study is None:
+        raise InputError(
+            "a ledger's first line must say what is studied, but there is none: "
+            "remove the folder and begin anew",
+            file=folder,
+        )
+    first = state.study
+    task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
+    if options.data_root is not None:
+        task = replace(task, config=with_root(task.config, options.data_root))
+    if not state.finished:
+        _check_data(task.config, first.data["fingerprint"])
+    uri = options.tracking_uri
+    if uri is None:
+        uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    check_form(uri)
+    uri = absolute(uri)
+    plan = Plan.from_dict(first.plan)
+    if options.num_trials is not None and options.num_trials != plan.num_trials:
+        raise InputError(
+            f"a study keeps its number of trials, {plan.num_trials}, but got {options.num_trials}",
+            key="--num-trials",
+        )
+    space = replace(load_space(first.space), name=first.space_name)
+    return Prepared(folder, space, task, plan, uri, state=state)
+
+
+def _check_plain(line: StudyRecord) -> None:
+    """YAML also knows dates and bytes, and a mapping of a notebook may hold anything."""
+    try:
+        encode(line)
+    except TypeError as error:
+        raise InputError(
+            f"a task and a space must be made of numbers, text, lists and mappings, but: {error}"
+        ) from error
+
+
+def _check_data(task: TaskConfig, fingerprint: str) -> None:
+    """Trials of a study are compared, so all of them must see the same images."""
+    from study.data import open_data
+
+    found = open_data(task.data).fingerprint
+    if found != fingerprint:
+        raise InputError(
+            f"the data must be those that the study began with (fingerprint {fingerprint[:12]}), "
+            f"but they are others ({found[:12]})",
+            key="--data-root" if isinstance(task.data, FolderData) else "data",
+        )
+
+
+def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
+    from study.data import open_data
+    from study.environment import environment
+    from study.models import check_model
+
+    data = open_data(task.config.data)
+    check_model(
+        task.config.model,
+        data.num_classes,
+        data.train.images.shape[1:3],
+        batch_size=task.config.batch_size,
+    )
+    counts = data.train.class_counts.sum(axis=0)
+    return StudyRecord(
+        name=folder.name,
+        seed=plan.seed,
+        task_name=task.name,
+        task=task.config.model_dump(),
+        space_name=space.name,
+        space=parse_yaml(space.text).data,
+        plan=plan.as_dict(),
+        data={
+            "fingerprint": data.fingerprint,
+            "class_names": list(data.class_names),
+            "num_images": {
+                split: len(getattr(data, split).names) for split in ("train", "val", "test")
+            },
+            "class_share": [round(float(count) / float(counts.sum()), 8) for count in counts],
+        },
+        environment=environment(TrialConfig(task=task.config)),
+    )
+
+
+def describe_plan(prepared: Prepared, options: Options) -> str:
+    """The plan and the resources of a trial in words. Starts nothing."""
+    from study.engine import cluster as clusters
+    from study.losses import PRESETS
+    from study.reporting.plan import plan_text
+    from study.search.sampler import model_takes_over_at
+
+    plan = prepared.plan
+    learned = [
+        name
+        for name in plan.baselines
+        if prepared.space.params_of({"loss": PRESETS[name].config}) is not None
+    ]
+    takes_over = model_takes_over_at(len(learned))
+    text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
+    where = clusters.asked_for(options.address)
+    if where is not None:
+        return f"{text}\ntrials run on {where}"
+    resources = clusters.fit(
+        "this machine",
+        [clusters.this_machine()],
+        gpus_per_trial=options.gpus_per_trial,
+        cpus_per_trial=options.cpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+    return f"{text}\n{resources.text}"
