@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import yaml
 from study import telemetry
 from study.errors import InputError
 
+ADDRESS_TIMEOUT = 10.0
+TOKEN = Path("~/.ray/auth_token")
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 WORKER_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 DRIVER_ENVIRONMENT = {
@@ -75,17 +78,46 @@ def started_here() -> str | None:
     return address if address in services.find_gcs_addresses() else None
 
 
+def show_token(token: Path = TOKEN) -> None:
+    """`ray start` asks for the token where this file is; a client shows it only when it is told to,
+    and a cluster that asks for none takes it without harm."""
+    if token.expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def check_answers(address: str, key: str) -> None:
+    """Raise InputError unless something listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise InputError(f"HOST:PORT must be given, but got {address!r}", key=key)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        message = f"a Ray cluster must answer at {address}, but got: {error}"
+        raise InputError(message, key=key) from error
+
+
 def connect(address: str | None) -> str:
     """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
     running here, else a new one of this process. Returns in words which it is."""
-    import ray
-
+    show_token()
     telemetry.turn_off()
     os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
+    import ray
+
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     asked = asked_for(address)
-    private = "local" in (address, os.environ.get("RAY_ADDRESS"))
-    there = asked or (None if private else started_here())
+    key = "--address" if address else "RAY_ADDRESS"
+    if asked is None:
+        private = "local" in (address, os.environ.get("RAY_ADDRESS"))
+        there = None if private else started_here()
+    elif asked == "auto":
+        there = started_here()
+        if there is None:
+            raise InputError("a cluster that `ray start` made must run here", key=key)
+    else:
+        check_answers(asked, key)
+        there = asked
     if there is None:
         ray.init(address="local", include_dashboard=False, **quiet)
         return "a new Ray on this machine"
@@ -95,8 +127,7 @@ def connect(address: str | None) -> str:
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"a Ray cluster must answer at {there}, but got: {reason}",
-            key="RAY_ADDRESS" if asked and not address else "--address",
+            f"a Ray cluster must answer at {there}, but got: {reason}", key=key
         ) from error
     return f"the Ray cluster at {there}" if asked else f"the Ray cluster running here ({there})"
 

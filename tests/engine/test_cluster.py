@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from study.engine.cluster import fit, growth, started_here
+from study.engine.cluster import fit, growth, show_token, started_here
 from study.errors import InputError
 
 Node = Mapping[str, float]
@@ -99,3 +100,19 @@ def test_only_a_cluster_that_ray_start_left_running_is_joined(
     monkeypatch.setattr(services, "find_bootstrap_address", lambda _: left_by_ray_start)
     monkeypatch.setattr(services, "find_gcs_addresses", lambda: running)
     assert started_here() == joined
+
+
+def test_the_token_is_shown_where_there_is_one_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "unset")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    token = tmp_path / "auth_token"
+    show_token(token)
+    assert "RAY_AUTH_MODE" not in os.environ
+    token.write_text("secret")
+    show_token(token)
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    show_token(token)
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
