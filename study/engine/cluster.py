@@ -129,7 +129,26 @@ def connect(address: str | None) -> str:
         raise InputError(
             f"a Ray cluster must answer at {there}, but got: {reason}", key=key
         ) from error
+    check_installed(there)
     return f"the Ray cluster at {there}" if asked else f"the Ray cluster running here ({there})"
+
+
+def check_installed(there: str) -> None:
+    """Raise InputError unless a worker of the cluster can import this package."""
+    import ray
+
+    def import_it() -> str:
+        try:
+            import study.training  # noqa: F401
+        except ImportError as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    problem = ray.get(ray.remote(num_cpus=0)(import_it).remote())
+    if problem:
+        disconnect()
+        message = f"this package must be installed on every node of {there}, but got {problem}"
+        raise InputError(message, key="--address")
 
 
 def disconnect() -> None:
