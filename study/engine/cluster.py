@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def check_answers(address: str, key: str) -> None:
 def connect(address: str | None) -> str:
     """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
     running here, else a new one of this process. Returns in words which it is."""
-    show_token()
+    if "ray" not in sys.modules:  # Ray reads the mode once, when it is imported
+        show_token()
     telemetry.turn_off()
     os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
     import ray
