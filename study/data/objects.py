@@ -104,13 +104,13 @@ def draw_bicyclist(canvas: Canvas, view: View, rider: Thing) -> None:
 
 
 def draw_pole(canvas: Canvas, view: View, pole: Thing) -> None:
-    """A lamp post, or with u[1] < 0.5 the post of a sign."""
+    """A lamp post, or with u[1] < 0.32 the post of a sign."""
     s, y, u = view.drop(pole.depth), view.y(pole.depth), pole.u
     top = y - s * (2.1 + 1.4 * u[0])
     half = max(0.75, 0.09 * s * (0.7 + 0.6 * u[2]))
     grey = GREY_POLE * (0.75 + 0.6 * u[3] if pole.ambiguous else 0.25)
     canvas.rectangle(top, y, pole.x - half, pole.x + half, grey, pole.label)
-    if u[1] < 0.5:
+    if u[1] < 0.32:
         _draw_plate(canvas, pole, top, s)
 
 
