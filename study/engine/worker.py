@@ -80,16 +80,17 @@ def _report_all(
     config: TrialConfig, data: SegmentationData, settings: dict[str, Any], checkpoint: Path | None
 ) -> None:
     device = None if settings["gpus"] else "cpu"
+    judged = settings["stage"] == CONFIRM
     where: dict[str, Any] | None = environment(config, device)
     for report in train(
         config,
         data=data,
         device=device,
         resume_from=checkpoint,
-        evaluate_test=settings["stage"] == CONFIRM,
+        evaluate_test=judged,
         evaluate_at=settings["rungs"],
     ):
-        evidence = None if report.evidence is None else pack(report.evidence)
+        evidence = pack(report.evidence) if judged and report.evidence is not None else None
         _send(report, {REPORT_KEY: (report.epoch, dict(report.metrics), evidence, where)})
         where = None
 

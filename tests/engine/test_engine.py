@@ -111,7 +111,8 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
     assert confirmed
     for trial in confirmed:
         assert "test/miou" in trial.last
-        assert (finished.folder / "evidence" / f"{trial.id}.npz").is_file()
+    judged = {path.stem for path in (finished.folder / "evidence").iterdir()}
+    assert judged == {trial.id for trial in confirmed}
     others = finished.state.of_stage(BASELINE, SEARCH, REFERENCE)
     assert not any("test/miou" in report for t in others for report in t.reports.values())
 
