@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from study.losses.config import (
+    Boundary,
     EffectiveNumber,
     Enet,
     InverseFrequency,
@@ -17,8 +18,7 @@ from study.losses.config import (
 def describe(loss: LossConfig) -> str:
     """Such as ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``; ``ce`` if neutral."""
     parts = [_class_weights(loss), _recall(loss), _pooling(loss), _jaccard(loss)]
-    if loss.label_smoothing:
-        parts.append(f"smoothing {loss.label_smoothing:.2g}")
+    parts.append(_smoothing(loss))
     if loss.focal_gamma:
         parts.append(f"focal {loss.focal_gamma:.2g}")
     return " + ".join(part for part in parts if part) or "ce"
@@ -53,6 +53,15 @@ def _pooling(loss: LossConfig) -> str:
         case Ohem(threshold=threshold, min_kept=min_kept):
             return f"ohem({threshold:.2g}, {min_kept:.2g})"
     return ""
+
+
+def _smoothing(loss: LossConfig) -> str:
+    epsilon = loss.label_smoothing
+    if not epsilon:
+        return ""
+    if isinstance(loss.smoothing_region, Boundary):
+        return f"boundary smoothing({epsilon:.2g}, width {loss.smoothing_region.width})"
+    return f"smoothing {epsilon:.2g}"
 
 
 def _jaccard(loss: LossConfig) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from study.grammar import Branch, Choice, Constant, Leaf, Node
-from study.losses.config import InverseFrequency, LossConfig, NoClassWeights
+from study.losses.config import Boundary, InverseFrequency, LossConfig, NoClassWeights
 
 Params = dict[str, Any]
 
@@ -38,10 +38,14 @@ def candidates(node: Node, value: Any, idle: frozenset[str]) -> Iterator[Params]
                 for params in candidates(option, value, idle):
                     yield {path: name, **params}
         case Branch(children=children):
-            if isinstance(value, Mapping) and children.keys() <= value.keys():
-                parts = [
-                    list(candidates(child, value[key], idle)) for key, child in children.items()
-                ]
+            # an idle knob may stand in another form than the config's: boundary beside everywhere
+            needed = {
+                key: child
+                for key, child in children.items()
+                if not (isinstance(child, Constant) and child.path in idle)
+            }
+            if isinstance(value, Mapping) and needed.keys() <= value.keys():
+                parts = [list(candidates(child, value[key], idle)) for key, child in needed.items()]
                 yield from product(parts)
 
 
@@ -51,7 +55,8 @@ def idle_knobs(loss: LossConfig) -> frozenset[str]:
     if _is_unweighted(loss) and loss.recall is None:
         idle.add("loss/normalizer")
     if loss.label_smoothing == 0:
-        idle.add("loss/jaccard/target")
+        idle |= {"loss/jaccard/target"}
+        idle |= {f"loss/smoothing_region/{key}" for key in Boundary.model_fields}
     if loss.jaccard.mix == 0:
         idle |= {f"loss/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
     return frozenset(idle)

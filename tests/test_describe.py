@@ -36,6 +36,11 @@ from study.losses import PRESETS, LossConfig, family
             "jaccard 0.5 0.3/0.7 per image",
         ),
         ({"label_smoothing": 0.1, "focal_gamma": 2.0}, "smoothing 0.1 + focal 2"),
+        ({"smoothing_region": {"kind": "boundary"}}, "ce"),
+        (
+            {"label_smoothing": 0.5, "smoothing_region": {"kind": "boundary"}},
+            "boundary smoothing(0.5, width 3)",
+        ),
         (
             {"recall": {"ema_momentum": 0.0}, "jaccard": {"mix": 0.28}},
             "recall + jaccard 0.28",

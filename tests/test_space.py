@@ -141,6 +141,19 @@ def test_a_normalizer_that_matters_is_not_overlooked():
     assert params["loss/recall"] == "instantaneous"
 
 
+def test_where_labels_stay_sharp_it_does_not_matter_where_they_would_be_smoothed():
+    space = load_space(
+        {
+            "loss": {
+                "label_smoothing": {"choice": [0.0, 0.5]},
+                "smoothing_region": {"kind": "boundary", "width": 3},
+            }
+        }
+    )
+    assert space.params_of({"loss": {}}) == {"loss/label_smoothing": 0.0}
+    assert space.params_of({"loss": {"label_smoothing": 0.5}}) is None
+
+
 def test_no_class_weights_are_those_of_exponent_zero():
     params = load_space("recall").params_of({"loss": PRESETS["recall"].config})
     assert params is not None
@@ -213,8 +226,9 @@ def test_a_space_survives_json_and_its_own_text(name):
         ),
         (
             {"loss": {"choice": {"a": {}, "b": {"focal": 1}}}},
-            "loss/focal: a known key must stand here (label_smoothing, focal_gamma, class_weights, "
-            "recall, pooling, normalizer, jaccard), but got 'focal'; did you mean 'focal_gamma'?",
+            "loss/focal: a known key must stand here (label_smoothing, smoothing_region, "
+            "focal_gamma, class_weights, recall, pooling, normalizer, jaccard), but got 'focal'; "
+            "did you mean 'focal_gamma'?",
         ),
         ({"optimizer": {"lr_scale": {"choice": [0.0, 1.0]}}}, "optimizer/lr_scale: `0 < lr_scale` "
          "must hold, but got 0.0"),

@@ -10,6 +10,8 @@ With every axis neutral this is exactly the mean cross entropy over valid pixels
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from study.losses.family import has_class_weights
 from study.losses.fused import FusedLoss
 from study.losses.labels import compute_dtype, read_labels
 from study.losses.recall import RecallState
+from study.losses.smoothing import smoothing
 
 
 class SegmentationLoss(nn.Module):
@@ -70,6 +73,8 @@ class SegmentationLoss(nn.Module):
             self.to(logits.device)  # state follows the input
         with torch.autocast(logits.device.type, enabled=False):
             scores = logits.to(compute_dtype(logits)).flatten(2)
+            epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
+            labels = replace(labels, epsilon=epsilon)
             value, self._terms = FusedLoss.apply(scores, labels, self)
         return value
 

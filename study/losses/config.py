@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 
 class Config(BaseModel):
     """Base of every config: frozen, unknown keys are errors, text is never read as a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Everywhere(Config):
+    """Neutral: labels are smoothed at every pixel alike."""
+
+    kind: Literal["everywhere"] = "everywhere"
+
+
+class Boundary(Config):
+    """Only where the width x width window around a pixel holds another class."""
+
+    kind: Literal["boundary"]
+    width: int = Field(3, ge=3, json_schema_extra={"not": {"multipleOf": 2}})
+
+    @field_validator("width")
+    @classmethod
+    def check_width(cls, width: int) -> int:
+        if width % 2 == 0:
+            raise ValueError(f"`width` must be odd, but got {width}")
+        return width
+
+
+SmoothingRegion = Annotated[Everywhere | Boundary, Field(discriminator="kind")]
 
 
 class NoClassWeights(Config):
@@ -107,6 +130,7 @@ class LossConfig(Config):
     """The `loss:` tree of a trial."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    smoothing_region: SmoothingRegion = Everywhere()
     focal_gamma: float = Field(0.0, ge=0)
     class_weights: ClassWeights = NoClassWeights()
     recall: Recall | None = None

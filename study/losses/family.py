@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from study.losses.config import (
+    Boundary,
     InverseFrequency,
     LossConfig,
     MaxPooling,
@@ -22,9 +23,12 @@ def family(config: LossConfig) -> str:
     max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is no axis.
     """
     jaccard_only = config.jaccard.mix == 1  # the pixel term, and its axes with it, is not added
+    smooths = config.label_smoothing > 0
+    smooths = smooths and (not jaccard_only or config.jaccard.target == "smoothed")
+    at_boundaries = isinstance(config.smoothing_region, Boundary)
     axes = {
-        "label_smoothing": config.label_smoothing > 0
-        and (not jaccard_only or config.jaccard.target == "smoothed"),
+        "label_smoothing": smooths and not at_boundaries,
+        "boundary_smoothing": smooths and at_boundaries,
         "focal": config.focal_gamma > 0 and not jaccard_only,
         "class_weights": has_class_weights(config) and not jaccard_only,
         "recall": config.recall is not None and not jaccard_only,

@@ -134,11 +134,11 @@ class _Step:
         """sum_c s_c log p_c where s is not one-hot; before log_p turns into the softmax."""
         if self.mix == 1:
             return None
-        epsilon, soft = self.config.label_smoothing, self.labels.soft
+        epsilon, soft = self.labels.epsilon, self.labels.soft
         sharp = None
         if soft is not None:
             sharp = self.masked((soft * self.log_p).sum(1))
-        if epsilon == 0:
+        if self.config.label_smoothing == 0:
             return sharp
         flat = self.masked(self.log_p.sum(1))
         sharp = self.log_q if sharp is None else sharp
@@ -202,9 +202,11 @@ class _Step:
 
     def jaccard_target(self) -> Tensor | None:
         """t (B, C, P) where it is not the hard label."""
-        soft, epsilon = self.labels.soft, self.config.label_smoothing
-        if self.config.jaccard.target == "hard" or epsilon == 0:
+        soft, epsilon = self.labels.soft, self.labels.epsilon
+        if self.config.jaccard.target == "hard" or self.config.label_smoothing == 0:
             return soft
+        if isinstance(epsilon, Tensor):
+            epsilon = epsilon[:, None]
         if soft is None:
             soft = torch.zeros_like(self.probability).scatter_(1, self.label[:, None], 1.0)
         target = soft * (1 - epsilon) + epsilon / self.loss.num_classes
@@ -248,15 +250,15 @@ class _Step:
         if pixel is not None:
             c1, c2 = pixel
             c1 = (1 - self.mix) * c1
-            epsilon = self.config.label_smoothing
+            epsilon = labels.epsilon
             if labels.soft is None:
                 k = k + c1
                 at_label = at_label - (1 - epsilon) * c1
             else:
                 total = labels.soft.sum(1)
                 k = k + c1 * ((1 - epsilon) * total + epsilon)
-                dense = -(1 - epsilon) * c1[:, None] * labels.soft
-            if epsilon > 0:
+                dense = ((epsilon - 1) * c1)[:, None] * labels.soft
+            if self.config.label_smoothing > 0:
                 flat = -epsilon / self.loss.num_classes * c1
             if c2 is not None:
                 c2 = (1 - self.mix) * c2

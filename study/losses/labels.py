@@ -24,6 +24,7 @@ class Labels:
     num_valid: Tensor  # 0-dim int64
     some_ignored: bool
     num_classes: int
+    epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
 
     def with_ignored_apart(self) -> Tensor:
         """(B, P): the label, or num_classes where the pixel is ignored."""
@@ -60,10 +61,10 @@ def read_labels(
             f"target: `integer {pixels}` or `floating {tuple(logits.shape)}` must hold for logits "
             f"{tuple(logits.shape)}, but got {target.dtype} {tuple(target.shape)}"
         )
-    flat = target.reshape(batch, -1).long()
+    flat = target.flatten(1).long()
     valid = flat != ignore_index
     if keep is not None:
-        valid = valid & keep.reshape(batch, -1)
+        valid = valid & keep.flatten(1)
     label = flat.masked_fill(~valid, 0)
     _check_range(label, num_classes, ignore_index)
     return _labels(label, valid, None, num_classes)
@@ -75,12 +76,12 @@ def _read_soft(logits: Tensor, target: Tensor, keep: Tensor | None) -> Labels:
             f"target: `soft target of the logits' shape {tuple(logits.shape)}` must hold, "
             f"but got {tuple(target.shape)}"
         )
-    batch, num_classes = logits.shape[:2]
-    soft = target.detach().reshape(batch, num_classes, -1).to(compute_dtype(logits))
+    num_classes = logits.shape[1]
+    soft = target.detach().flatten(2).to(compute_dtype(logits))
     if keep is None:
         valid = torch.ones_like(soft[:, 0], dtype=torch.bool)
     else:
-        valid = keep.reshape(batch, -1)
+        valid = keep.flatten(1)
         soft = soft.masked_fill(~valid[:, None], 0)
     return _labels(soft.argmax(1), valid, soft, num_classes)
 

@@ -53,6 +53,15 @@ _ALL = (
         {"label_smoothing": 0.1, "jaccard": {"mix": 0.75, "target": "smoothed"}},
         "Wang et al., NeurIPS 2023, arXiv 2302.05666: the same on label-smoothed targets",
     ),
+    Preset(
+        "jml_bls",
+        {
+            "label_smoothing": 0.5,
+            "smoothing_region": {"kind": "boundary", "width": 3},
+            "jaccard": {"mix": 0.75, "target": "smoothed"},
+        },
+        "Wang et al., NeurIPS 2023, arXiv 2302.05666: the same on labels smoothed at boundaries",
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
-from study.losses.config import Jaccard, LossConfig, MaxPooling, Ohem
+from study.losses.config import Boundary, Jaccard, LossConfig, MaxPooling, Ohem
 
 
 def plain_loss(
@@ -34,8 +36,10 @@ def plain_loss(
     if n == 0:
         return (logits * 0).sum()
     log_p = torch.log_softmax(logits, 1)
-    epsilon = config.label_smoothing
-    smoothed = (1 - epsilon) * sharp + epsilon / num_classes * valid[:, None].to(logits.dtype)
+    epsilon = config.label_smoothing * valid[:, None].to(logits.dtype)
+    if isinstance(config.smoothing_region, Boundary):
+        epsilon = epsilon * boundary(label, valid, config.smoothing_region.width)[:, None]
+    smoothed = (1 - epsilon) * sharp + epsilon / num_classes
     log_q = log_p.gather(1, label[:, None])[:, 0]
 
     weight = torch.ones(num_classes, dtype=torch.float64)
@@ -62,6 +66,18 @@ def plain_loss(
         p = log_p.exp() * valid[:, None]
         value = value + config.jaccard.mix * _jaccard(config.jaccard, p, labels, valid)
     return value
+
+
+def boundary(label: Tensor, valid: Tensor, width: int) -> Tensor:
+    """Pixel by pixel: another class within reach, and no ignored pixel."""
+    batch, height, width_of_image = label.shape
+    found, reach = torch.zeros_like(valid), width // 2
+    for b, i, j in itertools.product(range(batch), range(height), range(width_of_image)):
+        rows = slice(max(i - reach, 0), i + reach + 1)
+        columns = slice(max(j - reach, 0), j + reach + 1)
+        others = label[b, rows, columns] != label[b, i, j]
+        found[b, i, j] = others.any() and valid[b, rows, columns].all()
+    return found
 
 
 def _pool(config: LossConfig, ell: Tensor, log_q: Tensor, n: int) -> Tensor:

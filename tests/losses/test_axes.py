@@ -324,6 +324,7 @@ FAMILIES = {
     "ohem": "ohem",
     "jml": "jaccard",
     "jml_soft": "label_smoothing+jaccard",
+    "jml_bls": "boundary_smoothing+jaccard",
 }
 
 
@@ -353,7 +354,10 @@ def test_a_family_names_what_has_an_effect(tree, expected):
     ("tree", "words"),
     [
         ({"recall": {"ema_momentum": 1.0}}, r"^loss/recall/ema_momentum: .* must hold, but got 1"),
-        ({"focal": 2}, r"^loss/focal: .*label_smoothing, focal_gamma, class_weights"),
+        (
+            {"focal": 2},
+            r"^loss/focal: .*label_smoothing, smoothing_region, focal_gamma, class_weights",
+        ),
         ({"pooling": {"kind": "max", "ratoi": 0.2}}, r"^loss/pooling/ratoi: .*kind, p, ratio"),
         ({"pooling": {"kind": "median"}}, "^loss/pooling: `kind`"),
         ({"jaccard": {"mix": "0.5"}}, "^loss/jaccard/mix: .*text"),

@@ -29,6 +29,12 @@ AXES: dict[str, dict[str, Any]] = {
     "jaccard_all": {"jaccard": {"mix": 0.5, "classes": "all", "smooth": 0.0}},
     "jaccard_all_image": {"jaccard": {"mix": 1.0, "classes": "all", "average": "image"}},
     "jaccard_smoothed": {"label_smoothing": 0.1, "jaccard": {"mix": 0.5, "target": "smoothed"}},
+    "boundary": {"label_smoothing": 0.5, "smoothing_region": {"kind": "boundary"}},
+    "boundary_jaccard": {
+        "label_smoothing": 0.3,
+        "smoothing_region": {"kind": "boundary", "width": 5},
+        "jaccard": {"mix": 0.5, "target": "smoothed"},
+    },
     "everything": {
         "label_smoothing": 0.05,
         "focal_gamma": 1.5,
@@ -43,6 +49,9 @@ AXES: dict[str, dict[str, Any]] = {
 configs = st.fixed_dictionaries(
     {
         "label_smoothing": st.sampled_from([0.0, 0.05, 0.3]),
+        "smoothing_region": st.sampled_from(
+            [{"kind": "everywhere"}, {"kind": "boundary"}, {"kind": "boundary", "width": 5}]
+        ),
         "focal_gamma": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
         "class_weights": st.sampled_from(
             [
