@@ -25,8 +25,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-_SMALLEST_LEVEL = 1e-28  # far above float32's smallest: what underflows below it cannot matter
+_SMALLEST_SUM = 1e-28  # far above float32's smallest: what underflows below it cannot matter
+_NOTHING = -80.0  # exp of less is near float32's denormal numbers, which are slow
+_SAMPLE_STEP = 16  # the start is the optimum of every 16th pixel
+_SMALLEST_SAMPLE = 256
+_BISECTIONS = 4  # of the bracket around the root, where Newton's steps stay long
 _STEPS_WITHOUT_SYNC = 32  # Newton steps where the host may not look whether they are still needed
 
 
@@ -67,49 +72,83 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
     q = p / (p - 1)
     work = flat.double() if q > 64 else flat  # rounding of log ell is multiplied by q
     x = work.log()
-    log_alpha = None
     if flat.device.type == "cpu":
         if bool(slack):
             return torch.ones_like(flat)
-        if q <= 4:
-            log_alpha = _newton_on_powers(x, m, q)
-    if log_alpha is None:
-        log_alpha = _newton_on_logarithms(x, m, q, looks=flat.device.type == "cpu")
-    return torch.exp(((q - 1) * (x - log_alpha.to(x.dtype))).clamp_(max=0)).to(flat.dtype)
+        log_alpha = _log_alpha(x, float(m), q)
+    else:
+        log_alpha = _newton_on_the_device(x, m, q).to(x.dtype)
+    relative = torch.sub(x, log_alpha).mul_(q - 1).clamp_(max=0)
+    return functional.threshold_(relative, _NOTHING, -torch.inf).exp_().to(flat.dtype)
 
 
-def _newton_on_powers(x: Tensor, m: Tensor, q: float) -> Tensor | None:
-    """log alpha by the steps below on (ell / largest)^q; None where that underflows."""
-    top, needed = x.max(), float(m)
-    powers = torch.exp(q * (x - top))
-    level = float(powers.sum()) / needed
+# With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise linear
+# in s. So a Newton step from anywhere ends at or before the root, every further one comes closer
+# without passing it, and the set of capped pixels settles after finitely many: the result is exact.
+# In what follows x = log ell and beta = log alpha.
+
+
+def _log_alpha(x: Tensor, m: float, q: float) -> float:
+    """beta, on a CPU, where the host may look after each step."""
+    beta = float("inf")
+    if x.numel() >= 2 * _SAMPLE_STEP * _SMALLEST_SAMPLE:
+        sample = x[_SAMPLE_STEP // 2 :: _SAMPLE_STEP]
+        share = m * sample.numel() / x.numel()
+        if int((sample > -torch.inf).sum()) > share:
+            beta = _tangent_root(x, m, q, _log_alpha(sample, share, q))
+    if beta == float("inf"):
+        beta = (float(_log_sum_exp(q, x)) - math.log(m)) / q  # the root where none is capped
+    settled = 0.0 if x.dtype == torch.float64 else 1e-4 / q
+    bisected = q <= 4
     while True:
-        below = powers < level
-        capped = powers.numel() - int(below.sum())
-        if capped >= needed:
-            break
-        lower = float((powers * below).sum()) / (needed - capped)
-        if not lower < level:
-            break
-        level = lower
-    if not level > _SMALLEST_LEVEL:
-        return None
-    return top.double() + math.log(level) / q
+        lower = _tangent_root(x, m, q, beta)
+        if not lower < beta - settled:
+            return min(lower, beta)
+        if not bisected and beta - lower > 1 / q:
+            bisected, lower = True, _bisected(x, m, q, lower)
+        beta = lower
 
 
-def _newton_on_logarithms(x: Tensor, m: Tensor, q: float, *, looks: bool) -> Tensor:
-    """log alpha from x = log ell; looks: stop once it has settled, which the host must look at.
+def _bisected(x: Tensor, m: float, q: float, high: float) -> float:
+    """An upper bound of beta below `high`, for large q, whose Newton steps are short.
 
-    With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise
-    linear in s, so Newton's tangent never passes the root and the set of capped pixels settles
-    after finitely many steps: the result is exact. Each step sums relative to the largest loss
-    below the cap, so nothing that matters underflows. For large q, whose steps are short, a few
-    bisections bring the start near.
+    With e the m-th largest x the root lies in [e, e + log(n) / q]: at its end the pixels below e
+    add less than 1, at its start m pixels are capped.
+    """
+    low = float(torch.kthvalue(x, max(1, x.numel() - int(m) + 1)).values)
+    high = min(high, low + math.log(x.numel()) / q)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        root = _tangent_root(x, m, q, middle)
+        low = low if root < middle else middle
+        high = min(high, root)
+    return high
+
+
+def _tangent_root(x: Tensor, m: float, q: float, beta: float) -> float:
+    """A Newton step from beta; inf where the constraint is flat or beyond m there."""
+    beta = x.new_tensor(beta).item()  # as the pixels are compared with it
+    relative = torch.sub(x, beta).mul_(q).clamp_(_NOTHING, 0)
+    capped = x.numel() - int(torch.count_nonzero(relative))
+    if capped >= m:
+        return float("inf")
+    below = float(relative.exp_().sum(dtype=torch.float64)) - capped
+    if below > _SMALLEST_SUM:
+        return beta + (math.log(below) - math.log(m - capped)) / q
+    rest = torch.where(x < beta, x, -torch.inf)
+    return (float(_log_sum_exp(q, rest)) - math.log(m - capped)) / q
+
+
+def _newton_on_the_device(x: Tensor, m: Tensor, q: float) -> Tensor:
+    """beta without a host synchronisation: a fixed number of steps.
+
+    Each step sums relative to the largest loss below the cap, so nothing that matters underflows.
+    For large q, whose steps are short, a few bisections bring the start near.
     """
     count = x.numel()
 
     def newton(beta: Tensor) -> tuple[Tensor, Tensor]:
-        """At beta = log alpha: the root of the tangent there (inf: none), the constraint's sum."""
+        """The root of the tangent at beta (inf: none), the constraint's sum."""
         below = x < beta.to(x.dtype)
         capped = count - below.sum()
         log_sum = _log_sum_exp(q, torch.where(below, x, -torch.inf))
@@ -125,11 +164,8 @@ def _newton_on_logarithms(x: Tensor, m: Tensor, q: float, *, looks: bool) -> Ten
             high = torch.minimum(high, root)
             low = torch.where(total > m, middle, low)
             high = torch.where(total > m, high, torch.minimum(high, middle))
-    for _ in range(count + 1 if looks else _STEPS_WITHOUT_SYNC):
-        root, _ = newton(high)
-        if looks and not bool(root < high):
-            break
-        high = torch.minimum(high, root)
+    for _ in range(_STEPS_WITHOUT_SYNC):
+        high = torch.minimum(high, newton(high)[0])
     return high
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from losses.plain import water_filling
 from scipy.optimize import minimize
 
-from study.losses.max_pooling import _newton_on_logarithms, max_pooling_weights
+from study.losses.max_pooling import _log_alpha, _newton_on_the_device, max_pooling_weights
 
 
 def weights(losses, p, ratio):
@@ -150,7 +150,20 @@ def test_a_fixed_number_of_steps_is_enough_for_losses_of_all_sizes(p, ratio):
     x = 18 * torch.rand(5000, generator=generator) - 16  # log of 1e-7 to 7
     m = torch.tensor(ratio * len(x)).double().floor()
     q = p / (p - 1)
-    settled = _newton_on_logarithms(x, m, q, looks=True)
-    torch.testing.assert_close(
-        _newton_on_logarithms(x, m, q, looks=False), settled, rtol=0, atol=1e-6
-    )
+    settled = _log_alpha(x, float(m), q)
+    assert float(_newton_on_the_device(x, m, q)) == pytest.approx(settled, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [1.02, 1.05, 1.2, 1.7, 4.0])
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_losses_whose_order_misleads_a_sample_still_meet_the_ball(p, ratio, dtype):
+    n = 40_000
+    losses = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    losses[8::16] *= 1e-6  # the pixels that the start is taken from
+    losses[::7] = 0
+    found = weights(losses.to(dtype), p, ratio)
+    gamma, tau = bounds(n, p, ratio)
+    rel = 1e-9 if dtype == torch.float64 else 1e-4
+    assert float((found.double() / gamma).pow(p).sum()) == pytest.approx(1, rel=rel)
+    assert float(found.max()) <= tau * (1 + rel)
