@@ -25,7 +25,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 _SMALLEST_SUM = 1e-28  # far above float32's smallest: what underflows below it cannot matter
 _NOTHING = -80.0  # exp of less is near float32's denormal numbers, which are slow
@@ -75,11 +74,11 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
     if flat.device.type == "cpu":
         if bool(slack):
             return torch.ones_like(flat)
-        log_alpha = _log_alpha(x, float(m), q)
+        x = x.sub_(_log_alpha(x, float(m), q))
     else:
-        log_alpha = _newton_on_the_device(x, m, q).to(x.dtype)
-    relative = torch.sub(x, log_alpha).mul_(q - 1).clamp_(max=0)
-    return functional.threshold_(relative, _NOTHING, -torch.inf).exp_().to(flat.dtype)
+        x = x.sub_(_newton_on_the_device(x, m, q).to(x.dtype))
+    x.mul_(q - 1).clamp_(max=0)
+    return torch.threshold_(x, _NOTHING, -torch.inf).exp_().to(flat.dtype)
 
 
 # With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise linear
