@@ -123,11 +123,11 @@ class Director:
         )
         return self._goes_on(trial, epoch)
 
-    def fail(self, trial_id: str, reason: str) -> None:
+    def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
         """A trial ended by its own fault or the machine's."""
         trial = self.state.trials[trial_id]
         if trial.end is None:
-            self._end(trial, FAILED, reason)
+            self._end(trial, FAILED, reason, by_machine=by_machine)
 
     def release(self, trial_id: str) -> None:
         """Nobody trains this trial any more (it may be unfinished)."""
@@ -154,8 +154,8 @@ class Director:
         due = epoch in self.plan.rungs or epoch >= self.plan.epochs
         return self.plan.objectives if due else ()
 
-    def _end(self, trial: Trial, status: str, reason: str) -> None:
-        self.write(EndRecord(trial.id, status, reason, trial.epochs))
+    def _end(self, trial: Trial, status: str, reason: str, *, by_machine: bool = False) -> None:
+        self.write(EndRecord(trial.id, status, reason, trial.epochs, by_machine))
         self.live.discard(trial.id)
 
     def _judge(self, trial: Trial, epoch: int) -> bool:

@@ -4,10 +4,12 @@ Order: trials that an earlier session left unfinished; the baselines; the search
 cross entropy (the reference) spread evenly among them; then, when nothing of the search is live,
 the selection; then the confirmation of what was selected, seed by seed. Cross entropy as the task
 states it is confirmed in any case, so its seeds fill slots that wait for the last searched trials.
+A confirmation that the machine loses is tried again, after the others: an interval needs its seed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from study.ledger import State
 from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 
 CE = "ce"
+CONFIRM_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,22 @@ def _stated(state: State) -> list[str]:
 
 
 def _confirm(plan: Plan, state: State, sources: Collection[str]) -> RunConfirm | None:
-    done = {(trial.source, trial.seed) for trial in state.of_stage(CONFIRM)}
-    for seed in confirm_seeds(plan):
-        for source in dict.fromkeys(sources):
-            if (source, seed) not in done:
-                return RunConfirm(source, seed)
-    return None
+    tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
+    done = settled(state)
+    seeds = confirm_seeds(plan)
+    pairs = [(source, seed) for seed in seeds for source in dict.fromkeys(sources)]
+    left = [pair for pair in pairs if pair not in done]
+    return RunConfirm(*min(left, key=lambda pair: tries[pair])) if left else None
+
+
+def settled(state: State) -> set[tuple[str | None, int]]:
+    """Source and seed of each confirmation that is under way or over. Over is also one that failed
+    by its own fault, or that the machine has lost CONFIRM_TRIES times."""
+    tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
+    return {
+        (trial.source, trial.seed)
+        for trial in state.of_stage(CONFIRM)
+        if trial.end is None
+        or not trial.end.by_machine
+        or tries[trial.source, trial.seed] >= CONFIRM_TRIES
+    }

@@ -97,13 +97,14 @@ class RungRecord:
 
 @dataclass(frozen=True)
 class EndRecord:
-    """A trial's end."""
+    """A trial's end. `by_machine`: it failed by no fault of its own."""
 
     kind: ClassVar[str] = "end"
     trial: str
     status: str
     reason: str
     epochs: int
+    by_machine: bool = False
     time: float = 0.0
 
 

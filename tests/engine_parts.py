@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
+import torch
 from torch import nn
 
 
 class Small(nn.Module):
     """One convolution per class and a bias: a model that learns colours."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, fault: str | None = None) -> None:
         super().__init__()
+        self.fault = fault
         self.body = nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8),
@@ -22,6 +25,10 @@ class Small(nn.Module):
         )
 
     def forward(self, images):
+        if self.fault == "device":
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        if self.fault == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.body(images)
 
 
@@ -37,4 +44,4 @@ def build(num_classes: int, log: str, faults: dict[str, str] | None = None) -> n
         raise MemoryError("no more memory")
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    return Small(num_classes)
+    return Small(num_classes, fault)

@@ -53,6 +53,10 @@ class Driver:
             )
         self.director = Director(self.ledger, self.plan, self.space, self.task, **options)
 
+    def lost(self, record: TrialRecord) -> bool:
+        """Whether the machine fails this trial."""
+        return False
+
     def run(self, *, kill_after: int | None = None) -> None:
         reports = 0
         running: list[tuple[TrialRecord, int]] = []
@@ -68,7 +72,9 @@ class Driver:
                 break
             record, epoch = running.pop(0)
             reports += 1
-            if self.director.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
+            if self.lost(record):
+                self.director.fail(record.trial, "the node is gone", by_machine=True)
+            elif self.director.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
                 running.append((record, epoch + 1))
             if kill_after is not None and reports >= kill_after:
                 break
@@ -130,6 +136,36 @@ def test_a_killed_study_goes_on_to_the_ledger_of_an_undisturbed_one(
     Driver(tmp_path / "killed").run(kill_after=kill_after)
     Driver(tmp_path / "killed").run()
     assert without_attempts(tmp_path / "killed") == without_attempts(tmp_path / "whole")
+
+
+class Unlucky(Driver):
+    """Its machine loses every confirmation with seed 2, once."""
+
+    def lost(self, record: TrialRecord) -> bool:
+        same = [
+            trial
+            for trial in self.ledger.state.of_stage(CONFIRM)
+            if (trial.source, trial.seed) == (record.source, record.seed)
+        ]
+        return record.stage == CONFIRM and record.seed == 2 and len(same) == 1
+
+
+def test_a_lost_confirmation_is_trained_again_also_by_a_resumed_driver(tmp_path: Path) -> None:
+    Unlucky(tmp_path / "whole").run()
+    state = load(tmp_path / "whole")
+    assert state.finished
+    lost = [trial for trial in state.of_stage(CONFIRM) if trial.status == FAILED]
+    assert [trial.seed for trial in lost] == [2, 2, 2, 2]
+    for trial in lost:
+        assert {other.seed for other in state.confirmations(str(trial.source))} == {1, 2, 3}
+        again = next(t for t in state.confirmations(str(trial.source)) if t.seed == 2)
+        assert again.config == trial.config
+    reports = sum(len(trial.reports) for trial in state.trials.values())
+    for kill_after in (reports - 40, reports - 3, reports + 2):
+        folder = tmp_path / f"killed{kill_after}"
+        Unlucky(folder).run(kill_after=kill_after)
+        Unlucky(folder).run()
+        assert without_attempts(folder) == without_attempts(tmp_path / "whole")
 
 
 def test_a_diverged_trial_is_stopped_and_a_missing_metric_ends_that_trial_alone(

@@ -55,6 +55,10 @@ class Study:
         self.live.add(name)
         return name
 
+    def fail(self, name: str, *, by_machine: bool) -> None:
+        self.state.apply(EndRecord(name, "failed", "", 0, by_machine=by_machine))
+        self.live.discard(name)
+
     def finish(self, name: str, status: str = "completed", miou: float = 0.5) -> None:
         self.state.apply(ReportRecord(name, 0, 4, {"val/miou": miou, "val/macc": miou}))
         self.state.apply(EndRecord(name, status, "", 4))
@@ -147,6 +151,33 @@ def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
         steps.append(step.source)
         study.finish(study.add(CONFIRM, source=step.source, seed=step.seed))
     assert steps == ["t0000"] * 3
+
+
+def test_a_seed_that_the_machine_lost_is_tried_again_after_the_others_three_times_in_all() -> None:
+    study = Study(plan(baselines=(), confirm_seeds=2))
+    searched(study)
+    study.state.apply(SelectRecord(["t0003"], "t0000", None))
+    assert study.next() == RunConfirm("t0000", 1)
+    study.fail(study.add(CONFIRM, source="t0000", seed=1), by_machine=True)
+    steps = []
+    while isinstance(step := study.next(), RunConfirm):
+        steps.append((step.source, step.seed))
+        name = study.add(CONFIRM, source=step.source, seed=step.seed)
+        if steps[-1] == ("t0000", 1):
+            assert study.next() != step, "it is under way"
+            study.fail(name, by_machine=True)
+        else:
+            study.finish(name)
+    assert steps == [("t0003", 1), ("t0000", 2), ("t0003", 2), ("t0000", 1), ("t0000", 1)]
+    assert step == Done()
+
+
+def test_a_seed_that_failed_by_its_own_fault_is_not_tried_again() -> None:
+    study = Study(plan(baselines=(), confirm_seeds=1))
+    searched(study)
+    study.state.apply(SelectRecord([], "t0000", None))
+    study.fail(study.add(CONFIRM, source="t0000", seed=1), by_machine=False)
+    assert study.next() == Done()
 
 
 def test_a_spent_budget_ends_the_search_and_still_selects() -> None:

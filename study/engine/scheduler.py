@@ -41,7 +41,8 @@ class DirectedScheduler(FIFOScheduler):
         """STOP or CONTINUE, after the ledger knows."""
         trial_id = trial.config["run"]["id"]
         if FAILED_KEY in result:
-            self._director.fail(trial_id, result[FAILED_KEY])
+            reason, by_machine = result[FAILED_KEY]
+            self._director.fail(trial_id, reason, by_machine=by_machine)
             self._drop_checkpoints(trial_id, keep=0)
             return str(TrialScheduler.STOP)
         if REPORT_KEY not in result or result.get("done"):

@@ -64,7 +64,8 @@ class DirectedSearcher(Searcher):
         if trial is None:
             return
         if error:
-            self._director.fail(trial, self._faults.get(trial, "the worker process died"))
+            reason = self._faults.get(trial, "the worker process died")
+            self._director.fail(trial, reason, by_machine=True)
         self._director.release(trial)
 
     def save(self, checkpoint_path: str) -> None:

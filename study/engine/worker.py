@@ -44,12 +44,18 @@ def run(config: dict[str, Any]) -> None:
             torch.cuda.set_per_process_memory_fraction(settings["gpus"])
     try:
         _train(TrialConfig.model_validate(config["trial"]), settings)
+    except torch.AcceleratorError:
+        raise  # this process can use the device no more; Tune tries the trial again in a fresh one
     except torch.OutOfMemoryError as error:
-        tune.report({FAILED_KEY: f"out of GPU memory: {_line(error)}"})
+        _fail(f"out of GPU memory: {_line(error)}", by_machine=True)
     except MemoryError as error:
-        tune.report({FAILED_KEY: f"out of memory: {_line(error)}"})
+        _fail(f"out of memory: {_line(error)}", by_machine=True)
     except Exception as error:
-        tune.report({FAILED_KEY: f"{type(error).__name__}: {_line(error)}"})
+        _fail(f"{type(error).__name__}: {_line(error)}", by_machine=isinstance(error, OSError))
+
+
+def _fail(reason: str, *, by_machine: bool) -> None:
+    tune.report({FAILED_KEY: (reason, by_machine)})
 
 
 def _line(error: BaseException) -> str:

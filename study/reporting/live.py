@@ -24,7 +24,7 @@ from study.names import (
     SEARCH,
     STOPPED_EARLY,
 )
-from study.protocol import Plan
+from study.protocol import Plan, settled
 from study.records import EndRecord, Record, ReportRecord, SelectRecord, TrialRecord
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
@@ -70,7 +70,7 @@ class Progress:
             confirm = len(sources) * plan.confirm_seeds
             search = 0
         baseline = len(plan.baselines) - len(state.of_stage(BASELINE))
-        to_come = baseline + search + confirm - len(state.of_stage(CONFIRM))
+        to_come = baseline + search + confirm - len(settled(state))
         return max(0, to_come) * plan.epochs + running
 
     @property

@@ -84,7 +84,7 @@ def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
 
 @pytest.mark.timeout(300)
 def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: Path) -> None:
-    faults = {"3": "raise", "5": "memory", "6": "kill"}
+    faults = {"3": "raise", "5": "memory", "6": "kill", "9": "disk", "10": "device"}
     finished = run(tmp_path, faults, max_concurrent=1)
     state = finished.state
     assert state.finished
@@ -96,8 +96,12 @@ def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: P
     assert any("out of memory" in reason for reason in reasons)
     assert state.trials["t0004"].status == COMPLETED, "a killed worker's trial is trained again"
     assert len(state.of_stage(SEARCH, REFERENCE)) == 4
-    assert state.of_stage(CONFIRM)
     assert len(state.of_stage(BASELINE)) == 2
+    lost, beside, *_, again = state.of_stage(CONFIRM)
+    assert lost.end is not None and lost.end.by_machine
+    assert lost.end.reason == "OSError: [Errno 28] No space left on device"
+    assert (again.source, again.seed, again.status) == (lost.source, lost.seed, COMPLETED)
+    assert beside.status == COMPLETED, "what lost its device goes on in a fresh process"
 
 
 @pytest.mark.timeout(300)
