@@ -31,6 +31,9 @@ from study.losses.recall import predicted_right
 if TYPE_CHECKING:
     from study.losses.composite import SegmentationLoss
 
+WEIGHTS = "weights"  # (C,), beside the terms, which are 0-dim
+_BLOCK = 1 << 16  # pixels summed at once by a matrix product, whose rounding grows with them
+
 
 class FusedLoss(torch.autograd.Function):
     """scores (B, C, P) -> the loss and its terms; the gradient is ready after the forward pass."""
@@ -68,11 +71,34 @@ class _Step:
         self.ignored = ~labels.valid
         self.num_valid = labels.num_valid.clamp(min=1)
         self.log_p = torch.log_softmax(scores, 1)
-        self.log_q = self.masked(self.log_p.gather(1, self.label[:, None])[:, 0])
-        self.observe_recall(scores)
+        log_q = self.at_label(self.log_p)
+        self.jaccard_is_dense = self.mix > 0 and (
+            labels.soft is not None
+            or (self.config.jaccard.target == "smoothed" and self.config.label_smoothing > 0)
+        )
+        # A pixel's log_p is NaN for all classes or for none, so where no NaN is seen a factor 0 is
+        # enough to leave the ignored pixels out. An accelerator would have to wait to see.
+        self.must_clear = labels.some_ignored and (
+            scores.device.type != "cpu" or self.jaccard_is_dense or bool(log_q.sum().isnan())
+        )
+        self.log_q = self.masked(log_q)
+        self.observe_recall(scores, log_q)
 
     def masked(self, per_pixel: Tensor, fill: float = 0.0) -> Tensor:
         return per_pixel.masked_fill(self.ignored, fill) if self.labels.some_ignored else per_pixel
+
+    def at_label(self, per_class: Tensor) -> Tensor:
+        """The values of (B, C, P) at each pixel's label, (B, P)."""
+        return per_class.view(-1).index_select(0, self.label_index).view(self.label.shape)
+
+    @cached_property
+    def label_index(self) -> Tensor:
+        """Where (B, C, P), flattened, holds each pixel's label: (B * P,)."""
+        batch, pixels = self.label.shape
+        image = torch.arange(batch, device=self.label.device)[:, None]
+        pixel = torch.arange(pixels, device=self.label.device)
+        start = image * (self.loss.num_classes * pixels) + pixel
+        return torch.add(start, self.label, alpha=pixels).view(-1)
 
     def clear_ignored(self, per_class: Tensor) -> None:
         """Write 0 at the ignored pixels of (B, C, P), in place."""
@@ -106,7 +132,7 @@ class _Step:
         if not self.wants_gradient and self.mix == 0:
             return value
         self.probability = self.log_p.exp_()
-        if self.labels.some_ignored:
+        if self.must_clear:
             self.clear_ignored(self.probability)
         jaccard_gradient = None
         if self.mix > 0:
@@ -116,13 +142,13 @@ class _Step:
             self.write_gradient(pixel_gradient, jaccard_gradient)
         return value
 
-    def observe_recall(self, scores: Tensor) -> None:
+    def observe_recall(self, scores: Tensor, log_q: Tensor) -> None:
         recall = self.loss.recall
         if recall is None:
             return
         if self.loss.training:
             classes = self.loss.num_classes
-            hit = predicted_right(scores, self.label, self.log_q)
+            hit = predicted_right(scores, self.log_p, log_q, self.label, self.label_index)
             hits = sum_by_label(torch.where(hit, self.apart, classes), classes + 1)[:-1]
             recall.observe(hits, self.support.sum(0))
         seen = recall.seen.sum().clamp(min=1)
@@ -173,6 +199,7 @@ class _Step:
         if self.config.normalizer == "weight":
             total = (self.support.sum(0) * weights).sum()
             weights = torch.where(total > 0, weights * self.num_valid / total, 0)
+        self.terms[WEIGHTS] = weights
         per_pixel = weights.to(self.log_q.dtype).take(self.label)
         return self.masked(per_pixel)
 
@@ -202,6 +229,8 @@ class _Step:
 
     def jaccard_target(self) -> Tensor | None:
         """t (B, C, P) where it is not the hard label."""
+        if not self.jaccard_is_dense:
+            return None
         soft, epsilon = self.labels.soft, self.labels.epsilon
         if self.config.jaccard.target == "hard" or self.config.label_smoothing == 0:
             return soft
@@ -217,7 +246,7 @@ class _Step:
         (by |p|, by tp), (B, C) each, of which the second acts at the label only."""
         config, p = self.config.jaccard, self.probability
         target = self.jaccard_target()
-        predicted = p.sum(-1)
+        predicted = self.sum_over_valid(p)
         if target is None:
             hit = self.labels.sum_by_image(self.q).to(p.dtype)
             peak = labelled = self.support.to(p.dtype)
@@ -234,6 +263,16 @@ class _Step:
             return term, (by_predicted, by_hit)
         share = (p - target).sign_().neg_().add_(1).mul_(0.5)
         return term, share.mul_(by_hit[..., None]).add_(by_predicted[..., None])
+
+    def sum_over_valid(self, p: Tensor) -> Tensor:
+        """Sums of (B, C, P) over the valid pixels, (B, C); the same bits cleared or not."""
+        if p.device.type != "cpu" or self.jaccard_is_dense or not self.labels.some_ignored:
+            return p.sum(-1)
+        sums = torch.zeros_like(p[..., 0])
+        for image, valid, total in zip(p, self.labels.valid.to(p.dtype), sums, strict=True):
+            for part, factor in zip(image.split(_BLOCK, 1), valid.split(_BLOCK), strict=True):
+                total.add_(torch.mv(part, factor))
+        return sums
 
     # --- gradient ---------------------------------------------------------------------------
 
@@ -268,9 +307,9 @@ class _Step:
         elif isinstance(jaccard, tuple):
             by_predicted, by_hit = (self.mix * part for part in jaccard)
             hit = by_hit.gather(1, self.label) * self.q
-            k = k - torch.bmm(by_predicted[:, None], p)[:, 0] - hit
+            k = self.masked(k - torch.bmm(by_predicted[:, None], p)[:, 0] - hit)
             at_label = at_label + hit
-            p.mul_(by_predicted[..., None] + k[:, None])
+            self.multiply_by_sum(p, by_predicted, k)
         else:
             by_p = jaccard.mul_(self.mix)
             k = k - (p * by_p).sum(1)
@@ -279,4 +318,17 @@ class _Step:
             p.add_(flat[:, None])
         if dense is not None:
             p.add_(dense)
-        p.scatter_add_(1, self.label[:, None], self.masked(at_label)[:, None])
+        p.view(-1).scatter_add_(0, self.label_index, self.masked(at_label).view(-1))
+
+    def multiply_by_sum(self, p: Tensor, by_class: Tensor, by_pixel: Tensor) -> None:
+        """p *= by_class + by_pixel, (B, C) and (B, P), in place; 0 at ignored pixels."""
+        factor = torch.empty_like(p[0]) if len(p) else p
+        weighs = self.labels.some_ignored and not self.must_clear
+        valid = self.labels.valid.to(p.dtype) if weighs else None
+        for b, image in enumerate(p):
+            column = by_class[b][:, None]
+            if valid is None:
+                torch.add(column, by_pixel[b], out=factor)
+            else:
+                torch.addcmul(by_pixel[b], column, valid[b], out=factor)
+            image.mul_(factor)

@@ -53,40 +53,28 @@ def active_classes(config: Jaccard, peak: Tensor, valid: Tensor) -> Tensor:
     return peak > ACTIVE_ABOVE
 
 
-def jaccard_loss(config: Jaccard, overlap: Overlap) -> Tensor:
-    """The loss, a scalar; 0, attached to the sums, where no class is active."""
+def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss and its derivatives by `hit` and by `predicted`, (B, C) each; 0 where no class is
+    active."""
     hit, predicted, labelled = overlap.hit, overlap.predicted, overlap.labelled
-    active = overlap.active
+    active, shape = overlap.active, overlap.hit.shape
     if config.average == "batch":
         hit, predicted, labelled = (s.sum(0, keepdim=True) for s in (hit, predicted, labelled))
         active = active.any(0, keepdim=True)
-    loss = 1 - _score(config, hit, predicted, labelled)
-    if config.average == "class":
-        return _mean_of_means(loss.T, active.T)
-    return _mean_of_means(loss, active)
-
-
-def _score(config: Jaccard, hit: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:
-    denominator = (
-        hit + config.alpha * (predicted - hit) + config.beta * (labelled - hit) + config.smooth
-    )
+    numerator = hit + config.smooth
+    denominator = numerator + config.alpha * (predicted - hit) + config.beta * (labelled - hit)
     empty = denominator <= 0
-    score = (hit + config.smooth) / torch.where(empty, 1, denominator)
-    return torch.where(empty, 1, score)
+    denominator = torch.where(empty, 1, denominator)
+    score = torch.where(empty, 1, numerator / denominator)
+    share = _share_in_the_mean(active.to(hit.dtype), 0 if config.average == "class" else 1)
+    slope = torch.where(empty, 0, share / denominator)
+    by_hit = slope * (score * (1 - config.alpha - config.beta) - 1)
+    by_predicted = slope * score * config.alpha
+    loss = (share * (1 - score)).sum()
+    return loss, by_hit.expand(shape), by_predicted.expand(shape)
 
 
-def _mean_of_means(values: Tensor, active: Tensor) -> Tensor:
-    """Mean over each row's active entries, then over the rows that have one."""
-    counts = active.sum(1)
-    rows = torch.where(active, values, 0).sum(1) / counts.clamp(min=1)
-    return rows.sum() / (counts > 0).sum().clamp(min=1)
-
-
-def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and its derivatives by `hit` and by `predicted`, (B, C) each."""
-    hit = overlap.hit.detach().requires_grad_()
-    predicted = overlap.predicted.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = jaccard_loss(config, Overlap(hit, predicted, overlap.labelled, overlap.active))
-        by_hit, by_predicted = torch.autograd.grad(loss, (hit, predicted))
-    return loss.detach(), by_hit, by_predicted
+def _share_in_the_mean(active: Tensor, axis: int) -> Tensor:
+    """Of each entry (1 where active, else 0): the mean along `axis`, then over what has one."""
+    counts = active.sum(axis, keepdim=True)
+    return active / counts.clamp(min=1) / (counts > 0).sum().clamp(min=1)
