@@ -15,7 +15,8 @@ NeurIPS 2023) take each image's own counts; a class counts in the images whose g
     miou_worst5   mean over the lowest max(1, floor(5 n / 100)) of the n image-wise means
 
 Ignored pixels take no part, nor do images without any other pixel. Everything is in 0..1; a metric
-that nothing defines (no valid pixel at all) is NaN. The functions on counts need numpy only.
+that nothing defines (no valid pixel at all) is NaN, and so is every metric where a logit at a valid
+pixel was NaN: a model that has diverged predicts nothing. The functions on counts need numpy only.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class SegmentationMetrics:
         self.ignore_index = ignore_index
         self.class_names = tuple(names)
         self._confusion: Tensor | None = None
+        self._diverged: Tensor | None = None
         self._image_counts: list[Tensor] = []
 
     def update(self, pred_or_logits: Tensor, target: Tensor) -> None:
@@ -82,7 +84,9 @@ class SegmentationMetrics:
         import torch
 
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
-            pred = pred.argmax(1)
+            logits, pred = pred, pred.argmax(1)
+            if target.shape == pred.shape:
+                self._watch(logits, pred, target)
         integer = not pred.is_floating_point() and not target.is_floating_point()
         if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
@@ -102,6 +106,12 @@ class SegmentationMetrics:
                     f"{self.ignore_index}, but got {int(classes[~inside][0])}"
                 )
         return pred, target
+
+    def _watch(self, logits: Tensor, pred: Tensor, target: Tensor) -> None:
+        """Remember a NaN at a valid pixel; argmax points at one wherever there is one."""
+        top = logits.gather(1, pred[:, None])[:, 0]
+        found = (top.isnan() & (target != self.ignore_index)).any()
+        self._diverged = found if self._diverged is None else self._diverged | found
 
     @property
     def confusion(self) -> Tensor:
@@ -130,12 +140,13 @@ class SegmentationMetrics:
         values |= metrics_from_image_counts(counts)
         per_class = class_metrics(total)
         present = _present(total)
-        values["num_classes_present"] = float(present.sum())
         for key, row in per_class.items():
             for name, value, shown in zip(self.class_names, row, present, strict=True):
                 if shown:
                     values[f"{key}/{name}"] = float(value)
-        return values
+        if self._diverged is not None and bool(self._diverged):
+            values = dict.fromkeys(values, float("nan"))
+        return {**values, "num_classes_present": float(present.sum())}
 
 
 def class_metrics(counts: NDArray[Any]) -> dict[str, Floats]:

@@ -66,6 +66,23 @@ def test_logits_are_their_argmax():
     assert measured(logits).compute() == measured().compute()
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_logits_that_are_not_a_number_make_every_metric_nan(channels_last):
+    logits = torch.nn.functional.one_hot(PRED.long(), 5).movedim(-1, 1).float()
+    expected = measured(logits).compute()
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    ignored = (TARGET == 255).nonzero()[0]
+    logits[ignored[0], :, ignored[1], ignored[2]] = float("nan")
+    assert measured(logits).compute() == expected
+    valid = (TARGET != 255).nonzero()[-1]
+    logits[valid[0], 3, valid[1], valid[2]] = float("nan")
+    found = measured(logits).compute()
+    assert list(found) == list(expected)
+    assert found.pop("num_classes_present") == expected["num_classes_present"]
+    assert all(math.isnan(value) for value in found.values())
+
+
 def test_predictions_at_ignored_pixels_do_not_matter():
     other = torch.where(TARGET == 255, 200, PRED)
     assert measured(other).compute() == measured().compute()

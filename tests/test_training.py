@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -267,6 +268,24 @@ def test_a_loss_that_is_not_finite_ends_the_training(data):
     next(reports)
     with pytest.raises(Diverged, match="the training loss is nan in epoch 2, from step 8"):
         next(reports)
+
+
+def blind(num_classes):
+    """Learns, but is evaluated to NaN, as where running statistics overflow."""
+    from torch import nn
+
+    class Blind(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images) * (1.0 if self.training else float("nan"))
+
+    return Blind(3, num_classes, 1)
+
+
+def test_an_evaluation_that_is_not_a_number_has_no_metrics_but_nan(data):
+    for report in run(tiny(model={"factory": f"{__name__}:blind"}), data):
+        assert math.isfinite(report.metrics["train/loss"])
+        assert math.isnan(report.metrics["val/miou"])
+        assert math.isnan(report.metrics["val/macc"])
 
 
 def test_weights_that_are_not_finite_end_the_training(data):
