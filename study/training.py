@@ -44,7 +44,8 @@ class EpochReport:
     """What an epoch of training came to.
 
     epoch: 1 to num_epochs. metrics: `train/loss` and `train/<term>` (means over the epoch's
-    steps), `lr` (of its last step), `time/epoch_s`, `time/images_per_s` (training alone), and
+    steps; `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
+    `time/epoch_s`, `time/images_per_s` (training alone), and
     where the epoch was evaluated `val/miou`, `val/iou/<class>`, ... (study.metrics), on a judged
     last epoch `test/...` too. evidence: on the last epoch only. save: writes the state after this
     epoch to a file, whole or not at all; to be called before the next report is taken.
@@ -136,6 +137,7 @@ class _Training:
         self.loss.train()
         with self.rng.active():
             while self.step < end:
+                self.loss.measure_gradients = self.step == first
                 index = self.order.indices(self.step)
                 lr = self._step(index, losses, terms)
                 num_images += len(index)
@@ -161,7 +163,7 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         losses.append(loss.detach())
-        terms.append(self.loss.terms())
+        terms.append(self.loss.terms(self.data.class_names))
         return lr
 
     def _means(
@@ -174,11 +176,12 @@ class _Training:
             raise Diverged(f"the training loss is {mean} in epoch {self.epoch}, from step {step}")
         if not math.isfinite(float(get_total_norm(list(self.model.parameters())))):
             raise Diverged(f"the weights are not finite after epoch {self.epoch}")
-        means = {
-            f"{TRAIN}/{name}": float(torch.stack([each[name] for each in terms]).double().mean())
-            for name in terms[0]
-        }
-        return means | {TRAIN_LOSS: mean}
+        means = [
+            torch.stack([each[name] for each in terms if name in each]).double().mean()
+            for name in terms[0]  # the first step has every term
+        ]
+        keys = [f"{TRAIN}/{name}" for name in terms[0]]
+        return dict(zip(keys, torch.stack(means).tolist(), strict=True)) | {TRAIN_LOSS: mean}
 
     def evaluate(self, names: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics with the split's prefix, and the evidence fields, of the named splits."""

@@ -53,6 +53,8 @@ def test_a_shipped_file_satisfies_the_schema_that_it_names(kind, path):
         "loss: {class_weights: {scheme: enet, exponent: 1}}",
         "loss: {recall: {ema_momentum: 1.0}}",
         "loss: {normalizer: {choice: [valid, pixels]}}",
+        "loss: {smoothing_region: {kind: boundary, width: 4}}",
+        "loss: {smoothing_region: {kind: everywhere, width: 3}}",
         "optimizer: {lr: 1}",
         "study: {baselines: [unknown]}",
         "study: {objectives: [miou]}",

@@ -20,6 +20,7 @@ from study.config import LrSchedule, TrialConfig
 from study.data import SegmentationData, open_data
 from study.environment import environment, resolve_device, resolve_precision, set_up_process
 from study.errors import InputError
+from study.losses.composite import SegmentationLoss
 from study.optim import build_optimizer, lr_factor, set_lr
 from study.training import Diverged, EpochReport, train
 
@@ -70,6 +71,27 @@ def test_a_training_is_a_list_of_reports_and_the_last_one_holds_the_evidence(dat
         evidence.val_counts[:, 0].sum(axis=0), np.diagonal(evidence.val_confusion)
     )
     assert np.array_equal(evidence.val_groups, data.val.groups)
+
+
+def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms(data, monkeypatch):
+    measured = []
+    whole = SegmentationLoss._gradient_norms
+
+    def counted(self, *arguments):
+        measured.append(whole(self, *arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(SegmentationLoss, "_gradient_norms", counted)
+    reports = run(tiny(STATEFUL_LOSS, model=CONVOLUTION), data)
+    assert len(measured) == len(reports)  # once an epoch, not at every step
+    for report, norms in zip(reports, measured, strict=True):
+        told = {key: value for key, value in report.metrics.items() if "grad_norm" in key}
+        assert told == {f"train/{name}": float(norm) for name, norm in norms.items()}
+        assert told["train/grad_norm/pixel"] > told["train/grad_norm/jaccard"] > 0
+        weights = [report.metrics[f"train/weight/{name}"] for name in data.class_names]
+        assert min(weights) > 0
+        assert len(set(weights)) == data.num_classes
+    assert not any("weight" in key for key in run(tiny(model=CONVOLUTION), data)[0].metrics)
 
 
 def test_test_is_judged_on_the_last_epoch_only_and_changes_no_other_number(data):

@@ -94,7 +94,7 @@ def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
             image_pixels = ((table > 0) * table.sum(1, keepdim=True)).sum(0)
             return image_pixels / pixels  # the median is a factor, which the scaling takes out
         case EffectiveNumber():
-            scale = config.kappa * float(total)
+            scale = min(config.kappa * float(total), 1e300)  # long since inverse frequency
             if scale <= 1:
                 raise ValueError(
                     "class_weights/kappa: `kappa * number of pixels > 1` must hold, "

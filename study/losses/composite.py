@@ -10,7 +10,10 @@ With every axis neutral this is exactly the mean cross entropy over valid pixels
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +21,8 @@ from torch import Tensor, nn
 from study.losses.class_weights import Counts, class_weights
 from study.losses.config import LossConfig
 from study.losses.family import has_class_weights
-from study.losses.fused import FusedLoss
-from study.losses.labels import compute_dtype, read_labels
+from study.losses.fused import WEIGHTS, FusedLoss
+from study.losses.labels import Labels, compute_dtype, read_labels
 from study.losses.recall import RecallState
 from study.losses.smoothing import smoothing
 
@@ -33,10 +36,15 @@ class SegmentationLoss(nn.Module):
 
     float64 logits are computed in float64, all others in float32, under autocast too. Logits of
     ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN at a valid
-    pixel gives NaN. A batch without a valid pixel gives 0, attached to the graph.
+    pixel gives NaN. A batch without a valid pixel, or without any, gives 0, attached to the graph.
 
     State: recall (one update per forward in training mode; in eval mode it is read). The class
-    weights are a buffer, too, so both move with the module and are saved with it.
+    weights are a buffer, too, so both move with the module and are saved with it; they stay float64
+    where the module is cast. Gradients of micro-batches add up as those of the sum of their losses;
+    each of them updates recall, and every mean is over its own pixels.
+
+    measure_gradients: set to True for a step, or for all, `terms()` gives the gradient norms of the
+    two terms as well, for one more evaluation of each. While False it costs nothing.
 
     Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
     weights a * (1 - R) to average 1 over the valid pixels of the batch.
@@ -63,12 +71,15 @@ class SegmentationLoss(nn.Module):
         self.recall = (
             RecallState(config.recall.ema_momentum, num_classes) if config.recall else None
         )
+        self.measure_gradients = False
         self._terms: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
         labels = read_labels(
             logits, target, keep, num_classes=self.num_classes, ignore_index=self.ignore_index
         )
+        if labels.label.numel() == 0:
+            return logits.sum() + self._without_pixels(logits)
         if any(buffer.device != logits.device for buffer in self.buffers()):
             self.to(logits.device)  # state follows the input
         with torch.autocast(logits.device.type, enabled=False):
@@ -76,7 +87,31 @@ class SegmentationLoss(nn.Module):
             epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
             labels = replace(labels, epsilon=epsilon)
             value, self._terms = FusedLoss.apply(scores, labels, self)
+            if self.measure_gradients:
+                self._terms |= self._gradient_norms(scores, labels)
         return value
+
+    def _without_pixels(self, logits: Tensor) -> Tensor:
+        """The value of one ignored pixel; other ranks may wait for this one's recall counts."""
+        pixel = logits.new_zeros(1, self.num_classes, 1, 1)
+        return self.forward(pixel, torch.full((1, 1, 1), self.ignore_index, device=logits.device))
+
+    def _gradient_norms(self, scores: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """L2 norm over all logits of the gradient of each term times its share of the value."""
+        jaccard, norms = self.config.jaccard, {}
+        for name, alone, share in (("pixel", 0.0, 1 - jaccard.mix), ("jaccard", 1.0, jaccard.mix)):
+            if share == 0:
+                continue
+            term = copy.copy(self)
+            term.training = False  # the step has updated recall: it is read here
+            only = jaccard.model_copy(update={"mix": alone})
+            term.config = self.config.model_copy(update={"jaccard": only})
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = scores.detach().clone().requires_grad_()
+                value, _ = FusedLoss.apply(leaf, labels, term)
+            (gradient,) = torch.autograd.grad(value, leaf)
+            norms[f"grad_norm/{name}"] = share * torch.linalg.vector_norm(gradient)
+        return norms
 
     def weights(self) -> Tensor | None:
         """a * (1 - R), (C,) float64, as the pixels are weighed now; None where all weigh 1."""
@@ -85,12 +120,35 @@ class SegmentationLoss(nn.Module):
             return weights
         return self.recall.weights() * (1 if weights is None else weights)
 
-    def terms(self) -> dict[str, Tensor]:
+    def terms(self, class_names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Parts of the last step's value, detached 0-dim tensors; nothing waits for the device
-        until one is read. `cross_entropy` (unweighted) and `pixel` (pooled) unless mix is 1;
-        `jaccard` unless mix is 0; `recall`, the mean R of the classes seen; `kept` or `capped`,
-        the share of valid pixels that OHEM keeps or loss max-pooling holds at its cap."""
-        return dict(self._terms)
+        until one is read.
+
+        cross_entropy, pixel   unweighted mean, and what pooling makes of it; unless mix is 1
+        jaccard                unless mix is 0
+        recall                 the mean R of the classes seen
+        kept, capped           share of valid pixels that OHEM keeps or max-pooling holds at its cap
+        weight/<class>         a * (1 - R) with the normaliser applied, by index or `class_names`;
+                               where class weights or recall act
+        grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
+                               mix * jaccard; where `measure_gradients` was set
+        """
+        terms = dict(self._terms)
+        weights = terms.pop(WEIGHTS, None)
+        if weights is not None:
+            names = range(self.num_classes) if class_names is None else class_names
+            each = zip(names, weights.unbind(), strict=True)
+            terms |= {f"weight/{name}": weight for name, weight in each}
+        return terms
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the state where `fn` moves it, but never casts it."""
+
+        def moved(state: Tensor) -> Tensor:
+            found = fn(state)
+            return found if found.dtype == state.dtype else state.to(found.device)
+
+        return super()._apply(moved, recurse)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, ignore_index={self.ignore_index}, {self.config}"

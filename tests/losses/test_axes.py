@@ -75,6 +75,16 @@ def test_effective_number_stays_exact_for_huge_counts():
     torch.testing.assert_close(found, inverse, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("kappa", [1e12, 1e300, 1e308])
+def test_effective_number_ends_in_inverse_frequency(kappa):
+    schemes = {"scheme": "effective_number", "kappa": kappa}, {"scheme": "inverse_frequency"}
+    found, limit = (
+        class_weights(config_of(class_weights=scheme).class_weights, COUNTS, 6)
+        for scheme in schemes
+    )
+    torch.testing.assert_close(found, limit, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize(
     ("scheme", "counts", "words"),
     [

@@ -249,10 +249,12 @@ def test_a_scaled_loss_has_a_scaled_gradient(config):
 @every_axis
 def test_without_a_gradient_the_value_is_the_same(config):
     logits, target = batch()
-    with torch.no_grad():
-        value = make(config)(logits, target)
-    assert not value.requires_grad
-    assert value == make(config)(logits, target)
+    expected = make(config)(logits, target)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            value = make(config)(logits, target)
+        assert not value.requires_grad
+        assert value == expected
 
 
 @every_axis
