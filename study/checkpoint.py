@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from study.errors import InputError
 
 FORMAT = "segmentation-loss-study/checkpoint/2"
 CHECKPOINT = "checkpoint.pt"  # its name inside a folder
+
+
+class Misfit(InputError):
+    """A whole checkpoint of this training that its code, as it is now, cannot take up."""
+
+    def __init__(self, path: Path, reason: Exception) -> None:
+        text = textwrap.shorten(str(reason), 300, placeholder=" ...")
+        message = (
+            f"must fit the model's code as it was when the checkpoint was written, but: {text}"
+        )
+        super().__init__(message, file=path)
 
 
 def digest(config: TrialConfig, fingerprint: str) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from study.batches import AUGMENT, Batches, TrainOrder, stream
-from study.checkpoint import digest, load_checkpoint, save_checkpoint
+from study.checkpoint import Misfit, digest, load_checkpoint, save_checkpoint
 from study.config import StepBudget, TrialConfig
 from study.data import SegmentationData, open_data
 from study.environment import environment, resolve_device, resolve_precision, set_up_process
@@ -220,12 +220,17 @@ class _Training:
         }
 
     def load(self, path: Path) -> None:
-        """Take up the state that `saver` wrote."""
+        """Take up the state that `saver` wrote. Raises Misfit where the code has changed since."""
         state = load_checkpoint(path, identity=self.identity, device=self.device)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.loss.load_state_dict(state["loss"])
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise Misfit(path, error) from error
         self.rng.state = {
             kind: value.cpu() if isinstance(value, torch.Tensor) else value
             for kind, value in state["rng"].items()

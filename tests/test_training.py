@@ -15,7 +15,7 @@ import torch
 from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, tiny
 
 from study.batches import Batches, TrainOrder
-from study.checkpoint import load_checkpoint, save_checkpoint
+from study.checkpoint import Misfit, load_checkpoint, save_checkpoint
 from study.config import LrSchedule, TrialConfig
 from study.data import SegmentationData, open_data
 from study.environment import environment, resolve_device, resolve_precision, set_up_process
@@ -246,6 +246,29 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(data, tmp_path):
     for other, its_data in others:
         with pytest.raises(InputError, match="belongs to another training"):
             run(other, its_data, resume_from=good)
+
+
+WIDTH = 1
+
+
+def edited(num_classes):
+    """A model whose code changes: `WIDTH` is not part of its config."""
+    from torch import nn
+
+    return nn.Conv2d(3, num_classes, WIDTH, padding=WIDTH // 2)
+
+
+def test_a_model_whose_code_has_changed_under_a_checkpoint_is_named_in_one_line(
+    data, tmp_path, monkeypatch
+):
+    config = tiny(model={"factory": f"{__name__}:edited"})
+    file = tmp_path / "one.pt"
+    next(iter(train(config, data=data, device="cpu"))).save(file)
+    monkeypatch.setattr(sys.modules[edited.__module__], "WIDTH", 3)
+    with pytest.raises(Misfit, match=f"^{file}: must fit the model's code") as caught:
+        run(config, data, resume_from=file)
+    assert "\n" not in str(caught.value)
+    assert "size mismatch for weight" in str(caught.value)
 
 
 def test_moved_data_resume_as_long_as_they_are_the_same(data, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ray import tune
 
-from study.checkpoint import CHECKPOINT
+from study.checkpoint import CHECKPOINT, Misfit
 from study.config import TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
 from study.engine.scheduler import FAILED_KEY, REPORT_KEY
@@ -68,6 +68,8 @@ def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
         try:
             _report_all(config, data, settings, checkpoint)
             return
+        except Misfit:
+            raise
         except InputError:
             if checkpoint is None:
                 raise

@@ -1,0 +1,81 @@
+"""What a trial's process reports, in this process: no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_task import tiny
+
+from study.config import TrialConfig
+from study.data import open_data
+from study.engine import worker
+from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.training import train
+
+WIDTH = 1
+
+
+def edited(num_classes: int) -> Any:
+    """A model whose code changes: `WIDTH` is not part of its config."""
+    from torch import nn
+
+    return nn.Conv2d(3, num_classes, WIDTH, padding=WIDTH // 2)
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the worker tells Tune."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker.tune, "report", lambda result, **_: told.append(result))
+    monkeypatch.setattr(worker.tune, "get_checkpoint", lambda: None)
+    return told
+
+
+@pytest.fixture
+def config() -> TrialConfig:
+    return tiny(model={"factory": f"{__name__}:edited"})
+
+
+def run(config: TrialConfig, folder: Path, resume_from: str | None = None) -> None:
+    settings = {
+        "folder": str(folder),
+        "num_threads": 1,
+        "gpus": 0,
+        "rungs": [],
+        "stage": "search",
+        "resume_from": resume_from,
+    }
+    worker.run({"run": settings, "trial": config.model_dump()})
+
+
+def first_checkpoint(config: TrialConfig, folder: Path) -> Path:
+    path = folder / "kept" / worker.CHECKPOINT
+    next(iter(train(config, data=open_data(config.task.data), device="cpu"))).save(path)
+    return path
+
+
+def test_a_damaged_checkpoint_is_no_reason_to_fail(
+    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+) -> None:
+    path = first_checkpoint(config, tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    run(config, tmp_path, "kept")
+    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+
+
+def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_line(
+    tmp_path: Path,
+    config: TrialConfig,
+    reported: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = first_checkpoint(config, tmp_path)
+    monkeypatch.setitem(globals(), "WIDTH", 3)
+    run(config, tmp_path, "kept")
+    (only,) = reported
+    reason, by_machine = only[FAILED_KEY]
+    assert reason.startswith(f"Misfit: {path}: must fit the model's code")
+    assert "\n" not in reason
+    assert not by_machine
