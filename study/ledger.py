@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from study.errors import InputError
 from study.names import COMPLETED, CONFIRM, STOPPED_EARLY
@@ -36,7 +36,8 @@ from study.records import (
     encode,
 )
 
-LEDGER = "ledger.jsonl"
+LEDGER, LOCK = "ledger.jsonl", "lock"
+LOOKS = 5  # at a lock that `is_driven` may hold for a moment
 FSYNC_SECONDS = 1.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -228,6 +229,32 @@ def load(folder: Path) -> State:
     return fold(read(path))
 
 
+def is_driven(folder: Path) -> bool:
+    """Whether a driver works on the study now."""
+    try:
+        with open(folder / LOCK, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock(path: Path) -> TextIO | None:
+    """The file, locked; None where another process holds it for longer than a look takes."""
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return file
+    file.close()
+    return None
+
+
 class Ledger:
     """The writing end. One process at a time: the folder's lock is held until close.
 
@@ -237,15 +264,13 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock_file = open(folder / "lock", "w", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
+        lock_file = _lock(folder / LOCK)
+        if lock_file is None:
             raise InputError(
                 "one driver at a time may work on a study, but another one holds its lock",
                 file=folder,
-            ) from error
+            )
+        self._lock_file = lock_file
         self.path = folder / LEDGER
         self.state = State()
         self._cut_torn_line()

@@ -1,0 +1,42 @@
+"""`python -m study.status NAME`: how a study stands, from any terminal and at any time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.errors import InputError, Parser, exit_code
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m study.status", description=__doc__)
+    parser.add_argument("name", help="a study in the storage, or the path of its folder")
+    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return exit_code(lambda: _status(_parser().parse_args(argv)))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from study import ledger
+    from study.reporting.status import lines, status
+
+    folder = ledger.find(arguments.name, arguments.storage)
+    state = ledger.load(folder)
+    if state.study is None:
+        raise InputError("a ledger's first line must say what is studied", file=folder)
+    found = status(state, driven=ledger.is_driven(folder), now=time.time())
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
