@@ -54,10 +54,10 @@ def test_gradient_norms_are_those_of_each_terms_share(config, mix):
 
 @every_axis
 def test_measuring_changes_neither_value_nor_gradient_nor_state(config):
-    logits, target = batch()
     plain, measured = make(config), make(config)
     measured.measure_gradients = True
-    for _ in range(2):
+    for seed in range(2):
+        logits, target = batch(seed)
         value, same = plain(logits, target), measured(logits, target)
         assert torch.equal(gradient(same, logits), gradient(value, logits))
         assert same == value
