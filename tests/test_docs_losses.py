@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 
-from study.losses import PRESETS, LossConfig
+from study.losses import (
+    PRESETS,
+    LossConfig,
+    class_weights,
+    jaccard,
+    max_pooling,
+    ohem,
+    recall,
+    smoothing,
+)
 
 PAGE = (Path(__file__).parents[1] / "docs" / "losses.md").read_text(encoding="utf-8")
 NEUTRAL = "–"
@@ -40,6 +51,17 @@ def test_the_table_holds_every_preset_as_it_is() -> None:
 def test_the_neutral_config_is_the_default_in_full() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     assert yaml.safe_load(block) == LossConfig().model_dump(mode="json")
+
+
+AXES = (smoothing, class_weights, recall, max_pooling, ohem, jaccard)
+
+
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.__name__.rpartition(".")[2])
+def test_the_docstring_of_an_axis_says_what_is_needed_to_use_it(axis: ModuleType) -> None:
+    parts = re.findall(
+        r"^(Neutral|Normaliser|Source|Differs)s?: ", axis.__doc__ or "", re.MULTILINE
+    )
+    assert parts == ["Neutral", "Normaliser", "Source", "Differs"]
 
 
 def test_every_axis_has_a_section_with_neutral_value_source_and_differences() -> None:

@@ -8,12 +8,19 @@ With n_c pixels of class c, N = sum n_c and f_c = n_c / N the shapes are
     enet                1 / ln(c + f_c)
 
 and every one is then scaled so that sum_c f_c a_c = 1: a randomly drawn pixel weighs 1, so schemes
-differ in shape and not in learning rate. `manual` weights are taken as given. Classes without
-pixels weigh 0.
+differ in shape and not in learning rate. Classes without pixels weigh 0. exponent in [0, 1], c > 1;
+kappa > 0 with kappa * N > 1, towards inf it is inverse frequency. `manual` weights (C numbers >= 0)
+are taken as given. Counts are (C,) or (images, C), the latter for median_frequency.
 
-Sources: Eigen & Fergus 2015 (median frequency), Paszke et al. 2016 (ENet), Cui et al. 2019
-(effective number). Cui's beta is meant for counts of images; on pixel counts every fixed beta
-saturates to equal weights, hence beta relative to N.
+Neutral: scheme none, or exponent 0.
+
+Normaliser: n, the valid pixels, not the batch's sum of weights (`normalizer: weight` for that).
+
+Sources: Eigen & Fergus 2015, arXiv 1411.4734 (median frequency); Paszke et al. 2016, arXiv
+1606.02147 (ENet); Cui et al. 2019, arXiv 1901.05555 (effective number).
+
+Differs: torch divides by the batch's sum of weights. Cui's beta is meant for counts of images; on
+pixel counts every fixed beta saturates to equal weights, hence beta relative to N.
 """
 
 from __future__ import annotations

@@ -127,7 +127,22 @@ class Jaccard(Config):
 
 
 class LossConfig(Config):
-    """The `loss:` tree of a trial."""
+    """The `loss:` tree of a trial; every default is neutral.
+
+    label_smoothing     epsilon in [0, 1); see smoothing
+    smoothing_region    where it acts: everywhere, or at class boundaries
+    focal_gamma         g >= 0: factor (1 - q)^g of each pixel, differentiated through q, the
+                        unweighted and unsmoothed softmax probability of its label; gradient 0 where
+                        1 - q rounds to 0, also for g < 1. Lin et al., ICCV 2017, arXiv 1708.02002;
+                        theirs is a sigmoid per class
+    class_weights       a scheme; see class_weights
+    recall              see recall; null is off
+    pooling             mean, max or ohem; see max_pooling, ohem
+    normalizer          valid: the pixel term is a mean over the n valid pixels; weight: the weights
+                        a * (1 - R) are scaled to average 1 over them, before focal and pooling, and
+                        the term is 0 where all of them are 0
+    jaccard             see jaccard
+    """
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     smoothing_region: SmoothingRegion = Everywhere()

@@ -8,7 +8,8 @@ Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums
 alpha = beta = 1 is Jaccard, 1/2 Dice, any other pair Tversky (alpha weighs false positives, beta
 misses). On hard labels tp is the sum of p over the class's pixels, and with smooth 0 the loss of
 one-hot predictions is exactly 1 - IoU. Soft labels are where the usual product form goes wrong: it
-is not smallest at p = t; this one is 0 there and only there. An empty denominator is score 1.
+is not smallest at p = t; this one is 0 there and only there. An empty denominator is score 1, with
+gradient 0. mix in [0, 1]; alpha, beta, smooth >= 0.
 
 average    batch: sums over the whole batch, mean over active classes
            image: mean over an image's active classes, then over the images that have one
@@ -16,12 +17,17 @@ average    batch: sums over the whole batch, mean over active classes
 classes    present: active where some kept pixel's label exceeds 0.01; all: every class, in every
            image that has a kept pixel
 
+Neutral: mix 0.
+
 Normaliser: number of active classes (and images). Its gradient at a pixel is of order 1 / union:
 5 to 9 times below cross entropy's at equal mix.
 
 Source: Wang, Ning, Blaschko, "Jaccard Metric Losses", NeurIPS 2023, arXiv 2302.05666; the three
 averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS 2023 (datasets and
-benchmarks). Libraries that keep absent classes in the divisor scale with the number of the others.
+benchmarks).
+
+Differs: smooth is 1e-3, the paper's configs use 1. Libraries that keep absent classes in the
+divisor scale with the number of the others.
 """
 
 from __future__ import annotations

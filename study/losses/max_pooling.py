@@ -8,15 +8,19 @@ are supported. With q = p / (p - 1) the optimum is
 
     w_u = tau * min(1, (ell_u / alpha)^(q - 1)),   alpha from  sum_u min(1, (ell_u / alpha)^q) = m
 
-p in [1, inf], ratio in (0, 1]; p = inf or ratio = 1 is the mean, p = 1 the mean of the m hardest.
+p in [1, inf], ratio in (0, 1]; p = 1 is the mean of the m hardest.
 Weights carry no gradient, which is exact (envelope theorem). Zero losses weigh 0; where no more
 than m losses are positive the ball is slack and each of them weighs tau. Equal losses weigh the
 same, also at p = 1, where those at the boundary share what is left.
 
+Neutral: `{kind: mean}`, p = inf or ratio = 1, each of which is the mean.
+
 Normaliser: none beyond the ball; the weights sum to at most 1.
 
-Source: Rota Bulo, Neuhold, Kontschieder, CVPR 2017, arXiv 1704.02966. Public ports (mpl.pytorch)
-stop the water filling at a wrong index and drop the hardest pixels when some losses are zero.
+Source: Rota Bulo, Neuhold, Kontschieder, CVPR 2017, arXiv 1704.02966.
+
+Differs: public ports (mpl.pytorch) stop the water filling at a wrong index and drop the hardest
+pixels when some losses are zero.
 """
 
 from __future__ import annotations

@@ -5,12 +5,17 @@
     L    = mean of ell over the kept pixels
 
 q is the softmax probability of the pixel's class, whatever its weight. threshold in [0, 1): 0 is
-plain top-k; min_kept in (0, 1]: 1 keeps all, which is the mean.
+plain top-k; min_kept in (0, 1].
+
+Neutral: `{kind: mean}`, or min_kept 1, which keeps all.
 
 Normaliser: number of kept pixels. The selection carries no gradient.
 
-Source: Shrivastava et al. 2016, arXiv 1604.03540, in the segmentation form of PIDNet and
-mmsegmentation, which take min_kept as a pixel count and keep nothing (a NaN) when all q are equal.
+Source: Shrivastava et al., CVPR 2016, arXiv 1604.03540, in the segmentation form of PIDNet and
+mmsegmentation.
+
+Differs: those take min_kept as a pixel count and keep nothing (a NaN) where all q are equal and
+above the threshold.
 """
 
 from __future__ import annotations

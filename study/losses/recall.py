@@ -8,13 +8,19 @@ are learned their weight falls and the loss turns towards the classes that are s
 
 ema_momentum m is the weight of the PAST, in [0, 1); torch's BatchNorm momentum means the opposite.
 m = 0 is the published, instantaneous recall. The first observation of a class sets its R, a class
-absent from the batch keeps its R, and a class never seen has R = 0 (weight 1).
+absent from the batch keeps its R, and a class never seen has R = 0 (weight 1). R (C,) is updated
+before the step's loss, in training mode only.
+
+Neutral: `recall: null`.
 
 Normaliser: none here; the pixel weights 1 - R shrink as recall rises unless `normalizer: weight`.
 
 Source: Tian et al., "Striking the Right Balance: Recall Loss for Semantic Segmentation", ICRA 2022,
-arXiv 2106.14917. The reference code floors hits and support at 1 and writes the statistics of
-ignored pixels to class 0; here ignored pixels take no part and nothing is floored.
+arXiv 2106.14917.
+
+Differs: the reference code floors hits and support at 1 and writes the statistics of ignored pixels
+to class 0; here ignored pixels take no part and nothing is floored. Its
+running mean is one of the weights, with momentum 0.5 and absent classes at weight 1.
 """
 
 from __future__ import annotations

@@ -6,15 +6,20 @@ everywhere  e_p = epsilon at every valid pixel
 boundary    e_p = epsilon where the width x width window around p holds another class, 0 elsewhere,
             and 0 where it holds an ignored pixel; windows end at the border of the image
 
-epsilon = `label_smoothing` in [0, 1), 0 is neutral; width odd, 3 or more. A soft label takes the
-place of the one-hot; its y is the most probable class. Only the cross entropy reads s (and the
-Jaccard term with `target: smoothed`): a, R and q go by y.
+epsilon = `label_smoothing` in [0, 1); width odd, 3 or more. A soft label takes the place of the
+one-hot; its y is the most probable class. Only the cross entropy reads s (and the Jaccard term with
+`target: smoothed`): a, R and q go by y.
+
+Neutral: epsilon 0, whatever the region.
 
 Normaliser: none; s sums to 1.
 
 Sources: Szegedy et al., CVPR 2016, arXiv 1512.00567 (everywhere); Wang et al., NeurIPS 2023, arXiv
-2302.05666 (boundary), whose code compares one-hot maps with their min-pool, class by class: the
-same pixels, found here from the largest and the smallest label in the window.
+2302.05666 (boundary).
+
+Differs: torch weighs each class's part of s by that class's weight, here the whole pixel weighs
+a[y]. Wang's code compares one-hot maps with their min-pool, class by class: the same pixels, found
+here from the largest and the smallest label in the window.
 """
 
 from __future__ import annotations
