@@ -13,15 +13,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from study.losses.class_weights import Counts, class_weights
+from study.losses.compiled import enroll, opaque_loss
 from study.losses.config import LossConfig
 from study.losses.family import has_class_weights
-from study.losses.fused import WEIGHTS, FusedLoss
+from study.losses.fused import WEIGHTS, FusedLoss, evaluate
 from study.losses.labels import Labels, compute_dtype, read_labels
 from study.losses.recall import RecallState
 from study.losses.smoothing import smoothing
@@ -42,6 +43,8 @@ class SegmentationLoss(nn.Module):
     weights are a buffer, too, so both move with the module and are saved with it; they stay float64
     where the module is cast. Gradients of micro-batches add up as those of the sum of their losses;
     each of them updates recall, and every mean is over its own pixels.
+
+    In a `torch.compile`d step it is one operator, without a graph break (compiled.py).
 
     measure_gradients: set to True for a step, or for all, `terms()` gives the gradient norms of the
     two terms as well, for one more evaluation of each. While False it costs nothing.
@@ -73,23 +76,46 @@ class SegmentationLoss(nn.Module):
         )
         self.measure_gradients = False
         self._terms: dict[str, Tensor] = {}
+        self._number = enroll(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = enroll(self)  # a copy is a loss of its own
 
     def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
-        labels = read_labels(
-            logits, target, keep, num_classes=self.num_classes, ignore_index=self.ignore_index
-        )
-        if labels.label.numel() == 0:
-            return logits.sum() + self._without_pixels(logits)
-        if any(buffer.device != logits.device for buffer in self.buffers()):
-            self.to(logits.device)  # state follows the input
+        if torch.compiler.is_compiling():
+            return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
         with torch.autocast(logits.device.type, enabled=False):
-            scores = logits.to(compute_dtype(logits)).flatten(2)
-            epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
-            labels = replace(labels, epsilon=epsilon)
+            scores, labels = self._read(logits, target, keep)
+            if labels.label.numel() == 0:
+                return logits.sum() + self._without_pixels(logits)
             value, self._terms = FusedLoss.apply(scores, labels, self)
             if self.measure_gradients:
                 self._terms |= self._gradient_norms(scores, labels)
         return value
+
+    def evaluate(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As forward, and the gradient by the logits in place of a graph."""
+        scores, labels = self._read(logits, target, keep)
+        if labels.label.numel() == 0:
+            return self._without_pixels(logits), torch.zeros_like(logits)
+        value, gradient, self._terms = evaluate(scores, labels, self, wants_gradient)
+        if self.measure_gradients:
+            self._terms |= self._gradient_norms(scores, labels)
+        return value, None if gradient is None else gradient.view(logits.shape)
+
+    def _read(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Labels]:
+        """Scores (B, C, P) and labels; moves the state to where the input is."""
+        labels = read_labels(
+            logits, target, keep, num_classes=self.num_classes, ignore_index=self.ignore_index
+        )
+        scores = logits.to(compute_dtype(logits)).flatten(2)
+        if any(buffer.device != logits.device for buffer in self.buffers()):
+            self.to(logits.device)
+        epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
+        return scores, replace(labels, epsilon=epsilon)
 
     def _without_pixels(self, logits: Tensor) -> Tensor:
         """The value of one ignored pixel; other ranks may wait for this one's recall counts."""
@@ -106,10 +132,7 @@ class SegmentationLoss(nn.Module):
             term.training = False  # the step has updated recall: it is read here
             only = jaccard.model_copy(update={"mix": alone})
             term.config = self.config.model_copy(update={"jaccard": only})
-            with torch.inference_mode(False), torch.enable_grad():
-                leaf = scores.detach().clone().requires_grad_()
-                value, _ = FusedLoss.apply(leaf, labels, term)
-            (gradient,) = torch.autograd.grad(value, leaf)
+            _, gradient, _ = evaluate(scores.detach(), labels, term, wants_gradient=True)
             norms[f"grad_norm/{name}"] = share * torch.linalg.vector_norm(gradient)
         return norms
 

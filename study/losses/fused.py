@@ -42,11 +42,9 @@ class FusedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, scores: Tensor, labels: Labels, loss: SegmentationLoss
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        step = _Step(scores.detach(), labels, loss, ctx.needs_input_grad[0])
-        value = step.run()
-        if step.wants_gradient:
-            ctx.save_for_backward(step.probability)
-        return value, step.terms
+        value, gradient, terms = evaluate(scores.detach(), labels, loss, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient)
+        return value, terms
 
     @staticmethod
     @once_differentiable
@@ -55,6 +53,15 @@ class FusedLoss(torch.autograd.Function):
         if upstream.device.type == "cpu" and float(upstream) == 1:
             return gradient, None, None
         return gradient * upstream, None, None
+
+
+def evaluate(
+    scores: Tensor, labels: Labels, loss: SegmentationLoss, wants_gradient: bool
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """The loss, its gradient by scores (B, C, P) where wanted, and the terms; no autograd."""
+    step = _Step(scores, labels, loss, wants_gradient)
+    value = step.run()
+    return value, step.probability if wants_gradient else None, step.terms
 
 
 class _Step:

@@ -1,0 +1,69 @@
+"""The loss as one operator that `torch.compile` does not look into: no graph break.
+
+What makes the loss fast on a CPU looks at values, which no compiler can trace. So a compiled step
+calls this operator, whose body runs as in eager mode and gives the gradient together with the
+value; for the compiler it is one node with known shapes.
+
+The operator finds its loss by a number, since an operator's arguments are tensors and numbers. The
+number is an attribute, so a compiled step is compiled anew for another loss.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from study.losses.composite import SegmentationLoss
+
+_numbers = itertools.count()
+_losses: WeakValueDictionary[int, SegmentationLoss] = WeakValueDictionary()
+
+
+def enroll(loss: SegmentationLoss) -> int:
+    """A number for `opaque_loss`, until the loss is gone."""
+    number = next(_numbers)
+    _losses[number] = loss
+    return number
+
+
+def opaque_loss(number: int, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
+    """The value of the loss of that number, differentiable by logits (B, C, H, W)."""
+    wants_gradient = torch.is_grad_enabled() and logits.requires_grad
+    value, _ = _evaluate(logits, target, keep, number, wants_gradient)
+    return value
+
+
+@torch.library.custom_op("study::segmentation_loss", mutates_args=())
+def _evaluate(
+    logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The value and its gradient by the logits; an empty tensor where that is not wanted."""
+    value, gradient = _losses[number].evaluate(logits, target, keep, wants_gradient)
+    if gradient is None or not wants_gradient:
+        gradient = logits.new_empty(0)
+    return value, gradient
+
+
+@_evaluate.register_fake
+def _(
+    logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    gradient = logits if wants_gradient else logits.new_empty(0)
+    return logits.new_empty(()), torch.empty_like(gradient, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+    (gradient,) = ctx.saved_tensors
+    return gradient * upstream, None, None, None, None
+
+
+_evaluate.register_autograd(_backward, setup_context=_setup_context)
