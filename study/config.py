@@ -100,24 +100,41 @@ Model = Annotated[
 
 class Augment(Config):
     """Batched, on the trial's device. flip: probability; scale: random zoom range, then crop or pad
-    back to size; jitter: strength of brightness, contrast and saturation changes."""
+    back to size; crop: (height, width) of a random window, the size that is trained on; jitter:
+    strength of brightness, contrast and saturation changes."""
 
     flip: float = Field(0.0, ge=0, le=1)
     scale: Range | None = None
+    crop: Size | None = None
     jitter: float = Field(0.0, ge=0, lt=1)
 
 
-class Adamw(Config):
+class OptimizerBase(Config):
+    """encoder_lr_scale: the encoder's learning rate as a factor on `lr`, which the rest has (heads
+    that learn ten times faster: 0.1). clip_norm: largest norm of the whole gradient; null is off.
+    Biases and norms are never decayed."""
+
+    lr: Positive
+    encoder_lr_scale: Positive = 1.0
+    clip_norm: Positive | None = None
+
+
+class Adamw(OptimizerBase):
     name: Literal["adamw"]
-    lr: float = Field(gt=0)
     weight_decay: float = Field(0.01, ge=0)
 
 
-class Sgd(Config):
+class Sgd(OptimizerBase):
     name: Literal["sgd"]
-    lr: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("`0 < momentum` must hold with nesterov, but got 0")
+        return self
 
 
 Optimizer = Annotated[Adamw | Sgd, Field(discriminator="name")]

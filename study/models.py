@@ -61,8 +61,8 @@ def build_model(config: SmpModel | FactoryModel, num_classes: int) -> nn.Module:
 
 def check_model(
     config: SmpModel | FactoryModel, num_classes: int, size: tuple[int, int], batch_size: int = 2
-) -> None:
-    """Build the model and pass one training batch of zeros through it.
+) -> nn.Module:
+    """Build the model and pass one training batch of zeros through it; returns the model.
 
     size: (height, width) in pixels. Raises InputError where training would fail at its first step:
     a size the model cannot take, or logits of another shape.
@@ -80,6 +80,7 @@ def check_model(
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != expected:
         raise InputError(f"logits must have shape {expected}, but got {got}", key="model")
+    return model
 
 
 def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:

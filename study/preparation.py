@@ -210,14 +210,16 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data import open_data
     from study.environment import environment
     from study.models import check_model
+    from study.optim import build_optimizer
 
     data = open_data(task.config.data)
-    check_model(
+    model = check_model(
         task.config.model,
         data.num_classes,
-        data.train.images.shape[1:3],
+        task.config.augment.crop or data.train.images.shape[1:3],
         batch_size=task.config.batch_size,
     )
+    build_optimizer(task.config.optimizer, model)
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(
         name=folder.name,

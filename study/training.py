@@ -30,7 +30,7 @@ from study.losses import build_loss
 from study.losses.composite import SegmentationLoss
 from study.models import build_model
 from study.names import TEST, TRAIN, TRAIN_LOSS, VAL
-from study.optim import build_optimizer, lr_factor, set_lr
+from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
 
@@ -160,6 +160,9 @@ class _Training:
             logits = self.model(images)
         loss = self.loss(logits, target)
         self.scaler.scale(loss).backward()
+        if task.optimizer.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.optimizer, task.optimizer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         losses.append(loss.detach())

@@ -112,3 +112,47 @@ def test_one_seed_augments_alike_and_another_does_not():
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
+
+
+def test_a_crop_is_a_window_of_the_image_at_every_position():
+    images, target = batch(400)
+    cropped, moved = run(Augment(crop=(8, 10)), images, target)
+    assert cropped.shape == (400, 3, 8, 10)
+    positions = set()
+    for image, label, window, part in zip(images, target, cropped, moved, strict=True):
+        (found,) = [
+            (top, left)
+            for top in range(5)
+            for left in range(7)
+            if torch.equal(image[:, top : top + 8, left : left + 10], window)
+        ]
+        top, left = found
+        assert torch.equal(label[top : top + 8, left : left + 10], part)
+        positions.add(found)
+    assert len(positions) == 5 * 7
+
+
+def test_a_crop_larger_than_the_image_holds_it_whole_and_ignores_the_rest():
+    images, target = batch(100)
+    cropped, moved = run(Augment(crop=(14, 8)), images, target)
+    assert cropped.shape == (100, 3, 14, 8)
+    empty = moved == 255
+    assert (empty.sum(dim=(1, 2)) == 2 * 8).all()
+    assert torch.equal(cropped.permute(0, 2, 3, 1)[empty], MEAN.expand(int(empty.sum()), 3))
+    assert {int(one[:, 0].int().argmin()) for one in empty} == {0, 1, 2}
+
+
+def test_a_zoom_and_a_crop_show_the_zoomed_image_at_the_size_of_the_crop():
+    # a ramp along each axis: its slope in the window is the zoom
+    rows = torch.linspace(0, 1, 33)[:, None].expand(33, 65)
+    columns = torch.linspace(0, 1, 65).expand(33, 65)
+    images = torch.stack([rows, columns, rows])[None].repeat(50, 1, 1, 1)
+    target = torch.zeros(50, 33, 65, dtype=torch.int64)
+    zoomed, moved = run(Augment(scale=(2.0, 2.0), crop=(16, 24)), images, target)
+    assert zoomed.shape == (50, 3, 16, 24)
+    assert not (moved == 255).any()
+    slopes = zoomed.diff(dim=2)[:, 0, 2:-2].mean(), zoomed.diff(dim=3)[:, 1, :, 2:-2].mean()
+    torch.testing.assert_close(torch.stack(slopes), torch.tensor([1 / 32, 1 / 64]) / 2)
+    corners = zoomed[:, :2, 0, 0]
+    assert corners.amin(0).max() < 0.1
+    assert corners.amax(0).min() > 0.55

@@ -94,6 +94,41 @@ def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms
     assert not any("weight" in key for key in run(tiny(model=CONVOLUTION), data)[0].metrics)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {"clip_norm": 1e-3}},
+        {"optimizer": {"encoder_lr_scale": 0.1}},
+        {"augment": {"crop": [24, 32]}},
+        {"augment": {"crop": [24, 32], "scale": [0.5, 2.0]}},
+    ],
+    ids=json.dumps,
+)
+def test_every_option_of_optimiser_and_crop_changes_the_training(data, changes):
+    plain = tiny().task.model_dump()
+    changed = {key: {**plain[key], **value} for key, value in changes.items()}
+    first = run(tiny(**changed), data)[-1].metrics
+    assert math.isfinite(first["train/loss"])
+    assert first["train/loss"] != run(tiny(), data)[-1].metrics["train/loss"]
+
+
+def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data, monkeypatch):
+    sizes = []
+    whole = Batches.train
+
+    def seen(self, *arguments):
+        images, target = whole(self, *arguments)
+        sizes.append((tuple(images.shape[2:]), tuple(target.shape[1:])))
+        return images, target
+
+    monkeypatch.setattr(Batches, "train", seen)
+    (*_, last) = run(tiny(augment={"crop": [24, 32]}), data)
+    assert set(sizes) == {((24, 32), (24, 32))}
+    valid = int((data.val.labels != 255).sum())
+    assert last.evidence is not None
+    assert last.evidence.val_confusion.sum() == valid
+
+
 def test_test_is_judged_on_the_last_epoch_only_and_changes_no_other_number(data):
     plain = run(tiny(), data)
     judged = run(tiny(), data, evaluate_test=True)
