@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from study.config import TrialConfig
 from study.errors import InputError
+from study.files import whole
 
 FORMAT = "segmentation-loss-study/checkpoint/2"
 CHECKPOINT = "checkpoint.pt"  # its name inside a folder
@@ -39,16 +39,16 @@ def digest(config: TrialConfig, fingerprint: str) -> str:
 def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None:
     """Write `state` (tensors and plain values) so that `path` is the old file or the new one.
 
-    Missing parent folders are made.
+    Missing parent folders are made. Raises OSError naming `path` where the disk does not take it.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        torch.save({"format": FORMAT, "identity": identity, "state": state}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(Path(path)) as file:
+        try:
+            torch.save({"format": FORMAT, "identity": identity, "state": state}, file)
+        except RuntimeError as error:
+            reason = error.__context__  # torch's writer hides it behind a remark on positions
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror) from error
+            raise
 
 
 def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[str, Any]:

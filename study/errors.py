@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,17 +38,29 @@ class InputError(ValueError):
         return InputError(self.message, file=file, line=lines.get(self.key), key=self.key)
 
 
+EXIT_UNWRITABLE = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EIO, errno.EROFS, errno.ESTALE),
+)
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; bad input becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Run a command; bad input becomes one line on stderr and exit code 2, a disk that takes no
+    more one line and exit code 1, Ctrl-C exit code 130."""
     try:
         return command() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_UNWRITABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

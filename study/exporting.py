@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from study.analysis.answer import JUDGED, Answer, Confirmed
 from study.analysis.configs import as_yaml
+from study.files import write_text
 from study.ledger import State
 
 FOLDER = "exports"
@@ -116,11 +116,3 @@ def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...
         if path not in wanted:
             path.unlink()
     return tuple(wanted)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -259,7 +259,8 @@ class Ledger:
     """The writing end. One process at a time: the folder's lock is held until close.
 
     Lines reach the file with one ``write`` each; decisions are synced to the disk at once, reports
-    within a second.
+    within a second. The first line that the disk does not take is the end: `failure` says why, and
+    every later `append` raises it again. What was written before stays whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -277,6 +278,7 @@ class Ledger:
         if self.path.exists():
             self.state = fold(read(self.path))
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self.failure: OSError | None = None
         self._dirty = False
         self._closing = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, daemon=True, name="ledger-sync")
@@ -294,22 +296,37 @@ class Ledger:
         while not self._closing.wait(FSYNC_SECONDS):
             if self._dirty:
                 self._dirty = False
-                os.fsync(self._file)
+                try:
+                    os.fsync(self._file)
+                except OSError as error:
+                    self.failure = self._failed(error)
+                    return
+
+    def _failed(self, error: OSError) -> OSError:
+        text = f"{error.strerror}: the study ends here; with room again, --resume goes on with it"
+        return OSError(error.errno, text, str(self.path))
 
     def append(self, record: Record) -> Record:
         """Write the record, stamped with the time, then take the line into the state.
 
-        The state is that of the line read back, so it is what a resume will see.
+        The state is that of the line read back, so it is what a resume will see. Raises OSError
+        where the line cannot be written.
         """
         record = dataclasses.replace(record, time=round(time.time(), 3))
         text = encode(record)
         line = f"{text}\n".encode()
-        if os.write(self._file, line) != len(line):
-            raise OSError(f"{self.path}: a line could not be written whole: is the disk full?")
-        if isinstance(record, ReportRecord):
-            self._dirty = True
-        else:
-            os.fsync(self._file)
+        if self.failure is not None:
+            raise self.failure
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            if isinstance(record, ReportRecord):
+                self._dirty = True
+            else:
+                os.fsync(self._file)
+        except OSError as error:
+            self.failure = self._failed(error)
+            raise self.failure from error
         self.state.apply(decode(text))
         return record
 
@@ -317,6 +334,9 @@ class Ledger:
         """Sync, and give the lock back."""
         self._closing.set()
         self._syncer.join()
-        os.fsync(self._file)
-        os.close(self._file)
-        self._lock_file.close()
+        try:
+            if self.failure is None:
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+            self._lock_file.close()

@@ -164,8 +164,8 @@ def resume_command(prepared: Prepared) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a study. Exit code 0; 1 when no trial could be trained; 2 on bad input; 130 when it was
-    interrupted."""
+    """Run a study. Exit code 0; 1 when no trial could be trained or the disk takes no more; 2 on
+    bad input; 130 when it was interrupted."""
     return exit_code(lambda: _command(argv))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from study import telemetry
 from study.analysis.configs import as_yaml
 from study.errors import InputError
+from study.files import write_text
 from study.ledger import Ledger, State
 from study.preparation import Options, Prepared, prepare
 from study.records import SessionRecord
@@ -24,9 +25,9 @@ UNSENT_TIMEOUT = 60.0
 
 def _write_inputs(prepared: Prepared) -> None:
     """What was given, beside the ledger, for people to read."""
-    (prepared.folder / "space.yaml").write_text(prepared.space.text, encoding="utf-8")
+    write_text(prepared.folder / "space.yaml", prepared.space.text)
     task = as_yaml(prepared.task.config.model_dump())
-    (prepared.folder / "task.yaml").write_text(task, encoding="utf-8")
+    write_text(prepared.folder / "task.yaml", task)
 
 
 def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from study import telemetry
 from study.errors import InputError, Parser, exit_code
+from study.files import write_text
 
 if TYPE_CHECKING:
     from study.config import TrialConfig
@@ -162,7 +163,7 @@ def _write_config(
     }
     content = {**config.model_dump(mode="json"), "provenance": origin}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_text(folder / "config.yaml", text)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,17 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports from its own room and the rooms before it; the rooms of one
 # row do not know each other. The longest matching name decides.
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"ground": ("errors", "names", "telemetry", "config_errors", "yaml_file", "factories")},
+    {
+        "ground": (
+            "errors",
+            "names",
+            "telemetry",
+            "config_errors",
+            "yaml_file",
+            "factories",
+            "files",
+        )
+    },
     {"losses": ("losses", "metrics")},
     {
         "config": (

@@ -78,6 +78,26 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
         load(tmp_path)
 
 
+def test_a_ledger_that_cannot_be_written_says_so_once_and_for_all(tmp_path: Path) -> None:
+    from full_disk import full_at
+
+    ledger = Ledger(tmp_path)
+    ledger.append(trial("t0000"))
+    size = (tmp_path / LEDGER).stat().st_size
+    for room in (size + 20, 2**30):
+        with full_at(room), pytest.raises(OSError, match="--resume") as caught:
+            ledger.append(trial("t0001"))
+        assert caught.value is ledger.failure
+        assert caught.value.filename == str(tmp_path / LEDGER)
+    assert list(ledger.state.trials) == ["t0000"]
+    ledger.close()
+    again = Ledger(tmp_path)
+    assert list(again.state.trials) == ["t0000"]
+    again.append(trial("t0001"))
+    again.close()
+    assert list(load(tmp_path).trials) == ["t0000", "t0001"]
+
+
 def test_a_second_driver_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     first = Ledger(tmp_path)
     with pytest.raises(InputError, match="one driver at a time"):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from full_disk import full_at
 from tiny_task import CONVOLUTION, TINY
 
 from study.provenance import Provenance
@@ -46,6 +47,16 @@ def test_a_config_trains_and_prints_a_line_per_epoch(tmp_path, capsys):
     assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert all("train/loss" in line and "val/miou" in line for line in epochs)
     assert all("test/" not in line for line in epochs)
+
+
+def test_a_full_disk_ends_it_with_one_line(tmp_path, capsys):
+    config = write(tmp_path / "plain.yaml", TREE)
+    assert main([config, "--device", "cpu"]) == 0  # the cache is there
+    capsys.readouterr()
+    with full_at(6_000):
+        assert main([config, "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
+    err = capsys.readouterr().err
+    assert err == f"error: {tmp_path / 'out' / 'checkpoint.pt'}: File too large\n"
 
 
 def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):

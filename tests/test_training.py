@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disk import full_at
 from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, tiny
 
 from study.batches import Batches, TrainOrder
@@ -325,6 +326,16 @@ def test_a_checkpoint_that_fails_to_write_leaves_the_old_one(tmp_path):
         save_checkpoint(file, {"epoch": lambda: 2}, identity="x")
     assert [path.name for path in file.parent.iterdir()] == ["state.pt"]
     assert load_checkpoint(file, identity="x", device=CPU) == {"epoch": 1}
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "state.pt"
+    save_checkpoint(file, {"weights": torch.zeros(10)}, identity="x")
+    with full_at(50_000), pytest.raises(OSError, match="File too large") as caught:
+        save_checkpoint(file, {"weights": torch.zeros(100_000)}, identity="x")
+    assert caught.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert load_checkpoint(file, identity="x", device=CPU)["weights"].shape == (10,)
 
 
 def explodes(num_classes):

@@ -9,7 +9,6 @@ equal for neighbouring images; and ``class_names`` (C,).
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from study.errors import InputError
+from study.files import write_bytes
 
 Ints = npt.NDArray[np.int64]
 FOLDER = "evidence"
@@ -58,10 +58,7 @@ def write(path: Path, class_names: Sequence[str], splits: Mapping[str, SplitEvid
         arrays[f"{name}_groups"] = np.asarray(split.groups, dtype=np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    write_bytes(path, buffer.getvalue())
 
 
 def read(path: Path) -> Evidence | None:

@@ -10,10 +10,11 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from study.analysis.evidence import path_of
 from study.director import Director
+from study.files import write_bytes
 
 FAILED_KEY, REPORT_KEY = "failed", "report"
-EVIDENCE = "evidence"
 KEPT_CHECKPOINTS = 2
 
 
@@ -49,7 +50,12 @@ class DirectedScheduler(FIFOScheduler):
             return str(TrialScheduler.STOP)
         epoch, metrics, evidence, environment = result[REPORT_KEY]
         if evidence is not None:
-            write_atomically(self._folder / EVIDENCE / f"{trial_id}.npz", evidence)
+            try:
+                write_bytes(path_of(self._folder, trial_id), evidence)
+            except OSError as error:
+                self._director.fail(trial_id, f"no evidence: {error}", by_machine=True)
+                self._drop_checkpoints(trial_id, keep=0)
+                return str(TrialScheduler.STOP)
         checkpoint = self._checkpoint(trial, result)
         keep = self._director.report(trial_id, epoch, metrics, checkpoint, environment)
         self._drop_checkpoints(trial_id, keep=KEPT_CHECKPOINTS if keep else 0)
@@ -77,14 +83,6 @@ class DirectedScheduler(FIFOScheduler):
         paths = self._director.state.trials[trial_id].checkpoints
         for path in paths[: len(paths) - keep]:
             shutil.rmtree(self._folder / path, ignore_errors=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is whole or not there."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _reason(trial: TuneTrial) -> str:

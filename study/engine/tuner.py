@@ -54,7 +54,7 @@ def run_trials(director: Director, resources: Resources, folder: Path) -> None:
     per_trial = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
                 search_alg=DirectedSearcher(director, settings, faults),
@@ -71,4 +71,10 @@ def run_trials(director: Director, resources: Resources, folder: Path) -> None:
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except Exception as error:
+            if director.ledger.failure is None:
+                raise
+            raise director.ledger.failure from error  # Tune has made a text of it

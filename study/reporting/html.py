@@ -6,7 +6,6 @@ import base64
 import csv
 import html
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from study.analysis import evidence
 from study.analysis.answer import Answer
 from study.analysis.configs import as_yaml
 from study.analysis.importance import importances
-from study.exporting import export, write_text
+from study.exporting import export
+from study.files import write_bytes, write_text
 from study.ledger import State, Trial
 from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
 from study.reporting import plots
@@ -128,14 +128,6 @@ def _png(made: Figure) -> bytes:
     buffer = io.BytesIO()
     made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

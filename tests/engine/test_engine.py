@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,45 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
     assert judged == {trial.id for trial in confirmed}
     others = finished.state.of_stage(BASELINE, SEARCH, REFERENCE)
     assert not any("test/miou" in report for t in others for report in t.reports.values())
+
+
+@pytest.mark.timeout(300)
+def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from study import ledger
+    from study.run import main
+
+    class FullDisk:
+        """The module os, on a disk that has room for 8 lines."""
+
+        room = 8
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def write(self, file: int, line: bytes) -> int:
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.write(file, line)
+
+    space = {**SPACE, "study": {**SPACE["study"], "num_trials": 1, "baselines": ["ce"]}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task(tmp_path / "pids")))
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(ledger, "os", FullDisk())
+        assert main(["space.yaml", "--task", "task.yaml", "--name", "s"]) == 1
+    err = capsys.readouterr().err
+    path = tmp_path / "studies" / "s" / "ledger.jsonl"
+    assert err == (
+        f"error: {path}: No space left on device: the study ends here; "
+        "with room again, --resume goes on with it\n"
+    )
+    assert len(path.read_text().splitlines()) == 8
+    assert main(["--resume", "s"]) == 0
+    assert load(path.parent).finished
 
 
 @pytest.mark.timeout(300)
