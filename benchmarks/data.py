@@ -1,0 +1,201 @@
+"""What the data path and the loop cost a training, and what a second trial on a machine costs.
+
+    python -m benchmarks.data [TASK] [--data-root DIR] [--rounds 9] [--threads 1]
+
+Prints ratios of epochs that are interleaved, so that all see the same machine; best / best and
+median / median over the rounds:
+
+    data path   an epoch of ours / the same on batches that are in memory already   target 1.05
+    loop        ours on batches in memory / a bare PyTorch loop on them             target 1.03
+    whole       an epoch of ours, data path and all / the bare loop
+
+All three train the task's model on as many batches of the same size with cross entropy. The bare
+loop has the same optimiser, schedule, precision and memory format, and nothing else. Then, in
+fresh processes: the time to open the data that another process has cached, against an epoch, and
+the memory of a process of its own after an epoch, on the task's training images and on four times
+as many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from study.batches import Batches
+from study.config import SyntheticData, TaskConfig, TrialConfig
+from study.data import SegmentationData, open_data
+from study.environment import resolve_device, set_up_process
+from study.models import build_model
+from study.optim import build_optimizer, lr_factor, set_lr
+from study.space import load_task
+from study.training import _Training
+
+TARGETS = {"data path": 1.05, "loop": 1.03}
+Batch = tuple[Tensor, Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", nargs="?", default="synthetic")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    set_up_process(options.threads)
+    task = load_task(options.task).config
+    data = open_data(task.data, data_root=options.data_root)
+    device = resolve_device()
+    times = _epochs(task, data, device, options.rounds)
+    steps = len(_batches(task, data, device))
+    print(f"{options.task} on {device}, {options.threads} thread(s), {steps} steps an epoch\n")
+    print("| time | best | median | target |\n|---|---|---|---|")
+    pairs = {
+        "data path": ("ours", "in memory"),
+        "loop": ("in memory", "bare"),
+        "whole": ("ours", "bare"),
+    }
+    for name, (one, other) in pairs.items():
+        best = min(times[one]) / min(times[other])
+        median = statistics.median(times[one]) / statistics.median(times[other])
+        print(f"| {name} | {best:.3f} | {median:.3f} | {TARGETS.get(name, '')} |")
+    _second_trial(task, options.data_root, min(times["ours"]))
+
+
+def _epochs(
+    task: TaskConfig, data: SegmentationData, device: torch.device, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each epoch of each kind."""
+    config = TrialConfig(task=task)
+    batches = _batches(task, data, device)
+    ours, in_memory = _Training(config, data, device), _Training(config, data, device)
+    in_memory.batches = _InMemory(data, device, in_memory.batches.precision, batches)
+    bare = _bare(config, data, device, batches)
+    runs: dict[str, Callable[[], Any]] = {
+        "ours": lambda: _one_epoch(ours),
+        "in memory": lambda: _one_epoch(in_memory),
+        "bare": lambda: next(bare),
+    }
+    # On a CPU the time that this process was given, which others' load moves less.
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(rounds + 1):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            if round_:
+                times[name].append(clock() - start)
+    return times
+
+
+def _one_epoch(training: _Training) -> None:
+    training.epoch = training.step = 0
+    training.train_epoch()
+
+
+class _InMemory(Batches):
+    """Hands out batches that are on the device already, in turn."""
+
+    def __init__(
+        self, data: SegmentationData, device: torch.device, precision: str, batches: list[Batch]
+    ) -> None:
+        super().__init__(data, device, precision)
+        self._turn = 0
+        self._batches = batches
+
+    def train(self, *_: Any) -> Batch:
+        self._turn += 1
+        return self._batches[self._turn % len(self._batches)]
+
+
+def _batches(task: TaskConfig, data: SegmentationData, device: torch.device) -> list[Batch]:
+    """An epoch's batches, augmented and normalised."""
+    training = _Training(TrialConfig(task=task), data, device)
+    made = []
+    for step in range(training.order.steps_per_pass):
+        index, generator = training.order.indices(step), torch.Generator().manual_seed(step)
+        made.append(training.batches.train(data.train, index, task.augment, generator))
+    return made
+
+
+def _bare(
+    config: TrialConfig, data: SegmentationData, device: torch.device, batches: list[Batch]
+) -> Iterator[float]:
+    """What somebody writes who trains this model once: each `next` is an epoch."""
+    task = config.task
+    model = build_model(task.model, data.num_classes)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(task.optimizer, model)
+    precision = Batches(data, device, _Training(config, data, device).batches.precision)
+    num_steps = task.num_epochs * len(batches)
+    model.train()
+    while True:
+        total = torch.zeros((), device=device)
+        for step, (images, target) in enumerate(batches):
+            set_lr(optimizer, lr_factor(task.lr_schedule, step, num_steps))
+            optimizer.zero_grad(set_to_none=True)
+            with precision.autocast():
+                logits = model(images)
+            loss = functional.cross_entropy(logits, target, ignore_index=data.ignore_index)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        yield float(total)
+
+
+# --- a second trial on a machine ------------------------------------------------------------------
+
+
+def _second_trial(task: TaskConfig, root: Path | None, epoch_s: float) -> None:
+    opened, memory = _in_fresh_process(_open_and_train, task, root)
+    print(
+        f"\nOpening cached data in a second process: {opened:.3f} s, {opened / epoch_s:.2f} of an"
+    )
+    print(f"epoch. Its own memory after an epoch: {memory / 2**20:.0f} MiB.")
+    if not isinstance(task.data, SyntheticData):
+        return
+    more = task.data.model_copy(update={"num_train": 4 * task.data.num_train})
+    larger = task.model_copy(update={"data": more})
+    _in_fresh_process(_open_and_train, larger, root)
+    _, grown = _in_fresh_process(_open_and_train, larger, root)
+    images = 3 * task.data.num_train * int(np.prod(task.data.size)) * 4 / 2**20
+    print(
+        f"On four times the training images ({images:.0f} MiB more of pixels and labels): "
+        f"{(grown - memory) / 2**20:+.0f} MiB."
+    )
+
+
+def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _open_and_train(task: TaskConfig, root: Path | None) -> tuple[float, int]:
+    """Seconds to open the data, and bytes of memory that no other process shares after a pass."""
+    set_up_process(1)
+    start = time.perf_counter()
+    data = open_data(task.data, data_root=root)
+    opened = time.perf_counter() - start
+    training = _Training(TrialConfig(task=task), data, torch.device("cpu"))
+    training.train_epoch()
+    for line in Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines():
+        if line.startswith("Private_Dirty:"):
+            return opened, 1024 * int(line.split()[1])
+    raise RuntimeError("/proc/self/smaps_rollup has no line Private_Dirty")
+
+
+if __name__ == "__main__":
+    main()
