@@ -256,11 +256,11 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     ]
     takes_over = model_takes_over_at(len(learned))
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
-    where = clusters.asked_for(options.address)
-    if where is not None:
-        return f"{text}\ntrials run on {where}"
+    there, words = clusters.where(options.address)
+    if there is not None:
+        return f"{text}\n{words}: as many trials at once as its nodes hold"
     resources = clusters.fit(
-        "this machine",
+        words,
         [clusters.this_machine()],
         gpus_per_trial=options.gpus_per_trial,
         cpus_per_trial=options.cpus_per_trial,

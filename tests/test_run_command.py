@@ -74,14 +74,41 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     code, out, err = run(["--task", "tiny", "--dry-run", "--cpus-per-trial", "1"], capsys)
     assert (code, err) == (0, "")
     assert "baselines, never stopped (5): ce, recall, median_frequency, lmp, jml" in out
     assert "search (16): 3 tune cross entropy" in out
     assert "rungs: epoch 1" in out
     assert "worst case: 33 trials, 66 epochs" in out
+    assert out.splitlines()[-1].startswith("a new Ray on this machine: ")
     assert "1 CPU each" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the Ray cluster running here (10.0.0.1:6379)"),
+        (["--address", "auto"], "the Ray cluster at 10.0.0.1:6379"),
+        (["--address", "10.0.0.2:6379"], "the Ray cluster at 10.0.0.2:6379"),
+    ],
+)
+def test_a_dry_run_names_the_cluster_that_the_study_would_join(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    from study.engine import cluster
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "started_here", lambda: "10.0.0.1:6379")
+    code, out, err = run(["--task", "tiny", "--dry-run", *arguments], capsys)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"{said}: as many trials at once as its nodes hold"
 
 
 @pytest.mark.parametrize(

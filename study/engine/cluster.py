@@ -98,31 +98,43 @@ def check_answers(address: str, key: str) -> None:
         raise InputError(message, key=key) from error
 
 
-def connect(address: str | None) -> str:
-    """Connect to the cluster at `address`, else RAY_ADDRESS, else one that `ray start` left
-    running here, else a new one of this process. Returns in words which it is."""
+def where(address: str | None) -> tuple[str | None, str]:
+    """The cluster at `address`, else RAY_ADDRESS, else one that `ray start` left running here, else
+    a new one of this process: its address (None for a new one), and in words which it is. Starts
+    and joins nothing."""
     if "ray" not in sys.modules:  # Ray reads the mode once, when it is imported
         show_token()
     telemetry.turn_off()
     os.environ.update(DRIVER_ENVIRONMENT | WORKER_ENVIRONMENT)
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     asked = asked_for(address)
-    key = "--address" if address else "RAY_ADDRESS"
     if asked is None:
         private = "local" in (address, os.environ.get("RAY_ADDRESS"))
         there = None if private else started_here()
-    elif asked == "auto":
-        there = started_here()
         if there is None:
-            raise InputError("a cluster that `ray start` made must run here", key=key)
-    else:
-        check_answers(asked, key)
-        there = asked
+            return None, "a new Ray on this machine"
+        return there, f"the Ray cluster running here ({there})"
+    there = started_here() if asked == "auto" else asked
+    if there is None:
+        raise InputError("a cluster that `ray start` made must run here", key=_key(address))
+    return there, f"the Ray cluster at {there}"
+
+
+def _key(address: str | None) -> str:
+    return "--address" if address else "RAY_ADDRESS"
+
+
+def connect(address: str | None) -> str:
+    """Connect to the cluster that `where` names, and return its words for it."""
+    there, words = where(address)
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if there is None:
         ray.init(address="local", include_dashboard=False, **quiet)
-        return "a new Ray on this machine"
+        return words
+    key = _key(address)
+    if asked_for(address) == there:
+        check_answers(there, key)
     worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
     try:
         ray.init(address=there, runtime_env=worker, **quiet)
@@ -132,7 +144,7 @@ def connect(address: str | None) -> str:
             f"a Ray cluster must answer at {there}, but got: {reason}", key=key
         ) from error
     check_installed(there)
-    return f"the Ray cluster at {there}" if asked else f"the Ray cluster running here ({there})"
+    return words
 
 
 def check_installed(there: str) -> None:
