@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from study.losses.composite import SegmentationLoss
 
 WEIGHTS = "weights"  # (C,), beside the terms, which are 0-dim
-_BLOCK = 1 << 16  # pixels summed at once by a matrix product, whose rounding grows with them
+_BLOCK = 1 << 11  # pixels summed at once by a matrix product, whose rounding grows with them
 
 
 class FusedLoss(torch.autograd.Function):
