@@ -6,6 +6,11 @@ On the meta device nothing has a value, so any look at one fails: that needs no 
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +89,27 @@ def test_no_step_looks_at_a_value(config, kind, measured, monkeypatch):
     with torch.no_grad(), OnlyOn("meta"):
         loss.eval()(logits, target, keep)
         loss.terms()
+
+
+def test_the_accelerators_form_gives_the_golden_numbers_too(tmp_path):
+    """On a CPU, with the losses' questions after the device answered the other way."""
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "study", tmp_path / "study")
+    asked = 0
+    for module in (tmp_path / "study" / "losses").glob("*.py"):
+        text, found = re.subn(r'(device\.type [!=]= )"cpu"', r'\1"none"', module.read_text("utf-8"))
+        module.write_text(text, "utf-8")
+        asked += found
+    assert asked > 0
+    golden = root / "tests" / "losses" / "test_golden.py"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", golden],
+        cwd=tmp_path,  # whose `study` comes first
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:]
 
 
 @needs_cuda
