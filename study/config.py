@@ -40,14 +40,72 @@ class Resplit(Config):
     thin: dict[Literal["train", "val"], PositiveInt] = Field(default_factory=dict)
 
 
-class FolderData(Config):
-    """images/{train,val,test}, labels/{train,val,test}, classes.yaml under root or --data-root."""
+class FileData(Config):
+    """Images and labels in files under `root`, which --data-root goes before, decoded to one size.
 
-    format: Literal["folder"]
+    fit: `stretch` to that size; `pad` keeps the aspect ratio, shrinks what is larger, enlarges
+    nothing, and fills up with the mean colour and ignored labels at the bottom and right.
+    """
+
     root: str | None = None
     size: Size
+    fit: Literal["stretch", "pad"] = "stretch"
+
+
+class FolderData(FileData):
+    """images/{train,val,test}, labels/{train,val,test}, classes.yaml."""
+
+    format: Literal["folder"]
     resplit: Resplit | None = None
     block: PositiveInt = 1  # neighbouring test images that are resampled together in the bootstrap
+
+
+class CityscapesData(FileData):
+    """Cityscapes, 19 classes. The official val is test; val is these cities of train."""
+
+    format: Literal["cityscapes"]
+    val_cities: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = (
+        *("bochum", "krefeld", "ulm", "zurich"),
+    )
+    block: PositiveInt = 10  # neighbouring images of a city, resampled together
+
+
+class VocData(FileData):
+    """PASCAL VOC 2012, 21 classes. The official val is test; val is a share of the official train,
+    by the hash of the name. sbd: train on the 9118 further images of SBD, too."""
+
+    format: Literal["voc"]
+    fit: Literal["stretch", "pad"] = "pad"
+    sbd: bool = False
+    val_share: float = Field(0.2, gt=0, lt=1)
+
+
+class SynthiaData(FileData):
+    """SYNTHIA-RAND-CITYSCAPES. Of every ten blocks of neighbouring images seven are train, one is
+    val and two are test."""
+
+    format: Literal["synthia"]
+    num_classes: Literal[16, 13] = 16
+    block: PositiveInt = 100
+
+
+class DeepglobeData(FileData):
+    """DeepGlobe Land Cover, 6 classes. Test is one of five folds in name order; val is a share of
+    the rest, by the hash of the name."""
+
+    format: Literal["deepglobe"]
+    fold: int = Field(0, ge=0, le=4)
+    val_share: float = Field(0.15, gt=0, lt=1)
+
+
+class CamvidData(FileData):
+    """CamVid as published, with colour labels: 11 classes, or 31 (all of its 32 but void).
+    The split is SegNet's, train and val carved anew."""
+
+    format: Literal["camvid"]
+    num_classes: Literal[11, 31] = 11
+    resplit: Resplit | None = Resplit(block=30, every=4, thin={"val": 15})
+    block: PositiveInt = 10  # neighbouring test frames of a sequence, resampled together
 
 
 class FactoryData(Config):
@@ -65,6 +123,11 @@ def _tag(value: Any) -> str | None:
 Data = Annotated[
     Annotated[SyntheticData, Tag("synthetic")]
     | Annotated[FolderData, Tag("folder")]
+    | Annotated[CityscapesData, Tag("cityscapes")]
+    | Annotated[VocData, Tag("voc")]
+    | Annotated[SynthiaData, Tag("synthia")]
+    | Annotated[DeepglobeData, Tag("deepglobe")]
+    | Annotated[CamvidData, Tag("camvid")]
     | Annotated[FactoryData, Tag("factory")],
     Discriminator(_tag),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study import ledger as ledgers
-from study.config import FolderData, TaskConfig, TrialConfig
+from study.config import FileData, TaskConfig, TrialConfig
 from study.errors import InputError
 from study.ledger import State
 from study.names import GRID
@@ -79,7 +79,7 @@ class Prepared:
 
 def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     """The task with its data below `data_root`, as an absolute path."""
-    if not isinstance(task.data, FolderData):
+    if not isinstance(task.data, FileData):
         if data_root is not None:
             message = "only a task whose data lies in a folder takes a data root"
             raise InputError(message, key="--data-root")
@@ -202,7 +202,7 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
         raise InputError(
             f"the data must be those that the study began with (fingerprint {fingerprint[:12]}), "
             f"but they are others ({found[:12]})",
-            key="--data-root" if isinstance(task.data, FolderData) else "data",
+            key="--data-root" if isinstance(task.data, FileData) else "data",
         )
 
 

@@ -50,8 +50,8 @@ def test_good_data_become_the_typed_config():
         (
             "synthetic",
             "syntetic",
-            "1: data: the kind must be one of synthetic, folder, factory, but got "
-            "'syntetic'; did you mean 'synthetic'?",
+            "1: data: the kind must be one of synthetic, folder, cityscapes, voc, synthia, "
+            "deepglobe, camvid, factory, but got 'syntetic'; did you mean 'synthetic'?",
         ),
         (
             "  format: synthetic\n",

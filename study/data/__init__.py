@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from study.config import FactoryData, FolderData, SyntheticData
+from study.config import (
+    CamvidData,
+    CityscapesData,
+    Data,
+    DeepglobeData,
+    FactoryData,
+    FileData,
+    FolderData,
+    SyntheticData,
+    SynthiaData,
+    VocData,
+)
 from study.data.cache import default_cache_dir, open_cached
+from study.data.scan import Scan
 from study.data.splits import SegmentationData, Split, check_labelled
 from study.errors import InputError
 
-__all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data"]
+__all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data", "scan_files"]
 
 
 def open_data(
-    config: SyntheticData | FolderData | FactoryData,
+    config: Data,
     *,
     data_root: Path | None = None,
     cache_dir: Path | None = None,
@@ -26,7 +38,7 @@ def open_data(
     Raises InputError, one line, for everything that is wrong with the files or the factory, and
     for a split whose pixels are all ignored.
     """
-    if data_root is not None and not isinstance(config, FolderData):
+    if data_root is not None and not isinstance(config, FileData):
         message = "only a task whose data lies in a folder takes a data root"
         raise InputError(message, key="--data-root")
     if isinstance(config, FactoryData):
@@ -35,9 +47,48 @@ def open_data(
         from study.data.synthetic import synthetic_source
 
         return check_labelled(open_cached(synthetic_source(config), cache_dir))
-    from study.data.folder import folder_source
+    return check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
 
-    return check_labelled(open_cached(folder_source(config, data_root), cache_dir))
+
+def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
+    """What lies under the data root, by the format of the config; nothing is decoded.
+
+    Raises InputError where there is no such root, or none of that format.
+    """
+    from study.data.camvid import camvid_scan
+    from study.data.cityscapes import cityscapes_scan
+    from study.data.deepglobe import deepglobe_scan
+    from study.data.folder import folder_scan
+    from study.data.synthia import synthia_scan
+    from study.data.voc import voc_scan
+
+    root = _root(config, data_root)
+    match config:
+        case FolderData():
+            return folder_scan(config, root)
+        case CityscapesData():
+            return cityscapes_scan(config, root)
+        case VocData():
+            return voc_scan(config, root)
+        case SynthiaData():
+            return synthia_scan(config, root)
+        case DeepglobeData():
+            return deepglobe_scan(config, root)
+        case CamvidData():
+            return camvid_scan(config, root)
+    raise TypeError(f"no format reads {type(config).__name__}")
+
+
+def _root(config: FileData, data_root: Path | None) -> Path:
+    given = data_root if data_root is not None else config.root
+    if given is None:
+        message = "the folder of the data must be given: --data-root DIR"
+        raise InputError(message, key="data/root")
+    root = Path(given).expanduser()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"data root must be a folder, but {what}", file=root)
+    return root
 
 
 def _from_factory(config: FactoryData) -> SegmentationData:

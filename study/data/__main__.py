@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from study import telemetry
-from study.data import SegmentationData, open_data
-from study.errors import Parser, exit_code
+from study.config import FileData
+from study.data import SegmentationData, open_data, scan_files
+from study.data.splits import FileProblem
+from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code
 from study.names import TEST, TRAIN, VAL
 
 FEW_IMAGES = 5  # below this a validation score of a class says little
+MOST_LINES = 20  # files listed of each kind of fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line when the data cannot be used."""
+    """Exit code 0, or 2 when the data cannot be used: one line, or all faults of the files."""
     parser = Parser(prog="python -m study.data", description=__doc__)
     parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
@@ -31,7 +36,18 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
     telemetry.turn_off()
     from study.space import load_task
 
-    data = open_data(load_task(task).config.data, data_root=data_root)
+    named = load_task(task)
+    config = named.config.data
+    try:
+        if isinstance(config, FileData):
+            scan = scan_files(config, data_root)
+            problems = scan.problems()
+            if problems:
+                print(list_problems(problems, scan.root), file=sys.stderr)
+                return EXIT_BAD_INPUT
+        data = open_data(config, data_root=data_root)
+    except InputError as error:
+        raise error.of_file(named.file, named.lines) from error
     print(describe(data))
     if out is not None:
         from study.data.sheet import write_sheet
@@ -39,6 +55,23 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
         write_sheet(data, out)
         print(f"contact sheet: {out}")
     return 0
+
+
+def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
+    """All faults by kind: how many, and the first MOST_LINES files of each."""
+    ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
+    plural = "s" if len(ordered) > 1 else ""
+    lines = [f"error: {root}: the data must be without fault, but has {len(ordered)} fault{plural}"]
+    for kind, group in groupby(ordered, key=lambda one: one.kind):
+        alike = [*group]
+        lines.append(f"{kind} ({len(alike)}):")
+        lines += [
+            f"  {os.path.relpath(one.file or root, root)}: {one.message}"
+            for one in alike[:MOST_LINES]
+        ]
+        if len(alike) > MOST_LINES:
+            lines.append(f"  and {len(alike) - MOST_LINES} more")
+    return "\n".join(lines)
 
 
 def describe(data: SegmentationData) -> str:
@@ -49,6 +82,8 @@ def describe(data: SegmentationData) -> str:
         ignored = 1 - split.class_counts.sum() / split.labels.size
         blocks = len(np.unique(split.groups))
         lines.append(f"  {name:5} {len(split):6} images in {blocks} blocks, {ignored:.2%} ignored")
+    if data.rule:
+        lines.append(f"  {data.rule}")
     lines += ["", _table(data), ""]
     lines += warnings(data)
     if data.cache is not None:

@@ -110,6 +110,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         std=source.std,
         fingerprint=meta["fingerprint"],
         cache=folder,
+        rule=source.rule,
         **splits,
     )
 

@@ -1,10 +1,12 @@
-"""Carving train and val anew, for data sets whose own val split is no fair sample."""
+"""Carving val out of train: by blocks of neighbours, or by the hash of the name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
 from study.config import Resplit
+from study.data.scan import Pair
 from study.errors import InputError
 from study.names import TRAIN, VAL
 
@@ -43,3 +45,48 @@ def resplit(
             key="data/resplit",
         )
     return carved
+
+
+def carved_pairs(
+    rule: Resplit, pairs: Mapping[str, Sequence[Pair]]
+) -> dict[str, list[tuple[Pair, int]]]:
+    """`resplit` of pairs: new train and val, each pair with its block id."""
+    named: dict[str, dict[str, Pair]] = {
+        split: {pair.name: pair for pair in pairs[split]} for split in rule.pool
+    }
+    carved = resplit(rule, {split: [*some] for split, some in named.items()})
+    return {
+        part: [(named[split][name], block) for (split, name), block in placed]
+        for part, placed in carved.items()
+    }
+
+
+def in_words(rule: Resplit | None) -> str:
+    """How train and val come about."""
+    if rule is None:
+        return "train and val are as published"
+    thinned = "".join(f", 1 in {n} of {split}" for split, n in rule.thin.items())
+    return (
+        f"train and val are {' and '.join(dict.fromkeys(rule.pool))} pooled{thinned}, in blocks of "
+        f"{rule.block} images in name order, every {rule.every}th of them val"
+    )
+
+
+def in_blocks(
+    pairs: Sequence[Pair], block: int, sequence: Callable[[Pair], str] = lambda pair: ""
+) -> list[tuple[Pair, int]]:
+    """Pairs in order with block ids: runs of up to `block` pairs of one sequence."""
+    placed: list[tuple[Pair, int]] = []
+    number, length = -1, 0
+    for pair in pairs:
+        if not placed or length == block or sequence(pair) != sequence(placed[-1][0]):
+            number, length = number + 1, 0
+        placed.append((pair, number))
+        length += 1
+    return placed
+
+
+def in_share(name: str, share: float) -> bool:
+    """Whether the hash of a name falls into a share of all hashes: for every name alike, whatever
+    other names there are."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64

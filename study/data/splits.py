@@ -52,6 +52,7 @@ class SegmentationData:
     val: Split
     test: Split
     cache: Path | None = field(default=None)  # the folder that holds the memory maps
+    rule: str = ""  # how the splits came about, in words
 
     @property
     def num_classes(self) -> int:
@@ -162,6 +163,7 @@ class Source:
     key: Mapping[str, Any]  # JSON: which data set this is
     splits: Mapping[str, SplitSource]
     state: str = ""  # changes when the files do
+    rule: str = ""  # how the splits come about, in words
 
 
 class FileProblem(InputError):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from study.config import SyntheticData
 from study.data import cache, default_cache_dir, open_data
-from study.data.folder import folder_source
+from study.data.folder import folder_scan
 from study.data.splits import Source
 from study.errors import InputError
 
@@ -226,4 +226,4 @@ def test_the_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
 
 def test_opening_decodes_nothing(root):
     (root / "images" / "train" / "000.png").write_bytes(b"not yet looked at")
-    assert len(folder_source(folder_data.config(), root).splits["train"].names) == 3
+    assert len(folder_scan(folder_data.config(), root).source().splits["train"].names) == 3

@@ -197,7 +197,7 @@ def _deep_image(root):
         (_no_folder, "town/labels/val: folder must exist, but does not"),
         (_no_classes, "town/classes.yaml: the file must exist, but there is none"),
         (_empty, "images/test: must hold test images (.jpg, .jpeg, .png), but has none"),
-        (_twice, "images/train/000.png: must be the only image of its name, but so is 000.jpg"),
+        (_twice, "images/train/000.png: must be the only file of its name, but so is 000.jpg"),
         (_cut_image, "images/train/000.png: image must be readable, but is not (* (and 1 more)"),
         (_no_image, "images/test/001.png: image must be readable, but is not (Unidentified*)"),
         (_no_label, "labels/test/001.png: label must be readable, but is not (*)"),

@@ -1,0 +1,203 @@
+"""From image and label files to pixels and class ids: what every format decodes with.
+
+A label reader gives (H, W) uint8, in [0, C) or ignored. It goes through a table of what may stand
+in a file, so that an id or a colour that nobody knows is a FileProblem and never a class.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from study.data.splits import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FileProblem,
+    UInt8Array,
+    default_palette,
+)
+
+IGNORED = 255
+STRAY = 0.01  # share of pixels of unknown colour that counts as paint at the edges, so ignored
+LabelReader = Callable[[Path], UInt8Array]
+Colour = tuple[int, int, int]
+
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)  # what Pillow raises
+_IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
+_INDEX_MODES = ("L", "P")
+_COLOUR_MODES = ("RGB", "RGBA", "P")
+_PACKED = {"L;2": 2, "L;4": 4}  # decoding stretches grey values of so few bits to 0..255
+_HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # names that Pillow's PNG decoder gives to raw modes
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable:
+    """The classes of a data set, and how its images are normalised."""
+
+    names: tuple[str, ...]
+    palette: UInt8Array  # (C, 3)
+    ignore_index: int = IGNORED
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @classmethod
+    def of(cls, classes: Iterable[tuple[str, Colour]]) -> ClassTable:
+        """From (name, colour) in the order of the classes."""
+        names, colours = zip(*classes, strict=True)
+        return cls(names, np.array(colours, np.uint8))
+
+    @classmethod
+    def in_voc_colours(cls, names: tuple[str, ...]) -> ClassTable:
+        """With the palette of PASCAL VOC."""
+        return cls(names, default_palette(len(names)))
+
+
+class IdTable:
+    """What the values of a label file mean: value -> class or ignored."""
+
+    def __init__(self, meaning: Mapping[int, int]) -> None:
+        self._meaning = np.zeros(256, np.uint8)
+        self._meaning[list(meaning)] = list(meaning.values())
+        self._known = np.isin(np.arange(256), list(meaning))
+        self._ranges = _ranges(sorted(meaning))
+
+    def classes(self, values: UInt8Array, file: Path) -> UInt8Array:
+        """(H, W) values -> (H, W) classes."""
+        there = np.bincount(values.ravel(), minlength=256) > 0
+        unknown = np.flatnonzero(there & ~self._known).tolist()
+        if unknown:
+            got = f"one is {unknown[0]}" if len(unknown) == 1 else f"some are {_listed(unknown)}"
+            raise FileProblem("unknown label", f"labels must be {self._ranges}, but {got}", file)
+        return self._meaning[values]
+
+    def read(self, file: Path) -> UInt8Array:
+        """Of an 8-bit index PNG."""
+        return self.classes(read_index(file), file)
+
+
+class ColourTable:
+    """What the colours of a label file mean: RGB -> class or ignored."""
+
+    def __init__(self, meaning: Mapping[Colour, int]) -> None:
+        codes = {_code(np.array(colour)): value for colour, value in meaning.items()}
+        self._codes = np.array(sorted(codes))
+        self._values = np.array([codes[code] for code in self._codes.tolist()], np.uint8)
+
+    def read(self, file: Path) -> UInt8Array:
+        """Of an RGB image; a few pixels of other colours are ignored."""
+        rgb = read_colours(file)
+        codes = _code(rgb)
+        place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[place] == codes
+        check_strays(~known, rgb, file)
+        return np.where(known, self._values[place], np.uint8(IGNORED))
+
+
+def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
+    """Raises FileProblem where too many pixels have a colour without a meaning."""
+    share = stray.mean()
+    if share > STRAY:
+        colours, counts = np.unique(rgb[stray], axis=0, return_counts=True)
+        commonest = tuple(colours[counts.argmax()].tolist())
+        raise FileProblem(
+            "unknown label",
+            f"the colours of the classes must cover all but {STRAY:.0%} of the pixels, but "
+            f"{share:.1%} have others, most of them {commonest}",
+            file,
+        )
+
+
+def read_image(file: Path) -> Image.Image:
+    """An image, in RGB."""
+    image, _ = _loaded(file, "image")
+    if image.mode not in _IMAGE_MODES:
+        message = f"image must have 8 bits a channel, but has mode {image.mode}"
+        raise FileProblem("image mode", message, file)
+    return image.convert("RGB")
+
+
+def read_index(file: Path) -> UInt8Array:
+    """The values, or palette indices, of an 8-bit label, whatever their colours."""
+    label, raw_mode = _loaded(file, "label")
+    bits = _PACKED.get(raw_mode)
+    if bits:
+        message = f"label must have 8 bits a pixel where it has no palette, but has {bits}"
+        raise FileProblem("label mode", message, file)
+    if label.mode not in _INDEX_MODES:
+        message = f"label must be an 8-bit index PNG (mode L or P), but has mode {label.mode}"
+        raise FileProblem("label mode", message, file)
+    return np.asarray(label)
+
+
+def read_colours(file: Path) -> UInt8Array:
+    """(H, W, 3) of a label that is painted in colours."""
+    label, _ = _loaded(file, "label")
+    if label.mode not in _COLOUR_MODES:
+        message = f"label must be painted in RGB colours, but has mode {label.mode}"
+        raise FileProblem("label mode", message, file)
+    return np.asarray(label.convert("RGB"))
+
+
+def read_low_bytes(file: Path) -> UInt8Array:
+    """(H, W, 3): the low bytes of a 16-bit RGB PNG.
+
+    Pillow reads such a file as 8-bit and keeps the high bytes, which makes every id below 256 a 0.
+    """
+    label, raw_mode = _loaded(file, "label", low_bytes=True)
+    if raw_mode != _HIGH_BYTE:
+        message = f"label must be a 16-bit RGB PNG, but has {raw_mode or label.mode}"
+        raise FileProblem("label mode", message, file)
+    return np.asarray(label)
+
+
+def _loaded(file: Path, what: str, *, low_bytes: bool = False) -> tuple[Image.Image, str]:
+    """Decoded whole, as a file that is cut short fails only then; and how a PNG was stored."""
+    try:
+        with Image.open(file) as opened:
+            png = isinstance(opened, PngImageFile) and opened.tile
+            raw_mode = str(opened.tile[0].args) if png else ""
+            if low_bytes and raw_mode == _HIGH_BYTE:
+                opened.tile = [opened.tile[0]._replace(args=_LOW_BYTE)]
+            opened.load()
+            return opened.copy(), raw_mode
+    except _BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
+        message = f"{what} must be readable, but is not ({reason})"
+        raise FileProblem(f"unreadable {what}", message, file) from error
+
+
+def _code(rgb: np.ndarray) -> np.ndarray:
+    """One number for the three in the last axis."""
+    return rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def _ranges(values: list[int]) -> str:
+    """`0 to 2 or 255`."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], value]
+        else:
+            runs.append([value])
+    texts = [" to ".join(map(str, run)) for run in runs]
+    return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def _listed(values: list[int], most: int = 8) -> str:
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more

@@ -1,0 +1,214 @@
+"""What lies under a data root: files listed and paired, nothing decoded yet.
+
+A format lists its tree into `Findings`, and says how labels are read and which pair belongs to
+which split. What is wrong is collected, not raised, so that a check can show all of it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from study.config import FileData
+from study.data.labels import ClassTable, LabelReader, read_image
+from study.data.splits import SPLITS, FileProblem, Source, SplitSource, UInt8Array
+from study.errors import InputError
+
+Suffixes = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+Members = Mapping[str, Sequence[tuple[Pair, int]]]  # split -> its pairs, each with its block id
+
+
+@dataclass
+class Findings:
+    """The pairs found so far, and what was wrong on the way."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    faults: list[FileProblem] = field(default_factory=list)
+
+    def fault(self, kind: str, message: str, file: Path) -> None:
+        self.faults.append(FileProblem(kind, message, file))
+
+    def files(self, directory: Path, suffixes: Suffixes, *, want: str = "") -> dict[str, Path]:
+        """Files by name without suffix; hidden files are none of ours. `want`: what must be there
+        at least once."""
+        if not directory.is_dir():
+            self.fault("missing", "folder must exist, but does not", directory)
+            return {}
+        found: dict[str, Path] = {}
+        for path in sorted(directory.iterdir()):
+            suffix = next((s for s in suffixes if path.name.lower().endswith(s.lower())), None)
+            if suffix is None or path.name.startswith(".") or not path.is_file():
+                continue
+            name = path.name[: -len(suffix)]
+            if name in found:
+                message = f"must be the only file of its name, but so is {found[name].name}"
+                self.fault("twice", message, path)
+            found.setdefault(name, path)
+        if want and not found:
+            message = f"must hold {want} ({', '.join(suffixes)}), but has none"
+            self.fault("missing", message, directory)
+        return found
+
+    def pair(
+        self, images: Mapping[str, Path], labels: Mapping[str, Path], image_dir: Path,
+        label_dir: Path,
+    ) -> list[Pair]:  # fmt: skip
+        """Pairs of one name, in name order. A folder that is missing is said already."""
+        if not image_dir.is_dir() or not label_dir.is_dir():
+            return []
+        for mine, theirs, what, where in (
+            (images, labels, "label", label_dir),
+            (labels, images, "image", image_dir),
+        ):
+            for name in sorted(set(mine) - set(theirs)):
+                message = f"must have its {what} in {where}, but does not"
+                self.fault(f"missing {what}", message, mine[name])
+        paired = [
+            Pair(name, images[name], labels[name]) for name in sorted(images) if name in labels
+        ]
+        self.pairs += paired
+        return paired
+
+
+def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] = ()) -> Path:
+    """The folder that holds the folders of a format: the root, or one of `inside` below it.
+
+    Raises InputError where no folder holds them all.
+    """
+    places = [root, *(root / place for place in inside)]
+    missing = {place: [one for one in holds if not (place / one).exists()] for place in places}
+    best = min(places, key=lambda place: len(missing[place]))
+    if missing[best]:
+        wanted, without = ", ".join(holds), ", ".join(missing[best])
+        message = f"must hold {wanted} (format {name}), but has no {without}"
+        raise InputError(message, file=best)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A data set before it is decoded. `members` places the pairs; `rule` says how, in words."""
+
+    name: str
+    config: FileData
+    root: Path
+    table: ClassTable
+    findings: Findings
+    read_label: LabelReader
+    members: Callable[[], Members]
+    rule: str
+    described_in: tuple[Path, ...] = ()  # files beside the pairs that a change of counts
+
+    def source(self) -> Source:
+        """What the cache takes.
+
+        Raises InputError for the first fault, with the number of its kind, and where a split would
+        be empty.
+        """
+        faults = self.findings.faults
+        if faults:
+            raise faults[0].counted(sum(one.kind == faults[0].kind for one in faults))
+        members = self.members()
+        for split in SPLITS:
+            if not members[split]:
+                raise InputError(f"{split} must have images, but has none: {self.rule}", key="data")
+        return Source(
+            name=self.name,
+            class_names=self.table.names,
+            palette=self.table.palette,
+            ignore_index=self.table.ignore_index,
+            mean=self.table.mean,
+            std=self.table.std,
+            size=self.config.size,
+            key=self.config.model_dump(mode="json") | {"root": str(self.root.resolve())},
+            splits={split: self._split(members[split]) for split in SPLITS},
+            state=self._state(),
+            rule=self.rule,
+        )
+
+    def problems(self) -> list[FileProblem]:
+        """All that is wrong with the tree, and with every file in it. Decodes everything."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            in_files = pool.map(lambda pair: self._decode(pair)[2], self.findings.pairs)
+            return [*self.findings.faults, *(one for found in in_files for one in found)]
+
+    def _split(self, members: Sequence[tuple[Pair, int]]) -> SplitSource:
+        return SplitSource(
+            names=tuple(pair.name for pair, _ in members),
+            groups=np.array([block for _, block in members], np.int64),
+            read=lambda index: self._read(members[index][0]),
+        )
+
+    def _state(self) -> str:
+        """Names, sizes and times of all files, and what stands in those beside them."""
+        listed = []
+        for pair in self.findings.pairs:
+            for path in (pair.image, pair.label):
+                stat = path.stat()
+                listed.append([os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns])
+        digest = hashlib.sha256(json.dumps(listed).encode())
+        for file in self.described_in:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def _read(self, pair: Pair) -> tuple[UInt8Array, UInt8Array]:
+        image, label, problems = self._decode(pair)
+        if image is None or label is None or problems:
+            raise problems[0]
+        return self._fit(image, label)
+
+    def _decode(
+        self, pair: Pair
+    ) -> tuple[Image.Image | None, UInt8Array | None, list[FileProblem]]:
+        image = label = None
+        problems = []
+        try:
+            image = read_image(pair.image)
+        except FileProblem as problem:
+            problems.append(problem)
+        try:
+            label = self.read_label(pair.label)
+        except FileProblem as problem:
+            problems.append(problem)
+        if image is not None and label is not None and label.shape != (image.height, image.width):
+            wanted, got = f"{image.height}x{image.width}", "{}x{}".format(*label.shape)
+            message = f"label must be as large as its image, {wanted}, but is {got}"
+            problems.append(FileProblem("size", message, pair.label))
+        return image, label, problems
+
+    def _fit(self, image: Image.Image, label: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        """At the size of the config: images through an antialiased bilinear filter, labels by the
+        nearest pixel, so that no value appears that was not there."""
+        height, width = self.config.size
+        shown = width, height
+        if self.config.fit == "pad":
+            share = min(1.0, width / image.width, height / image.height)
+            shown = max(1, round(image.width * share)), max(1, round(image.height * share))
+        pixels = np.asarray(image.resize(shown, Image.Resampling.BILINEAR))
+        classes = np.asarray(Image.fromarray(label).resize(shown, Image.Resampling.NEAREST))
+        if shown == (width, height):
+            return pixels, classes
+        mean = np.round(255 * np.array(self.table.mean)).astype(np.uint8)
+        images = np.broadcast_to(mean, (height, width, 3)).copy()
+        labels = np.full((height, width), self.table.ignore_index, np.uint8)
+        images[: shown[1], : shown[0]], labels[: shown[1], : shown[0]] = pixels, classes
+        return images, labels
