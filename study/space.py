@@ -33,6 +33,7 @@ from study.yaml_file import YamlFile, read_yaml
 
 LOSS, OPTIMIZER, STUDY = "loss", "optimizer", "study"
 Params = dict[str, Any]
+Point = tuple[Params, dict[str, BaseDistribution]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class SearchSpace:
     tree: Branch
     file: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _points: dict[tuple[Any, ...], Point | None] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def sample(self, trial: BaseTrial) -> Params:
         """Ask an Optuna trial for every active leaf and choice; natural values."""
@@ -88,11 +92,20 @@ class SearchSpace:
 
     def to_optuna(self, params: Mapping[str, Any]) -> Params:
         """What a sampler models; ValueError where a value is outside of its range."""
-        active = self._active(params)
-        return {
-            path: node.modelled(params[path]) if isinstance(node, Leaf) else params[path]
-            for path, node in active.items()
-        }
+        return _modelled(self._active(params), params)
+
+    def point(self, params: Mapping[str, Any]) -> Point | None:
+        """`to_optuna` and `distributions` at once, or None where the space does not hold these
+        params. Remembered: a sampler asks for every trial again at every proposal."""
+        key = tuple(params.items())
+        if key not in self._points:
+            try:
+                active = self._active(params)
+                distributions = {path: node.distribution for path, node in active.items()}
+                self._points[key] = _modelled(active, params), distributions
+            except ValueError:
+                self._points[key] = None
+        return self._points[key]
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of the leaves and choices that these params make active."""
@@ -165,6 +178,13 @@ class SearchSpace:
 
 def _first(node: Leaf | Choice) -> Any:
     return node.ends[0] if isinstance(node, Leaf) else next(iter(node.options))
+
+
+def _modelled(active: Mapping[str, Leaf | Choice], params: Mapping[str, Any]) -> Params:
+    return {
+        path: node.modelled(params[path]) if isinstance(node, Leaf) else params[path]
+        for path, node in active.items()
+    }
 
 
 def _suggest(trial: BaseTrial, node: Leaf | Choice) -> Any:

@@ -4,7 +4,8 @@ resumed study goes on exactly where it stopped and needs no sampler state.
 A model that learns from values of different fidelity learns who was stopped, not who is good:
 rung values and final values must not be mixed. So the model takes the highest rung that holds at
 least MIN_RESULTS results, and values of that rung only. Trials stopped below it are left out.
-Until then the design is stratified. One proposal in three stays random for good.
+Until then the design is stratified. One proposal in three stays random for good. In a long study
+the model sees the best and a sample of the others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from study.space import SearchSpace
 
 MIN_RESULTS = 16
 RANDOM_SHARE = 1 / 3
+MAX_POINTS = 128
 WORST = -1.0  # below every objective, which are shares in [0, 1]
 Params = dict[str, Any]
 
@@ -122,37 +125,51 @@ def _mix(seed: int, number: int) -> int:
 
 def _model_points(space: SearchSpace, history: Sequence[Observation]) -> list[FrozenTrial] | None:
     """The trials of the model, or None while no rung holds enough results."""
-    known = []
-    for item in history:
-        try:
-            known.append((item, space.to_optuna(item.params), space.distributions(item.params)))
-        except ValueError:
-            continue
-    epochs = {epoch for item, _, _ in known for epoch in item.rungs}
-    full = [epoch for epoch in epochs if _count(known, epoch) >= MIN_RESULTS]
+    known = [item for item in history if space.point(item.params) is not None]
+    count = Counter(epoch for item in known for epoch in item.rungs)
+    full = [epoch for epoch in count if count[epoch] >= MIN_RESULTS]
     if not full:
         return None
-    rung = max(full)
-    objectives = space.settings.objectives
-    points = []
-    for item, params, distributions in known:
+    rung, objectives = max(full), space.settings.objectives
+    values: dict[int, list[float] | None] = {}  # by place in `known`; None is still running
+    for place, item in enumerate(known):
         if rung in item.rungs:
-            values = [_finite(item.rungs[rung][objective]) for objective in objectives]
+            values[place] = [_finite(item.rungs[rung][key]) for key in objectives]
         elif item.failed:
-            values = [WORST] * len(objectives)
+            values[place] = [WORST] * len(objectives)
         elif item.running:
-            points.append(
-                create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
+            values[place] = None
+    points = []
+    for place in _thinned(values):
+        point = space.point(known[place].params)
+        assert point is not None
+        points.append(
+            create_trial(
+                state=TrialState.RUNNING if values[place] is None else TrialState.COMPLETE,
+                values=values[place],
+                params=point[0],
+                distributions=point[1],
             )
-            continue
-        else:
-            continue
-        points.append(create_trial(values=values, params=params, distributions=distributions))
+        )
     return points
 
 
-def _count(known: Sequence[tuple[Observation, Any, Any]], epoch: int) -> int:
-    return sum(epoch in item.rungs for item, _, _ in known)
+def _thinned(values: Mapping[int, list[float] | None]) -> list[int]:
+    """All that run and at most MAX_POINTS of the others, so that a proposal costs the same however
+    long the study: of each objective the best, half in all, and an even sample of the rest."""
+    judged = {place: value for place, value in values.items() if value is not None}
+    if len(judged) <= MAX_POINTS:
+        return list(values)
+    kept: set[int] = {place for place, value in values.items() if value is None}
+    room = len(kept) + MAX_POINTS
+    num_objectives = len(next(iter(judged.values())))
+    for axis in range(num_objectives):
+        order = sorted(judged, key=lambda place: judged[place][axis], reverse=True)
+        kept.update(order[: MAX_POINTS // 2 // num_objectives])
+    rest = [place for place in judged if place not in kept]
+    even = np.linspace(0, len(rest) - 1, room - len(kept)).round().astype(int)
+    kept.update(rest[index] for index in even)
+    return sorted(kept)
 
 
 def _finite(value: float) -> float:

@@ -159,6 +159,21 @@ def test_running_trials_are_known_as_running_and_failed_ones_as_bad(joint):
     assert points[17].values == [sampler.WORST] * 2
 
 
+def test_a_long_history_is_thinned_to_the_best_and_a_sample_of_the_rest(joint):
+    history = observed(joint, 1000, lambda one: one["optimizer/lr_scale"] / 4)
+    more = Observation(stratified(joint, seed=0, number=1001), running=True)
+    points = model_points(joint, [*history, more])
+    assert len(points) == sampler.MAX_POINTS + 1
+    assert points[-1].state == optuna.trial.TrialState.RUNNING
+    found = [point.values[0] for point in points[:-1]]
+    everything = [one.rungs[3][MIOU] for one in history]
+    assert sorted(found)[-30:] == sorted(everything)[-30:]
+    rest = sorted(found)[: -sampler.MAX_POINTS // 2]
+    assert abs(np.median(rest) - np.median(everything)) < 0.1
+    order = [everything.index(value) for value in found]
+    assert order == sorted(order)
+
+
 def test_a_value_that_is_not_a_number_is_worse_than_any(joint):
     history = observed(joint, 15, lambda one: 0.0)
     params = stratified(joint, seed=0, number=15)
