@@ -235,6 +235,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
             "num_images": {
                 split: len(getattr(data, split).names) for split in ("train", "val", "test")
             },
+            "split_rule": data.rule,
             "class_share": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },
         environment=environment(TrialConfig(task=task.config)),
@@ -256,6 +257,8 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     ]
     takes_over = model_takes_over_at(len(learned))
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
+    if prepared.first_line is not None and prepared.first_line.data["split_rule"]:
+        text += f"\ndata: {prepared.first_line.data['split_rule']}"
     there, words = clusters.where(options.address)
     if there is not None:
         return f"{text}\n{words}: as many trials at once as its nodes hold"

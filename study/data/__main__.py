@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code
 from study.names import TEST, TRAIN, VAL
 
 FEW_IMAGES = 5  # below this a validation score of a class says little
+DISTORTED = 0.05  # change of an aspect ratio that is worth a word
 MOST_LINES = 20  # files listed of each kind of fault
 
 
@@ -38,17 +39,21 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
 
     named = load_task(task)
     config = named.config.data
+    lines: list[str] = []
     try:
         if isinstance(config, FileData):
             scan = scan_files(config, data_root)
-            problems = scan.problems()
-            if problems:
-                print(list_problems(problems, scan.root), file=sys.stderr)
+            checked = scan.check()
+            if checked.problems:
+                print(list_problems(checked.problems, scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
-        data = open_data(config, data_root=data_root)
+            data = open_data(config, data_root=data_root)
+            lines = [*describe_files(config, checked.sizes)]
+        else:
+            data = open_data(config, data_root=data_root)
     except InputError as error:
         raise error.of_file(named.file, named.lines) from error
-    print(describe(data))
+    print("\n".join([describe(data), *lines]))
     if out is not None:
         from study.data.sheet import write_sheet
 
@@ -72,6 +77,22 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
         if len(alike) > MOST_LINES:
             lines.append(f"  and {len(alike) - MOST_LINES} more")
     return "\n".join(lines)
+
+
+def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> Iterator[str]:
+    """The sizes of the images in their files, and what decoding them to one size does to them."""
+    low, high = ("x".join(map(str, one)) for one in (min(sizes), max(sizes)))
+    shown = low if low == high else f"{len(sizes)} sizes, {low} to {high}"
+    yield f"files: {sum(sizes.values())} images of {shown}"
+    height, width = config.size
+    distorted = sum(
+        count for (h, w), count in sizes.items() if abs(w * height / (h * width) - 1) > DISTORTED
+    )
+    if config.fit == "stretch" and distorted:
+        yield (
+            f"warning: images that change their proportions by more than {DISTORTED:.0%} at "
+            f"{height}x{width}: {distorted}; `fit: pad` keeps proportions"
+        )
 
 
 def describe(data: SegmentationData) -> str:

@@ -71,6 +71,7 @@ def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
 
 def _read_label(file: Path) -> UInt8Array:
     rgb = read_colours(file)
-    codes = (rgb >= _CUT) @ _BITS
+    high = rgb >= _CUT
+    codes = high[..., 0] * _BITS[0] + high[..., 1] * _BITS[1] + high[..., 2] * _BITS[2]
     check_strays(codes == _RED, rgb, file)
     return _CLASS_OF_CODE[codes]

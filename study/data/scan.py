@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Findings:
             self.fault("missing", "folder must exist, but does not", directory)
             return {}
         found: dict[str, Path] = {}
-        for path in sorted(directory.iterdir()):
+        for path in self._entries(directory):
             suffix = next((s for s in suffixes if path.name.lower().endswith(s.lower())), None)
             if suffix is None or path.name.startswith(".") or not path.is_file():
                 continue
@@ -67,6 +68,14 @@ class Findings:
             message = f"must hold {want} ({', '.join(suffixes)}), but has none"
             self.fault("missing", message, directory)
         return found
+
+    def _entries(self, directory: Path) -> list[Path]:
+        try:
+            return sorted(directory.iterdir())
+        except OSError as error:
+            message = f"folder must be readable, but is not ({type(error).__name__})"
+            self.fault("missing", message, directory)
+            return []
 
     def pair(
         self, images: Mapping[str, Path], labels: Mapping[str, Path], image_dir: Path,
@@ -102,6 +111,15 @@ def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] =
         message = f"must hold {wanted} (format {name}), but has no {without}"
         raise InputError(message, file=best)
     return best
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """All that is wrong with a tree and every file in it; and how many images there are of each
+    (height, width)."""
+
+    problems: tuple[FileProblem, ...]
+    sizes: Mapping[tuple[int, int], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +163,18 @@ class Scan:
             rule=self.rule,
         )
 
-    def problems(self) -> list[FileProblem]:
-        """All that is wrong with the tree, and with every file in it. Decodes everything."""
+    def check(self) -> Checked:
+        """Decodes everything."""
+
+        def examine(pair: Pair) -> tuple[tuple[int, int] | None, list[FileProblem]]:
+            image, _, problems = self._decode(pair)
+            return (image.height, image.width) if image else None, problems
+
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            in_files = pool.map(lambda pair: self._decode(pair)[2], self.findings.pairs)
-            return [*self.findings.faults, *(one for found in in_files for one in found)]
+            examined = [*pool.map(examine, self.findings.pairs)]
+        problems = [problem for _, found in examined for problem in found]
+        sizes = Counter(size for size, _ in examined if size)
+        return Checked((*self.findings.faults, *problems), sizes)
 
     def _split(self, members: Sequence[tuple[Pair, int]]) -> SplitSource:
         return SplitSource(

@@ -43,6 +43,7 @@ def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
     printed = capsys.readouterr().out
     assert "25.00% ignored" in printed
     row = next(line for line in printed.splitlines() if line.strip().startswith("road"))
+    assert "test is as published; train and val are as published" in printed
     assert row.split() == ["road", "33.333", "3", "33.333", "2", "33.333", "2"]
     assert "warning: car is in test but in only 2 of the images of val" in printed
 
@@ -62,6 +63,27 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, task, arguments):
 def test_a_sheet_that_cannot_be_written_is_exit_code_2(capsys, tmp_path):
     assert main(["tiny", "--out", str(tmp_path / "no" / "sheet.png")]) == 2
     assert "sheet.png: contact sheet must be writable" in capsys.readouterr().err
+
+
+def test_sizes_of_files_are_told_and_changed_proportions_pointed_at(capsys, tmp_path, task):
+    root = folder_data.write_folder(tmp_path / "town")
+    assert main([task, "--data-root", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "files: 7 images of 12x16\n" in printed
+    assert "proportions" not in printed
+    for folder, pixels in (("images", (12, 18, 3)), ("labels", (12, 18))):
+        Image.fromarray(np.zeros(pixels, np.uint8)).save(root / folder / "val" / "000.png")
+    assert main([task, "--data-root", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "files: 7 images of 2 sizes, 12x16 to 12x18" in printed
+    assert (
+        "warning: images that change their proportions by more than 5% at 12x16: 1; `fit" in printed
+    )
+    text = yaml.safe_load((tmp_path / "town.yaml").read_text())
+    text["data"]["fit"] = "pad"
+    (tmp_path / "town.yaml").write_text(yaml.safe_dump(text))
+    assert main([task, "--data-root", str(root)]) == 0
+    assert "proportions" not in capsys.readouterr().out
 
 
 def test_classes_that_cannot_be_judged_are_pointed_at():

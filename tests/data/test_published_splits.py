@@ -203,7 +203,7 @@ def test_a_folder_that_is_missing_hides_no_fault_of_the_others(tmp_path):
         file.unlink()
     (root / "labels" / "val").rmdir()
     (root / "images" / "train" / "000.png").write_bytes(b"")
-    said = [str(problem) for problem in scan_files(config(), root).problems()]
+    said = [str(problem) for problem in scan_files(config(), root).check().problems]
     assert len(said) == 2
     assert "labels/val: folder must exist" in said[0]
     assert "train/000.png: image must be readable" in said[1]

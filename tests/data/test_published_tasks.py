@@ -7,6 +7,7 @@ import yaml
 from file_trees import TREES, data
 
 from study.config import EpochBudget, FileData, SmpModel, StepBudget
+from study.data import scan_files
 from study.models import build_model
 from study.run import main
 from study.shipped import shipped
@@ -57,6 +58,9 @@ def test_a_published_task_plans_a_study_on_a_miniature_of_its_data(
     captured = capsys.readouterr()
     assert (code, captured.err) == (0, "")
     assert f"joint on {name}, {load_task(name).config.num_epochs} epochs a trial" in captured.out
+    config = load_task(f"{name}.yaml").config.data
+    assert isinstance(config, FileData)
+    assert f"\ndata: {scan_files(config, tmp_path / 'root').rule}\n" in captured.out
 
 
 @pytest.mark.parametrize("name", NAMES)
