@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Strict, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    Strict,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from study.losses.config import Config, LossConfig
 
@@ -64,10 +72,15 @@ class CityscapesData(FileData):
     """Cityscapes, 19 classes. The official val is test; val is these cities of train."""
 
     format: Literal["cityscapes"]
-    val_cities: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = (
-        *("bochum", "krefeld", "ulm", "zurich"),
-    )
+    val_cities: Annotated[tuple[str, ...], Strict(False)] = ("bochum", "krefeld", "ulm", "zurich")
     block: PositiveInt = 10  # neighbouring images of a city, resampled together
+
+    @field_validator("val_cities")
+    @classmethod
+    def _a_city_is_val(cls, val_cities: tuple[str, ...]) -> tuple[str, ...]:
+        if not val_cities:
+            raise ValueError("`val_cities` must name a city of train, but names none")
+        return val_cities
 
 
 class VocData(FileData):

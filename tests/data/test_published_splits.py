@@ -209,3 +209,14 @@ def test_a_folder_that_is_missing_hides_no_fault_of_the_others(tmp_path):
     assert "train/000.png: image must be readable" in said[1]
     with pytest.raises(InputError, match=r"labels/val: folder must exist, but does not$"):
         open_data(config(), data_root=root, cache_dir=tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_read_is_a_fault(source, tmp_path, monkeypatch):
+    source("deepglobe")
+
+    def refused(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(InputError, match=r"land/train: folder must be readable, .*PermissionError"):
+        source("deepglobe")
