@@ -59,6 +59,8 @@ class Director:
         *,
         slots: int = 1,
         time_budget: float = math.inf,
+        gpu_hours: float = math.inf,
+        gpus_per_trial: float = 0.0,
         listeners: tuple[Listener, ...] = (),
     ) -> None:
         self.ledger = ledger
@@ -68,9 +70,12 @@ class Director:
         self.task = task
         self.slots = slots
         self.time_budget = time_budget
+        self.gpu_hours = gpu_hours
+        self.gpus_per_trial = gpus_per_trial
         self.listeners = listeners
         self.live: set[str] = set()
         self._started = time.monotonic()
+        self._budget_is_spent = False
         self._folder = ledger.path.parent
 
     def write(self, record: Record) -> None:
@@ -197,20 +202,38 @@ class Director:
         return self.state.trials[trial_id].family == "ce"
 
     def _search_is_over(self) -> bool:
-        """A time budget ends the search when confirming would take what is left of it."""
-        if not math.isfinite(self.time_budget):
-            return False
-        reports = [
+        """A budget ends the search when finishing what runs and confirming take what is left of it;
+        for this session that is final."""
+        if not self._budget_is_spent and math.isfinite(min(self.time_budget, self.gpu_hours)):
+            self._budget_is_spent = self._out_of_time() or self._out_of_gpu_hours()
+        return self._budget_is_spent
+
+    def _out_of_time(self) -> bool:
+        waves = math.ceil(self.plan.confirm_trials / self.slots)
+        _, epoch_s = self._epochs()
+        left = self.time_budget - (time.monotonic() - self._started)
+        return left < (waves + 1) * self.plan.epochs * epoch_s
+
+    def _out_of_gpu_hours(self) -> bool:
+        """Over all sessions of the study. One more trial must fit, too."""
+        count, epoch_s = self._epochs()
+        running = sum(
+            self.plan.epochs - trial.epochs
+            for trial in self.state.trials.values()
+            if trial.end is None
+        )
+        to_come = running + (self.plan.confirm_trials + 1) * self.plan.epochs
+        return (count + to_come) * epoch_s * self.gpus_per_trial > 3600 * self.gpu_hours
+
+    def _epochs(self) -> tuple[int, float]:
+        """How many epochs were reported, and their mean seconds."""
+        seconds = [
             report["time/epoch_s"]
             for trial in self.state.trials.values()
             for report in trial.reports.values()
             if "time/epoch_s" in report
         ]
-        epoch_s = sum(reports) / len(reports) if reports else 0.0
-        waves = math.ceil(self.plan.confirm_trials / self.slots)
-        running = self.plan.epochs * epoch_s
-        left = self.time_budget - (time.monotonic() - self._started)
-        return left < (waves + 1) * running
+        return len(seconds), sum(seconds) / len(seconds) if seconds else 0.0
 
     def _trial(
         self, step: Resume | RunBaseline | RunReference | RunSearch | RunConfirm

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study import ledger as ledgers
 from study.config import FileData, TaskConfig, TrialConfig
@@ -18,6 +18,9 @@ from study.records import StudyRecord, encode
 from study.search.rungs import rung_epochs
 from study.space import NamedTask, SearchSpace, load_space, load_task
 from study.yaml_file import parse_yaml
+
+if TYPE_CHECKING:
+    from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
 
@@ -34,6 +37,7 @@ class Options:
     data_root: Path | None = None
     num_trials: int | None = None
     time_budget: float = math.inf
+    max_gpu_hours: float = math.inf
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
     max_concurrent: int | None = None
@@ -262,11 +266,21 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     there, words = clusters.where(options.address)
     if there is not None:
         return f"{text}\n{words}: as many trials at once as its nodes hold"
+    return f"{text}\n{fit(words, [clusters.this_machine()], options).text}"
+
+
+def fit(cluster: str, nodes: Sequence[Mapping[str, float]], options: Options) -> Resources:
+    """What a trial gets on these nodes, and how many run at once."""
+    from study.engine import cluster as clusters
+
     resources = clusters.fit(
-        words,
-        [clusters.this_machine()],
+        cluster,
+        nodes,
         gpus_per_trial=options.gpus_per_trial,
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
     )
-    return f"{text}\n{resources.text}"
+    if math.isfinite(options.max_gpu_hours) and not resources.gpus_per_trial:
+        message = "trials must have a GPU, but run on CPUs here: --time-budget bounds the study"
+        raise InputError(message, key="--max-gpu-hours")
+    return resources

@@ -4,7 +4,9 @@ Order: trials that an earlier session left unfinished; the baselines; the search
 cross entropy (the reference) spread evenly among them; then, when nothing of the search is live,
 the selection; then the confirmation of what was selected, seed by seed. Cross entropy as the task
 states it is confirmed in any case, so its seeds fill slots that wait for the last searched trials.
-A confirmation that the machine loses is tried again, after the others: an interval needs its seed.
+A search that a budget ended goes on in a session with a larger one, and what is confirmed is then
+chosen anew. A confirmation that the machine loses is tried again, after the others: an interval
+needs its seed.
 """
 
 from __future__ import annotations
@@ -145,12 +147,12 @@ def next_step(
     baselines = state.of_stage(BASELINE)
     if len(baselines) < len(plan.baselines):
         return RunBaseline(plan.baselines[len(baselines)])
-    if state.selection is None:
-        index = len(state.of_stage(SEARCH, REFERENCE))
-        if index < plan.num_trials and not search_is_over:
-            if plan.is_reference(index):
-                return RunReference(index)
-            return RunSearch(plan.sampled_before(index))
+    index = len(state.of_stage(SEARCH, REFERENCE))
+    if index < plan.num_trials and not search_is_over:
+        if plan.is_reference(index):
+            return RunReference(index)
+        return RunSearch(plan.sampled_before(index))
+    if state.selection is None or (state.selection.searched or index) < index:
         if any(state.trials[trial].stage != CONFIRM for trial in live):
             return _confirm(plan, state, _stated(state)) or Wait()
         return Select()

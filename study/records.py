@@ -110,12 +110,17 @@ class EndRecord:
 
 @dataclass(frozen=True)
 class SelectRecord:
-    """The search is over: which trials are confirmed, and which one is tuned cross entropy."""
+    """The search is over: which trials are confirmed, and which one is tuned cross entropy.
+
+    `searched`: trials of the search so far. A search that a budget ended may go on in a later
+    session; what is confirmed is then chosen anew.
+    """
 
     kind: ClassVar[str] = "select"
     confirmed: list[str]
     reference: str | None
     stated: str | None
+    searched: int | None = None
     time: float = 0.0
 
 

@@ -74,6 +74,12 @@ def parser() -> Parser:
         metavar="T",
         help="end the search so that confirming fits into it: 30m, 2h",
     )
+    p.add_argument(
+        "--max-gpu-hours",
+        type=amount,
+        metavar="H",
+        help="the same by GPU-hours, over all sessions of the study",
+    )
     p.add_argument("--gpus-per-trial", type=amount, metavar="G", help="a share, or whole ones")
     p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
     p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")

@@ -13,7 +13,7 @@ from study.analysis.configs import as_yaml
 from study.errors import InputError
 from study.files import write_text
 from study.ledger import Ledger, State
-from study.preparation import Options, Prepared, prepare
+from study.preparation import Options, Prepared, fit, prepare
 from study.records import SessionRecord
 
 if TYPE_CHECKING:
@@ -59,13 +59,7 @@ def run(prepared: Prepared, options: Options, *, file: TextIO | None = None) -> 
 
     name = clusters.connect(options.address)
     try:
-        resources = clusters.fit(
-            name,
-            clusters.nodes(),
-            gpus_per_trial=options.gpus_per_trial,
-            cpus_per_trial=options.cpus_per_trial,
-            max_concurrent=options.max_concurrent,
-        )
+        resources = fit(name, clusters.nodes(), options)
         ledger = Ledger(prepared.folder)
         try:
             return _run(prepared, options, resources, ledger, file)
@@ -100,6 +94,8 @@ def _run(
         prepared.task.config,
         slots=resources.slots,
         time_budget=options.time_budget,
+        gpu_hours=options.max_gpu_hours,
+        gpus_per_trial=resources.gpus_per_trial,
         listeners=(display.on,),
     )
     director.write(

@@ -142,6 +142,21 @@ def test_confirmation_goes_seed_by_seed_and_ends() -> None:
     assert study.next() == Done()
 
 
+def test_a_search_that_a_budget_ended_goes_on_and_is_selected_from_anew() -> None:
+    study = Study(plan(baselines=()))
+    for _ in range(10):
+        study.finish(study.add(SEARCH))
+    assert study.next(search_is_over=True) == Select()
+    study.state.apply(SelectRecord(["t0003"], "t0000", None, searched=10))
+    assert isinstance(study.next(search_is_over=True), RunConfirm)
+    for _ in range(6):
+        assert isinstance(study.next(), (RunReference, RunSearch))
+        study.finish(study.add(SEARCH))
+    assert study.next() == Select()
+    study.state.apply(SelectRecord(["t0012"], "t0000", None, searched=16))
+    assert study.next() == RunConfirm("t0000", 1)
+
+
 def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
     study = Study(plan())
     searched(study)

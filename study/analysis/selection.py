@@ -92,4 +92,5 @@ def select(state: State, *, top: int) -> SelectRecord:
         confirmed=[trial.id for trial in chosen],
         reference=reference.id if reference else None,
         stated=stated.id if stated else None,
+        searched=len(state.of_stage(REFERENCE, SEARCH)),
     )

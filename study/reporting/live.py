@@ -62,9 +62,10 @@ class Progress:
             plan.epochs - trial.epochs for trial in list(state.trials.values()) if trial.end is None
         )
         selection = state.selection
-        if selection is None:
+        searched = len(state.of_stage(SEARCH, REFERENCE))
+        if selection is None or (selection.searched or searched) < searched:
             confirm = plan.confirm_trials
-            search = plan.num_trials - len(state.of_stage(SEARCH, REFERENCE))
+            search = plan.num_trials - searched
         else:
             sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
             confirm = len(sources) * plan.confirm_seeds
