@@ -249,7 +249,7 @@ def test_gpu_hours_end_the_search_so_that_confirming_fits_and_more_of_them_go_on
 
 
 def test_a_spent_budget_stays_spent_however_short_later_epochs_are(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, gpu_hours=1.0, gpus_per_trial=1.0)
+    driver = Driver(tmp_path, gpu_hours=20.0, gpus_per_trial=1.0)
     director = driver.director
     record = director.suggest()
     assert isinstance(record, TrialRecord)
