@@ -17,13 +17,14 @@ _VOID_COLOUR = (0, 0, 0)
 def write_sheet(
     data: SegmentationData, file: Path, *, pairs: int = 5, min_height: int = 120
 ) -> None:
-    """Write a PNG of `pairs` evenly spaced images of each split, each above `min_height` pixels.
+    """Write a PNG of `pairs` evenly spaced images of each split, enlarged to `min_height` pixels or
+    more; images of twice that and more are reduced.
 
     Raises InputError when the file cannot be written.
     """
     height = data.train.labels.shape[1]
-    zoom = max(1, -(-min_height // height))
-    rows = [_row(data, split, pairs, zoom) for split in data.splits.values()]
+    zoom, step = max(1, -(-min_height // height)), max(1, height // min_height)
+    rows = [_row(data, split, pairs, zoom, step) for split in data.splits.values()]
     width = max(row.shape[1] for row in rows)
     sheet = np.full((sum(row.shape[0] + _LINE for row in rows), width + _LEGEND, 3), 255, np.uint8)
     top, captions = 0, []
@@ -46,10 +47,18 @@ def write_sheet(
         raise InputError(f"contact sheet must be writable, but {error}", file=file) from error
 
 
-def _row(data: SegmentationData, split: Split, pairs: int, zoom: int) -> UInt8Array:
-    """(zoom * H, 2 * zoom * W * pairs, 3): evenly spaced images, each followed by its labels."""
+def _row(data: SegmentationData, split: Split, pairs: int, zoom: int, step: int) -> UInt8Array:
+    """(zoom * H / step, 2 * pairs * zoom * W / step, 3): evenly spaced images, each followed by its
+    labels."""
     colours = np.tile(np.array(_VOID_COLOUR, np.uint8), (256, 1))
     colours[: data.num_classes] = data.palette
     chosen = np.unique(np.linspace(0, len(split) - 1, pairs).round().astype(int))
-    tiles = [tile for i in chosen for tile in (split.images[i], colours[split.labels[i]])]
+    tiles = [
+        tile
+        for i in chosen
+        for tile in (
+            np.asarray(Image.fromarray(split.images[i]).reduce(step)),
+            colours[split.labels[i][::step, ::step]],
+        )
+    ]
     return np.concatenate(tiles, axis=1).repeat(zoom, axis=0).repeat(zoom, axis=1)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from study.data import SegmentationData
 from study.data.__main__ import main, warnings
+from study.data.sheet import write_sheet
 
 
 def test_a_shipped_task_is_checked_and_described(capsys, tmp_path):
@@ -84,6 +85,18 @@ def test_sizes_of_files_are_told_and_changed_proportions_pointed_at(capsys, tmp_
     (tmp_path / "town.yaml").write_text(yaml.safe_dump(text))
     assert main([task, "--data-root", str(root)]) == 0
     assert "proportions" not in capsys.readouterr().out
+
+
+def test_a_sheet_of_large_images_stays_small(tmp_path):
+    board = np.indices((615, 411)).sum(0).astype(np.uint8) % 2
+    pair = np.repeat(board[None, :, :, None] * 200, 3, 3), board[None]
+    data = SegmentationData.from_arrays("large", ["a", "b"], train=pair, val=pair, test=pair)
+    write_sheet(data, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert (sheet.height, sheet.width) == (3 * (123 + 14), 2 * 83 + 130)
+        image = np.asarray(sheet)[14:130, :80]
+    assert image.min() > 90  # averages of the board, none of its pixels
+    assert image.max() < 110
 
 
 def test_classes_that_cannot_be_judged_are_pointed_at():

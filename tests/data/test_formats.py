@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from study.config import Data, FileData
 from study.data import open_data, scan_files
-from study.data.__main__ import MOST_LINES, main
+from study.data.__main__ import main
 from study.errors import InputError
 
 
@@ -134,14 +134,18 @@ def test_a_study_is_stopped_by_one_line(name, root, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_many_faults_of_one_kind_are_counted_and_the_first_shown(check, name, root):
+def test_of_many_faults_of_one_kind_the_first_are_shown_and_all_counted(
+    check, name, root, monkeypatch
+):
+    monkeypatch.setattr("study.data.__main__.MOST_LINES", 3)
     pairs = scan_files(config(name), root).findings.pairs
     for pair in pairs:
         pair.image.write_bytes(b"")
     code, _, err = check()
     assert code == 2
     assert f"unreadable image ({len(pairs)}):" in err
-    assert err.count("must be readable") == min(MOST_LINES, len(pairs))
+    assert err.count("must be readable") == 3
+    assert err.endswith(f"  and {len(pairs) - 3} more\n")
 
 
 def test_smaller_images_are_padded_with_ignored_pixels_and_never_enlarged(name, root, tmp_path):
