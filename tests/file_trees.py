@@ -79,6 +79,7 @@ def cityscapes(root: Path) -> None:
                 save(every(range(34)), labels / f"{name}_gtFine_instanceIds.png")
                 (labels / f"{name}_gtFine_polygons.json").write_text("{}")
     save_image(root / "leftImg8bit" / "test" / "berlin" / "berlin_000000_000019_leftImg8bit.png")
+    (root / "leftImg8bit" / "train" / ".thumbnails").mkdir()
 
 
 def voc(root: Path) -> None:

@@ -93,7 +93,7 @@ def _cities(found: Findings, root: Path, split: str) -> list[str]:
     cities: set[str] = set()
     for folder in (root / "leftImg8bit" / split, root / "gtFine" / split):
         if folder.is_dir():
-            cities |= {city.name for city in folder.iterdir() if city.is_dir()}
+            cities |= {city.name for city in folder.glob("[!.]*") if city.is_dir()}
         else:
             found.fault("missing", "folder must exist, but does not", folder)
     return sorted(cities)
