@@ -221,7 +221,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
         task.config.model,
         data.num_classes,
         task.config.augment.crop or data.train.images.shape[1:3],
-        batch_size=task.config.batch_size,
+        batch_size=min(2, task.config.batch_size),  # one image alone is what models refuse
     )
     build_optimizer(task.config.optimizer, model)
     counts = data.train.class_counts.sum(axis=0)
