@@ -24,11 +24,14 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from study.losses import LossConfig, family
+from study.losses.family import NEUTRAL
 from study.space import SearchSpace
 
 MIN_RESULTS = 16
 RANDOM_SHARE = 1 / 3
 MAX_POINTS = 128
+ATTEMPTS = 20  # at a loss that is not plain cross entropy, which is the reference trials' part
 WORST = -1.0  # below every objective, which are shares in [0, 1]
 Params = dict[str, Any]
 
@@ -55,7 +58,8 @@ def propose(
     number: int,
     sampler: str = "tpe",
 ) -> Params:
-    """The params of search trial `number` (0-based).
+    """The params of search trial `number` (0-based). Where a draw comes to plain cross entropy it
+    is drawn again: tuning that is the reference trials' part.
 
     Args:
         space: what is searched; its settings name the objectives, all maximised.
@@ -71,14 +75,35 @@ def propose(
             size = "no end" if grid is None else f"{len(grid)} points"
             raise ValueError(f"a grid's point {number} must exist, but the grid has {size}")
         return grid[number]
-    rng = np.random.default_rng([seed, number])
+    for attempt in range(ATTEMPTS):
+        params = _draw(space, history, seed=seed, number=number, sampler=sampler, attempt=attempt)
+        loss = LossConfig.model_validate(space.resolve(params)["loss"])
+        if family(loss) != NEUTRAL:
+            break
+    return params
+
+
+def _draw(
+    space: SearchSpace,
+    history: Sequence[Observation],
+    *,
+    seed: int,
+    number: int,
+    sampler: str,
+    attempt: int,
+) -> Params:
+    rng = np.random.default_rng([seed, number] if attempt == 0 else [seed, number, attempt])
     model_seed = int(rng.integers(2**31))
     if sampler == "random" or rng.random() < RANDOM_SHARE:
-        return stratified(space, seed=seed, number=number)
-    points = _model_points(space, history)
-    if points is None:
+        points = None
+    else:
+        points = _model_points(space, history)
+    if points is None and attempt == 0:
         return stratified(space, seed=seed, number=number)
     with _quiet():
+        if points is None:
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=model_seed))
+            return space.sample(study.ask())
         tpe = optuna.samplers.TPESampler(
             n_startup_trials=0,
             multivariate=True,

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 
+from study.losses import LossConfig, family
 from study.search import sampler
 from study.search.sampler import Observation, model_takes_over_at, propose, stratified
 from study.space import load_space
@@ -37,6 +38,10 @@ def joint():
 @pytest.fixture(scope="module")
 def conditional():
     return load_space(CONDITIONAL)
+
+
+def is_neutral(space, params):
+    return family(LossConfig.model_validate(space.resolve(params)["loss"])) == "ce"
 
 
 def observed(space, count, value, *, seed=0, epoch=3):
@@ -191,6 +196,20 @@ def test_points_outside_of_a_narrowed_space_are_skipped(joint):
     assert propose(narrow, history, seed=0, number=3)["optimizer/lr_scale"] <= 1.0
 
 
+@pytest.mark.parametrize("count", [0, 40], ids=["random", "model"])
+def test_no_proposal_is_plain_cross_entropy_where_the_space_holds_more(joint, count):
+    history = observed(joint, count, lambda one: float(one["loss/jaccard"] == "off"))
+    drawn = [stratified(joint, seed=0, number=number) for number in range(100)]
+    assert any(is_neutral(joint, params) for params in drawn)
+    for number in range(100):
+        assert not is_neutral(joint, propose(joint, history, seed=0, number=number))
+
+
+def test_a_space_of_cross_entropy_alone_is_searched_all_the_same(joint):
+    only = joint.reference
+    assert is_neutral(only, propose(only, [], seed=0, number=0))
+
+
 def test_a_third_of_the_proposals_stays_random(joint):
     history = observed(joint, 30, lambda one: one["optimizer/lr_scale"] / 4)
     same = sum(
@@ -204,7 +223,9 @@ def test_the_random_sampler_ignores_the_history(joint):
     history = observed(joint, 30, lambda one: one["optimizer/lr_scale"] / 4)
     for number in range(10):
         proposal = propose(joint, history, seed=0, number=number, sampler="random")
-        assert proposal == stratified(joint, seed=0, number=number)
+        assert proposal == propose(joint, [], seed=0, number=number, sampler="random")
+        plain = stratified(joint, seed=0, number=number)
+        assert proposal == plain or is_neutral(joint, plain)
 
 
 def test_a_grid_takes_each_point_once_and_has_an_end():
