@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,16 @@ def _own_folder(trial: TuneTrial) -> str:
     return f"{trial.config['run']['id']}-a{trial.config['run']['attempt']}"
 
 
-def run_trials(director: Director, resources: Resources, folder: Path) -> None:
+def run_trials(
+    director: Director,
+    resources: Resources,
+    folder: Path,
+    *,
+    trial: Callable[[dict[str, Any]], None] = _trial,
+) -> None:
     """Train whatever the director hands out, until nothing is left or Ctrl-C.
+
+    trial: what a worker process does with a trial's config; a benchmark gives a shorter one.
 
     A fresh function and a fresh run folder per driver session: Tune numbers checkpoints from 0
     again, and must not overwrite those of an earlier session.
@@ -48,7 +57,7 @@ def run_trials(director: Director, resources: Resources, folder: Path) -> None:
     faults: dict[str, str] = {}
 
     def trainable(config: dict[str, Any]) -> None:
-        _trial(config)
+        trial(config)
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     per_trial = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
