@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import optuna
 import pytest
@@ -48,6 +49,14 @@ def test_params_resolve_to_a_whole_config_with_defaults():
         {"recall": {"ema_momentum": 0.93}, "focal_gamma": 2.0, "jaccard": {"mix": 0.25}}
     )
     assert tree["loss"].keys() == LossConfig.model_fields.keys()
+
+
+def test_the_space_of_the_results_page_confirms_every_published_loss():
+    space = load_space(Path(__file__).parents[1] / "benchmarks" / "results_camvid.yaml")
+    settings = space.settings
+    assert set(settings.baselines) == set(PRESETS)
+    assert space.grid is not None
+    assert settings.confirm.top == len(PRESETS) - 1 + len(space.grid)
 
 
 def test_the_leaves_of_an_option_exist_only_when_it_is_chosen():

@@ -125,10 +125,6 @@ class _Step:
         """Valid pixels of each image and class, (B, C) float64."""
         return self.labels.sum_by_image()
 
-    @cached_property
-    def apart(self) -> Tensor:
-        return self.labels.with_ignored_apart()
-
     def run(self) -> Tensor:
         value = self.log_q.new_zeros(())
         pixel_gradient = None
@@ -156,7 +152,7 @@ class _Step:
         if self.loss.training:
             classes = self.loss.num_classes
             hit = predicted_right(scores, self.log_p, log_q, self.label, self.label_index)
-            hits = sum_by_label(torch.where(hit, self.apart, classes), classes + 1)[:-1]
+            hits = sum_by_label(torch.where(hit, self.labels.apart, classes), classes + 1)[:-1]
             recall.observe(hits, self.support.sum(0))
         seen = recall.seen.sum().clamp(min=1)
         self.terms["recall"] = (recall.value.sum() / seen).detach()

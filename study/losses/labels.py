@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,15 +27,23 @@ class Labels:
     num_classes: int
     epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
 
-    def with_ignored_apart(self) -> Tensor:
+    @cached_property
+    def apart(self) -> Tensor:
         """(B, P): the label, or num_classes where the pixel is ignored."""
+        if not self.some_ignored:
+            return self.label
         return self.label.masked_fill(~self.valid, self.num_classes)
+
+    @cached_property
+    def _apart_by_image(self) -> Tensor:
+        """(B, P): num_classes + 1 labels for each image in turn."""
+        image = torch.arange(self.label.shape[0], device=self.label.device)[:, None]
+        return self.apart + image * (self.num_classes + 1)
 
     def sum_by_image(self, values: Tensor | None = None) -> Tensor:
         """Valid pixels of each image and class, or the sum of `values` (B, P) there: (B, C)."""
         batch, bins = self.label.shape[0], self.num_classes + 1
-        image = torch.arange(batch, device=self.label.device)[:, None]
-        sums = sum_by_label(self.with_ignored_apart() + image * bins, batch * bins, values)
+        sums = sum_by_label(self._apart_by_image, batch * bins, values)
         return sums.view(batch, bins)[:, :-1]
 
 

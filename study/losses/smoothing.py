@@ -40,7 +40,7 @@ def smoothing(
     epsilon, region = config.label_smoothing, config.smoothing_region
     if epsilon == 0 or not isinstance(region, Boundary):
         return epsilon
-    image = labels.with_ignored_apart().unflatten(1, size)
+    image = labels.apart.unflatten(1, size)
     return boundary(image, labels.num_classes, region.width).flatten(1).to(dtype) * epsilon
 
 
