@@ -19,6 +19,7 @@ from typing import Any
 from study.analysis.selection import stated_trial
 from study.ledger import State
 from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+from study.records import SelectRecord
 
 CE = "ce"
 CONFIRM_TRIES = 3
@@ -152,13 +153,22 @@ def next_step(
         if plan.is_reference(index):
             return RunReference(index)
         return RunSearch(plan.sampled_before(index))
-    if state.selection is None or (state.selection.searched or index) < index:
+    selection = selection_in_force(state)
+    if selection is None:
         if any(state.trials[trial].stage != CONFIRM for trial in live):
             return _confirm(plan, state, _stated(state)) or Wait()
         return Select()
-    sources = [state.selection.reference, state.selection.stated, *state.selection.confirmed]
+    sources = [selection.reference, selection.stated, *selection.confirmed]
     step = _confirm(plan, state, [source for source in sources if source is not None])
     return step or (Wait() if live else Done())
+
+
+def selection_in_force(state: State) -> SelectRecord | None:
+    """What is confirmed; None before a selection, and where the search has gone on since."""
+    selection = state.selection
+    if selection is None or selection.searched is None:
+        return selection
+    return selection if selection.searched >= len(state.of_stage(SEARCH, REFERENCE)) else None
 
 
 def _stated(state: State) -> list[str]:

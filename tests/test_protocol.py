@@ -157,6 +157,20 @@ def test_a_search_that_a_budget_ended_goes_on_and_is_selected_from_anew() -> Non
     assert study.next() == RunConfirm("t0000", 1)
 
 
+def test_a_search_that_a_budget_ended_before_it_began_is_selected_from_once_it_has_gone_on() -> (
+    None
+):
+    study = Study(plan())
+    for name in study.plan.baselines:
+        study.finish(study.add(BASELINE, name))
+    assert study.next(search_is_over=True) == Select()
+    study.state.apply(SelectRecord(["t0001"], "t0000", "t0000", searched=0))
+    for _ in range(16):
+        assert isinstance(study.next(), (RunReference, RunSearch))
+        study.finish(study.add(SEARCH))
+    assert study.next() == Select()
+
+
 def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
     study = Study(plan())
     searched(study)

@@ -24,7 +24,7 @@ from study.names import (
     SEARCH,
     STOPPED_EARLY,
 )
-from study.protocol import Plan, settled
+from study.protocol import Plan, selection_in_force, settled
 from study.records import EndRecord, Record, ReportRecord, SelectRecord, TrialRecord
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
@@ -61,11 +61,10 @@ class Progress:
         running = sum(
             plan.epochs - trial.epochs for trial in list(state.trials.values()) if trial.end is None
         )
-        selection = state.selection
-        searched = len(state.of_stage(SEARCH, REFERENCE))
-        if selection is None or (selection.searched or searched) < searched:
+        selection = selection_in_force(state)
+        if selection is None:
             confirm = plan.confirm_trials
-            search = plan.num_trials - searched
+            search = plan.num_trials - len(state.of_stage(SEARCH, REFERENCE))
         else:
             sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
             confirm = len(sources) * plan.confirm_seeds
