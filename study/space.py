@@ -46,7 +46,7 @@ class SearchSpace:
     tree: Branch
     file: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    _points: dict[tuple[Any, ...], Point | None] = field(
+    _known: dict[tuple[Any, ...], Point | None] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
@@ -98,14 +98,14 @@ class SearchSpace:
         """`to_optuna` and `distributions` at once, or None where the space does not hold these
         params. Remembered: a sampler asks for every trial again at every proposal."""
         key = tuple(params.items())
-        if key not in self._points:
+        if key not in self._known:
             try:
                 active = self._active(params)
                 distributions = {path: node.distribution for path, node in active.items()}
-                self._points[key] = _modelled(active, params), distributions
+                self._known[key] = _modelled(active, params), distributions
             except ValueError:
-                self._points[key] = None
-        return self._points[key]
+                self._known[key] = None
+        return self._known[key]
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of the leaves and choices that these params make active."""

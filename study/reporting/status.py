@@ -11,6 +11,7 @@ from study.ledger import State, Trial
 from study.names import COMPLETED, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 from study.protocol import Plan
 from study.reporting.live import STAGES, Progress, best, duration
+from study.search.rungs import bars
 
 RATE_WINDOW = 600.0  # seconds of reports that the rate is taken from
 RUNNING = "running"
@@ -38,7 +39,7 @@ def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
         "sessions": len(state.sessions),
         "trials": {stage: _counts(state, stage) for stage in STAGES},
         "running": [_running(trial, plan, now) for trial in trials if trial.end is None],
-        "rungs": [_rung(epoch, values, plan) for (_, epoch), values in state.ladders.items()],
+        "rungs": [_rung(*rung, values, plan) for rung, values in state.ladders.items()],
         "best": {key: _best(state, key) for key in plan.objectives},
         "failed": [
             {"trial": trial.id, "label": trial.label, "epoch": trial.epochs, "reason": _why(trial)}
@@ -83,10 +84,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         ago = f"last report {duration(item['silent_s'])} ago"
         text.append(f"{item['trial']} epoch {item['epoch']}/{item['of']}, {ago}: {item['label']}")
     text.append("")
+    plain = len({rung["ladder"] for rung in found["rungs"]}) == 1
     for rung in found["rungs"]:
         bars = ", ".join(f"{key} {100 * bar:.1f}" for key, bar in rung["to_go_on"].items())
         needs = f"to go on: {bars}" if bars else f"judges from {rung['judges_from']} on"
-        text.append(f"rung at epoch {rung['epoch']}: {rung['size']} values, {needs}")
+        of = "" if plain else f" of {rung['ladder']}"
+        text.append(f"rung at epoch {rung['epoch']}{of}: {rung['size']} values, {needs}")
     for key, item in found["best"].items():
         if item is not None:
             text.append(f"best {key}: {100 * item['value']:.1f}, {item['trial']} {item['label']}")
@@ -119,19 +122,17 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
     }
 
 
-def _rung(epoch: int, values: list[tuple[str, dict[str, float]]], plan: Plan) -> dict[str, Any]:
+def _rung(
+    ladder: str, epoch: int, values: list[tuple[str, dict[str, float]]], plan: Plan
+) -> dict[str, Any]:
     """`to_go_on`: what the next trial must reach in one of the objectives."""
-    size, factor = len(values) + 1, plan.reduction_factor
-    bars = {}
-    if size >= 2 * factor:
-        for key in plan.objectives:
-            ranked = sorted((value[key] for _, value in values), reverse=True)
-            bars[key] = ranked[max(1, size // factor) - 1]
+    found = bars([value for _, value in values], reduction_factor=plan.reduction_factor)
     return {
+        "ladder": ladder,
         "epoch": epoch,
         "size": len(values),
-        "judges_from": 2 * factor,
-        "to_go_on": {key: bar for key, bar in bars.items() if math.isfinite(bar)},
+        "judges_from": 2 * plan.reduction_factor,
+        "to_go_on": {key: bar for key, bar in found.items() if math.isfinite(bar)},
     }
 
 

@@ -62,10 +62,10 @@ def decide(
     for objective, mine in value.items():
         if not math.isfinite(mine):
             return Decision(False, f"{objective} is not finite", ranks, size)
-    if size < 2 * reduction_factor:
+    places = _places(size, reduction_factor)
+    if not places:
         reason = f"{size} of the {2 * reduction_factor} values that a rung needs to judge"
         return Decision(True, reason, ranks, size)
-    places = max(1, size // reduction_factor)
     best = min(ranks, key=lambda objective: ranks[objective])
     keep = ranks[best] <= places
     standing = ", ".join(f"{objective} {rank}" for objective, rank in ranks.items())
@@ -74,6 +74,21 @@ def decide(
             True, f"{best} is {ranks[best]} of {size}, best {places} go on", ranks, size
         )
     return Decision(False, f"{standing} of {size}, best {places} go on", ranks, size)
+
+
+def bars(before: Sequence[Mapping[str, float]], *, reduction_factor: int) -> dict[str, float]:
+    """What takes the next trial on: one of these values of an objective; {} where it goes on
+    anyway."""
+    places = _places(len(before) + 1, reduction_factor)
+    if not places:
+        return {}
+    scores = {key: sorted(_score(value[key]) for value in before) for key in before[0]}
+    return {key: ranked[-places] for key, ranked in scores.items()}
+
+
+def _places(size: int, reduction_factor: int) -> int:
+    """How many of a rung's values go on by one objective; 0 where it stops nobody yet."""
+    return size // reduction_factor if size >= 2 * reduction_factor else 0
 
 
 def _score(value: float) -> float:

@@ -118,6 +118,17 @@ def test_a_rung_names_a_bar_once_it_judges(tmp_path: Path) -> None:
     assert found["to_go_on"] == {"val/miou": 0.4, "val/macc": 0.5}
 
 
+def test_the_rungs_of_a_split_ladder_are_told_apart(tmp_path: Path) -> None:
+    ledger = begin(tmp_path / "x")
+    value = {"val/miou": 0.3, "val/macc": 0.5}
+    for ladder in ("loss/recall=off", "loss/recall=ema"):
+        ledger.append(RungRecord(hand_out(ledger, "x"), 3, ladder, value, True, ""))
+    text = lines(status(ledger.state, driven=True, now=2e9))
+    ledger.close()
+    for ladder in ("loss/recall=off", "loss/recall=ema"):
+        assert f"rung at epoch 3 of {ladder}: 1 values, judges from 6 on" in text
+
+
 def test_shares_of_epochs_add_up_for_every_choice(tmp_path: Path) -> None:
     ledger = begin(tmp_path / "x")
     for option, epochs in (("off", 3), ("on", 1)):
