@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from study import telemetry
+from study.environment import set_up_process
 
 telemetry.turn_off()
 torch.set_num_threads(1)
@@ -31,6 +32,15 @@ def cache_of_this_session() -> Iterator[None]:
         del os.environ["STUDY_CACHE_DIR"]
     else:
         os.environ["STUDY_CACHE_DIR"] = before
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The process as a trial of one thread sets it up."""
+    before = torch.get_num_threads()
+    set_up_process(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_task import tiny
 from torch import nn
 
-from study.config import Adamw, Sgd
+from study.config import Adamw, LrSchedule, Sgd
 from study.errors import InputError
-from study.optim import build_optimizer, clip_gradients, set_lr
+from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 
 
 def network() -> nn.Module:
@@ -69,3 +70,26 @@ def test_clipping_scales_the_whole_gradient_and_leaves_a_small_one() -> None:
 def test_momentum_and_nesterov_change_the_steps() -> None:
     assert step_length(sgd(momentum=0.5), 2) == pytest.approx(0.5 * (1 + 1.5))
     assert step_length(sgd(momentum=0.5, nesterov=True), 2) == pytest.approx(0.5 * (1.5 + 1.75))
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    optimizer = build_optimizer(tiny().task.optimizer, model, lr_scale=2.0)
+    decayed, plain = optimizer.param_groups
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert decayed["weight_decay"] == 1.0e-4
+    assert [p.ndim for p in plain["params"]] == [1, 1, 1]
+    assert plain["weight_decay"] == 0.0
+    assert set_lr(optimizer, 0.5) == 1.0e-2
+    assert plain["lr"] == 1.0e-2
+
+
+def test_schedules_rise_in_the_warm_up_and_fall_over_the_whole_budget():
+    poly = LrSchedule(name="poly", power=0.9)
+    assert lr_factor(poly, 0, 100) == 1
+    assert lr_factor(poly, 50, 100) == pytest.approx(0.5**0.9)
+    assert lr_factor(LrSchedule(name="cosine"), 50, 100) == pytest.approx(0.5)
+    assert lr_factor(LrSchedule(name="cosine"), 99, 100) < 0.001
+    assert lr_factor(LrSchedule(name="constant"), 99, 100) == 1
+    warm = LrSchedule(name="constant", warmup=0.1)
+    assert [lr_factor(warm, step, 100) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1, 1]

@@ -5,49 +5,29 @@ import math
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from full_disk import full_at
-from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, tiny
+from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
 
-from study.batches import Batches, TrainOrder
-from study.checkpoint import Misfit, load_checkpoint, save_checkpoint
-from study.config import LrSchedule, TrialConfig
-from study.data import SegmentationData, open_data
-from study.environment import environment, resolve_device, resolve_precision, set_up_process
+from study.batches import Batches
+from study.config import TrialConfig
+from study.data import SegmentationData
 from study.errors import InputError
 from study.losses.composite import SegmentationLoss
-from study.optim import build_optimizer, lr_factor, set_lr
-from study.training import Diverged, EpochReport, train
+from study.optim import lr_factor
+from study.training import Diverged, train
 
 HERE = Path(__file__).parent
-CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> SegmentationData:
-    return open_data(tiny().task.data, cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    set_up_process(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def run(config: TrialConfig, data: SegmentationData, **options) -> list[EpochReport]:
-    return list(train(config, data=data, device="cpu", **options))
-
-
-def timeless(report: EpochReport) -> dict[str, float]:
-    return {key: value for key, value in report.metrics.items() if not key.startswith("time/")}
+def data() -> SegmentationData:
+    return tiny_data()
 
 
 def test_a_training_is_a_list_of_reports_and_the_last_one_holds_the_evidence(data):
@@ -148,44 +128,6 @@ def test_every_epoch_that_is_asked_for_is_evaluated_and_no_other(data):
     assert [report.epoch for report in reports if "val/miou" in report.metrics] == [2, 3, 5]
 
 
-@pytest.mark.parametrize("model", [tiny().task.model.model_dump(), CONVOLUTION, NOISY])
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):
-    config = tiny(STATEFUL_LOSS, model=model, budget={"epochs": 3})
-    whole = []
-    for report in train(config, data=data, device="cpu"):
-        whole.append(report)
-        report.save(tmp_path / f"{report.epoch}.pt")
-    torch.rand(7)
-    np.random.rand(7)
-    random.random()
-    resumed = []
-    for report in train(config, data=data, device="cpu", resume_from=tmp_path / f"{epoch}.pt"):
-        resumed.append(report)
-        report.save(tmp_path / f"resumed-{report.epoch}.pt")
-    assert [timeless(report) for report in resumed] == [timeless(r) for r in whole[epoch:]]
-    expected, got = (
-        torch.load(tmp_path / name, weights_only=True)["state"] for name in ("3.pt", "resumed-3.pt")
-    )
-    assert_equal(got, expected)
-    assert run(config, data, resume_from=tmp_path / "3.pt") == []
-
-
-def assert_equal(got: Any, expected: Any) -> None:
-    assert type(got) is type(expected)
-    if isinstance(expected, torch.Tensor):
-        assert torch.equal(got, expected)
-    elif isinstance(expected, dict):
-        assert list(got) == list(expected)
-        for key, value in expected.items():
-            assert_equal(got[key], value)
-    elif isinstance(expected, list):
-        for one, other in zip(got, expected, strict=True):
-            assert_equal(one, other)
-    else:
-        assert got == expected
-
-
 def test_a_used_process_gives_the_numbers_of_a_fresh_one(data):
     config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
     run(tiny({"recall": {"ema_momentum": 0.0}}, seed=5), data)
@@ -248,94 +190,6 @@ def test_the_seed_moves_the_numbers(data):
     config = tiny(model=CONVOLUTION)
     other = config.model_copy(update={"seed": 1})
     assert timeless(run(config, data)[-1]) != timeless(run(other, data)[-1])
-
-
-def test_a_report_cannot_be_saved_once_training_has_moved_on(data, tmp_path):
-    reports = train(tiny(model=CONVOLUTION), data=data, device="cpu")
-    first = next(reports)
-    next(reports)
-    with pytest.raises(RuntimeError, match="epoch 1 must be saved before the next report"):
-        first.save(tmp_path / "late.pt")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(data, tmp_path):
-    config = tiny(model=CONVOLUTION)
-    good = tmp_path / "good.pt"
-    next(iter(train(config, data=data, device="cpu"))).save(good)
-    content = good.read_bytes()
-    (tmp_path / "truncated.pt").write_bytes(content[: len(content) // 2])
-    (tmp_path / "empty.pt").write_bytes(b"")
-    (tmp_path / "text.pt").write_text("epoch: 3\n")
-    torch.save({"epoch": 1}, tmp_path / "foreign.pt")
-    torch.save(HERE, tmp_path / "object.pt")
-    for name in ("truncated", "empty", "text", "foreign", "object", "absent"):
-        file = tmp_path / f"{name}.pt"
-        with pytest.raises(InputError, match=f"^{file}: .*must be a") as caught:
-            run(config, data, resume_from=file)
-        assert "\n" not in str(caught.value)
-    others = [
-        (config.model_copy(update={"seed": 3}), data),
-        (tiny({"focal_gamma": 1.0}, model=CONVOLUTION), data),
-        (config, replace(data, fingerprint="other")),
-    ]
-    for other, its_data in others:
-        with pytest.raises(InputError, match="belongs to another training"):
-            run(other, its_data, resume_from=good)
-
-
-WIDTH = 1
-
-
-def edited(num_classes):
-    """A model whose code changes: `WIDTH` is not part of its config."""
-    from torch import nn
-
-    return nn.Conv2d(3, num_classes, WIDTH, padding=WIDTH // 2)
-
-
-def test_a_model_whose_code_has_changed_under_a_checkpoint_is_named_in_one_line(
-    data, tmp_path, monkeypatch
-):
-    config = tiny(model={"factory": f"{__name__}:edited"})
-    file = tmp_path / "one.pt"
-    next(iter(train(config, data=data, device="cpu"))).save(file)
-    monkeypatch.setattr(sys.modules[edited.__module__], "WIDTH", 3)
-    with pytest.raises(Misfit, match=f"^{file}: must fit the model's code") as caught:
-        run(config, data, resume_from=file)
-    assert "\n" not in str(caught.value)
-    assert "size mismatch for weight" in str(caught.value)
-
-
-def test_moved_data_resume_as_long_as_they_are_the_same(data, tmp_path):
-    here, there = (
-        tiny(
-            model=CONVOLUTION,
-            data={"format": "folder", "root": root, "size": [32, 48]},
-        )
-        for root in ("/here", "/there")
-    )
-    next(iter(train(here, data=data, device="cpu"))).save(tmp_path / "one.pt")
-    assert len(run(there, data, resume_from=tmp_path / "one.pt")) == 1
-
-
-def test_a_checkpoint_that_fails_to_write_leaves_the_old_one(tmp_path):
-    file = tmp_path / "folder" / "state.pt"
-    save_checkpoint(file, {"epoch": 1}, identity="x")
-    with pytest.raises(AttributeError):
-        save_checkpoint(file, {"epoch": lambda: 2}, identity="x")
-    assert [path.name for path in file.parent.iterdir()] == ["state.pt"]
-    assert load_checkpoint(file, identity="x", device=CPU) == {"epoch": 1}
-
-
-def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_old_one(tmp_path):
-    file = tmp_path / "state.pt"
-    save_checkpoint(file, {"weights": torch.zeros(10)}, identity="x")
-    with full_at(50_000), pytest.raises(OSError, match="File too large") as caught:
-        save_checkpoint(file, {"weights": torch.zeros(100_000)}, identity="x")
-    assert caught.value.filename == str(file)
-    assert list(tmp_path.iterdir()) == [file]
-    assert load_checkpoint(file, identity="x", device=CPU)["weights"].shape == (10,)
 
 
 def explodes(num_classes):
@@ -447,82 +301,6 @@ def test_a_loss_that_does_not_fit_the_data_is_bad_input(data):
         run(config, data)
 
 
-def test_a_device_that_is_not_here_is_bad_input(data):
-    for device in ("cuda:63", "gpu"):
-        with pytest.raises(InputError, match=f"^device: must be a device .* got '{device}'"):
-            resolve_device(device)
-
-
-@pytest.mark.parametrize(
-    ("num_images", "batch_size", "sizes"),
-    [
-        (8, 4, [4, 4]),
-        (10, 4, [4, 4, 2]),
-        (9, 4, [4, 4]),
-        (3, 4, [3]),
-        (1, 4, [1]),
-        (3, 1, [1, 1, 1]),
-    ],
-)
-def test_a_last_batch_of_one_image_is_left_out_unless_there_is_no_other(
-    num_images, batch_size, sizes
-):
-    order = TrainOrder(num_images, batch_size, seed=0)
-    steps = [order.indices(step) for step in range(order.steps_per_pass)]
-    assert [len(step) for step in steps] == sizes
-    seen = np.concatenate(steps)
-    assert len(np.unique(seen)) == len(seen)
-
-
-def test_every_pass_has_its_own_order_and_any_step_can_be_redone():
-    order = TrainOrder(12, 4, seed=3)
-    first = [order.indices(step).tolist() for step in range(6)]
-    for steps in (first[:3], first[3:]):
-        assert sorted(index for step in steps for index in step) == list(range(12))
-    assert first[:3] != first[3:]
-    assert TrainOrder(12, 4, seed=3).indices(4).tolist() == first[4]
-    assert TrainOrder(12, 4, seed=4).indices(4).tolist() != first[4]
-
-
-def test_norms_and_biases_are_not_decayed():
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    optimizer = build_optimizer(tiny().task.optimizer, model, lr_scale=2.0)
-    decayed, plain = optimizer.param_groups
-    assert [p.ndim for p in decayed["params"]] == [4]
-    assert decayed["weight_decay"] == 1.0e-4
-    assert [p.ndim for p in plain["params"]] == [1, 1, 1]
-    assert plain["weight_decay"] == 0.0
-    assert set_lr(optimizer, 0.5) == 1.0e-2
-    assert plain["lr"] == 1.0e-2
-
-
-def test_schedules_rise_in_the_warm_up_and_fall_over_the_whole_budget():
-    poly = LrSchedule(name="poly", power=0.9)
-    assert lr_factor(poly, 0, 100) == 1
-    assert lr_factor(poly, 50, 100) == pytest.approx(0.5**0.9)
-    assert lr_factor(LrSchedule(name="cosine"), 50, 100) == pytest.approx(0.5)
-    assert lr_factor(LrSchedule(name="cosine"), 99, 100) < 0.001
-    assert lr_factor(LrSchedule(name="constant"), 99, 100) == 1
-    warm = LrSchedule(name="constant", warmup=0.1)
-    assert [lr_factor(warm, step, 100) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1, 1]
-
-
-def test_precision_follows_the_device_only_when_it_is_auto():
-    assert resolve_precision("auto", CPU) == "fp32"
-    assert resolve_precision("bf16", CPU) == "bf16"
-
-
-def test_the_environment_records_what_decides_the_numbers():
-    record = environment(tiny(precision="bf16"), "cpu")
-    assert record["device"] == "cpu"
-    assert record["precision"] == "bf16"
-    assert record["num_threads"] == 1
-    assert record["versions"]["torch"] == torch.__version__
-    assert {"numpy", "segmentation-models-pytorch"} <= set(record["versions"])
-    assert environment(num_threads=3)["num_threads"] == 3
-    assert json.loads(json.dumps(record)) == record
-
-
 def test_training_imports_no_ray_optuna_or_mlflow():
     program = (
         "import sys, study.training; "
@@ -537,17 +315,6 @@ def test_training_imports_no_ray_optuna_or_mlflow():
         env={"PYTHONPATH": str(HERE.parent), "PATH": "/usr/bin:/bin"},
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
-    batches = Batches(data, CPU, "fp32")
-    images, target = batches.evaluation(data.val, slice(2, 5))
-    pixels = data.val.images[2:5].transpose(0, 3, 1, 2) / 255
-    mean, std = (np.asarray(each)[:, None, None] for each in (data.mean, data.std))
-    assert images.dtype == torch.float32
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
-    assert np.array_equal(target.numpy(), data.val.labels[2:5])
 
 
 def test_a_loss_with_state_observes_the_training(data):

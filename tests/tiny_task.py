@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from study.config import TrialConfig
+from study.data import SegmentationData, open_data
+from study.training import EpochReport, train
 
 TINY: dict[str, Any] = {
     "data": {"format": "synthetic", "size": [32, 48], "num_train": 24, "num_val": 8, "num_test": 8},
@@ -32,6 +34,21 @@ CONVOLUTION = {"factory": "tiny_task:convolution", "kwargs": {"dropout": 0.2}}
 def tiny(loss: dict[str, Any] | None = None, seed: int = 0, **task: Any) -> TrialConfig:
     """The tiny trial with parts of its task replaced."""
     return TrialConfig.model_validate({"task": {**TINY, **task}, "loss": loss or {}, "seed": seed})
+
+
+def tiny_data() -> SegmentationData:
+    """Its data, drawn once per session."""
+    return open_data(tiny().task.data)
+
+
+def run(config: TrialConfig, data: SegmentationData, **options: Any) -> list[EpochReport]:
+    """All reports of a training on the CPU."""
+    return list(train(config, data=data, device="cpu", **options))
+
+
+def timeless(report: EpochReport) -> dict[str, float]:
+    """The metrics that a second run must have again."""
+    return {key: value for key, value in report.metrics.items() if not key.startswith("time/")}
 
 
 def convolution(num_classes: int, dropout: float = 0.0) -> Any:

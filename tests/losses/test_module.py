@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from losses.variants import AXES
+from losses.variants import AXES, batch, gradient
 from torch import nn
 
 from study.losses import build_loss
@@ -22,18 +22,6 @@ every_axis = pytest.mark.parametrize("config", AXES.values(), ids=AXES)
 
 def make(config, **options):
     return build_loss(config, num_classes=4, class_counts=COUNTS, **options)
-
-
-def batch(seed=0, shape=(2, 6, 5), dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(shape[0], 4, *shape[1:], generator=generator, dtype=torch.float64)
-    target = torch.randint(0, 3, shape, generator=generator)
-    target[torch.rand(shape, generator=generator) < 0.2] = 255
-    return logits.to(dtype).requires_grad_(), target
-
-
-def gradient(value, logits):
-    return torch.autograd.grad(value, logits)[0]
 
 
 @pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "double"])

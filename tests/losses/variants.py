@@ -1,10 +1,12 @@
-"""One configuration per axis setting, and random combinations: what every battery runs over."""
+"""One configuration per axis setting, random combinations, a batch: what batteries run over."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 AXES: dict[str, dict[str, Any]] = {
     "ce": {},
@@ -90,3 +92,20 @@ configs = st.fixed_dictionaries(
         ),
     }
 )
+
+
+def batch(
+    seed: int = 0,
+    shape: tuple[int, int, int] = (2, 6, 5),
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """Logits of four classes, of which the last never occurs; labels, a fifth of them ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(shape[0], 4, *shape[1:], generator=generator, dtype=torch.float64)
+    target = torch.randint(0, 3, shape, generator=generator)
+    target[torch.rand(shape, generator=generator) < 0.2] = 255
+    return logits.to(dtype).requires_grad_(), target
+
+
+def gradient(value: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(value, logits)[0]

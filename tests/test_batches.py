@@ -1,0 +1,61 @@
+"""What each step of a training sees, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_task import tiny_data
+
+from study.batches import Batches, TrainOrder
+from study.data import SegmentationData
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data() -> SegmentationData:
+    return tiny_data()
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "sizes"),
+    [
+        (8, 4, [4, 4]),
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 4]),
+        (3, 4, [3]),
+        (1, 4, [1]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_a_last_batch_of_one_image_is_left_out_unless_there_is_no_other(
+    num_images, batch_size, sizes
+):
+    order = TrainOrder(num_images, batch_size, seed=0)
+    steps = [order.indices(step) for step in range(order.steps_per_pass)]
+    assert [len(step) for step in steps] == sizes
+    seen = np.concatenate(steps)
+    assert len(np.unique(seen)) == len(seen)
+
+
+def test_every_pass_has_its_own_order_and_any_step_can_be_redone():
+    order = TrainOrder(12, 4, seed=3)
+    first = [order.indices(step).tolist() for step in range(6)]
+    for steps in (first[:3], first[3:]):
+        assert sorted(index for step in steps for index in step) == list(range(12))
+    assert first[:3] != first[3:]
+    assert TrainOrder(12, 4, seed=3).indices(4).tolist() == first[4]
+    assert TrainOrder(12, 4, seed=4).indices(4).tolist() != first[4]
+
+
+def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
+    batches = Batches(data, CPU, "fp32")
+    images, target = batches.evaluation(data.val, slice(2, 5))
+    pixels = data.val.images[2:5].transpose(0, 3, 1, 2) / 255
+    mean, std = (np.asarray(each)[:, None, None] for each in (data.mean, data.std))
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
+    assert np.array_equal(target.numpy(), data.val.labels[2:5])

@@ -1,0 +1,155 @@
+"""A training goes on from its checkpoint as if nothing had been, or says why it cannot."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from full_disk import full_at
+from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
+
+from study.checkpoint import Misfit, load_checkpoint, save_checkpoint
+from study.data import SegmentationData
+from study.errors import InputError
+from study.training import train
+
+HERE = Path(__file__).parent
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data() -> SegmentationData:
+    return tiny_data()
+
+
+@pytest.mark.parametrize("model", [tiny().task.model.model_dump(), CONVOLUTION, NOISY])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):
+    config = tiny(STATEFUL_LOSS, model=model, budget={"epochs": 3})
+    whole = []
+    for report in train(config, data=data, device="cpu"):
+        whole.append(report)
+        report.save(tmp_path / f"{report.epoch}.pt")
+    torch.rand(7)
+    np.random.rand(7)
+    random.random()
+    resumed = []
+    for report in train(config, data=data, device="cpu", resume_from=tmp_path / f"{epoch}.pt"):
+        resumed.append(report)
+        report.save(tmp_path / f"resumed-{report.epoch}.pt")
+    assert [timeless(report) for report in resumed] == [timeless(r) for r in whole[epoch:]]
+    expected, got = (
+        torch.load(tmp_path / name, weights_only=True)["state"] for name in ("3.pt", "resumed-3.pt")
+    )
+    assert_equal(got, expected)
+    assert run(config, data, resume_from=tmp_path / "3.pt") == []
+
+
+def assert_equal(got: Any, expected: Any) -> None:
+    assert type(got) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(got, expected)
+    elif isinstance(expected, dict):
+        assert list(got) == list(expected)
+        for key, value in expected.items():
+            assert_equal(got[key], value)
+    elif isinstance(expected, list):
+        for one, other in zip(got, expected, strict=True):
+            assert_equal(one, other)
+    else:
+        assert got == expected
+
+
+def test_a_report_cannot_be_saved_once_training_has_moved_on(data, tmp_path):
+    reports = train(tiny(model=CONVOLUTION), data=data, device="cpu")
+    first = next(reports)
+    next(reports)
+    with pytest.raises(RuntimeError, match="epoch 1 must be saved before the next report"):
+        first.save(tmp_path / "late.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(data, tmp_path):
+    config = tiny(model=CONVOLUTION)
+    good = tmp_path / "good.pt"
+    next(iter(train(config, data=data, device="cpu"))).save(good)
+    content = good.read_bytes()
+    (tmp_path / "truncated.pt").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pt").write_text("epoch: 3\n")
+    torch.save({"epoch": 1}, tmp_path / "foreign.pt")
+    torch.save(HERE, tmp_path / "object.pt")
+    for name in ("truncated", "empty", "text", "foreign", "object", "absent"):
+        file = tmp_path / f"{name}.pt"
+        with pytest.raises(InputError, match=f"^{file}: .*must be a") as caught:
+            run(config, data, resume_from=file)
+        assert "\n" not in str(caught.value)
+    others = [
+        (config.model_copy(update={"seed": 3}), data),
+        (tiny({"focal_gamma": 1.0}, model=CONVOLUTION), data),
+        (config, replace(data, fingerprint="other")),
+    ]
+    for other, its_data in others:
+        with pytest.raises(InputError, match="belongs to another training"):
+            run(other, its_data, resume_from=good)
+
+
+WIDTH = 1
+
+
+def edited(num_classes):
+    """A model whose code changes: `WIDTH` is not part of its config."""
+    from torch import nn
+
+    return nn.Conv2d(3, num_classes, WIDTH, padding=WIDTH // 2)
+
+
+def test_a_model_whose_code_has_changed_under_a_checkpoint_is_named_in_one_line(
+    data, tmp_path, monkeypatch
+):
+    config = tiny(model={"factory": f"{__name__}:edited"})
+    file = tmp_path / "one.pt"
+    next(iter(train(config, data=data, device="cpu"))).save(file)
+    monkeypatch.setattr(sys.modules[edited.__module__], "WIDTH", 3)
+    with pytest.raises(Misfit, match=f"^{file}: must fit the model's code") as caught:
+        run(config, data, resume_from=file)
+    assert "\n" not in str(caught.value)
+    assert "size mismatch for weight" in str(caught.value)
+
+
+def test_moved_data_resume_as_long_as_they_are_the_same(data, tmp_path):
+    here, there = (
+        tiny(
+            model=CONVOLUTION,
+            data={"format": "folder", "root": root, "size": [32, 48]},
+        )
+        for root in ("/here", "/there")
+    )
+    next(iter(train(here, data=data, device="cpu"))).save(tmp_path / "one.pt")
+    assert len(run(there, data, resume_from=tmp_path / "one.pt")) == 1
+
+
+def test_a_checkpoint_that_fails_to_write_leaves_the_old_one(tmp_path):
+    file = tmp_path / "folder" / "state.pt"
+    save_checkpoint(file, {"epoch": 1}, identity="x")
+    with pytest.raises(AttributeError):
+        save_checkpoint(file, {"epoch": lambda: 2}, identity="x")
+    assert [path.name for path in file.parent.iterdir()] == ["state.pt"]
+    assert load_checkpoint(file, identity="x", device=CPU) == {"epoch": 1}
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "state.pt"
+    save_checkpoint(file, {"weights": torch.zeros(10)}, identity="x")
+    with full_at(50_000), pytest.raises(OSError, match="File too large") as caught:
+        save_checkpoint(file, {"weights": torch.zeros(100_000)}, identity="x")
+    assert caught.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert load_checkpoint(file, identity="x", device=CPU)["weights"].shape == (10,)
