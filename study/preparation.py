@@ -217,12 +217,14 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.optim import build_optimizer
 
     data = open_data(task.config.data)
-    model = check_model(
-        task.config.model,
-        data.num_classes,
-        task.config.augment.crop or data.train.images.shape[1:3],
-        batch_size=min(2, task.config.batch_size),  # one image alone is what models refuse
-    )
+    whole = data.train.images.shape[1:3]
+    for size in dict.fromkeys((whole, task.config.augment.crop or whole)):  # evaluated, trained on
+        model = check_model(
+            task.config.model,
+            data.num_classes,
+            size,
+            batch_size=min(2, task.config.batch_size),  # one image alone is what models refuse
+        )
     build_optimizer(task.config.optimizer, model)
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(

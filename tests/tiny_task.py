@@ -64,6 +64,19 @@ def convolution(num_classes: int, dropout: float = 0.0) -> Any:
     )
 
 
+def small_images_only(num_classes: int) -> Any:
+    """A model that takes 24 rows and no more."""
+    from torch import nn
+
+    class SmallImagesOnly(nn.Conv2d):
+        def forward(self, images: Any) -> Any:
+            if images.shape[-2] > 24:
+                raise ValueError("at most 24 rows")
+            return super().forward(images)
+
+    return SmallImagesOnly(3, num_classes, 1)
+
+
 def noisy(num_classes: int) -> Any:
     """A model that asks Python and numpy for its random numbers, at its start and in training."""
     import random
