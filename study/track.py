@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from study import telemetry
 from study.errors import InputError, Parser, exit_code
+
+EXIT_UNSENT = 1
 
 
 def _parser() -> Parser:
@@ -24,15 +27,14 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """The command; its exit code: 0, 1 where lines are left, 2 on bad input."""
     return exit_code(lambda: _track(_parser().parse_args(argv)))
 
 
 def _track(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     from study import ledger, tracking
-    from study.tracking.follow import only_writer
-    from study.tracking.store import Projection
+    from study.tracking.follow import Follower, only_writer
 
     folder = ledger.find(arguments.name, arguments.storage)
     state = ledger.load(folder)
@@ -41,14 +43,20 @@ def _track(arguments: argparse.Namespace) -> int:
         uri = state.sessions[-1].tracking_uri
     uri = tracking.absolute(uri or tracking.default_uri(folder.parent))
     tracking.check(uri)
+    closing = threading.Event()
+    closing.set()
     with only_writer(folder, wait=False) as free:
         if not free:
             raise InputError("nobody else may track the study, but its driver does", file=folder)
-        projection = Projection(folder, uri)
-        for record in ledger.read(folder / ledger.LEDGER):
-            projection.take(record)
-        projection.finish()
-    print(f"{projection.num_lines} ledger lines and {len(state.trials)} trials are in MLflow")
+        follower = Follower(folder, uri, thorough=True)
+        done = follower.run(closing)
+    lines, unsent = follower.projection.num_lines, follower.projection.num_unsent
+    print(f"{lines - unsent} ledger lines and {len(state.trials)} trials are in MLflow")
+    for trial, error in follower.projection.refused.items():
+        print(f"{trial} is refused: {str(error).splitlines()[0]}", file=sys.stderr)
+    if not done:
+        print(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
+        return EXIT_UNSENT
     print(f"MLflow: {tracking.ui_command(uri)}")
     return 0
 

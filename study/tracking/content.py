@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -15,6 +16,9 @@ from study.records import StudyRecord
 
 FINAL = "final"
 STUDY_STAGE = "study"
+PARENT = "mlflow.parentRunId"
+CHANGING = ("epochs_seen", "status", "reason")
+TAGS = ("study", "study_began", "trial_id", "stage", "family", "label", "source", *CHANGING, PARENT)
 MAX_KEY, MAX_VALUE = 250, 5000
 RUNNING, WAITING = "RUNNING", "SCHEDULED"
 RUN_STATUS = {COMPLETED: "FINISHED", STOPPED_EARLY: "KILLED", FAILED: "FAILED"}
@@ -128,6 +132,31 @@ def run_status(trial: Trial, *, live: bool) -> str:
     if trial.end is not None:
         return RUN_STATUS[trial.end.status]
     return RUNNING if live else WAITING
+
+
+def digest(
+    status: str,
+    ended: int | None,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> str:
+    """Of what MLflow shows of a run beside its curves: equal for equal content."""
+    own = {key: tags[key] for key in TAGS if key in tags}
+    shown = [status, ended, *(sorted(part.items()) for part in (own, params, metrics))]
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
+
+
+def trial_digest(study: StudyRecord, trial: Trial, parent: str) -> str:
+    """The `digest` of the run of a trial that has ended."""
+    assert trial.end is not None
+    return digest(
+        run_status(trial, live=False),
+        milliseconds(trial.end.time),
+        {**trial_tags(study, trial), PARENT: parent},
+        trial_params(trial),
+        {point[0]: point[1] for point in trial_points(trial) + final_points(trial)},
+    )
 
 
 def study_params(study: StudyRecord) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Follow a ledger file and write it to MLflow: ``python -m study.tracking.follow FOLDER URI``.
 
 Ends when stdin does, after the rest is sent. Exit code 0 says that all of it was. Every line on
-stdout, ``sent N``, says that the first N ledger lines are in MLflow.
+stdout, ``unsent N M``, is a sign of life: of M ledger lines N are not in MLflow yet.
 """
 
 from __future__ import annotations
@@ -14,37 +14,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from study.ledger import LEDGER
-from study.records import Record, decode
-from study.tracking.sidecar import SENT
+from study.errors import InputError
+from study.tracking.projection import Projection
+from study.tracking.sidecar import UNSENT
 
 LOCK = "tracking.lock"
-DRAIN_SECONDS = 1.0
-MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 30.0
-GRACE_SECONDS = 20.0  # without any success, after the driver's end
 
 
-class Tail:
-    """The whole lines of a growing file, each once."""
+@dataclass(frozen=True)
+class Waits:
+    """In seconds: between two looks at the ledger; after a failure, at first and at most; without
+    any success, until it is given up once the driver has ended; between two signs of life."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def read(self) -> Iterator[Record]:
-        """What came since the last call. A line without its newline waits for the next one."""
-        if not self._path.exists():
-            return
-        with open(self._path, "rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield decode(line.decode())
+    look: float = 1.0
+    failure: float = 0.5
+    longest: float = 30.0
+    grace: float = 20.0
+    sign: float = 1.0
 
 
 @contextlib.contextmanager
@@ -59,43 +49,75 @@ def only_writer(folder: Path, *, wait: bool) -> Iterator[bool]:
             yield True
 
 
-def follow(folder: Path, tracking_uri: str, closing: threading.Event, out: IO[str]) -> bool:
-    """Write until `closing` is set, then the rest; whether all of it was written."""
-    from study.tracking.store import Projection
+class Follower:
+    """Writes a study to MLflow until it is told to end, then the rest.
 
-    tail, projection = Tail(folder / LEDGER), Projection(folder, tracking_uri)
-    sent, wait = 0, MIN_WAIT_SECONDS
-    while True:
-        over = closing.is_set()
-        for record in tail.read():
-            projection.take(record)
-        try:
-            if over:
-                projection.finish()
-            else:
-                projection.push(live=True)
-        except Exception as error:
-            _log(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-            if over and time.monotonic() - projection.last_success > GRACE_SECONDS:
-                return False
-            if over:
-                time.sleep(MIN_WAIT_SECONDS)
-            else:
-                closing.wait(wait)
-                wait = min(2 * wait, MAX_WAIT_SECONDS)
-            continue
-        if projection.num_lines > sent:
-            sent = projection.num_lines
-            with contextlib.suppress(BrokenPipeError):  # the driver may be dead
-                print(SENT, sent, file=out, flush=True)
-        if over:
-            return True
-        wait = MIN_WAIT_SECONDS
-        closing.wait(DRAIN_SECONDS)
+    A server that is away is tried again for as long as the driver lives, for `waits.grace` seconds
+    after that. What it has missed is in the ledger.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tracking_uri: str,
+        *,
+        waits: Waits = Waits(),
+        thorough: bool = False,
+        out: IO[str] | None = None,
+    ) -> None:
+        self.projection = Projection(
+            folder, tracking_uri, thorough=thorough, on_success=self._show_life
+        )
+        self._waits = waits
+        self._out = out
+        self._next_sign = 0.0
+
+    def run(self, closing: threading.Event) -> bool:
+        """Until `closing` is set and the rest is written; whether all of it is. InputError where
+        the ledger cannot be read."""
+        projection, wait = self.projection, self._waits.failure
+        while True:
+            over = closing.is_set()
+            try:
+                if over:
+                    done = projection.finish()
+                else:
+                    projection.read()
+                    done = projection.push(live=True)
+            except InputError:
+                raise
+            except Exception as error:
+                _log(error)
+                silent = time.monotonic() - projection.last_success
+                if over and silent > self._waits.grace:
+                    return False
+                if over:
+                    time.sleep(self._waits.failure)
+                else:
+                    closing.wait(wait)
+                    wait = min(2 * wait, self._waits.longest)
+                continue
+            wait = self._waits.failure
+            if over and done:
+                self._show_life(now=True)
+                return not projection.refused
+            if done:
+                self._show_life()
+                closing.wait(self._waits.look)
+
+    def _show_life(self, *, now: bool = False) -> None:
+        if self._out is None or (time.monotonic() < self._next_sign and not now):
+            return
+        self._next_sign = time.monotonic() + self._waits.sign
+        with contextlib.suppress(BrokenPipeError):  # the driver may be dead
+            unsent, lines = self.projection.num_unsent, self.projection.num_lines
+            print(UNSENT, unsent, lines, file=self._out, flush=True)
 
 
-def _log(text: str) -> None:
-    print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+def _log(error: Exception) -> None:
+    line = str(error).splitlines()[0] if str(error) else ""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    print(now, f"{type(error).__name__}: {line}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -113,7 +135,12 @@ def main() -> int:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     with only_writer(arguments.folder, wait=True):
-        done = follow(arguments.folder, arguments.tracking_uri, closing, sys.stdout)
+        follower = Follower(arguments.folder, arguments.tracking_uri, out=sys.stdout)
+        try:
+            done = follower.run(closing)
+        except InputError as error:
+            _log(error)
+            done = False
     sys.stdout.flush()
     os._exit(0 if done else 1)  # mlflow's threads may wait for a server that is not there
 

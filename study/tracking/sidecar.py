@@ -10,52 +10,102 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
 from study.ledger import LEDGER
 
 LOG = "tracking.log"
-SENT = "sent"
+UNSENT = "unsent"
+STARTS = 4
+PAUSE_SECONDS = 2.0
 
 
 class Sidecar:
-    """A running follower. `sent` is the number of ledger lines that have reached MLflow."""
+    """A running follower, started again where it dies before its time: it goes on in its runs."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self.sent = 0
+    def __init__(self, folder: Path, tracking_uri: str) -> None:
         self._folder = folder
-        self._process = process
-        self._stdin: IO[str] = process.stdin
-        self._stdout: IO[str] = process.stdout
-        self._reader = threading.Thread(target=self._read, daemon=True, name="tracking-reader")
-        self._reader.start()
+        self._command = [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri]
+        self._closing = threading.Event()
+        self._unsent: tuple[int, int] | None = None  # of so many lines
+        self._heard = time.monotonic()
+        self._process = self._start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="tracking-watcher")
+        self._watcher.start()
 
-    def _read(self) -> None:
-        for line in self._stdout:
-            word, _, number = line.partition(" ")
-            if word == SENT:
-                self.sent = int(number)
-        self._stdout.close()
+    def _start(self) -> subprocess.Popen[str]:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        with open(self._folder / LOG, "a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+
+    def _watch(self) -> None:
+        for start in range(1, STARTS + 1):
+            self._listen(self._process)
+            self._process.wait()
+            if start == STARTS or self._closing.wait(PAUSE_SECONDS):
+                return
+            self._process = self._start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                match line.split():
+                    case [word, unsent, of] if word == UNSENT:
+                        self._unsent = int(unsent), int(of)
+                        self._heard = time.monotonic()
+
+    @property
+    def unsent(self) -> int:
+        """How many ledger lines are not in MLflow."""
+        path = self._folder / LEDGER
+        num_lines = path.read_bytes().count(b"\n") if path.exists() else 0
+        unsent, of = self._unsent or (0, 0)
+        return unsent + num_lines - of
 
     def close(self, timeout: float = 60.0) -> int:
-        """Let it send the rest, at most `timeout` seconds; the number of lines that are unsent.
+        """Let it send the rest, until nothing gets there for `timeout` seconds; the number of
+        lines that are unsent.
 
         0 means that everything, files included, is in MLflow. What is unsent is not lost: it is
         in the ledger.
         """
-        if not self._stdin.closed:
-            self._stdin.close()
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._reader.join(1.0)
-        path = self._folder / LEDGER
-        num_lines = path.read_bytes().count(b"\n") if path.exists() else 0
-        return 0 if code == 0 else max(1, num_lines - self.sent)
+        self._closing.set()
+        self._heard = time.monotonic()
+        if self._process.poll() is not None:
+            self._watcher.join()
+            self._process = self._start()
+            self._watcher = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+            self._watcher.start()
+        process = self._process
+        _close(process.stdin)
+        while process.poll() is None and time.monotonic() < self._heard + timeout:
+            try:
+                process.wait(max(0.0, self._heard + timeout - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+        if process.poll() is None:
+            process.kill()
+        code = process.wait()
+        self._watcher.join(1.0)
+        return 0 if code == 0 else max(1, self.unsent)
+
+
+def _close(stdin: IO[str] | None) -> None:
+    if stdin is not None and not stdin.closed:
+        stdin.close()
 
 
 def start(folder: Path, tracking_uri: str) -> Sidecar:
@@ -65,16 +115,4 @@ def start(folder: Path, tracking_uri: str) -> Sidecar:
     to say goes to ``tracking.log`` in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    with open(folder / LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    return Sidecar(folder, process)
+    return Sidecar(folder, tracking_uri)

@@ -1,64 +1,86 @@
-"""Write a study's runs to MLflow, each to exactly one run, however often it is repeated."""
+"""The runs of a study in MLflow: each trial is exactly one run, however often it is written."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.analysis import configs
 from study.ledger import LEDGER, State, Trial
-from study.names import CONFIRM
-from study.records import (
-    FinishRecord,
-    Record,
-    ReportRecord,
-    SelectRecord,
-    SessionRecord,
-    StudyRecord,
-)
+from study.records import StudyRecord
 from study.telemetry import turn_off
 from study.tracking import content
 from study.tracking.uri import artifact_location, sqlite_path
 
-MAX_METRICS, MAX_PARAMS = 900, 90
 STUDY_FILES = ("report.html", "results.csv", "space.yaml", "task.yaml", LEDGER)
 STUDY_FOLDERS = ("exports", "plots")
 PLOTS = "plots"
+RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values
 
 
 def prepare_environment() -> None:
-    """Before mlflow is imported: no telemetry, short retries, no run or server set from outside."""
+    """Before mlflow is imported: no telemetry, no prints, no run or server set from outside, and no
+    silent retries. A repeated `create_run` makes a second run; the store looks before it repeats.
+    """
     turn_off()
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "TRACKING_URI", "REGISTRY_URI"):
         os.environ.pop(f"MLFLOW_{name}", None)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store has understood and will say no again; otherwise it may be away."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() in (400, 404, 409)
+
+
+@dataclass
+class _Run:
+    """A run as it stands in MLflow. `digest` is that of its content, None once it is written to;
+    `described`: params, all tags and the config have been written by this process."""
+
+    id: str
+    status: str
+    ended: int | None
+    digest: str | None = None
+    described: bool = False
 
 
 class Store:
     """The runs of one study. Every method may raise what mlflow raises, and may be called again.
 
-    Runs are found by tags, so a new process, or a rebuilt one, goes on in the same runs.
+    Runs are found by their tags, so that a new process goes on in the same ones. Of several runs of
+    one trial (the answer to the first `create_run` was lost, say) one is kept, the others are
+    deleted; where all are deleted, one is restored. `thorough`: write what seems to be there, too.
     """
 
-    def __init__(self, tracking_uri: str, study: StudyRecord, folder: Path) -> None:
+    def __init__(
+        self, tracking_uri: str, study: StudyRecord, folder: Path, *, thorough: bool = False
+    ) -> None:
         prepare_environment()
         from mlflow import MlflowClient
 
         self.study = study
         self.folder = folder
+        self._thorough = thorough
         if (path := sqlite_path(tracking_uri)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._experiment = self._find_experiment(tracking_uri, study.task_name)
-        self._runs: dict[str, str] = {}
-        self._statuses: dict[str, str] = {}
-        self._described: set[str] = set()
+        self._runs: dict[str, _Run] = {}
+        self._doubtful: set[str] = set()  # a run may be there that we have not heard of
+        self._late_runs = False
         self._find_runs()
-        self._parent = self._runs.get("") or self._create("", study.name, study.time, {})
+        if "" not in self._runs:
+            tags = {**content.study_tags(study), "stage": content.STUDY_STAGE}
+            self._create("", study.name, study.time, tags)
+        self._parent = self._runs[""]
 
     def _find_experiment(self, uri: str, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -75,174 +97,177 @@ class Store:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _find_runs(self) -> None:
+    def _find_runs(self, trial: str | None = None) -> None:
+        """Look for the study's runs, or those of one trial, and leave one of each."""
+        found: dict[str, list[tuple[tuple[bool, bool, int, str], _Run]]] = {}
+        for run in self._search(trial):
+            key = run.data.tags.get("trial_id", "")
+            held = key in self._runs and self._runs[key].id == run.info.run_id
+            active = run.info.lifecycle_stage == "active"
+            order = (not held, not active, run.info.start_time, run.info.run_id)
+            mine = _Run(run.info.run_id, run.info.status, run.info.end_time, self._digest(run))
+            found.setdefault(key, []).append((order, mine))
+        for key, candidates in found.items():
+            (order, kept), *others = sorted(candidates, key=lambda item: item[0])
+            if order[1]:
+                self._client.restore_run(kept.id)
+            for order, other in others:
+                if not order[1]:
+                    self._client.delete_run(other.id)
+            if order[0] or key not in self._runs:
+                self._runs.setdefault(key, kept)
+
+    def _search(self, trial: str | None) -> Iterator[Any]:
+        from mlflow.entities import ViewType
+
         began = content.study_tags(self.study)["study_began"]
+        wanted = f"tags.study_began = '{began}'"
+        if trial:
+            wanted += f" and tags.trial_id = '{trial}'"
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
-                f"tags.study_began = '{began}'",
-                order_by=["attributes.start_time ASC"],
+                wanted,
+                run_view_type=ViewType.ALL,
+                max_results=RUNS_PER_PAGE,
                 page_token=token,
             )
-            for run in page:
-                tags = run.data.tags
-                if tags.get("study") == self.study.name:
-                    self._runs.setdefault(tags.get("trial_id", ""), run.info.run_id)
-                    self._statuses[run.info.run_id] = run.info.status
+            yield from (run for run in page if run.data.tags.get("study") == self.study.name)
             token = page.token
             if not token:
                 return
 
-    def _create(self, trial: str, name: str, began: float, tags: dict[str, str]) -> str:
-        if trial:
-            tags = {**tags, "mlflow.parentRunId": self._parent}
-        else:
-            tags = {**content.study_tags(self.study), "stage": content.STUDY_STAGE}
-        run = self._client.create_run(self._experiment, content.milliseconds(began), tags, name)
-        self._runs[trial] = run.info.run_id
-        self._statuses[run.info.run_id] = run.info.status
-        return str(run.info.run_id)
+    def _digest(self, run: Any) -> str:
+        return content.digest(
+            run.info.status, run.info.end_time, run.data.tags, run.data.params, run.data.metrics
+        )
+
+    def _create(self, key: str, name: str, began: float, tags: dict[str, str]) -> _Run:
+        if key in self._doubtful:
+            self._find_runs(key)
+            self._doubtful.discard(key)
+            if key in self._runs:
+                return self._runs[key]
+        try:
+            info = self._client.create_run(
+                self._experiment, content.milliseconds(began), tags, name
+            ).info
+        except Exception:
+            self._doubtful.add(key)
+            self._late_runs = True
+            raise
+        self._runs[key] = _Run(info.run_id, info.status, info.end_time)
+        return self._runs[key]
+
+    def is_lost(self) -> bool:
+        """Whether the study's own run is gone: somebody deleted it, or the store began anew."""
+        try:
+            run = self._client.get_run(self._parent.id)
+        except Exception as error:
+            if is_refusal(error):
+                return True
+            raise
+        return str(run.info.lifecycle_stage) != "active"
+
+    def doubt(self, trial: str) -> None:
+        """The trial's run refuses what is written to it: look for it again at the next write."""
+        self._runs.pop(trial, None)
+        self._doubtful.add(trial)
 
     def write_trial(self, trial: Trial, epochs: Iterable[int], *, live: bool) -> None:
         """Bring the trial's run up to date; of its metrics, those of these epochs."""
-        tags = content.trial_tags(self.study, trial)
-        run = self._runs.get(trial.id)
-        if run is None:
-            run = self._create(trial.id, content.trial_name(trial), trial.started, tags)
+        parent = self._parent.id
+        tags = {**content.trial_tags(self.study, trial), content.PARENT: parent}
+        run = self._runs.get(trial.id) or self._create_for(trial, tags)
+        there = run.digest is not None and trial.end is not None and not self._thorough
+        if there and run.digest == content.trial_digest(self.study, trial, parent):
+            return
         points = content.trial_points(trial, epochs) + content.final_points(trial)
-        if run not in self._described:
-            self._client.log_text(run, configs.as_yaml(trial.config), "config.yaml")
-            self._log(run, params=content.trial_params(trial))
-            self._described.add(run)
-        self._log(run, points=points, tags=tags)
+        if run.described:
+            self._log(run, points, {}, {k: v for k, v in tags.items() if k in content.CHANGING})
+        else:
+            params = content.trial_params(trial)
+            try:
+                self._log(run, points, params, {} if run.digest is None else tags)
+            except Exception as error:
+                if not (is_refusal(error) and self._holds_others(run, params)):
+                    raise
+                self._client.delete_run(run.id)  # a param cannot be changed
+                del self._runs[trial.id]
+                run = self._create_for(trial, tags)
+                points = content.trial_points(trial) + content.final_points(trial)
+                self._log(run, points, params, {})
+            self._client.log_text(run.id, configs.as_yaml(trial.config), "config.yaml")
+            run.described = True
         ended = content.milliseconds(trial.end.time) if trial.end else None
         self._set_status(run, content.run_status(trial, live=live), ended)
+        run.digest = None
 
-    def write_study(self, state: State, when: float, *, live: bool) -> None:
-        """Bring the study's own run up to date; `when` is the time of the ledger's last line."""
-        if self._parent not in self._described:
-            self._log(
-                self._parent,
-                params=content.study_params(self.study),
-                tags={"mlflow.note.content": content.study_note(self.study)},
-            )
-            self._described.add(self._parent)
+    def _create_for(self, trial: Trial, tags: dict[str, str]) -> _Run:
+        return self._create(trial.id, content.trial_name(trial), trial.started, tags)
+
+    def _holds_others(self, run: _Run, params: dict[str, str]) -> bool:
+        held = self._client.get_run(run.id).data.params
+        return any(held.get(key, value) != value for key, value in params.items())
+
+    def write_study(self, state: State, ended: float, *, live: bool) -> None:
+        """Bring the study's own run up to date; `ended`: when it did, if it has."""
+        run = self._parent
+        if not run.described:
+            params = content.study_params(self.study)
+            tags = {"mlflow.note.content": content.study_note(self.study)}
+            try:
+                self._log(run, [], params, tags)
+            except Exception as error:
+                if not (is_refusal(error) and self._holds_others(run, params)):
+                    raise
+                self._log(run, [], {}, tags)  # a param cannot be changed, and this run has children
+            run.described = True
         status = content.study_status(state, live=live)
-        ended = content.milliseconds(when) if state.finished else None
-        self._set_status(self._parent, status, ended)
+        self._set_status(run, status, content.milliseconds(ended) if state.finished else None)
 
-    def write_files(self, state: State) -> None:
-        """What lies in the folder by now: exports, report, plots; per trial its pictures."""
+    def write_files(self, confirmed: Iterable[str], on_success: Callable[[], None]) -> None:
+        """What lies in the folder by now: exports, report, plots; the pictures of these trials."""
         for name in STUDY_FILES:
             if (path := self.folder / name).is_file():
-                self._client.log_artifact(self._parent, str(path))
-        for name in STUDY_FOLDERS:
-            if (path := self.folder / name).is_dir():
-                self._client.log_artifacts(self._parent, str(path), name)
-        for trial in state.completed(CONFIRM):
-            if (path := self.folder / PLOTS / trial.id).is_dir():
-                self._client.log_artifacts(self._runs[trial.id], str(path))
+                self._client.log_artifact(self._parent.id, str(path))
+                on_success()
+        pictures = [(trial, self.folder / PLOTS / trial, None) for trial in confirmed]
+        folders = [("", self.folder / name, name) for name in STUDY_FOLDERS]
+        for run, path, below in folders + pictures:
+            if run in self._runs and path.is_dir():
+                self._client.log_artifacts(self._runs[run].id, str(path), below)
+                on_success()
+
+    def tidy(self) -> None:
+        """Delete the runs of which we have heard too late: a slow server made them after all."""
+        if self._late_runs:
+            self._find_runs()
+            self._late_runs = False
 
     def _log(
         self,
-        run: str,
-        *,
-        points: Iterable[content.Point] = (),
-        params: dict[str, str] | None = None,
-        tags: dict[str, str] | None = None,
+        run: _Run,
+        points: Iterable[content.Point],
+        params: dict[str, str],
+        tags: dict[str, str],
     ) -> None:
+        """One request for all, where 1000 items can hold it."""
         from mlflow.entities import Metric, Param, RunTag
 
-        entries = [Param(key, value) for key, value in (params or {}).items()]
-        for some in _chunks(entries, MAX_PARAMS):
-            self._client.log_batch(run, params=some)
-        metrics = [Metric(key, value, when, epoch) for key, value, when, epoch in points]
-        for some in _chunks(metrics, MAX_METRICS):
-            self._client.log_batch(run, metrics=some)
-        if tags:
-            self._client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.log_batch(
+            run.id,
+            [Metric(key, value, when, epoch) for key, value, when, epoch in points],
+            [Param(key, value) for key, value in params.items()],
+            [RunTag(key, value) for key, value in tags.items()],
+        )
 
-    def _set_status(self, run: str, status: str, ended: int | None) -> None:
-        if self._statuses.get(run) == status:
+    def _set_status(self, run: _Run, status: str, ended: int | None) -> None:
+        if run.status == status and ended in (None, run.ended):
             return
         if ended is None:
-            self._client.update_run(run, status=status)
+            self._client.update_run(run.id, status=status)
         else:
-            self._client.set_terminated(run, status, ended)
-        self._statuses[run] = status
-
-
-def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-class Projection:
-    """The ledger's lines so far, and which trials have something that MLflow has not.
-
-    The lines are the spool: whatever fails is tried again from the state that they give.
-    """
-
-    def __init__(self, folder: Path, tracking_uri: str) -> None:
-        self.folder = folder
-        self.state = State()
-        self._uri = tracking_uri
-        self._store: Store | None = None
-        self._waiting: dict[str, list[int]] = {}
-        self._study_waits = False
-        self._when = 0.0
-        self.num_lines = 0
-        self.last_success = time.monotonic()
-
-    def take(self, record: Record) -> None:
-        """One more ledger record. A repeated epoch sends the first report again: nothing new."""
-        self.state.apply(record)
-        self.num_lines += 1
-        self._when = record.time
-        if isinstance(record, StudyRecord | SessionRecord | SelectRecord | FinishRecord):
-            self._study_waits = True
-            return
-        waiting = self._waiting.setdefault(record.trial, [])
-        if isinstance(record, ReportRecord):
-            waiting.append(record.epoch)
-
-    def push(self, *, live: bool) -> bool:
-        """Send what waits; whether nothing waits any more. The first error, at the end, is raised.
-
-        A trial that fails does not hold up the others; two in a row are taken for a lost server.
-        """
-        if self.state.study is None:
-            return True
-        if self._store is None:
-            self._store = Store(self._uri, self.state.study, self.folder)
-        if self._study_waits:
-            self._store.write_study(self.state, self._when, live=live)
-            self._study_waits = False
-        errors: list[Exception] = []
-        in_a_row = 0
-        for trial, epochs in list(self._waiting.items()):
-            try:
-                self._store.write_trial(self.state.trials[trial], epochs, live=live)
-            except Exception as error:
-                errors.append(error)
-                in_a_row += 1
-                if in_a_row == 2:
-                    break
-            else:
-                in_a_row = 0
-                self.last_success = time.monotonic()
-                del self._waiting[trial]
-        if errors:
-            raise errors[0]
-        return not self._waiting
-
-    def finish(self) -> None:
-        """Send what waits and what the driver's end changes: statuses, files."""
-        for trial in self.state.trials.values():
-            if trial.end is None:
-                self._waiting.setdefault(trial.id, [])
-        self._study_waits = True
-        self.push(live=False)
-        if self._store is not None:
-            self._store.write_files(self.state)
-            self.last_success = time.monotonic()
+            self._client.set_terminated(run.id, status, ended)
+        run.status, run.ended = status, ended
