@@ -114,8 +114,10 @@ class SegmentationLoss(nn.Module):
         scores = logits.to(compute_dtype(logits)).flatten(2)
         if any(buffer.device != logits.device for buffer in self.buffers()):
             self.to(logits.device)
-        epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
-        return scores, replace(labels, epsilon=epsilon)
+        if self.config.label_smoothing > 0:
+            epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
+            labels = replace(labels, epsilon=epsilon)
+        return scores, labels
 
     def _without_pixels(self, logits: Tensor) -> Tensor:
         """The value of one ignored pixel; other ranks may wait for this one's recall counts."""

@@ -12,6 +12,7 @@ written into the softmax's own buffer.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,6 @@ class _Step:
         self.terms: dict[str, Tensor] = {}
         self.mix = self.config.jaccard.mix
         self.label = labels.label
-        self.ignored = ~labels.valid
         self.num_valid = labels.num_valid.clamp(min=1)
         self.log_p = torch.log_softmax(scores, 1)
         log_q = self.at_label(self.log_p)
@@ -86,13 +86,15 @@ class _Step:
         # A pixel's log_p is NaN for all classes or for none, so where no NaN is seen a factor 0 is
         # enough to leave the ignored pixels out. An accelerator would have to wait to see.
         self.must_clear = labels.some_ignored and (
-            scores.device.type != "cpu" or self.jaccard_is_dense or bool(log_q.sum().isnan())
+            scores.device.type != "cpu" or self.jaccard_is_dense or math.isnan(float(log_q.sum()))
         )
         self.log_q = self.masked(log_q)
         self.observe_recall(scores, log_q)
 
     def masked(self, per_pixel: Tensor, fill: float = 0.0) -> Tensor:
-        return per_pixel.masked_fill(self.ignored, fill) if self.labels.some_ignored else per_pixel
+        if not self.labels.some_ignored:
+            return per_pixel
+        return per_pixel.masked_fill(self.labels.ignored, fill)
 
     def at_label(self, per_class: Tensor) -> Tensor:
         """The values of (B, C, P) at each pixel's label, (B, P)."""
@@ -102,17 +104,17 @@ class _Step:
     def label_index(self) -> Tensor:
         """Where (B, C, P), flattened, holds each pixel's label: (B * P,)."""
         batch, pixels = self.label.shape
-        image = torch.arange(batch, device=self.label.device)[:, None]
+        size = self.loss.num_classes * pixels
+        image = torch.arange(0, batch * size, size, device=self.label.device)[:, None]
         pixel = torch.arange(pixels, device=self.label.device)
-        start = image * (self.loss.num_classes * pixels) + pixel
-        return torch.add(start, self.label, alpha=pixels).view(-1)
+        return torch.add(pixel, self.label, alpha=pixels).add_(image).view(-1)
 
     def clear_ignored(self, per_class: Tensor) -> None:
         """Write 0 at the ignored pixels of (B, C, P), in place."""
         if per_class.device.type != "cpu":
-            per_class.masked_fill_(self.ignored[:, None], 0)
+            per_class.masked_fill_(self.labels.ignored[:, None], 0)
             return
-        for image, ignored in zip(per_class, self.ignored, strict=True):
+        for image, ignored in zip(per_class, self.labels.ignored, strict=True):
             image.index_fill_(1, ignored.nonzero()[:, 0], 0)
 
     @cached_property
@@ -126,21 +128,19 @@ class _Step:
         return self.labels.sum_by_image()
 
     def run(self) -> Tensor:
-        value = self.log_q.new_zeros(())
-        pixel_gradient = None
+        pixel_gradient = jaccard_gradient = None
         smoothed_log_p = self.smoothed_log_p()
         if self.mix < 1:
             term, pixel_gradient = self.pixel_term(smoothed_log_p)
-            value = value + (1 - self.mix) * term
+            value = (1 - self.mix) * term
         if not self.wants_gradient and self.mix == 0:
             return value
         self.probability = self.log_p.exp_()
         if self.must_clear:
             self.clear_ignored(self.probability)
-        jaccard_gradient = None
         if self.mix > 0:
             term, jaccard_gradient = self.jaccard_term()
-            value = value + self.mix * term
+            value = self.mix * term + (value if self.mix < 1 else 0)
         if self.wants_gradient:
             self.write_gradient(pixel_gradient, jaccard_gradient)
         return value
@@ -191,7 +191,8 @@ class _Step:
         pooling = self.pool(losses)
         c1 = pooling if factor is None else factor * pooling
         c2 = None if c2 is None else c2 * pooling
-        self.terms["pixel"] = (losses * pooling).sum()
+        is_mean = pooling.ndim == 0
+        self.terms["pixel"] = losses.sum() * pooling if is_mean else (losses * pooling).sum()
         return self.terms["pixel"], (self.masked(c1.expand_as(ce)), c2)
 
     def pixel_weights(self) -> Tensor | None:
@@ -242,7 +243,7 @@ class _Step:
         if soft is None:
             soft = torch.zeros_like(self.probability).scatter_(1, self.label[:, None], 1.0)
         target = soft * (1 - epsilon) + epsilon / self.loss.num_classes
-        return target.masked_fill_(self.ignored[:, None], 0)
+        return target.masked_fill_(self.labels.ignored[:, None], 0)
 
     def jaccard_term(self) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
         """The term and its derivative by p: dense (B, C, P), or for hard labels the pair
@@ -286,19 +287,16 @@ class _Step:
     ) -> None:
         """Turn `probability` into the gradient: p * (G + k) minus what acts at single classes."""
         p, labels = self.probability, self.labels
-        k = torch.zeros_like(self.log_q)  # per pixel
-        at_label = torch.zeros_like(self.log_q)
+        k = at_label = torch.zeros((), dtype=p.dtype, device=p.device)  # per pixel
         dense = flat = None
         if pixel is not None:
             c1, c2 = pixel
             c1 = (1 - self.mix) * c1
             epsilon = labels.epsilon
             if labels.soft is None:
-                k = k + c1
-                at_label = at_label - (1 - epsilon) * c1
+                k, at_label = c1, (epsilon - 1) * c1
             else:
-                total = labels.soft.sum(1)
-                k = k + c1 * ((1 - epsilon) * total + epsilon)
+                k = c1 * ((1 - epsilon) * labels.soft.sum(1) + epsilon)
                 dense = ((epsilon - 1) * c1)[:, None] * labels.soft
             if self.config.label_smoothing > 0:
                 flat = -epsilon / self.loss.num_classes * c1
@@ -309,7 +307,7 @@ class _Step:
             p.mul_(k[:, None])
         elif isinstance(jaccard, tuple):
             by_predicted, by_hit = (self.mix * part for part in jaccard)
-            hit = by_hit.gather(1, self.label) * self.q
+            hit = self.masked(by_hit.gather(1, self.label) * self.q)
             k = self.masked(k - torch.bmm(by_predicted[:, None], p)[:, 0] - hit)
             at_label = at_label + hit
             self.multiply_by_sum(p, by_predicted, k)
@@ -321,7 +319,8 @@ class _Step:
             p.add_(flat[:, None])
         if dense is not None:
             p.add_(dense)
-        p.view(-1).scatter_add_(0, self.label_index, self.masked(at_label).view(-1))
+        at_label = at_label.expand_as(self.label).reshape(-1)
+        p.view(-1).scatter_add_(0, self.label_index, at_label)
 
     def multiply_by_sum(self, p: Tensor, by_class: Tensor, by_pixel: Tensor) -> None:
         """p *= by_class + by_pixel, (B, C) and (B, P), in place; 0 at ignored pixels."""

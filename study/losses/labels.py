@@ -28,11 +28,16 @@ class Labels:
     epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
 
     @cached_property
+    def ignored(self) -> Tensor:
+        """(B, P) bool, the opposite of valid."""
+        return ~self.valid
+
+    @cached_property
     def apart(self) -> Tensor:
         """(B, P): the label, or num_classes where the pixel is ignored."""
         if not self.some_ignored:
             return self.label
-        return self.label.masked_fill(~self.valid, self.num_classes)
+        return self.label.masked_fill(self.ignored, self.num_classes)
 
     @cached_property
     def _apart_by_image(self) -> Tensor:
@@ -74,9 +79,9 @@ def read_labels(
     valid = flat != ignore_index
     if keep is not None:
         valid = valid & keep.flatten(1)
-    label = flat.masked_fill(~valid, 0)
-    _check_range(label, num_classes, ignore_index)
-    return _labels(label, valid, None, num_classes)
+    labels = _labels(flat, valid, None, num_classes)
+    _check_range(labels.label, num_classes, ignore_index)
+    return labels
 
 
 def _read_soft(logits: Tensor, target: Tensor, keep: Tensor | None) -> Labels:
@@ -98,6 +103,8 @@ def _read_soft(logits: Tensor, target: Tensor, keep: Tensor | None) -> Labels:
 def _labels(label: Tensor, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
     num_valid = valid.sum()
     some_ignored = valid.device.type != "cpu" or int(num_valid) < valid.numel()
+    if some_ignored:
+        label = label.masked_fill(~valid, 0)
     return Labels(label, valid, soft, num_valid, some_ignored, num_classes)
 
 
