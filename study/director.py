@@ -76,7 +76,6 @@ class Director:
         self.live: set[str] = set()
         self._started = time.monotonic()
         self._budget_is_spent = False
-        self._folder = ledger.path.parent
 
     def write(self, record: Record) -> None:
         """One more line, then tell whoever listens."""
@@ -137,6 +136,11 @@ class Director:
     def release(self, trial_id: str) -> None:
         """Nobody trains this trial any more (it may be unfinished)."""
         self.live.discard(trial_id)
+
+    def is_unfinished(self, trial_id: str) -> bool:
+        """Whether the trial has begun and not ended: it may need its checkpoints. Thread-safe."""
+        trial = self.state.trials.get(trial_id)
+        return trial is not None and trial.end is None
 
     def _goes_on(self, trial: Trial, epoch: int) -> bool:
         """What follows from a report that is in the ledger."""
@@ -314,7 +318,6 @@ class Director:
         )
 
     def _again(self, trial: Trial) -> TrialRecord:
-        kept = [path for path in trial.checkpoints if (self._folder / path).is_dir()]
         return TrialRecord(
             trial=trial.id,
             number=trial.number,
@@ -326,7 +329,7 @@ class Director:
             seed=trial.seed,
             attempt=trial.attempt + 1,
             source=trial.source,
-            resume_from=kept[-1] if kept else None,
+            resume_from=trial.checkpoints[-1] if trial.checkpoints else None,
         )
 
     def _here(self, trial: Trial) -> dict[str, Any]:

@@ -48,6 +48,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
         )
     },
     {"ledger": ("records", "ledger")},
+    {"storage": ("remote", "keeping")},
     {"decisions": ("protocol", "search", "analysis", "exporting", "director")},
     {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
     {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from study.analysis.evidence import path_of
 from study.director import Director
 from study.files import write_bytes
+from study.keeping import Janitor
 
-FAILED_KEY, REPORT_KEY = "failed", "report"
-KEPT_CHECKPOINTS = 2
+FAILED_KEY, REPORT_KEY, CHECKPOINT_KEY = "failed", "report", "checkpoint"
 
 
 class DirectedScheduler(FIFOScheduler):
@@ -25,11 +23,14 @@ class DirectedScheduler(FIFOScheduler):
     time, also when it goes on to try the trial again; only the searcher hears that it gave up.
     """
 
-    def __init__(self, director: Director, folder: Path, faults: dict[str, str]) -> None:
+    def __init__(
+        self, director: Director, folder: Path, faults: dict[str, str], janitor: Janitor
+    ) -> None:
         super().__init__()
         self._director = director
         self._folder = folder
         self._faults = faults
+        self._janitor = janitor
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (dict, ())
@@ -44,7 +45,7 @@ class DirectedScheduler(FIFOScheduler):
         if FAILED_KEY in result:
             reason, by_machine = result[FAILED_KEY]
             self._director.fail(trial_id, reason, by_machine=by_machine)
-            self._drop_checkpoints(trial_id, keep=0)
+            self._janitor.poke()
             return str(TrialScheduler.STOP)
         if REPORT_KEY not in result or result.get("done"):
             return str(TrialScheduler.STOP)
@@ -54,11 +55,12 @@ class DirectedScheduler(FIFOScheduler):
                 write_bytes(path_of(self._folder, trial_id), evidence)
             except OSError as error:
                 self._director.fail(trial_id, f"no evidence: {error}", by_machine=True)
-                self._drop_checkpoints(trial_id, keep=0)
+                self._janitor.poke()
                 return str(TrialScheduler.STOP)
-        checkpoint = self._checkpoint(trial, result)
+        checkpoint = result.get(CHECKPOINT_KEY)
         keep = self._director.report(trial_id, epoch, metrics, checkpoint, environment)
-        self._drop_checkpoints(trial_id, keep=KEPT_CHECKPOINTS if keep else 0)
+        if not keep:
+            self._janitor.poke()
         return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
@@ -66,23 +68,16 @@ class DirectedScheduler(FIFOScheduler):
         self._director.fail(trial.config["run"]["id"], "ended before its budget")
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        """The machine failed the trial; it may be tried again."""
-        self._faults[trial.config["run"]["id"]] = _reason(trial)
+        """The machine failed the trial; tried again, it goes on after its last report."""
+        run = trial.config["run"]
+        self._faults[run["id"]] = _reason(trial)
+        run["reported"] = self._director.state.trials[run["id"]].epochs
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to prepare."""
 
     def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to forget."""
-
-    def _checkpoint(self, trial: TuneTrial, result: dict[str, Any]) -> str | None:
-        name = result.get("checkpoint_dir_name")
-        return os.path.relpath(f"{trial.path}/{name}", self._folder) if name else None
-
-    def _drop_checkpoints(self, trial_id: str, *, keep: int) -> None:
-        paths = self._director.state.trials[trial_id].checkpoints
-        for path in paths[: len(paths) - keep]:
-            shutil.rmtree(self._folder / path, ignore_errors=True)
 
 
 def _reason(trial: TuneTrial) -> str:

@@ -52,7 +52,7 @@ class DirectedSearcher(Searcher):
             "id": step.trial,
             "attempt": step.attempt,
             "stage": step.stage,
-            "resume_from": step.resume_from,
+            "reported": self._director.state.trials[step.trial].epochs,
         }
         return {"run": run, "trial": step.config}
 

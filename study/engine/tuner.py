@@ -15,6 +15,7 @@ from study.director import Director
 from study.engine.cluster import Resources
 from study.engine.scheduler import DirectedScheduler
 from study.engine.searcher import DirectedSearcher
+from study.keeping import Janitor
 
 MACHINE_FAILURES = 3
 
@@ -38,23 +39,27 @@ def run_trials(
     resources: Resources,
     folder: Path,
     *,
+    place: str | None = None,
     trial: Callable[[dict[str, Any]], None] = _trial,
 ) -> None:
     """Train whatever the director hands out, until nothing is left or Ctrl-C.
 
+    folder: of the study. place: its address in a bucket, where checkpoints are then kept.
     trial: what a worker process does with a trial's config; a benchmark gives a shorter one.
 
-    A fresh function and a fresh run folder per driver session: Tune numbers checkpoints from 0
-    again, and must not overwrite those of an earlier session.
+    Tune's own files are of no use to anybody: checkpoints are the trials' own affair, and a fresh
+    run folder per driver session keeps Tune from taking up an earlier one.
     """
     settings = {
         "folder": str(folder),
+        "place": place,
         "num_threads": resources.num_threads,
         "gpus": resources.gpus_per_trial,
         "rungs": list(director.plan.rungs),
     }
 
     faults: dict[str, str] = {}
+    janitor = Janitor(folder, place, director.is_unfinished)
 
     def trainable(config: dict[str, Any]) -> None:
         trial(config)
@@ -67,7 +72,7 @@ def run_trials(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
                 search_alg=DirectedSearcher(director, settings, faults),
-                scheduler=DirectedScheduler(director, folder, faults),
+                scheduler=DirectedScheduler(director, folder, faults, janitor),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,
@@ -87,3 +92,5 @@ def run_trials(
             if director.ledger.failure is None:
                 raise
             raise director.ledger.failure from error  # Tune has made a text of it
+        finally:
+            janitor.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import tempfile
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from ray import tune
 
-from study.checkpoint import CHECKPOINT, Misfit
+from study.checkpoint import Misfit
 from study.config import TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
-from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
 from study.environment import environment, set_up_process
 from study.errors import InputError
+from study.keeping import Keeper, open_keeper
 from study.names import CONFIRM
-from study.training import EpochReport, Evidence, train
+from study.training import Evidence, train
 
 _opened: dict[str, SegmentationData] = {}
 
@@ -64,28 +65,27 @@ def _line(error: BaseException) -> str:
 
 def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
     data = _data(config.task)
-    for checkpoint in _checkpoints(settings):
-        try:
-            _report_all(config, data, settings, checkpoint)
-            return
-        except Misfit:
-            raise
-        except InputError:
-            if checkpoint is None:
+    keeper = open_keeper(Path(settings["folder"]), settings["place"], settings["id"])
+    try:
+        for checkpoint in itertools.chain(keeper.found(settings["reported"]), (None,)):
+            try:
+                _report_all(config, data, settings, keeper, checkpoint)
+                return
+            except Misfit:
                 raise
-
-
-def _checkpoints(settings: dict[str, Any]) -> list[Path | None]:
-    """Where to go on from, best first; the last is the beginning."""
-    latest = tune.get_checkpoint()
-    folders = [latest.path] if latest is not None else []
-    if settings["resume_from"]:
-        folders.append(str(Path(settings["folder"]) / settings["resume_from"]))
-    return [*(Path(folder) / CHECKPOINT for folder in folders), None]
+            except InputError:
+                if checkpoint is None:
+                    raise
+    finally:
+        keeper.close()
 
 
 def _report_all(
-    config: TrialConfig, data: SegmentationData, settings: dict[str, Any], checkpoint: Path | None
+    config: TrialConfig,
+    data: SegmentationData,
+    settings: dict[str, Any],
+    keeper: Keeper,
+    checkpoint: Path | None,
 ) -> None:
     device = None if settings["gpus"] else "cpu"
     judged = settings["stage"] == CONFIRM
@@ -99,17 +99,11 @@ def _report_all(
         evaluate_at=settings["rungs"],
     ):
         evidence = pack(report.evidence) if judged and report.evidence is not None else None
-        _send(report, {REPORT_KEY: (report.epoch, dict(report.metrics), evidence, where)})
+        last = report.epoch == report.num_epochs
+        kept = None if last else keeper.keep(report.epoch, report.save)
+        result = (report.epoch, dict(report.metrics), evidence, where)
+        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: kept})
         where = None
-
-
-def _send(report: EpochReport, result: dict[str, Any]) -> None:
-    if report.epoch == report.num_epochs:
-        tune.report(result)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        report.save(Path(folder) / CHECKPOINT)
-        tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def pack(evidence: Evidence) -> bytes:

@@ -12,6 +12,7 @@ from study.config import TrialConfig
 from study.data import open_data
 from study.engine import worker
 from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.keeping import checkpoint_key
 from study.training import train
 
 WIDTH = 1
@@ -29,7 +30,6 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the worker tells Tune."""
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(worker.tune, "report", lambda result, **_: told.append(result))
-    monkeypatch.setattr(worker.tune, "get_checkpoint", lambda: None)
     return told
 
 
@@ -38,20 +38,22 @@ def config() -> TrialConfig:
     return tiny(model={"factory": f"{__name__}:edited"})
 
 
-def run(config: TrialConfig, folder: Path, resume_from: str | None = None) -> None:
+def run(config: TrialConfig, folder: Path, reported: int = 0) -> None:
     settings = {
         "folder": str(folder),
         "num_threads": 1,
         "gpus": 0,
         "rungs": [],
         "stage": "search",
-        "resume_from": resume_from,
+        "id": "t0000",
+        "place": None,
+        "reported": reported,
     }
     worker.run({"run": settings, "trial": config.model_dump()})
 
 
 def first_checkpoint(config: TrialConfig, folder: Path) -> Path:
-    path = folder / "kept" / worker.CHECKPOINT
+    path = folder / checkpoint_key("t0000", 1)
     next(iter(train(config, data=open_data(config.task.data), device="cpu"))).save(path)
     return path
 
@@ -61,7 +63,7 @@ def test_a_damaged_checkpoint_is_no_reason_to_fail(
 ) -> None:
     path = first_checkpoint(config, tmp_path)
     path.write_bytes(path.read_bytes()[:100])
-    run(config, tmp_path, "kept")
+    run(config, tmp_path, reported=1)
     assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
 
 
@@ -73,7 +75,7 @@ def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_
 ) -> None:
     path = first_checkpoint(config, tmp_path)
     monkeypatch.setitem(globals(), "WIDTH", 3)
-    run(config, tmp_path, "kept")
+    run(config, tmp_path, reported=1)
     (only,) = reported
     reason, by_machine = only[FAILED_KEY]
     assert reason.startswith(f"Misfit: {path}: must fit the model's code")
