@@ -2,8 +2,9 @@
 
     python -m benchmarks.data [TASK] [--data-root DIR] [--rounds 9] [--threads 1]
 
-Prints ratios of epochs that are interleaved, so that all see the same machine; best / best and
-median / median over the rounds:
+Prints ratios of epochs that are interleaved, so that all see the same machine. On a CPU an epoch
+is taken as its steps, each at the best or the median of all steps of its kind, by the time that the
+process was given; on a GPU, where steps overlap, as a whole.
 
     data path   an epoch of ours / the same on batches that are in memory already   target 1.05
     loop        ours on batches in memory / a bare PyTorch loop on them             target 1.03
@@ -58,65 +59,94 @@ def main() -> None:
     task = load_task(options.task).config
     data = open_data(task.data, data_root=options.data_root)
     device = resolve_device()
-    times = _epochs(task, data, device, options.rounds)
+    epochs = _epochs(task, data, device, options.rounds)
     steps = len(_batches(task, data, device))
     print(f"{options.task} on {device}, {options.threads} thread(s), {steps} steps an epoch\n")
     print("| time | best | median | target |\n|---|---|---|---|")
     pairs = {
         "data path": ("ours", "in memory"),
         "loop": ("in memory", "bare"),
+        "loop, plain AdamW": ("in memory", "bare, plain AdamW"),
         "whole": ("ours", "bare"),
     }
     for name, (one, other) in pairs.items():
-        best = min(times[one]) / min(times[other])
-        median = statistics.median(times[one]) / statistics.median(times[other])
+        best, median = (
+            _seconds(epochs[one], pick) / _seconds(epochs[other], pick)
+            for pick in (min, statistics.median)
+        )
         print(f"| {name} | {best:.3f} | {median:.3f} | {TARGETS.get(name, '')} |")
-    _second_trial(task, options.data_root, min(times["ours"]))
+    _second_trial(task, options.data_root, _seconds(epochs["ours"], min))
+
+
+def _seconds(epochs: list[list[float]], pick: Callable[[list[float]], float]) -> float:
+    """Seconds of an epoch whose steps, and whose last step with what ends an epoch, are typical."""
+    steps = [step for epoch in epochs for step in epoch[:-1]]
+    last = pick([epoch[-1] for epoch in epochs])
+    return last + (len(epochs[0]) - 1) * pick(steps) if steps else last
 
 
 def _epochs(
     task: TaskConfig, data: SegmentationData, device: torch.device, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each epoch of each kind."""
+) -> dict[str, list[list[float]]]:
+    """Seconds of each step of each epoch of each kind; on a GPU of the whole epoch."""
     config = TrialConfig(task=task)
     batches = _batches(task, data, device)
+    on_cpu = device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter  # others' load moves it less
+    marks: list[float] = []
+
+    def mark() -> None:
+        if on_cpu or not marks:
+            marks.append(clock())
+
     ours, in_memory = _Training(config, data, device), _Training(config, data, device)
-    in_memory.batches = _InMemory(data, device, in_memory.batches.precision, batches)
-    bare = _bare(config, data, device, batches)
-    runs: dict[str, Callable[[], Any]] = {
-        "ours": lambda: _one_epoch(ours),
-        "in memory": lambda: _one_epoch(in_memory),
-        "bare": lambda: next(bare),
+    ours.batches = _Marked(data, device, ours.batches.precision, mark)
+    in_memory.batches = _Marked(data, device, ours.batches.precision, mark, batches)
+    runs = {
+        "ours": _ours(ours),
+        "in memory": _ours(in_memory),
+        "bare": _bare(config, data, device, batches, mark),
+        "bare, plain AdamW": _bare(config, data, device, batches, mark, plain=True),
     }
-    # On a CPU the time that this process was given, which others' load moves less.
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[list[float]]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):
         for name, run in runs.items():
-            start = clock()
-            run()
+            marks.clear()
+            next(run)
             if round_:
-                times[name].append(clock() - start)
+                ends = [*marks[1:], clock()]
+                times[name].append([e - s for s, e in zip(marks, ends, strict=True)])
     return times
 
 
-def _one_epoch(training: _Training) -> None:
-    training.epoch = training.step = 0
-    training.train_epoch()
+def _ours(training: _Training) -> Iterator[None]:
+    while True:
+        training.epoch = training.step = 0
+        training.train_epoch()
+        yield
 
 
-class _InMemory(Batches):
-    """Hands out batches that are on the device already, in turn."""
+class _Marked(Batches):
+    """Calls `mark` whenever a batch is asked for; hands out those that are given, in turn."""
 
     def __init__(
-        self, data: SegmentationData, device: torch.device, precision: str, batches: list[Batch]
+        self,
+        data: SegmentationData,
+        device: torch.device,
+        precision: str,
+        mark: Callable[[], None],
+        batches: list[Batch] | None = None,
     ) -> None:
         super().__init__(data, device, precision)
+        self._mark = mark
         self._turn = 0
         self._batches = batches
 
-    def train(self, *_: Any) -> Batch:
+    def train(self, *what: Any) -> Batch:
+        self._mark()
         self._turn += 1
+        if self._batches is None:
+            return super().train(*what)
         return self._batches[self._turn % len(self._batches)]
 
 
@@ -131,19 +161,29 @@ def _batches(task: TaskConfig, data: SegmentationData, device: torch.device) -> 
 
 
 def _bare(
-    config: TrialConfig, data: SegmentationData, device: torch.device, batches: list[Batch]
+    config: TrialConfig,
+    data: SegmentationData,
+    device: torch.device,
+    batches: list[Batch],
+    mark: Callable[[], None],
+    *,
+    plain: bool = False,
 ) -> Iterator[float]:
     """What somebody writes who trains this model once: each `next` is an epoch."""
     task = config.task
     model = build_model(task.model, data.num_classes)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(task.optimizer, model)
+    if plain:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=task.optimizer.lr)
+        optimizer.param_groups[0]["peak_lr"] = task.optimizer.lr
     precision = Batches(data, device, _Training(config, data, device).batches.precision)
     num_steps = task.num_epochs * len(batches)
     model.train()
     while True:
         total = torch.zeros((), device=device)
         for step, (images, target) in enumerate(batches):
+            mark()
             set_lr(optimizer, lr_factor(task.lr_schedule, step, num_steps))
             optimizer.zero_grad(set_to_none=True)
             with precision.autocast():
