@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from study import telemetry
 from study.errors import InputError, Parser, exit_code
@@ -14,7 +13,7 @@ from study.errors import InputError, Parser, exit_code
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.export", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
     return parser
 
 
@@ -28,13 +27,16 @@ def _export(arguments: argparse.Namespace) -> int:
     from study import ledger
     from study.analysis.answer import answer
     from study.exporting import write_exports
+    from study.remote.storage import Storage
 
-    folder = ledger.find(arguments.name, arguments.storage)
+    storage = Storage.of(arguments.storage)
+    folder = storage.find(arguments.name)
     state = ledger.load(folder)
     found = answer(state, folder)
     paths = write_exports(folder, state, found)
     if not paths:
         raise InputError(f"a best config must be there, but {found.missing[0]}", file=folder)
+    storage.ship_files(folder)
     for line in found.missing:
         print(f"note: {line}")
     for path in paths:

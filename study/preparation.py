@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from study.ledger import State
 from study.names import GRID
 from study.protocol import Plan
 from study.records import StudyRecord, encode
+from study.remote.bucket import Bucket
+from study.remote.storage import Storage
 from study.search.rungs import rung_epochs
 from study.space import NamedTask, SearchSpace, load_space, load_task
 from study.yaml_file import parse_yaml
@@ -27,7 +30,8 @@ TRACKING_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how much; hyperparameters are in the two YAML files.
+    """Where and how much; hyperparameters are in the two YAML files. A time budget counts from
+    `given_at`, by the monotonic clock.
 
     Raises InputError for a number that is too small.
     """
@@ -46,6 +50,7 @@ class Options:
     tracking_uri: str | None = None
     name: str | None = None
     seed: int = 0
+    given_at: float = field(default_factory=time.monotonic, init=False, compare=False)
 
     def __post_init__(self) -> None:
         for key, least in (("num_trials", 1), ("max_concurrent", 1), ("seed", 0)):
@@ -53,14 +58,12 @@ class Options:
             if number is not None and number < least:
                 flag = f"--{key.replace('_', '-')}"
                 raise InputError(f"`{least} <= {key}` must hold, but got {number}", key=flag)
-        if "://" in str(self.storage):
-            message = f"a folder that every node sees must be given, but got {self.storage}"
-            raise InputError(message, key="--storage")
+        Storage.of(self.storage)
 
     @property
-    def storage_folder(self) -> Path:
-        """The storage, with ~ resolved."""
-        return Path(self.storage).expanduser()
+    def studies(self) -> Storage:
+        """Where the studies are."""
+        return Storage.of(self.storage)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Prepared:
     task: NamedTask
     plan: Plan
     tracking_uri: str
+    storage: Storage
     first_line: StudyRecord | None = None
     state: State = field(default_factory=State)
 
@@ -79,6 +83,11 @@ class Prepared:
     def name(self) -> str:
         """The study's name: its folder's."""
         return self.folder.name
+
+    @property
+    def place(self) -> Bucket | None:
+        """Where the study is shipped to, with storage in a bucket."""
+        return self.storage.place_of(self.folder)
 
 
 def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
@@ -145,20 +154,22 @@ def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
     config = with_root(task.config, options.data_root)
     task = replace(task, config=config)
     plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
-    folder = ledgers.new_folder(options.storage_folder, options.name, f"{space.name}-{task.name}")
+    storage = options.studies
+    folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     first_line = _first_line(folder, space, task, plan)
     _check_plain(first_line)
-    return Prepared(folder, space, task, plan, uri, first_line=first_line)
+    return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
 
 
 def reopen(name: str, options: Options) -> Prepared:
     """A study that was begun: everything but the resources, and where the data lie by now, comes
     from its ledger. A tracking server need not answer: what it misses is sent later."""
-    from study.tracking import absolute, check_form, default_uri
+    from study.tracking import absolute, check_form
 
-    folder = ledgers.find(name, options.storage_folder)
+    storage = options.studies
+    folder = storage.find(name)
     state = ledgers.load(folder)
     if state.study is None:
         raise InputError(
@@ -172,9 +183,7 @@ def reopen(name: str, options: Options) -> Prepared:
         task = replace(task, config=with_root(task.config, options.data_root))
     if not state.finished:
         _check_data(task.config, first.data["fingerprint"])
-    uri = options.tracking_uri
-    if uri is None:
-        uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
     plan = Plan.from_dict(first.plan)
@@ -184,7 +193,19 @@ def reopen(name: str, options: Options) -> Prepared:
             key="--num-trials",
         )
     space = replace(load_space(first.space), name=first.space_name)
-    return Prepared(folder, space, task, plan, uri, state=state)
+    return Prepared(folder, space, task, plan, uri, storage, state=state)
+
+
+def tracked_at(state: State, storage: Storage, folder: Path) -> str:
+    """Where the study was tracked last. The database file of another machine, which a study in a
+    bucket may have left, gives way to the default one here: MLflow is rebuilt from the ledger."""
+    from study.tracking.uri import default_uri, sqlite_path
+
+    uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
+    file = sqlite_path(uri)
+    if storage.place is not None and file is not None and not file.parent.is_dir():
+        return default_uri(folder.parent)
+    return uri
 
 
 def _check_plain(line: StudyRecord) -> None:

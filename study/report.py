@@ -14,7 +14,7 @@ from study.errors import InputError, Parser, exit_code
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.report", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="also one picture of it all")
     return parser
 
@@ -28,16 +28,19 @@ def _report(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     from study import ledger
     from study.analysis.answer import answer
+    from study.remote.storage import Storage
     from study.reporting.html import study_picture, write_report
     from study.reporting.table import print_answer
 
-    folder = ledger.find(arguments.name, arguments.storage)
+    storage = Storage.of(arguments.storage)
+    folder = storage.find(arguments.name)
     state = ledger.load(folder)
     if state.study is None:
         raise InputError("a ledger's first line must say what is studied", file=folder)
     found = answer(state, folder)
     print_answer(found)
     print(f"report: {write_report(folder, state, found)}")
+    storage.ship_files(folder)
     if arguments.picture is not None:
         study_picture(state, found, arguments.picture)
         print(f"picture: {arguments.picture}")

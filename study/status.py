@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from study.errors import InputError, Parser, exit_code
 
@@ -15,7 +14,7 @@ from study.errors import InputError, Parser, exit_code
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.status", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
     parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
     return parser
 
@@ -27,13 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from study import ledger
+    from study.remote.storage import Storage
     from study.reporting.status import lines, status
 
-    folder = ledger.find(arguments.name, arguments.storage)
+    storage = Storage.of(arguments.storage)
+    folder = storage.find(arguments.name, whole=False)
     state = ledger.load(folder)
     if state.study is None:
         raise InputError("a ledger's first line must say what is studied", file=folder)
-    found = status(state, driven=ledger.is_driven(folder), now=time.time())
+    found = status(state, driven=storage.is_driven(folder), now=time.time())
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
     return 0
 

@@ -9,7 +9,6 @@ import argparse
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from study import telemetry
 from study.errors import InputError, Parser, exit_code
@@ -21,7 +20,7 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m study.track", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", type=Path, default=Path("studies"), metavar="DIR")
+    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
     return parser
 
@@ -34,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _track(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     from study import ledger, tracking
+    from study.preparation import tracked_at
+    from study.remote.storage import Storage
     from study.tracking.follow import Follower, only_writer
 
-    folder = ledger.find(arguments.name, arguments.storage)
+    storage = Storage.of(arguments.storage)
+    folder = storage.find(arguments.name)
     state = ledger.load(folder)
-    uri = arguments.tracking_uri
-    if uri is None and state.sessions:
-        uri = state.sessions[-1].tracking_uri
-    uri = tracking.absolute(uri or tracking.default_uri(folder.parent))
+    uri = tracking.absolute(arguments.tracking_uri or tracked_at(state, storage, folder))
     tracking.check(uri)
     closing = threading.Event()
     closing.set()

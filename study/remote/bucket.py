@@ -120,6 +120,11 @@ class Bucket:
         """The address for a person: without the settings."""
         return f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
 
+    @property
+    def endpoint(self) -> str:
+        """The server, as the address gives it; empty for Amazon's."""
+        return dict(parse_qsl(self.query)).get("endpoint_override", "")
+
     def below(self, name: str) -> Bucket:
         """The place `name` below this one."""
         return replace(self, prefix=f"{self.prefix}{name}/")
@@ -184,15 +189,28 @@ class Bucket:
     def items(self, below: str = "") -> Iterator[Item]:
         """The objects whose keys begin with `below`, by key."""
         for page in self._pages(Prefix=self.prefix + below):
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self.prefix)
-                yield Item(key, entry["Size"], entry["ETag"].strip('"'), entry["LastModified"])
+            yield from self._entries(page)
 
-    def folders(self) -> list[str]:
-        """The names directly below this place that hold something, sorted."""
-        pages = self._pages(Prefix=self.prefix, Delimiter="/")
-        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
-        return [prefix.removeprefix(self.prefix).rstrip("/") for prefix in found]
+    def top(self) -> tuple[list[Item], list[str]]:
+        """What lies directly below this place: objects, and the names of what holds more."""
+        items: list[Item] = []
+        folders: list[str] = []
+        for page in self._pages(Prefix=self.prefix, Delimiter="/"):
+            items += self._entries(page)
+            found = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+            folders += [prefix.removeprefix(self.prefix).rstrip("/") for prefix in found]
+        return items, folders
+
+    def _entries(self, page: Any) -> list[Item]:
+        return [
+            Item(
+                entry["Key"].removeprefix(self.prefix),
+                entry["Size"],
+                entry["ETag"].strip('"'),
+                entry["LastModified"],
+            )
+            for entry in page.get("Contents", ())
+        ]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is no error."""

@@ -1,0 +1,137 @@
+"""Where all studies are: a folder, or a place in a bucket with a working folder on this machine.
+
+What a study writes, it writes to a folder. That of a bucket is below ``$STUDY_WORK_DIR``, else
+``~/.local/share/segmentation-loss-study``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from study import ledger
+from study.errors import InputError
+from study.remote.bucket import Bucket, Unreachable, is_remote
+from study.remote.lease import is_driven
+from study.remote.mirror import fetch_files, fetch_ledger
+from study.remote.segments import segments
+from study.remote.shipper import FileShipper
+
+WORK_VARIABLE = "STUDY_WORK_DIR"
+
+
+def work_folder(place: Bucket) -> Path:
+    """This machine's folder for the studies at a place."""
+    given = os.environ.get(WORK_VARIABLE)
+    root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
+    digest = hashlib.sha256(f"{place.endpoint}|{place.where}".encode()).hexdigest()
+    return root.expanduser().resolve() / f"{place.name}-{digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """All studies: in `folder` alone, or at `place`, with `folder` to work in."""
+
+    folder: Path
+    place: Bucket | None = None
+
+    @classmethod
+    def of(cls, given: str | Path) -> Storage:
+        """What ``--storage`` names. Raises InputError for an address of another kind."""
+        if not is_remote(given):
+            return cls(Path(given).expanduser())
+        place = Bucket.parse(str(given))
+        return cls(work_folder(place), place)
+
+    def place_of(self, folder: Path) -> Bucket | None:
+        """Where the study in a folder of this storage lies in the bucket."""
+        if self.place is None or folder.parent != self.folder:
+            return None
+        return self.place.below(folder.name)
+
+    def new_folder(self, name: str | None, stem: str) -> Path:
+        """The folder of a study to come, which is not made yet; its name is free in the bucket,
+        too. Raises InputError where it is not, or where nothing can be written."""
+        if self.place is None:
+            return ledger.new_folder(self.folder, name, stem)
+        self.place.check()
+        taken = self._names()
+        count = 1
+        while True:
+            wanted = name or (stem if count == 1 else f"{stem}-{count}")
+            if name is None and (wanted in taken or (self.folder / wanted).exists()):
+                count += 1
+                continue
+            if wanted in taken:
+                raise InputError(
+                    f"the name must be free, but {self.place.below(wanted).where} is there: "
+                    f"--resume {wanted} goes on with it, another --name begins anew",
+                    key="--name",
+                )
+            return ledger.new_folder(self.folder, wanted, stem)
+
+    def find(self, name: str, *, whole: bool = True) -> Path:
+        """The folder of a study, brought up to date with the bucket unless its driver works in it.
+
+        name: below the storage, else a path. whole: with all its files, not the ledger alone.
+        """
+        if self.place is None:
+            return ledger.find(name, self.folder)
+        folder = self.folder / name
+        if not ledger.NAME.fullmatch(name):
+            return ledger.find(name, self.folder)
+        if not ledger.is_driven(folder):
+            try:
+                self.fetch(folder, whole=whole)
+            except Unreachable as error:
+                raise error.as_input_error() from error
+        if not (folder / ledger.LEDGER).is_file():
+            known = ", ".join(self._names()) or "none"
+            raise InputError(
+                f"a study of the name must be in {self.place.where} ({known}), but got {name!r}"
+            )
+        return folder
+
+    def ship_files(self, folder: Path) -> None:
+        """Ship what a command has written in a study's folder; its driver, if it has one, does."""
+        place = self.place_of(folder)
+        if place is not None and not self.is_driven(folder):
+            try:
+                FileShipper(folder, place).ship()
+            except Unreachable as error:
+                raise error.as_input_error() from error
+
+    def is_driven(self, folder: Path) -> bool:
+        """Whether a driver works on the study in a folder of this storage now, on any machine."""
+        place = self.place_of(folder)
+        if place is None or ledger.is_driven(folder):
+            return ledger.is_driven(folder)
+        try:
+            return is_driven(place)
+        except Unreachable as error:
+            raise error.as_input_error() from error
+
+    def fetch(self, folder: Path, *, whole: bool = True) -> None:
+        """Bring a study's folder up to date with the bucket. Raises Unreachable."""
+        place = self.place_of(folder)
+        if place is None or not segments(place):
+            return
+        aside = fetch_ledger(place, folder)
+        if aside is not None:
+            print(
+                f"note: another driver has gone on with {folder.name}: the lines that only this "
+                f"machine has are now in {aside}",
+                file=sys.stderr,
+            )
+        if whole:
+            fetch_files(place, folder)
+
+    def _names(self) -> list[str]:
+        assert self.place is not None
+        try:
+            return self.place.top()[1]
+        except Unreachable as error:
+            raise error.as_input_error() from error
