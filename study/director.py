@@ -1,7 +1,8 @@
 """The study at work: turns steps and reports into ledger lines, and says who goes on.
 
 Knows nothing of Ray, so that a simulator or a test can drive it: it hands out trials (`suggest`),
-takes reports (`report`) and failures (`fail`). Every answer is written before it is given.
+takes reports (`report`), failures (`fail`) and what the machine does (`fault`). Every answer is
+written before it is given.
 """
 
 from __future__ import annotations
@@ -12,35 +13,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from study.analysis.selection import select
-from study.config import TaskConfig, TrialConfig
-from study.describe import describe
+from study.budget import EPOCH_SECONDS, Budget
+from study.config import TaskConfig
+from study.handout import Handout
 from study.ledger import Ledger, Trial
-from study.losses import PRESETS, LossConfig, family
-from study.names import (
-    BASELINE,
-    COMPLETED,
-    CONFIRM,
-    FAILED,
-    REFERENCE,
-    SEARCH,
-    STOPPED_EARLY,
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
+from study.protocol import Done, Plan, Resume, RunConfirm, Select, Step, Stop, Wait, next_step
+from study.records import (
+    EndRecord,
+    FaultRecord,
+    FinishRecord,
+    Record,
+    ReportRecord,
+    RungRecord,
+    TrialRecord,
 )
-from study.protocol import (
-    Done,
-    Plan,
-    Resume,
-    RunBaseline,
-    RunConfirm,
-    RunReference,
-    RunSearch,
-    Select,
-    Wait,
-    next_step,
-)
-from study.records import EndRecord, FinishRecord, Record, ReportRecord, RungRecord, TrialRecord
-from study.search.reference import reference_params
+from study.retries import again, weight
 from study.search.rungs import decide
-from study.search.sampler import Observation, propose
 from study.space import SearchSpace
 
 MAIN_LADDER = "main"
@@ -48,7 +37,10 @@ Listener = Callable[[Record], None]
 
 
 class Director:
-    """One per driver process; not thread-safe."""
+    """One per driver process; not thread-safe, but for `close` and `is_unfinished`.
+
+    gpus_per_trial: a share of a GPU, or whole ones. started: when the session began, by `clock`.
+    """
 
     def __init__(
         self,
@@ -62,19 +54,30 @@ class Director:
         gpu_hours: float = math.inf,
         gpus_per_trial: float = 0.0,
         listeners: tuple[Listener, ...] = (),
+        started: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
         self.state = ledger.state
         self.plan = plan
-        self.space = space
-        self.task = task
         self.slots = slots
-        self.time_budget = time_budget
-        self.gpu_hours = gpu_hours
         self.gpus_per_trial = gpus_per_trial
         self.listeners = listeners
         self.live: set[str] = set()
-        self._started = time.monotonic()
+        self.closing = False
+        self.budget = Budget(
+            plan,
+            ledger.state,
+            slots=slots,
+            seconds=time_budget,
+            gpu_hours=gpu_hours,
+            gpus=gpus_per_trial,
+            started=started,
+            clock=clock,
+        )
+        self._handout = Handout(plan, space, task, ledger.state, gpus_per_trial)
+        self._weights: dict[str, int] = {}
+        self._alone: str | None = None
         self._budget_is_spent = False
 
     def write(self, record: Record) -> None:
@@ -83,14 +86,18 @@ class Director:
         for listener in self.listeners:
             listener(record)
 
-    def suggest(self) -> TrialRecord | Wait | Done:
-        """The next trial to train, already in the ledger; or wait; or nothing is left."""
-        while True:
-            step = next_step(
-                self.plan, self.state, self.live, search_is_over=self._search_is_over()
-            )
+    def close(self) -> None:
+        """Come to an end: hand out nothing more, and let what runs end after its epoch."""
+        self.closing = True
+
+    def suggest(self) -> TrialRecord | Wait | Stop | Done:
+        """The next trial to train, already in the ledger; or wait; or this session is over."""
+        while not self.closing:
+            if self._alone is not None or self._taken >= self.slots:
+                return Wait()
+            step = next_step(self.plan, self.state, self.live, admits=self._admits)
             match step:
-                case Wait():
+                case Wait() | Stop():
                     return step
                 case Done():
                     if not self.state.finished:
@@ -101,10 +108,34 @@ class Director:
                 case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
                     continue
                 case _:
-                    record = self._trial(step)
-                    self.live.add(record.trial)
-                    self.write(record)
-                    return record
+                    slots = self._weight(step)
+                    if self.live and self._taken + slots > self.slots:
+                        return Wait()
+                    return self._hand_out(self._handout.record(step), slots)
+        return Wait() if self.live else Stop()
+
+    def _admits(self, stage: str, epochs: int) -> bool:
+        return not self._budget_is_spent and self.budget.admits(stage, epochs, self.live)
+
+    @property
+    def _taken(self) -> int:
+        """Slots of what is live."""
+        return sum(self._weights.get(trial, 1) for trial in self.live)
+
+    def _weight(self, step: Step) -> int:
+        match step:
+            case Resume(trial=trial) | RunConfirm(source=trial):
+                return weight(self.state.trials[trial], self.gpus_per_trial, self.slots)
+        return 1
+
+    def _hand_out(self, record: TrialRecord, slots: int) -> TrialRecord:
+        """A trial of several slots begins before anything else is handed out, or the room that it
+        waits for would be given away bit by bit."""
+        self._weights[record.trial] = slots
+        self._alone = record.trial if slots > 1 else None
+        self.live.add(record.trial)
+        self.write(record)
+        return record
 
     def report(
         self,
@@ -114,8 +145,10 @@ class Director:
         checkpoint: str | None = None,
         environment: dict[str, Any] | None = None,
     ) -> bool:
-        """Take an epoch's report; whether the trial goes on."""
+        """Take an epoch's report; whether the trial goes on. One that does not may be unfinished,
+        because the session closes or its budget is spent."""
         trial = self.state.trials[trial_id]
+        self._begun(trial_id)
         if trial.end is not None:
             return False
         missing = [key for key in self._expected(trial, epoch) if key not in metrics]
@@ -125,7 +158,8 @@ class Director:
         self.write(
             ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
         )
-        return self._goes_on(trial, epoch)
+        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan))
+        return self._goes_on(trial, epoch) and self._has_time(trial)
 
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
         """A trial ended by its own fault or the machine's."""
@@ -133,9 +167,35 @@ class Director:
         if trial.end is None:
             self._end(trial, FAILED, reason, by_machine=by_machine)
 
+    def fault(self, trial_id: str, cause: str, reason: str) -> None:
+        """The machine ended an attempt (for a cause of `retries`): the trial is tried again, or has
+        failed."""
+        trial = self.state.trials[trial_id]
+        if trial.end is not None:
+            return
+        if again(trial, cause, self.slots):
+            self.write(FaultRecord(trial_id, trial.attempt, trial.epochs, cause, reason))
+            self.release(trial_id)
+        else:
+            self._end(trial, FAILED, reason, by_machine=True)
+
     def release(self, trial_id: str) -> None:
         """Nobody trains this trial any more (it may be unfinished)."""
+        self._begun(trial_id)
         self.live.discard(trial_id)
+
+    def _begun(self, trial_id: str) -> None:
+        if self._alone == trial_id:
+            self._alone = None
+
+    def _has_time(self, trial: Trial) -> bool:
+        """Whether there is time for the next epoch of a trial; else its slot is free."""
+        if not self.budget.admits_next_epoch(trial, self.live):
+            self._budget_is_spent = True
+        elif not self.closing:
+            return True
+        self.release(trial.id)
+        return False
 
     def is_unfinished(self, trial_id: str) -> bool:
         """Whether the trial has begun and not ended: it may need its checkpoints. Thread-safe."""
@@ -165,7 +225,7 @@ class Director:
 
     def _end(self, trial: Trial, status: str, reason: str, *, by_machine: bool = False) -> None:
         self.write(EndRecord(trial.id, status, reason, trial.epochs, by_machine))
-        self.live.discard(trial.id)
+        self.release(trial.id)
 
     def _judge(self, trial: Trial, epoch: int) -> bool:
         values = self._running_best(trial, epoch)
@@ -204,153 +264,3 @@ class Director:
 
     def _is_cross_entropy(self, trial_id: str) -> bool:
         return self.state.trials[trial_id].family == "ce"
-
-    def _search_is_over(self) -> bool:
-        """A budget ends the search when finishing what runs and confirming take what is left of it;
-        for this session that is final."""
-        if not self._budget_is_spent and math.isfinite(min(self.time_budget, self.gpu_hours)):
-            self._budget_is_spent = self._out_of_time() or self._out_of_gpu_hours()
-        return self._budget_is_spent
-
-    def _out_of_time(self) -> bool:
-        waves = math.ceil(self.plan.confirm_trials / self.slots)
-        _, epoch_s = self._epochs()
-        left = self.time_budget - (time.monotonic() - self._started)
-        return left < (waves + 1) * self.plan.epochs * epoch_s
-
-    def _out_of_gpu_hours(self) -> bool:
-        """Over all sessions of the study. One more trial must fit, too."""
-        count, epoch_s = self._epochs()
-        running = sum(
-            self.plan.epochs - trial.epochs
-            for trial in self.state.trials.values()
-            if trial.end is None
-        )
-        to_come = running + (self.plan.confirm_trials + 1) * self.plan.epochs
-        return (count + to_come) * epoch_s * self.gpus_per_trial > 3600 * self.gpu_hours
-
-    def _epochs(self) -> tuple[int, float]:
-        """How many epochs were reported, and their mean seconds."""
-        seconds = [
-            report["time/epoch_s"]
-            for trial in self.state.trials.values()
-            for report in trial.reports.values()
-            if "time/epoch_s" in report
-        ]
-        return len(seconds), sum(seconds) / len(seconds) if seconds else 0.0
-
-    def _trial(
-        self, step: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
-    ) -> TrialRecord:
-        match step:
-            case Resume(trial=trial_id):
-                return self._again(self.state.trials[trial_id])
-            case RunBaseline(name=name):
-                loss = LossConfig.model_validate(PRESETS[name].config)
-                tree = {"loss": PRESETS[name].config, "optimizer": {}}
-                return self._new(BASELINE, name, loss, 1.0, self.space.params_of(tree))
-            case RunReference(index=index):
-                rank = sum(self.plan.is_reference(i) for i in range(index))
-                params = reference_params(
-                    self.space, rank, self.plan.reference_trials, self.plan.seed
-                )
-                tree = {"loss": {}, **self.space.resolve_optimizer(params)}
-                scale = tree["optimizer"].get("lr_scale", 1.0)
-                known = self.space.params_of(tree)
-                return self._new(REFERENCE, f"ce lr x{scale:.2g}", LossConfig(), scale, known)
-            case RunSearch(number=number):
-                params = propose(
-                    self.space,
-                    self._history(),
-                    seed=self.plan.seed,
-                    number=number,
-                    sampler=self.plan.sampler,
-                )
-                tree = self.space.resolve(params)
-                loss = LossConfig.model_validate(tree["loss"])
-                scale = tree["optimizer"].get("lr_scale", 1.0)
-                neutral = family(loss) == "ce"
-                label = f"ce lr x{scale:.2g}" if neutral else describe(loss)
-                stage = REFERENCE if neutral else SEARCH
-                return self._new(stage, label, loss, scale, params)
-            case RunConfirm(source=source, seed=seed):
-                trial = self.state.trials[source]
-                return TrialRecord(
-                    trial=self._next_id(),
-                    number=len(self.state.trials),
-                    stage=CONFIRM,
-                    label=trial.label,
-                    family=trial.family,
-                    params=trial.params,
-                    config={**self._here(trial), "seed": seed},
-                    seed=seed,
-                    source=source,
-                )
-
-    def _next_id(self) -> str:
-        return f"t{len(self.state.trials):04d}"
-
-    def _new(
-        self,
-        stage: str,
-        label: str,
-        loss: LossConfig,
-        lr_scale: float,
-        params: dict[str, Any] | None,
-    ) -> TrialRecord:
-        config = TrialConfig.model_validate(
-            {
-                "task": self.task.model_dump(),
-                "loss": loss.model_dump(),
-                "optimizer": {"lr_scale": lr_scale},
-                "seed": self.plan.seed,
-            }
-        )
-        return TrialRecord(
-            trial=self._next_id(),
-            number=len(self.state.trials),
-            stage=stage,
-            label=label,
-            family=family(loss),
-            params=params,
-            config=config.model_dump(),
-            seed=self.plan.seed,
-        )
-
-    def _again(self, trial: Trial) -> TrialRecord:
-        return TrialRecord(
-            trial=trial.id,
-            number=trial.number,
-            stage=trial.stage,
-            label=trial.label,
-            family=trial.family,
-            params=trial.params,
-            config=self._here(trial),
-            seed=trial.seed,
-            attempt=trial.attempt + 1,
-            source=trial.source,
-            resume_from=trial.checkpoints[-1] if trial.checkpoints else None,
-        )
-
-    def _here(self, trial: Trial) -> dict[str, Any]:
-        """The trial's config with the task of this session: its data may have moved."""
-        return {**trial.config, "task": self.task.model_dump()}
-
-    def _history(self) -> list[Observation]:
-        """What the sampler may learn from: rung values of searched trials and baselines."""
-        observations = []
-        for trial in self.state.of_stage(BASELINE, REFERENCE, SEARCH):
-            if trial.params is None:
-                continue
-            rungs = dict(trial.rungs)
-            if trial.status == COMPLETED:
-                rungs[self.plan.epochs] = {key: trial.last[key] for key in self.plan.objectives}
-            observations.append(
-                Observation(
-                    params=trial.params,
-                    rungs=rungs,
-                    running=trial.end is None,
-                    failed=trial.status == FAILED,
-                )
-            )
-        return observations

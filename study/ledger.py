@@ -24,6 +24,7 @@ from study.names import COMPLETED, CONFIRM, STOPPED_EARLY
 from study.records import (
     FORMAT,
     EndRecord,
+    FaultRecord,
     FinishRecord,
     Record,
     ReportRecord,
@@ -61,7 +62,7 @@ def read(path: Path) -> Iterator[Record]:
 @dataclass
 class Trial:
     """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
-    that of the last rung."""
+    that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included."""
 
     id: str
     number: int
@@ -74,6 +75,9 @@ class Trial:
     source: str | None
     started: float
     attempt: int = 0
+    gpus: float = 0.0
+    gpu_s: float = 0.0
+    faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -100,13 +104,14 @@ class Trial:
 
 @dataclass
 class State:
-    """The fold over a ledger's lines."""
+    """The fold over a ledger's lines. `selection_holds` until one more searched trial ends."""
 
     study: StudyRecord | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     ladders: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
     selection: SelectRecord | None = None
+    selection_holds: bool = False
     finished: bool = False
 
     def apply(self, record: Record) -> None:
@@ -121,6 +126,7 @@ class State:
                 self._trial(record)
             case ReportRecord():
                 trial = self.trials[record.trial]
+                trial.gpu_s += trial.gpus * record.metrics.get("time/epoch_s", 0.0)
                 if record.epoch not in trial.reports:
                     trial.reports[record.epoch] = record.metrics
                     trial.report_times[record.epoch] = record.time
@@ -134,16 +140,25 @@ class State:
                     trial.verdict = record
                     rung = self.ladders.setdefault((record.ladder, record.epoch), [])
                     rung.append((record.trial, record.values))
+            case FaultRecord():
+                self.trials[record.trial].faults.append(record)
             case EndRecord():
                 self.trials[record.trial].end = record
+                if self.trials[record.trial].stage != CONFIRM:
+                    self.selection_holds = False
             case SelectRecord():
                 self.selection = record
+                self.selection_holds = True
             case FinishRecord():
                 self.finished = True
 
     def _trial(self, record: TrialRecord) -> None:
+        gpus = record.gpus
+        if gpus is None:
+            gpus = self.sessions[-1].gpus_per_trial if self.sessions else 0.0
         if record.trial in self.trials:
             self.trials[record.trial].attempt = record.attempt
+            self.trials[record.trial].gpus = gpus
             return
         self.trials[record.trial] = Trial(
             id=record.trial,
@@ -157,6 +172,7 @@ class State:
             source=record.source,
             started=record.time,
             attempt=record.attempt,
+            gpus=gpus,
         )
 
     def of_stage(self, *stages: str) -> list[Trial]:

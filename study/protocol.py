@@ -7,12 +7,16 @@ states it is confirmed in any case, so its seeds fill slots that wait for the la
 A search that a budget ended goes on in a session with a larger one, and what is confirmed is then
 chosen anew. A confirmation that the machine loses is tried again, after the others: an interval
 needs its seed.
+
+What does not fit into a budget is left out, in this order: searched trials, baselines (but the
+first), the last seeds of the confirmation. A session that leaves out seeds or unfinished trials
+stops without being done.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,11 +123,22 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Something is left to do, but not for this session."""
+
+
+@dataclass(frozen=True)
 class Done:
     """Nothing is left to do."""
 
 
-Step = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Done
+Step = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
+Admits = Callable[[str, int], bool]
+
+
+def always(stage: str, epochs: int) -> bool:
+    """No budget: whatever is next fits."""
+    return True
 
 
 def confirm_seeds(plan: Plan) -> tuple[int, ...]:
@@ -131,44 +146,61 @@ def confirm_seeds(plan: Plan) -> tuple[int, ...]:
     return tuple(range(plan.seed + 1, plan.seed + 1 + plan.confirm_seeds))
 
 
-def next_step(
-    plan: Plan, state: State, live: Collection[str], *, search_is_over: bool = False
-) -> Step:
+def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits = always) -> Step:
     """The next step of the study.
 
     Args:
         plan: the study's numbers.
         state: the fold of its ledger.
         live: ids of the trials that are being trained now.
-        search_is_over: hand out no further searched trial (a budget is spent).
+        admits: whether a trial of this stage with so many epochs to go fits into the budget.
     """
-    for trial in state.trials.values():
-        if trial.end is None and trial.id not in live:
+    unfinished = [t for t in state.trials.values() if t.end is None and t.id not in live]
+    for trial in unfinished:
+        if admits(trial.stage, plan.epochs - trial.epochs):
             return Resume(trial.id)
+    step = _search(plan, state, admits)
+    if step is not None:
+        return step
+    if any(state.trials[trial].stage != CONFIRM for trial in live):
+        return _confirm(plan, state, _stated(state), admits) or Wait()
+    selection = selection_in_force(state)
+    if selection is None:
+        if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
+            return Stop()
+        return Select()
+    chosen = [selection.reference, selection.stated, *selection.confirmed]
+    sources = [source for source in chosen if source is not None]
+    step = _confirm(plan, state, sources, admits)
+    if step is not None:
+        return step
+    if live:
+        return Wait()
+    return Stop() if unfinished or _confirm(plan, state, sources, always) else Done()
+
+
+def _search(plan: Plan, state: State, admits: Admits) -> Step | None:
     baselines = state.of_stage(BASELINE)
     if len(baselines) < len(plan.baselines):
-        return RunBaseline(plan.baselines[len(baselines)])
+        fits = admits(BASELINE, plan.epochs)
+        return RunBaseline(plan.baselines[len(baselines)]) if fits else None
     index = len(state.of_stage(SEARCH, REFERENCE))
-    if index < plan.num_trials and not search_is_over:
+    if index < plan.num_trials and admits(SEARCH, plan.epochs):
         if plan.is_reference(index):
             return RunReference(index)
         return RunSearch(plan.sampled_before(index))
-    selection = selection_in_force(state)
-    if selection is None:
-        if any(state.trials[trial].stage != CONFIRM for trial in live):
-            return _confirm(plan, state, _stated(state)) or Wait()
-        return Select()
-    sources = [selection.reference, selection.stated, *selection.confirmed]
-    step = _confirm(plan, state, [source for source in sources if source is not None])
-    return step or (Wait() if live else Done())
+    return None
+
+
+def _num_to_come(plan: Plan, state: State) -> int:
+    """Baselines and searched trials that nobody has begun."""
+    begun = len(state.of_stage(BASELINE, REFERENCE, SEARCH))
+    return len(plan.baselines) + plan.num_trials - begun
 
 
 def selection_in_force(state: State) -> SelectRecord | None:
     """What is confirmed; None before a selection, and where the search has gone on since."""
-    selection = state.selection
-    if selection is None or selection.searched is None:
-        return selection
-    return selection if selection.searched >= len(state.of_stage(SEARCH, REFERENCE)) else None
+    return state.selection if state.selection_holds else None
 
 
 def _stated(state: State) -> list[str]:
@@ -176,13 +208,33 @@ def _stated(state: State) -> list[str]:
     return [] if trial is None else [trial.id]
 
 
-def _confirm(plan: Plan, state: State, sources: Collection[str]) -> RunConfirm | None:
+def _confirm(
+    plan: Plan, state: State, sources: Collection[str], admits: Admits
+) -> RunConfirm | None:
     tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
     done = settled(state)
     seeds = confirm_seeds(plan)
     pairs = [(source, seed) for seed in seeds for source in dict.fromkeys(sources)]
     left = [pair for pair in pairs if pair not in done]
-    return RunConfirm(*min(left, key=lambda pair: tries[pair])) if left else None
+    if not left or not admits(CONFIRM, plan.epochs):
+        return None
+    return RunConfirm(*min(left, key=lambda pair: tries[pair]))
+
+
+def left_out(plan: Plan, state: State) -> list[str]:
+    """What a study that has stopped has still to do, in words."""
+    selection = selection_in_force(state)
+    chosen = [selection.reference, selection.stated, *selection.confirmed] if selection else []
+    sources = {source for source in chosen if source is not None}
+    pairs = {(source, seed) for source in sources for seed in confirm_seeds(plan)}
+    unfinished = sum(trial.end is None for trial in state.trials.values())
+    counts = (
+        (len(plan.baselines) - len(state.of_stage(BASELINE)), len(plan.baselines), "baselines"),
+        (plan.num_trials - len(state.of_stage(SEARCH, REFERENCE)), plan.num_trials, "searched"),
+        (len(pairs - settled(state)), len(pairs), "confirmations"),
+    )
+    lines = [f"{count} of {total} {what}" for count, total, what in counts if count > 0]
+    return [*lines, *([f"{unfinished} unfinished"] if unfinished else [])]
 
 
 def settled(state: State) -> set[tuple[str | None, int]]:

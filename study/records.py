@@ -46,7 +46,10 @@ class SessionRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial is handed out, or handed out again (`attempt` > 0)."""
+    """A trial is handed out, or handed out again (`attempt` > 0).
+
+    `gpus`: its share of a GPU, or its GPUs; larger than the session's after it ran out of memory.
+    """
 
     kind: ClassVar[str] = "trial"
     trial: str
@@ -60,6 +63,7 @@ class TrialRecord:
     attempt: int = 0
     source: str | None = None
     resume_from: str | None = None
+    gpus: float | None = None
     time: float = 0.0
 
 
@@ -91,6 +95,22 @@ class RungRecord:
     ladder: str
     values: dict[str, float]
     keep: bool
+    reason: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class FaultRecord:
+    """The machine ended an attempt at a trial, which will be tried again after its `epochs`.
+
+    `cause`: lost (its process or node is gone), memory or gpu_memory.
+    """
+
+    kind: ClassVar[str] = "fault"
+    trial: str
+    attempt: int
+    epochs: int
+    cause: str
     reason: str
     time: float = 0.0
 
@@ -138,6 +158,7 @@ Record = (
     | TrialRecord
     | ReportRecord
     | RungRecord
+    | FaultRecord
     | EndRecord
     | SelectRecord
     | FinishRecord
@@ -150,6 +171,7 @@ _KINDS: dict[str, type[Any]] = {
         TrialRecord,
         ReportRecord,
         RungRecord,
+        FaultRecord,
         EndRecord,
         SelectRecord,
         FinishRecord,

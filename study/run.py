@@ -72,19 +72,22 @@ def parser() -> Parser:
         "--time-budget",
         type=seconds,
         metavar="T",
-        help="end the search so that confirming fits into it: 30m, 2h",
+        help="end this session within it, exports and report included: 30m, 2h. Searched trials "
+        "are left out first, then baselines, then seeds; --resume goes on",
     )
     p.add_argument(
         "--max-gpu-hours",
         type=amount,
         metavar="H",
-        help="the same by GPU-hours, over all sessions of the study",
+        help="the same by GPU-hours of training, over all sessions of the study",
     )
     p.add_argument("--gpus-per-trial", type=amount, metavar="G", help="a share, or whole ones")
     p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
     p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
     p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
-    p.add_argument("--storage", metavar="DIR", help="folder of all studies (./studies)")
+    p.add_argument(
+        "--storage", metavar="DIR", help="folder of all studies, or s3://BUCKET/PREFIX (./studies)"
+    )
     p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
     p.add_argument("--name", help="name of the new study")
     p.add_argument("--resume", metavar="NAME", help="go on with a study")
@@ -117,6 +120,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     telemetry.turn_off()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options = _options(arguments)
     from study import preparation
 
@@ -127,29 +131,43 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         print(preparation.describe_plan(prepared, options))
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     from study import session
+    from study.ledger import LEDGER
 
-    return _conclusion(prepared, session.run(prepared, options))
+    try:
+        finished = session.run(prepared, options)
+    except KeyboardInterrupt:
+        if (prepared.folder / LEDGER).is_file():
+            print(f"\nstopped. To go on: {resume_command(prepared)}")
+        return EXIT_INTERRUPTED
+    return _conclusion(prepared, finished)
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
     from study import tracking
+    from study.protocol import left_out
     from study.reporting.table import print_answer
 
     print_answer(finished.answer)
-    if not finished.state.finished:
+    left = left_out(prepared.plan, finished.state)
+    if finished.interrupted:
         print(f"\ninterrupted. To go on: {resume_command(prepared)}")
+    elif left:
+        print(f"\nleft out, as the budget is spent: {', '.join(left)}")
+        print(f"To go on, with a larger one: {resume_command(prepared)}")
     for path in finished.exports:
         print(f"export: {_short(path)}")
     print(f"report: {_short(finished.folder / 'report.html')}")
     print(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
+    if finished.unshipped:
+        print(f"{finished.unshipped}; they are in {finished.folder}")
+        print(f"Once it answers: {resume_command(prepared)}")
     if finished.unsent:
         print(
             f"{finished.unsent} ledger lines have not reached MLflow; "
             f"later: python -m study.track {finished.folder}"
         )
-    if not finished.state.finished:
+    if finished.interrupted:
         return EXIT_INTERRUPTED
     return 0 if finished.exports else EXIT_NOTHING_TRAINED
 
@@ -163,6 +181,8 @@ def _short(path: Path) -> Path:
 def resume_command(prepared: Prepared) -> str:
     """The command that goes on with a study."""
     command = f"python -m study.run --resume {prepared.name}"
+    if prepared.storage.place is not None:
+        return f"{command} --storage {shlex.quote(prepared.storage.place.uri)}"
     storage = prepared.folder.parent
     if storage == Path("studies").resolve():
         return command

@@ -12,9 +12,11 @@ from study import telemetry
 from study.analysis.configs import as_yaml
 from study.errors import InputError
 from study.files import write_text
-from study.ledger import Ledger, State
+from study.ledger import State
 from study.preparation import Options, Prepared, fit, prepare
 from study.records import SessionRecord
+from study.remote.driving import Driving, drive
+from study.signals import Signals
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
@@ -44,27 +46,37 @@ def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a session leaves: the state, the answer and where its files are."""
+    """What a session leaves: the state, the answer and where its files are.
+
+    unsent: ledger lines that have not reached MLflow. unshipped: in words, what has not reached the
+    bucket that the study is in. interrupted: by Ctrl-C or SIGTERM, before it was finished or its
+    budget was spent.
+    """
 
     folder: Path
     state: State
     answer: Answer
     exports: tuple[Path, ...]
     unsent: int
+    unshipped: str
+    interrupted: bool
 
 
 def run(prepared: Prepared, options: Options, *, file: TextIO | None = None) -> Finished:
-    """Train until nothing is left (or Ctrl-C), then export and report."""
+    """Train until nothing is left, a budget is spent or Ctrl-C, then export and report.
+
+    A second Ctrl-C raises KeyboardInterrupt: at once, without exports and report.
+    """
     from study.engine import cluster as clusters
 
     name = clusters.connect(options.address)
     try:
         resources = fit(name, clusters.nodes(), options)
-        ledger = Ledger(prepared.folder)
+        driving = drive(prepared.storage, prepared.folder)
         try:
-            return _run(prepared, options, resources, ledger, file)
+            return _run(prepared, options, resources, driving, file)
         finally:
-            ledger.close()
+            driving.close()
     finally:
         clusters.disconnect()
 
@@ -73,7 +85,7 @@ def _run(
     prepared: Prepared,
     options: Options,
     resources: Resources,
-    ledger: Ledger,
+    driving: Driving,
     file: TextIO | None,
 ) -> Finished:
     from study import tracking
@@ -81,6 +93,7 @@ def _run(
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
 
+    ledger = driving.ledger
     if prepared.first_line is not None:
         if ledger.state.study is not None:
             raise InputError(f"the name must be free, but {prepared.folder} is there", key="--name")
@@ -97,7 +110,14 @@ def _run(
         gpu_hours=options.max_gpu_hours,
         gpus_per_trial=resources.gpus_per_trial,
         listeners=(display.on,),
+        started=options.given_at,
     )
+
+    def end() -> str:
+        director.close()
+        now = "finishing the running epochs" if director.live else "writing exports and report"
+        return f"{now}; again to stop now"
+
     director.write(
         SessionRecord(
             number=len(ledger.state.sessions),
@@ -109,17 +129,26 @@ def _run(
         )
     )
     display.say(f"{prepared.name} on {resources.text}")
+    if prepared.place is not None:
+        display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
+    if driving.said:
+        display.say(driving.said)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
-    unsent = 0
-    try:
-        with display:
-            run_trials(director, resources, prepared.folder)
-        exports, answer = conclude(prepared.folder, ledger.state)
-        if ledger.state.finished:
-            shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
-    finally:
-        unsent = sidecar.close(UNSENT_TIMEOUT)
-    return Finished(prepared.folder, ledger.state, answer, exports, unsent)
+    unsent, unshipped, patience = 0, "", 1.0
+    with Signals(end, display.say):
+        try:
+            with display:
+                place = None if prepared.place is None else prepared.place.uri
+                run_trials(director, resources, prepared.folder, place=place)
+            exports, answer = conclude(prepared.folder, ledger.state)
+            if ledger.state.finished:
+                shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
+            patience = min(UNSENT_TIMEOUT, max(patience, director.budget.seconds_left))
+        finally:
+            unshipped = driving.ship(patience)
+            unsent = sidecar.close(patience)
+    interrupted = director.closing and not ledger.state.finished
+    return Finished(prepared.folder, ledger.state, answer, exports, unsent, unshipped, interrupted)
 
 
 def run_study(

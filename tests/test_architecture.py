@@ -49,7 +49,12 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {"ledger": ("records", "ledger")},
     {"storage": ("remote", "keeping")},
-    {"decisions": ("protocol", "search", "analysis", "exporting", "director")},
+    {
+        "decisions": (
+            *("protocol", "search", "analysis", "exporting", "director"),
+            *("budget", "handout", "retries"),
+        )
+    },
     {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
     {
         "commands": (

@@ -211,56 +211,6 @@ def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> Non
     assert {trial.status for trial in load(tmp_path).of_stage(REFERENCE)} == {COMPLETED}
 
 
-def test_a_spent_time_budget_ends_the_search_and_confirms(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, time_budget=1e-3)
-    driver.run()
-    state = load(tmp_path)
-    assert state.finished
-    assert len(state.of_stage(SEARCH, REFERENCE)) < 16
-    assert state.of_stage(CONFIRM)
-
-
-def test_gpu_hours_end_the_search_so_that_confirming_fits_and_more_of_them_go_on(
-    tmp_path: Path,
-) -> None:
-    whole = Driver(tmp_path / "whole")
-    whole.run()
-    half_a_gpu: dict[str, Any] = {"slots": 2, "gpus_per_trial": 0.5}
-
-    def spent() -> float:
-        trials = load(tmp_path / "small").trials.values()
-        return sum(2.0 * 0.5 * len(trial.reports) for trial in trials) / 3600
-
-    Driver(tmp_path / "small", gpu_hours=160 * 2.0 * 0.5 / 3600, **half_a_gpu).run()
-    first = load(tmp_path / "small")
-    assert first.finished
-    assert 0 < len(first.of_stage(SEARCH, REFERENCE)) < 16
-    assert {(t.source, t.seed) for t in first.completed(CONFIRM)}
-    assert 0.7 * 160 < spent() * 3600 <= 160
-    Driver(tmp_path / "small", gpu_hours=1.0, **half_a_gpu).run()
-    state = load(tmp_path / "small")
-    assert state.finished
-    assert len(state.of_stage(SEARCH, REFERENCE)) == 16
-    assert state.selection is not None
-    assert state.selection.searched == 16
-    sources = {state.selection.reference, state.selection.stated, *state.selection.confirmed}
-    confirmed = {(t.source, t.seed) for t in state.completed(CONFIRM)}
-    assert {(source, seed) for source in sources for seed in (1, 2, 3)} <= confirmed
-
-
-def test_a_spent_budget_stays_spent_however_short_later_epochs_are(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, gpu_hours=20.0, gpus_per_trial=1.0)
-    director = driver.director
-    record = director.suggest()
-    assert isinstance(record, TrialRecord)
-    director.report(record.trial, 1, {**curve(record, 1), "time/epoch_s": 3600.0})
-    assert director._search_is_over()
-    for epoch in range(2, 8):
-        director.report(record.trial, epoch, {**curve(record, epoch), "time/epoch_s": 0.0})
-    assert director._search_is_over()
-    driver.ledger.close()
-
-
 def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
     space = load_space("recall")
     by = next(path for path, options in space.choices.items() if len(options) in (2, 3))

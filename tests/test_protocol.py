@@ -7,6 +7,7 @@ import pytest
 from study.ledger import State
 from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.protocol import (
+    Admits,
     Done,
     Plan,
     Resume,
@@ -15,7 +16,9 @@ from study.protocol import (
     RunReference,
     RunSearch,
     Select,
+    Stop,
     Wait,
+    left_out,
     next_step,
 )
 from study.records import EndRecord, ReportRecord, SelectRecord, TrialRecord
@@ -64,8 +67,18 @@ class Study:
         self.state.apply(EndRecord(name, status, "", 4))
         self.live.discard(name)
 
-    def next(self, **options: bool) -> object:
+    def next(self, **options: Admits) -> object:
         return next_step(self.plan, self.state, self.live, **options)
+
+
+def only_confirmations(stage: str, epochs: int) -> bool:
+    """A budget that the search has spent."""
+    return stage == CONFIRM
+
+
+def nothing(stage: str, epochs: int) -> bool:
+    """A budget that is spent."""
+    return False
 
 
 def searched(study: Study) -> None:
@@ -146,9 +159,9 @@ def test_a_search_that_a_budget_ended_goes_on_and_is_selected_from_anew() -> Non
     study = Study(plan(baselines=()))
     for _ in range(10):
         study.finish(study.add(SEARCH))
-    assert study.next(search_is_over=True) == Select()
+    assert study.next(admits=only_confirmations) == Select()
     study.state.apply(SelectRecord(["t0003"], "t0000", None, searched=10))
-    assert isinstance(study.next(search_is_over=True), RunConfirm)
+    assert isinstance(study.next(admits=only_confirmations), RunConfirm)
     for _ in range(6):
         assert isinstance(study.next(), (RunReference, RunSearch))
         study.finish(study.add(SEARCH))
@@ -163,12 +176,32 @@ def test_a_search_that_a_budget_ended_before_it_began_is_selected_from_once_it_h
     study = Study(plan())
     for name in study.plan.baselines:
         study.finish(study.add(BASELINE, name))
-    assert study.next(search_is_over=True) == Select()
+    assert study.next(admits=only_confirmations) == Select()
     study.state.apply(SelectRecord(["t0001"], "t0000", "t0000", searched=0))
     for _ in range(16):
         assert isinstance(study.next(), (RunReference, RunSearch))
         study.finish(study.add(SEARCH))
     assert study.next() == Select()
+
+
+def test_what_a_budget_leaves_out_is_named_and_the_session_is_not_done() -> None:
+    study = Study(plan())
+    assert left_out(study.plan, study.state) == ["2 of 2 baselines", "16 of 16 searched"]
+    for name in study.plan.baselines:
+        study.finish(study.add(BASELINE, name))
+    lost = study.add(SEARCH)
+    study.live.clear()
+    study.state.apply(SelectRecord(["t0001"], "t0000", "t0000", searched=1))
+    study.finish(study.add(CONFIRM, source="t0000", seed=1))
+    assert study.next(admits=nothing) == Stop()
+    missing = ["15 of 16 searched", "5 of 6 confirmations", "1 unfinished"]
+    assert left_out(study.plan, study.state) == missing
+    for source, seed in (("t0000", 2), ("t0000", 3), *(("t0001", seed) for seed in (1, 2, 3))):
+        study.finish(study.add(CONFIRM, source=source, seed=seed))
+    assert study.next(admits=only_confirmations) == Stop(), "a trial is unfinished"
+    assert study.next() == Resume(lost)
+    study.finish(lost)
+    assert study.next(admits=only_confirmations) == Select()
 
 
 def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
@@ -212,7 +245,9 @@ def test_a_seed_that_failed_by_its_own_fault_is_not_tried_again() -> None:
 def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
     study = Study(plan(baselines=()))
     assert isinstance(study.next(), RunReference)
-    assert study.next(search_is_over=True) == Select()
+    assert study.next(admits=only_confirmations) == Stop(), "there is nothing to select from"
+    study.finish(study.add(REFERENCE))
+    assert study.next(admits=only_confirmations) == Select()
 
 
 def test_a_plan_survives_the_ledger() -> None:

@@ -12,20 +12,22 @@ from study.analysis.evidence import path_of
 from study.director import Director
 from study.files import write_bytes
 from study.keeping import Janitor
+from study.retries import LOST, MEMORY
 
-FAILED_KEY, REPORT_KEY, CHECKPOINT_KEY = "failed", "report", "checkpoint"
+FAILED_KEY, FAULT_KEY = "failed", "fault"
+REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"
+OUT_OF_MEMORY = "low on memory"  # Ray's words where its memory monitor ends a process
+Faults = dict[str, tuple[str, str]]  # by trial: cause and reason
 
 
 class DirectedScheduler(FIFOScheduler):
     """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger.
 
-    `faults` takes what the machine did to a trial, by our own id. Tune calls `on_trial_error` each
-    time, also when it goes on to try the trial again; only the searcher hears that it gave up.
+    `faults` takes what the machine did to a trial, by our own id, for the searcher, which hears
+    only that there was something. Tune itself tries a trial again where a node was drained.
     """
 
-    def __init__(
-        self, director: Director, folder: Path, faults: dict[str, str], janitor: Janitor
-    ) -> None:
+    def __init__(self, director: Director, folder: Path, faults: Faults, janitor: Janitor) -> None:
         super().__init__()
         self._director = director
         self._folder = folder
@@ -47,6 +49,10 @@ class DirectedScheduler(FIFOScheduler):
             self._director.fail(trial_id, reason, by_machine=by_machine)
             self._janitor.poke()
             return str(TrialScheduler.STOP)
+        if FAULT_KEY in result:
+            self._director.fault(trial_id, *result[FAULT_KEY])
+            self._janitor.poke()
+            return str(TrialScheduler.STOP)
         if REPORT_KEY not in result or result.get("done"):
             return str(TrialScheduler.STOP)
         epoch, metrics, evidence, environment = result[REPORT_KEY]
@@ -64,13 +70,28 @@ class DirectedScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        """A training that ends by itself before its budget has failed."""
-        self._director.fail(trial.config["run"]["id"], "ended before its budget")
+        """Every stop comes here. A training that ends by itself before its budget has failed."""
+        trial_id = trial.config["run"]["id"]
+        if trial_id in self._director.live:
+            self._director.fail(trial_id, "ended before its budget")
+
+    def choose_trial_to_run(self, controller: Any) -> TuneTrial | None:
+        """In order; but a session that closes starts nothing, and one whose time is over ends what
+        runs, too."""
+        if self._director.budget.is_over:
+            controller.request_stop_experiment()
+            return None
+        if not self._director.closing:
+            return super().choose_trial_to_run(controller)
+        for trial in list(controller.get_live_trials()):
+            if trial.status == TuneTrial.PENDING:
+                controller.stop_trial(trial)
+        return None
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine failed the trial; tried again, it goes on after its last report."""
         run = trial.config["run"]
-        self._faults[run["id"]] = _reason(trial)
+        self._faults[run["id"]] = _fault(trial)
         run["reported"] = self._director.state.trials[run["id"]].epochs
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
@@ -80,9 +101,12 @@ class DirectedScheduler(FIFOScheduler):
         """Nothing to forget."""
 
 
-def _reason(trial: TuneTrial) -> str:
+def _fault(trial: TuneTrial) -> tuple[str, str]:
+    """Cause and reason of what ended a trial's process."""
+    text = ""
     if trial.error_file and Path(trial.error_file).is_file():
-        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
-        if lines:
-            return lines[-1][:500]
-    return "the worker process died"
+        text = Path(trial.error_file).read_text(encoding="utf-8").strip()
+    if OUT_OF_MEMORY in text:
+        return MEMORY, "out of memory: Ray ended the trial because its node was low on memory"
+    lines = text.splitlines()
+    return LOST, lines[-1][:500] if lines else "the worker process died"

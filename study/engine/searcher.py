@@ -7,7 +7,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from study.director import Director
-from study.protocol import Done, Wait
+from study.engine.scheduler import Faults
+from study.protocol import Done, Stop, Wait
 
 
 class DirectedSearcher(Searcher):
@@ -17,9 +18,7 @@ class DirectedSearcher(Searcher):
     also counts the live trials, so the concurrency limit is only passed on.
     """
 
-    def __init__(
-        self, director: Director, settings: dict[str, Any], faults: dict[str, str]
-    ) -> None:
+    def __init__(self, director: Director, settings: dict[str, Any], faults: Faults) -> None:
         super().__init__()
         self._director = director
         self._settings = settings
@@ -39,12 +38,10 @@ class DirectedSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config; None to be asked again; FINISHED at the end."""
-        if len(self._director.live) >= self._director.slots:
-            return None
         step = self._director.suggest()
         if isinstance(step, Wait):
             return None
-        if isinstance(step, Done):
+        if isinstance(step, Done | Stop):
             return Searcher.FINISHED
         self._trials[trial_id] = step.trial
         run = {
@@ -52,6 +49,7 @@ class DirectedSearcher(Searcher):
             "id": step.trial,
             "attempt": step.attempt,
             "stage": step.stage,
+            "gpus": step.gpus,
             "reported": self._director.state.trials[step.trial].epochs,
         }
         return {"run": run, "trial": step.config}
@@ -59,13 +57,12 @@ class DirectedSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The slot is free; an error is one that Tune has given up on."""
+        """The slot is free. An error is the machine's: what a trial raises itself, it reports."""
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
         if error:
-            reason = self._faults.get(trial, "the worker process died")
-            self._director.fail(trial, reason, by_machine=True)
+            self._director.fault(trial, *self._faults.pop(trial))
         self._director.release(trial)
 
     def save(self, checkpoint_path: str) -> None:

@@ -13,11 +13,9 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.director import Director
 from study.engine.cluster import Resources
-from study.engine.scheduler import DirectedScheduler
+from study.engine.scheduler import DirectedScheduler, Faults
 from study.engine.searcher import DirectedSearcher
 from study.keeping import Janitor
-
-MACHINE_FAILURES = 3
 
 
 def _trial(config: dict[str, Any]) -> None:
@@ -54,22 +52,25 @@ def run_trials(
         "folder": str(folder),
         "place": place,
         "num_threads": resources.num_threads,
-        "gpus": resources.gpus_per_trial,
         "rungs": list(director.plan.rungs),
     }
 
-    faults: dict[str, str] = {}
+    faults: Faults = {}
     janitor = Janitor(folder, place, director.is_unfinished)
 
     def trainable(config: dict[str, Any]) -> None:
         trial(config)
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    per_trial = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+
+    def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        each = {"CPU": resources.cpus_per_trial, "GPU": config["run"]["gpus"]}
+        return tune.PlacementGroupFactory([{key: count for key, count in each.items() if count}])
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
-            tune.with_resources(trainable, per_trial),
+            tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
                 search_alg=DirectedSearcher(director, settings, faults),
                 scheduler=DirectedScheduler(director, folder, faults, janitor),
@@ -83,7 +84,7 @@ def run_trials(
                 name=f"session{len(director.state.sessions):02d}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=0),  # the director tries again
             ),
         )
         try:

@@ -15,11 +15,12 @@ from ray import tune
 from study.checkpoint import Misfit
 from study.config import TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
-from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
+from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
 from study.environment import environment, set_up_process
 from study.errors import InputError
 from study.keeping import Keeper, open_keeper
 from study.names import CONFIRM
+from study.retries import GPU_MEMORY, MEMORY
 from study.training import Evidence, train
 
 _opened: dict[str, SegmentationData] = {}
@@ -46,11 +47,11 @@ def run(config: dict[str, Any]) -> None:
     try:
         _train(TrialConfig.model_validate(config["trial"]), settings)
     except torch.AcceleratorError:
-        raise  # this process can use the device no more; Tune tries the trial again in a fresh one
+        raise  # this process can use the device no more; the trial is tried again in a fresh one
     except torch.OutOfMemoryError as error:
-        _fail(f"out of GPU memory: {_line(error)}", by_machine=True)
+        tune.report({FAULT_KEY: (GPU_MEMORY, f"out of GPU memory: {_line(error)}")})
     except MemoryError as error:
-        _fail(f"out of memory: {_line(error)}", by_machine=True)
+        tune.report({FAULT_KEY: (MEMORY, f"out of memory: {_line(error)}")})
     except Exception as error:
         _fail(f"{type(error).__name__}: {_line(error)}", by_machine=isinstance(error, OSError))
 

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.losses import LossConfig, family
 from study.losses.family import NEUTRAL
+from study.search.shares import Owed, Spent, owed
 from study.space import SearchSpace
 
 MIN_RESULTS = 16
@@ -57,6 +58,8 @@ def propose(
     seed: int,
     number: int,
     sampler: str = "tpe",
+    spent: Sequence[Spent] = (),
+    full: int = 0,
 ) -> Params:
     """The params of search trial `number` (0-based). Where a draw comes to plain cross entropy it
     is drawn again: tuning that is the reference trials' part.
@@ -68,19 +71,35 @@ def propose(
         seed: the study's seed.
         number: counts the proposals of this study; also the point of a grid.
         sampler: tpe, random or grid.
+        spent: the searched trials so far, of which options that are owed a trial get it (`shares`).
+        full: epochs of a trial that nobody stops.
     """
+    due = owed(space.choices, spent, full) if full else {}
     if sampler == "grid":
-        grid = space.grid
-        if grid is None or number >= len(grid):
-            size = "no end" if grid is None else f"{len(grid)} points"
-            raise ValueError(f"a grid's point {number} must exist, but the grid has {size}")
-        return grid[number]
+        return _grid_point(space, number, [item.params for item in spent if item.proposed], due)
     for attempt in range(ATTEMPTS):
-        params = _draw(space, history, seed=seed, number=number, sampler=sampler, attempt=attempt)
+        # the most urgent choice is the last to be left to chance
+        few = dict(list(due.items())[: len(due) - attempt * (len(due) + 1) // ATTEMPTS])
+        params = _draw(
+            space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
+        )
         loss = LossConfig.model_validate(space.resolve(params)["loss"])
         if family(loss) != NEUTRAL:
             break
     return params
+
+
+def _grid_point(
+    space: SearchSpace, number: int, taken: Sequence[Mapping[str, Any]], due: Owed
+) -> Params:
+    """The first point left, of those with an option that is owed a trial where there are any."""
+    grid = space.grid
+    if grid is None or number >= len(grid):
+        size = "no end" if grid is None else f"{len(grid)} points"
+        raise ValueError(f"a grid's point {number} must exist, but the grid has {size}")
+    in_order = len(taken) != number
+    left = grid[number:] if in_order else [point for point in grid if point not in taken]
+    return max(left, key=lambda point: [point[path] in options for path, options in due.items()])
 
 
 def _draw(
@@ -91,6 +110,7 @@ def _draw(
     number: int,
     sampler: str,
     attempt: int,
+    due: Owed,
 ) -> Params:
     rng = np.random.default_rng([seed, number] if attempt == 0 else [seed, number, attempt])
     model_seed = int(rng.integers(2**31))
@@ -99,10 +119,13 @@ def _draw(
     else:
         points = _model_points(space, history)
     if points is None and attempt == 0:
-        return stratified(space, seed=seed, number=number)
+        return stratified(space, seed=seed, number=number, due=due)
+    fixed = {path: options[int(rng.integers(len(options)))] for path, options in due.items()}
     with _quiet():
         if points is None:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=model_seed))
+            if fixed:
+                study.enqueue_trial(fixed)
             return space.sample(study.ask())
         tpe = optuna.samplers.TPESampler(
             n_startup_trials=0,
@@ -115,17 +138,21 @@ def _draw(
             directions=["maximize"] * len(space.settings.objectives), sampler=tpe
         )
         study.add_trials(points)
+        if fixed:
+            study.enqueue_trial(fixed)
         return space.sample(study.ask())
 
 
-def stratified(space: SearchSpace, *, seed: int, number: int) -> Params:
+def stratified(space: SearchSpace, *, seed: int, number: int, due: Owed | None = None) -> Params:
     """Random leaves; every top-level choice takes each of its options once per block of proposals,
-    in an order drawn anew for each block."""
+    in an order drawn anew for each block. An option that is owed a trial comes before its turn."""
     fixed: Params = {}
     for path, options in space.choices.items():
         block, position = divmod(number, len(options))
         order = np.random.default_rng([seed, zlib.crc32(path.encode()), block])
-        fixed[path] = options[order.permutation(len(options))[position]]
+        turn = options[order.permutation(len(options))[position]]
+        lacking = (due or {}).get(path, (turn,))
+        fixed[path] = turn if turn in lacking else lacking[0]
     with _quiet():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_mix(seed, number)))
         study.enqueue_trial(fixed)
