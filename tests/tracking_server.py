@@ -1,10 +1,11 @@
-"""A real MLflow server, and a proxy before it that misbehaves as it is told."""
+"""A real MLflow server and what its tables hold; a proxy before it that misbehaves as told."""
 
 from __future__ import annotations
 
 import http.client
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
-WELL, SLOW, HANG, ERROR, LOST = "well", "slow", "hang", "error", "lost"
-SLOW_SECONDS = 0.3
+WELL, SLOW, HANG, LATE = "well", "slow", "hang", "late"
+ERROR, LOST = "error", "lost"
+SLOW_SECONDS = 0.2
+TABLES = ("runs", "metrics", "latest_metrics", "params", "tags", "experiments", "experiment_tags")
 Fault = Callable[[str, str], str]
-"""From a request's method and path to its fate: passed on (WELL), late (SLOW), never
-answered (HANG), refused with 500 (ERROR), or carried out, and its answer lost (LOST)."""
+"""From a request's method and path to its fate: WELL, passed on; SLOW; HANG, never answered; LATE,
+not answered, but passed on when the proxy is well again; ERROR, 500; LOST, carried out, and its
+answer lost."""
 
 
 def free_port() -> int:
@@ -32,6 +36,7 @@ class Server:
     """An `mlflow server` of its own folder, one worker."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         with open(folder / "log", "w") as log:
@@ -60,6 +65,72 @@ class Server:
                     return
             except OSError:
                 time.sleep(0.1)
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Past the server, to its tables."""
+        connection = sqlite3.connect(self.folder / "mlflow.db", timeout=20)
+        with connection:
+            found = connection.execute(statement, values).fetchall()
+        connection.close()
+        return found
+
+    def empty(self) -> None:
+        """As if it had been started on a new database."""
+        for table in TABLES:
+            self.sql(f"DELETE FROM {table}")
+
+    def twin(self, run: str) -> None:
+        """A second run with the same tags, as a repeated request makes one."""
+        for table in ("runs", "tags"):
+            names = [row[1] for row in self.sql(f"PRAGMA table_info({table})")]
+            values = ", ".join("?" if name == "run_uuid" else name for name in names)
+            self.sql(
+                f"INSERT INTO {table} SELECT {values} FROM {table} WHERE run_uuid = ?",
+                "f" * 32,
+                run,
+            )
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """All that the tables and the files hold of each run that is not deleted, by trial id, the
+        study's own under ''. Ids that MLflow draws are left out."""
+        found: dict[str, dict[str, Any]] = {}
+        for run, *info in self.sql(
+            "SELECT run_uuid, name, status, start_time, end_time FROM runs "
+            "WHERE lifecycle_stage = 'active'"
+        ):
+            tags = dict(self.sql("SELECT key, value FROM tags WHERE run_uuid = ?", run))
+            parent = tags.pop("mlflow.parentRunId", None)
+            trial = tags.get("trial_id", "")
+            assert trial not in found, f"two runs of {trial}"
+            points = self.sql(
+                "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ? "
+                "ORDER BY key, step, timestamp",
+                run,
+            )
+            assert len(points) == len({point[:2] for point in points}), f"a point twice: {trial}"
+            files = self.folder / "artifacts"
+            found[trial] = {
+                "info": info,
+                "tags": {key: tags[key] for key in tags if not key.startswith("mlflow.user")},
+                "params": sorted(self.sql("SELECT key, value FROM params WHERE run_uuid = ?", run)),
+                "points": points,
+                "last": sorted(
+                    self.sql("SELECT key, step, value FROM latest_metrics WHERE run_uuid = ?", run)
+                ),
+                "parent": parent,
+                "files": sorted(
+                    (str(path.relative_to(folder)), path.read_bytes())
+                    for folder in files.glob(f"*/{run}/artifacts")
+                    for path in folder.rglob("*")
+                    if path.is_file()
+                ),
+                "run": run,
+            }
+        for trial, run in found.items():
+            assert run.pop("parent") == (found[""]["run"] if trial else None), trial
+        for run in found.values():
+            del run["run"]
+        return found
 
     def close(self) -> None:
         os.killpg(self._process.pid, 9)
@@ -135,11 +206,13 @@ class Proxy:
                 proxy.requests.append((self.command, path))
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault, mended = proxy.fault(self.command, path), proxy._mended
-                if fault == HANG:
+                if fault in (HANG, LATE):
                     mended.wait(60)
+                if fault == LATE:
+                    self._pass_on(body)
                 if fault == ERROR:
                     self._answer(500, [], b"out of order")
-                if fault in (HANG, ERROR):
+                if fault in (HANG, LATE, ERROR):
                     self.close_connection = True
                     return
                 if fault == SLOW:

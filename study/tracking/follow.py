@@ -37,6 +37,9 @@ class Waits:
     sign: float = 1.0
 
 
+PATIENCE = Waits()
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the folder's tracking lock; gives whether it is held (always, if `wait`)."""
@@ -61,16 +64,17 @@ class Follower:
         folder: Path,
         tracking_uri: str,
         *,
-        waits: Waits = Waits(),
+        waits: Waits | None = None,
         thorough: bool = False,
         out: IO[str] | None = None,
     ) -> None:
         self.projection = Projection(
             folder, tracking_uri, thorough=thorough, on_success=self._show_life
         )
-        self._waits = waits
+        self._waits = waits or PATIENCE
         self._out = out
         self._next_sign = 0.0
+        self._logged = ""
 
     def run(self, closing: threading.Event) -> bool:
         """Until `closing` is set and the rest is written; whether all of it is. InputError where
@@ -87,7 +91,7 @@ class Follower:
             except InputError:
                 raise
             except Exception as error:
-                _log(error)
+                self._log(error)
                 silent = time.monotonic() - projection.last_success
                 if over and silent > self._waits.grace:
                     return False
@@ -113,11 +117,17 @@ class Follower:
             unsent, lines = self.projection.num_unsent, self.projection.num_lines
             print(UNSENT, unsent, lines, file=self._out, flush=True)
 
+    def _log(self, error: Exception) -> None:
+        """Each error once, however often it comes in a row."""
+        text = in_a_line(error)
+        if text != self._logged:
+            self._logged = text
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
 
-def _log(error: Exception) -> None:
-    line = str(error).splitlines()[0] if str(error) else ""
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    print(now, f"{type(error).__name__}: {line}", file=sys.stderr, flush=True)
+
+def in_a_line(error: Exception) -> str:
+    """Its kind, and the first line of what it says."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def main() -> int:
@@ -139,7 +149,7 @@ def main() -> int:
         try:
             done = follower.run(closing)
         except InputError as error:
-            _log(error)
+            print(in_a_line(error), file=sys.stderr)
             done = False
     sys.stdout.flush()
     os._exit(0 if done else 1)  # mlflow's threads may wait for a server that is not there

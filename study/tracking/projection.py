@@ -15,7 +15,6 @@ from study.records import (
     FinishRecord,
     Record,
     ReportRecord,
-    RungRecord,
     SelectRecord,
     SessionRecord,
     StudyRecord,
@@ -127,7 +126,7 @@ class Projection:
                 self._study.apply(record)
                 self._study_lines += 1
                 self._finished_at = record.time
-            elif not isinstance(record, RungRecord):
+            else:
                 self._lines.setdefault(record.trial, array("q")).append(place)
                 self._waiting[record.trial] = None
                 if isinstance(record, EndRecord):
@@ -226,7 +225,7 @@ class Projection:
         self.read()
         if not self._is_last:
             self._is_last = True
-            self._study_written = max(0, self._study_lines - 1)
+            self._study_written = min(self._study_written, self._study_lines - 1)
             self._waiting |= dict.fromkeys(self._lines.keys() - self._ended)
         if not self.push(live=False) or self._store is None:
             return self._study.study is None

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 from study.ledger import LEDGER
 
@@ -29,6 +28,7 @@ class Sidecar:
         self._folder = folder
         self._command = [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri]
         self._closing = threading.Event()
+        self._starting = threading.Lock()
         self._unsent: tuple[int, int] | None = None  # of so many lines
         self._heard = time.monotonic()
         self._process = self._start()
@@ -53,10 +53,12 @@ class Sidecar:
     def _watch(self) -> None:
         for start in range(1, STARTS + 1):
             self._listen(self._process)
-            self._process.wait()
-            if start == STARTS or self._closing.wait(PAUSE_SECONDS):
-                return
-            self._process = self._start()
+            _end(self._process)
+            self._closing.wait(PAUSE_SECONDS)
+            with self._starting:
+                if start == STARTS or self._closing.is_set():
+                    return
+                self._process = self._start()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -82,7 +84,8 @@ class Sidecar:
         0 means that everything, files included, is in MLflow. What is unsent is not lost: it is
         in the ledger.
         """
-        self._closing.set()
+        with self._starting:
+            self._closing.set()
         self._heard = time.monotonic()
         if self._process.poll() is not None:
             self._watcher.join()
@@ -90,7 +93,8 @@ class Sidecar:
             self._watcher = threading.Thread(target=self._listen, args=[self._process], daemon=True)
             self._watcher.start()
         process = self._process
-        _close(process.stdin)
+        assert process.stdin is not None
+        process.stdin.close()
         while process.poll() is None and time.monotonic() < self._heard + timeout:
             try:
                 process.wait(max(0.0, self._heard + timeout - time.monotonic()))
@@ -103,9 +107,10 @@ class Sidecar:
         return 0 if code == 0 else max(1, self.unsent)
 
 
-def _close(stdin: IO[str] | None) -> None:
-    if stdin is not None and not stdin.closed:
-        stdin.close()
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.wait()
+    process.stdin.close()
 
 
 def start(folder: Path, tracking_uri: str) -> Sidecar:

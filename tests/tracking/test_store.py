@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,36 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     assert [value for _, value, _ in after.points("t9", "val/miou")] == [0.1 + 0.2, 0.6]
     assert after.runs["t9"].info.status == "FINISHED"
     assert first.kind == "study"
+
+
+def test_a_follower_that_is_killed_is_started_again_and_goes_on(
+    storage: Path, sent: Tracked, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.tracking.sidecar.PAUSE_SECONDS", 0.1)
+    whole = make_study(storage / "whole" / "killed", until="baselines")
+    lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
+    (storage / "killed").mkdir()
+    folder, ledger = storage / "killed", storage / "killed" / LEDGER
+    ledger.write_bytes(b"".join(lines[:20]))
+    sidecar = tracking.start(folder, sent.uri)
+    first = sidecar._process
+    while sidecar.unsent:
+        time.sleep(0.05)
+    first.kill()
+    while sidecar._process is first:
+        time.sleep(0.05)
+    with open(ledger, "ab") as file:
+        file.writelines(lines[20:-10])
+    sidecar._process.kill()  # and once more, just before the end
+    sidecar._process.wait()
+    with open(ledger, "ab") as file:
+        file.writelines(lines[-10:])
+    assert sidecar.close(60.0) == 0
+    assert sidecar.unsent == 0
+    tracked = look(folder)
+    for trial in load(folder).trials.values():
+        assert len(tracked.points(trial.id, "val/miou")) == EPOCHS
+        assert tracked.runs[trial.id].info.status == "FINISHED"
 
 
 def test_what_a_lost_server_missed_is_counted_and_sent_later(

@@ -1,0 +1,206 @@
+"""What the follower keeps, and what it does with a store that says no; the store is made up."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledgers import make_study
+
+from study.errors import InputError
+from study.ledger import LEDGER, State, Trial, load
+from study.tracking import projection as projections
+from study.tracking.projection import Projection
+
+Written = list[tuple[str, list[int]]]
+
+
+class Refused(Exception):
+    pass
+
+
+class MadeUpStore:
+    """Remembers what it is given; `moods` says for each trial what it does: refuses, is away."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.written: Written = []
+        self.doubts: list[str] = []
+        self.moods: dict[str, Exception] = {}
+        self.lost = False
+
+    def write_study(self, state: State, ended: float, *, live: bool) -> None:
+        if self.lost:
+            raise Refused
+
+    def write_trial(self, trial: Trial, epochs: Iterable[int], *, live: bool) -> None:
+        if trial.id in self.moods or self.lost:
+            raise self.moods.get(trial.id, Refused())
+        self.written.append((trial.id, list(epochs)))
+
+    def is_lost(self) -> bool:
+        return self.lost
+
+    def doubt(self, trial: str) -> None:
+        self.doubts.append(trial)
+
+    def tidy(self) -> None:
+        pass
+
+    def write_files(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> list[MadeUpStore]:
+    """Those that projections have made."""
+    made: list[MadeUpStore] = []
+
+    def make(*_: Any, **__: Any) -> MadeUpStore:
+        made.append(MadeUpStore())
+        return made[-1]
+
+    monkeypatch.setattr(projections, "Store", make)
+    monkeypatch.setattr(projections, "is_refusal", lambda error: isinstance(error, Refused))
+    return made
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("studies") / "one", until="search")
+
+
+def _push(projection: Projection) -> Exception | None:
+    try:
+        assert projection.push(live=True)
+    except (Refused, ConnectionError) as error:
+        return error
+    return None
+
+
+def test_each_line_is_written_once_and_repeated_epochs_with_it(
+    stores: list[MadeUpStore], study: Path
+) -> None:
+    projection = Projection(study, "")
+    assert projection.finish() and projection.finish()
+    trials = load(study).trials
+    assert [trial for trial, _ in stores[0].written] == list(trials)
+    assert dict(stores[0].written) == {id: sorted(it.reports) for id, it in trials.items()}
+    assert projection.num_unsent == 0
+
+
+def test_a_growing_ledger_is_written_as_far_as_it_goes(
+    stores: list[MadeUpStore], study: Path, tmp_path: Path
+) -> None:
+    lines = (study / LEDGER).read_bytes().splitlines(keepends=True)
+    projection = Projection(tmp_path, "")
+    projection.read()
+    assert projection.num_lines == 0 and _push(projection) is None and stores == []
+    for end in range(0, len(lines) - 1, 5):
+        torn = lines[end][: len(lines[end]) // 2]
+        (tmp_path / LEDGER).write_bytes(b"".join(lines[:end]) + torn)
+        projection.read()
+        assert projection.num_lines == end
+        assert _push(projection) is None
+    (tmp_path / LEDGER).write_bytes(b"".join(lines))
+    assert projection.finish()
+    epochs: dict[str, list[int]] = {}
+    for written, some in stores[0].written:
+        epochs.setdefault(written, []).extend(some)
+    for id, trial in load(study).trials.items():
+        assert set(epochs[id]) == set(trial.reports)
+        assert len(epochs[id]) <= len(trial.reports) + trial.attempt
+
+
+def test_a_line_that_is_none_is_named(study: Path, tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_bytes((study / LEDGER).read_bytes() + b"{}\n")
+    number = (study / LEDGER).read_bytes().count(b"\n") + 1
+    with pytest.raises(InputError, match=f"{LEDGER}:{number}: "):
+        Projection(tmp_path, "").read()
+
+
+def test_a_trial_that_is_refused_is_looked_for_once_and_then_left_out(
+    stores: list[MadeUpStore], study: Path
+) -> None:
+    projection = Projection(study, "")
+    projection.read()
+    assert _push(projection) is None
+    store, refusal = stores[0], Refused("no")
+    store.moods["t0003"] = refusal
+    store.written.clear()
+    projection._waiting = dict.fromkeys(["t0003", "t0004"])
+    assert _push(projection) is refusal
+    assert store.doubts == ["t0003"] and [trial for trial, _ in store.written] == ["t0004"]
+    assert _push(projection) is refusal
+    assert projection.refused == {"t0003": refusal}
+    assert _push(projection) is None
+    assert projection.num_unsent == (study / LEDGER).read_text().count('"trial": "t0003"')
+    del store.moods["t0003"]
+    projection._waiting = {"t0003": None}
+    assert _push(projection) is None
+    assert projection.refused == {} and projection.num_unsent == 0
+    assert store.written[-1] == ("t0003", list(range(1, 9)))
+
+
+def test_a_store_that_is_away_is_left_alone_after_two_trials_and_asked_for_others_next(
+    stores: list[MadeUpStore], study: Path
+) -> None:
+    projection = Projection(study, "")
+    projection.read()
+    away = ConnectionError()
+    trials = list(load(study).trials)
+    assert _push(projection) is None
+    store = stores[0]
+    store.written.clear()
+    store.moods = dict.fromkeys(trials[:2], away)
+    projection._waiting = dict.fromkeys(trials)
+    projection._written.clear()
+    assert _push(projection) is away and store.written == []
+    assert _push(projection) is away
+    assert [trial for trial, _ in store.written] == trials[2:]
+    store.moods.clear()
+    assert _push(projection) is None
+    assert {trial for trial, _ in store.written[-2:]} == set(trials[:2])
+    assert projection.num_unsent == 0
+
+
+def test_a_store_that_has_lost_the_study_is_given_all_of_it_again(
+    stores: list[MadeUpStore], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection = Projection(study, "")
+    projection.read()
+    assert _push(projection) is None
+    stores[0].lost = True
+    projection._waiting = {"t0002": None}
+    assert isinstance(_push(projection), Refused)
+    assert projection.num_unsent == projection.num_lines
+    assert _push(projection) is None
+    assert len(stores) == 2
+    assert stores[1].written == stores[0].written
+
+
+def test_memory_is_that_of_a_number_per_line(
+    stores: list[MadeUpStore], study: Path, tmp_path: Path
+) -> None:
+    """Long studies, and servers that are away for long: the lines themselves stay in the file."""
+    lines = (study / LEDGER).read_bytes().splitlines(keepends=True)
+    first = [line for line in lines if b'"trial": ' not in line]
+    with open(tmp_path / LEDGER, "wb") as file:
+        file.writelines(first)
+        for copy in range(20):
+            file.writelines(
+                line.replace(b'"trial": "t', b'"trial": "%d-t' % copy)
+                for line in lines
+                if line not in first
+            )
+    projection = Projection(tmp_path, "")
+    tracemalloc.start()
+    projection.read()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert projection.num_lines > 3000
+    size = (tmp_path / LEDGER).stat().st_size
+    assert held < size / 10
+    assert held / projection.num_lines < 100
