@@ -32,6 +32,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             "yaml_file",
             "factories",
             "files",
+            "signals",
         )
     },
     {"losses": ("losses", "metrics")},
