@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.augment import augment
+from study.augment import Views, draw_views, jitter
 from study.config import Augment
 
 if TYPE_CHECKING:
@@ -79,26 +79,32 @@ class Batches:
         self, split: Split, index: np.ndarray, config: Augment, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Augmented images (b, 3, H, W) float32 and target (b, H, W) int64."""
-        images, target = self._gather(split, index)
-        images, target = augment(
-            images,
-            target,
-            config,
-            mean=self._mean,
-            ignore_index=self.ignore_index,
-            generator=generator,
-        )
-        return self._normalise(images), target
+        height, width = split.images.shape[1:3]
+        views = draw_views(config, len(index), (height, width), generator)
+        images, target = self._floats(*self._read(split, index, views))
+        images, target = views.show(images, target, mean=self._mean, ignore_index=self.ignore_index)
+        return self._normalise(jitter(images, config.jitter, generator)), target
 
     def evaluation(self, split: Split, index: slice) -> tuple[Tensor, Tensor]:
         """Images (b, 3, H, W) float32 and target (b, H, W) int64 as they are."""
-        images, target = self._gather(split, index)
+        images, target = self._floats(split.images[index], split.labels[index])
         return self._normalise(images), target
 
-    def _gather(self, split: Split, index: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        pixels = self._to_device(split.images[index])
-        labels = self._to_device(split.labels[index])
-        return pixels.permute(0, 3, 1, 2).float().div_(255), labels.long()
+    @staticmethod
+    def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels and labels that the views show something of."""
+        parts = views.parts()
+        if parts is None:
+            return split.images[index], split.labels[index]
+        pixels, labels = (
+            np.stack([array[i, y, x] for i, (y, x) in zip(index, parts, strict=True)])
+            for array in (split.images, split.labels)
+        )
+        return pixels, labels
+
+    def _floats(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        images = self._to_device(pixels).permute(0, 3, 1, 2).float().div_(255)
+        return images, self._to_device(labels).long()
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.array(array))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from study.augment import augment
+from study.augment import augment, draw_views
 from study.config import Augment
 
 MEAN = torch.tensor([0.2, 0.4, 0.6])
@@ -156,3 +159,42 @@ def test_a_zoom_and_a_crop_show_the_zoomed_image_at_the_size_of_the_crop():
     corners = zoomed[:, :2, 0, 0]
     assert corners.amin(0).max() < 0.1
     assert corners.amax(0).min() > 0.55
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (0.3, 0.4), (1.5, 3.0)])
+def test_a_zoomed_crop_is_the_same_whether_all_of_the_image_is_read_or_what_is_seen(flip, scale):
+    images, target = batch(200, 40, 72)
+    config = Augment(flip=flip, scale=scale, crop=(9, 13))
+    views = draw_views(config, 200, (40, 72), torch.Generator().manual_seed(0))
+    whole = replace(views, extent=views.full, corners=None)
+    expected = whole.show(images, target, mean=MEAN, ignore_index=255)
+    shown = run(config, images, target)
+    torch.testing.assert_close(shown[0], expected[0], atol=1e-5, rtol=0)
+    assert torch.equal(shown[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        (Augment(crop=(8, 10)), (8, 10)),
+        (Augment(crop=(8, 100), flip=0.5), (8, 72)),
+        (Augment(scale=(0.5, 2.0), crop=(8, 10)), (8 / 0.5 + 4, 10 / 0.5 + 4)),
+        (Augment(scale=(2.0, 4.0), crop=(8, 10), flip=0.5), (8 / 2 + 4, 10 / 2 + 4)),
+    ],
+)
+def test_of_images_that_are_cropped_no_more_is_read_than_is_seen(config, most):
+    views = draw_views(config, 50, (40, 72), torch.Generator().manual_seed(0))
+    sizes = {(y.stop - y.start, x.stop - x.start) for y, x in views.parts()}
+    assert sizes == {views.extent}
+    assert views.extent[0] <= most[0]
+    assert views.extent[1] <= most[1]
+    for part in views.parts():
+        for seen, pixels in zip(part, (40, 72), strict=True):
+            assert 0 <= seen.start < seen.stop <= pixels
+
+
+def test_images_that_are_not_cropped_are_read_whole():
+    for config in (Augment(), Augment(flip=0.5, scale=(0.5, 2.0)), Augment(crop=(50, 80))):
+        views = draw_views(config, 4, (40, 72), torch.Generator().manual_seed(0))
+        assert views.parts() is None

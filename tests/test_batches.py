@@ -7,7 +7,9 @@ import pytest
 import torch
 from tiny_task import tiny_data
 
+from study.augment import augment
 from study.batches import Batches, TrainOrder
+from study.config import Augment
 from study.data import SegmentationData
 
 CPU = torch.device("cpu")
@@ -59,3 +61,32 @@ def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
     assert np.array_equal(target.numpy(), data.val.labels[2:5])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Augment(flip=0.5, scale=(0.5, 2.0), jitter=0.3),
+        Augment(flip=0.5, scale=(0.5, 2.0), crop=(8, 12), jitter=0.3),
+        Augment(flip=0.5, crop=(8, 12)),
+        Augment(flip=0.5, crop=(8, 100)),
+    ],
+)
+def test_a_training_batch_is_the_augmentation_of_its_images(data, config):
+    index = np.array([3, 0, 2])
+    batches = Batches(data, CPU, "fp32")
+    images, target = batches.train(data.train, index, config, torch.Generator().manual_seed(1))
+    pixels = torch.from_numpy(data.train.images[index].transpose(0, 3, 1, 2) / np.float32(255))
+    mean, std = (torch.tensor(each, dtype=torch.float32) for each in (data.mean, data.std))
+    expected = augment(
+        pixels.contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(data.train.labels[index].astype(np.int64)),
+        config,
+        mean=mean,
+        ignore_index=data.ignore_index,
+        generator=torch.Generator().manual_seed(1),
+    )
+    normalised = (expected[0] - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(images, normalised, atol=1e-5, rtol=1e-5)
+    assert torch.equal(target, expected[1])
+    assert images.is_contiguous(memory_format=torch.channels_last)
