@@ -27,7 +27,7 @@ from study.environment import environment, resolve_device, resolve_precision, se
 from study.errors import InputError
 from study.evaluation import Evidence, evaluate, evidence_of
 from study.losses import build_loss
-from study.losses.composite import SegmentationLoss
+from study.losses.composite import SegmentationLoss, named_terms
 from study.models import build_model
 from study.names import TEST, TRAIN, TRAIN_LOSS, VAL
 from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -166,7 +166,7 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         losses.append(loss.detach())
-        terms.append(self.loss.terms(self.data.class_names))
+        terms.append(self.loss.step_terms)
         return lr
 
     def _means(
@@ -179,12 +179,14 @@ class _Training:
             raise Diverged(f"the training loss is {mean} in epoch {self.epoch}, from step {step}")
         if not math.isfinite(float(get_total_norm(list(self.model.parameters())))):
             raise Diverged(f"the weights are not finite after epoch {self.epoch}")
-        means = [
-            torch.stack([each[name] for each in terms if name in each]).double().mean()
+        means = {
+            name: torch.stack([each[name] for each in terms if name in each]).double().mean(0)
             for name in terms[0]  # the first step has every term
-        ]
-        keys = [f"{TRAIN}/{name}" for name in terms[0]]
-        return dict(zip(keys, torch.stack(means).tolist(), strict=True)) | {TRAIN_LOSS: mean}
+        }
+        named = named_terms(means, self.data.class_names)
+        keys = [f"{TRAIN}/{name}" for name in named]
+        values = torch.stack(list(named.values())).tolist()
+        return dict(zip(keys, values, strict=True)) | {TRAIN_LOSS: mean}
 
     def evaluate(self, names: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics with the split's prefix, and the evidence fields, of the named splits."""

@@ -11,7 +11,7 @@ With every axis neutral this is exactly the mean cross entropy over valid pixels
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -158,13 +158,14 @@ class SegmentationLoss(nn.Module):
         grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
                                mix * jaccard; where `measure_gradients` was set
         """
-        terms = dict(self._terms)
-        weights = terms.pop(WEIGHTS, None)
-        if weights is not None:
-            names = range(self.num_classes) if class_names is None else class_names
-            each = zip(names, weights.unbind(), strict=True)
-            terms |= {f"weight/{name}": weight for name, weight in each}
-        return terms
+        names = range(self.num_classes) if class_names is None else class_names
+        return named_terms(self._terms, names)
+
+    @property
+    def step_terms(self) -> dict[str, Tensor]:
+        """As `terms()`, but all weights as one (C,) tensor, for `named_terms`: cheaper where the
+        terms of many steps are averaged."""
+        return self._terms
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the state where `fn` moves it, but never casts it."""
@@ -177,3 +178,12 @@ class SegmentationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, ignore_index={self.ignore_index}, {self.config}"
+
+
+def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict[str, Tensor]:
+    """`step_terms` with a weight/<class> for each class in place of all weights."""
+    named = {name: term for name, term in terms.items() if name != WEIGHTS}
+    if WEIGHTS in terms:
+        each = zip(class_names, terms[WEIGHTS].unbind(), strict=True)
+        named |= {f"weight/{name}": weight for name, weight in each}
+    return named
