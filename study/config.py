@@ -250,7 +250,10 @@ class Evaluation(Config):
 
 
 class TaskConfig(Config):
-    """Data, model, optimiser and budget: equal terms for every loss."""
+    """Data, model, optimiser and budget: equal terms for every loss.
+
+    deterministic: on a GPU, allow only kernels that give the same bits each time (slower; a model
+    with an operation that has none fails and names it). On the CPU all kernels are such."""
 
     data: Data
     augment: Augment = Augment()
@@ -261,6 +264,7 @@ class TaskConfig(Config):
     budget: EpochBudget | StepBudget
     evaluation: Evaluation = Evaluation()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    deterministic: bool = False
 
     @property
     def num_epochs(self) -> int:

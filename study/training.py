@@ -23,7 +23,13 @@ from study.batches import AUGMENT, Batches, TrainOrder, stream
 from study.checkpoint import Misfit, digest, load_checkpoint, save_checkpoint
 from study.config import StepBudget, TrialConfig
 from study.data import SegmentationData, open_data
-from study.environment import environment, resolve_device, resolve_precision, set_up_process
+from study.environment import (
+    deterministic_kernels,
+    environment,
+    resolve_device,
+    resolve_precision,
+    set_up_process,
+)
 from study.errors import InputError
 from study.evaluation import Evidence, evaluate, evidence_of
 from study.losses import build_loss
@@ -135,7 +141,7 @@ class _Training:
         terms: list[dict[str, torch.Tensor]] = []
         self.model.train()
         self.loss.train()
-        with self.rng.active():
+        with self.rng.active(), deterministic_kernels(self.config.task.deterministic):
             while self.step < end:
                 self.loss.measure_gradients = self.step == first
                 index = self.order.indices(self.step)
@@ -196,7 +202,8 @@ class _Training:
             split = self.data.val if name == VAL else self.data.test
             # Without gradients twice the training batch fits; larger ones leave the CPU's caches.
             size = 2 * self.config.task.batch_size
-            result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
+            with deterministic_kernels(self.config.task.deterministic):
+                result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
             measured |= {f"{name}/{key}": value for key, value in result.compute().items()}
             fields |= evidence_of(name, result, split)
         return measured, fields

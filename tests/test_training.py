@@ -12,11 +12,13 @@ import pytest
 import torch
 from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
 
+from study import training
 from study.batches import Batches
 from study.config import TrialConfig
 from study.data import SegmentationData
 from study.errors import InputError
 from study.losses.composite import SegmentationLoss
+from study.models import build_model
 from study.optim import lr_factor
 from study.training import Diverged, train
 
@@ -286,6 +288,56 @@ def test_reduced_precision_trains_and_differs(data, precision):
     )
     assert reduced != plain
     assert reduced == pytest.approx(plain, rel=0.05)
+
+
+def modes_in_training(monkeypatch, data, **task):
+    """Whether only deterministic kernels were allowed, at each forward pass."""
+    modes = []
+
+    def build(*arguments):
+        model = build_model(*arguments)
+        model.register_forward_hook(
+            lambda *_: modes.append(torch.are_deterministic_algorithms_enabled())
+        )
+        return model
+
+    monkeypatch.setattr(training, "build_model", build)
+    run(tiny(model=CONVOLUTION, **task), data)
+    return modes
+
+
+@pytest.mark.parametrize("callers", [True, False])
+def test_deterministic_kernels_are_a_choice_of_the_task_alone(monkeypatch, data, callers):
+    torch.use_deterministic_algorithms(callers)
+    try:
+        for only in (True, False):
+            assert set(modes_in_training(monkeypatch, data, deterministic=only)) == {only}
+            assert torch.are_deterministic_algorithms_enabled() == callers
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named(data):
+    """`put_` has none, not even on the CPU."""
+    unsteady = {"factory": "tiny_task:unsteady"}
+    run(tiny(model=unsteady), data)
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+        run(tiny(model=unsteady, deterministic=True), data)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_deterministic_training_on_a_gpu_repeats_itself_and_resumes(data, tmp_path):
+    config = tiny(STATEFUL_LOSS, deterministic=True, precision="bf16")
+    reports = []
+    for report in train(config, data=data, device="cuda"):
+        reports.append(timeless(report))
+        if report.epoch == 1:
+            report.save(tmp_path / "checkpoint.pt")
+    again = [timeless(report) for report in train(config, data=data, device="cuda")]
+    assert again == reports
+    resume = tmp_path / "checkpoint.pt"
+    rest = [timeless(one) for one in train(config, data=data, device="cuda", resume_from=resume)]
+    assert rest == reports[1:]
 
 
 def test_sgd_trains(data):

@@ -95,3 +95,17 @@ def noisy(num_classes: int) -> Any:
             return self.convolution(images) * self.scale * noise
 
     return Noisy()
+
+
+def unsteady(num_classes: int) -> Any:
+    """A convolution through an operation that torch has no deterministic kernel for."""
+    import torch
+    from torch import Tensor, nn
+
+    class Unsteady(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            index = torch.arange(2, device=images.device)
+            torch.zeros(4, device=images.device).put_(index, torch.ones(2, device=images.device))
+            return super().forward(images)
+
+    return Unsteady(3, num_classes, 1)
