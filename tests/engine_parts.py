@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from torch import nn
 class Small(nn.Module):
     """One convolution per class and a bias: a model that learns colours."""
 
-    def __init__(self, num_classes: int, fault: str | None = None) -> None:
+    def __init__(self, num_classes: int, fault: str | None = None, pause: float = 0.0) -> None:
         super().__init__()
         self.fault = fault
+        self.pause = pause
         self.body = nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8),
@@ -25,15 +27,21 @@ class Small(nn.Module):
         )
 
     def forward(self, images):
+        time.sleep(self.pause)
         if self.fault == "device":
             raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        if self.fault == "gpu memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         if self.fault == "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.body(images)
 
 
-def build(num_classes: int, log: str, faults: dict[str, str] | None = None) -> nn.Module:
-    """Each building appends the process id to `log`; the n-th one may go wrong as `faults` say."""
+def build(
+    num_classes: int, log: str, faults: dict[str, str] | None = None, pause: float = 0.0
+) -> nn.Module:
+    """Each building appends the process id to `log`; the n-th one may go wrong as `faults` say.
+    Every batch takes `pause` seconds longer."""
     with open(log, "a") as file:
         file.write(f"{os.getpid()}\n")
     count = len(Path(log).read_text().splitlines())
@@ -44,4 +52,4 @@ def build(num_classes: int, log: str, faults: dict[str, str] | None = None) -> n
         raise MemoryError("no more memory")
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    return Small(num_classes, fault)
+    return Small(num_classes, fault, pause)

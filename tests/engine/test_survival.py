@@ -24,11 +24,12 @@ ROOT = Path(__file__).parents[2]
 class Study:
     """A study in a folder of its own, run as a command."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pause: float = 0.0) -> None:
         self.folder = folder
         space = {**SPACE, "study": {**SPACE["study"], "num_trials": 3}}
         (folder / "space.yaml").write_text(yaml.safe_dump(space))
         tree: dict[str, Any] = {**task(folder / "pids"), "budget": {"epochs": 6}}
+        tree["model"]["kwargs"]["pause"] = pause
         (folder / "task.yaml").write_text(yaml.safe_dump(tree))
 
     @property
@@ -37,16 +38,17 @@ class Study:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "study.run", *arguments, "--max-concurrent", "1"],
+            [sys.executable, "-m", "study.run", "--max-concurrent", "1", *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
-    def begin(self) -> subprocess.Popen[str]:
-        return self.start("space.yaml", "--task", "task.yaml", "--name", "s")
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        return self.start("space.yaml", "--task", "task.yaml", "--name", "s", *arguments)
 
     def wait_for_reports(self, count: int, process: subprocess.Popen[str]) -> None:
         while process.poll() is None:
@@ -93,18 +95,58 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_the_study(tmp_path: Path)
     assert [r for r in read(study.ledger) if r.kind == "report"][: len(seen)] == seen
 
 
+def reports_of(study: Study) -> list[ReportRecord]:
+    return [record for record in read(study.ledger) if isinstance(record, ReportRecord)]
+
+
 @pytest.mark.timeout(400)
-def test_ctrl_c_ends_with_130_says_how_to_go_on_and_exports_what_is_there(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    process = study.begin()
-    study.wait_for_reports(14, process)
-    process.send_signal(signal.SIGINT)
+def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_again(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path, pause=0.15)
+    process = study.begin("--max-concurrent", "2")
+    study.wait_for_reports(12, process)
+    running = {t.id: t.epochs for t in study.state.trials.values() if t.end is None}
+    assert len(running) == 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
     out, err = process.communicate()
     assert process.returncode == 130, (out, err)
+    assert "finishing the running epochs; again to stop now" in out
     assert "--resume s" in out
-    assert "Traceback" not in err
-    assert not study.state.finished
-    resumed = study.start("--resume", "s")
+    assert "Traceback" not in out + err
+    assert err == ""
+    state = study.state
+    assert not state.finished
+    for name, epochs in running.items():
+        assert state.trials[name].epochs > epochs, "the epoch that was under way"
+    assert (study.ledger.parent / "report.html").is_file()
+    resumed = study.start("--resume", "s", "--max-concurrent", "2")
     _, err = resumed.communicate()
     assert resumed.returncode == 0, err
     assert_whole(study)
+    seen = [(record.trial, record.epoch) for record in reports_of(study)]
+    assert len(seen) == len(set(seen)), "no epoch is trained again"
+
+
+@pytest.mark.timeout(400)
+def test_a_second_signal_stops_at_once_and_costs_an_epoch_of_each_trial(tmp_path: Path) -> None:
+    study = Study(tmp_path, pause=2.0)
+    process = study.begin("--max-concurrent", "2")
+    study.wait_for_reports(2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "again to stop now" in line:
+            break
+    said = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    waited = time.monotonic() - said
+    assert process.returncode == 130, (out, err)
+    assert "--resume s" in out
+    assert err == ""
+    state = study.state
+    unfinished = [trial for trial in state.trials.values() if trial.end is None]
+    assert len(unfinished) == 2
+    first = [report.metrics["time/epoch_s"] for report in reports_of(study)]
+    assert waited < min(first), "shorter than an epoch"
