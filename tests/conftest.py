@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3
 import torch
 import yaml
 
 from study import telemetry
 from study.environment import set_up_process
+from study.remote.bucket import Bucket
 
 telemetry.turn_off()
 torch.set_num_threads(1)
@@ -23,15 +26,34 @@ TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_session() -> Iterator[None]:
-    """Data caches go to a folder that is gone afterwards, also those of child processes."""
-    before = os.environ.get("STUDY_CACHE_DIR")
-    with tempfile.TemporaryDirectory(prefix="study-cache-") as folder:
-        os.environ["STUDY_CACHE_DIR"] = folder
+    """Data caches, and the working folders of studies in a bucket, go to a folder that is gone
+    afterwards, also those of child processes."""
+    with (
+        tempfile.TemporaryDirectory(prefix="study-cache-") as folder,
+        pytest.MonkeyPatch.context() as env,
+    ):
+        env.setenv("STUDY_CACHE_DIR", folder)
+        env.setenv("STUDY_WORK_DIR", f"{folder}/work")
         yield
-    if before is None:
-        del os.environ["STUDY_CACHE_DIR"]
-    else:
-        os.environ["STUDY_CACHE_DIR"] = before
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 server on loopback, one for all tests."""
+    server = s3.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def place(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty place on that server; the user's own AWS settings are out of the way."""
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return Bucket.parse(s3_server.uri(uuid.uuid4().hex[:8]))
 
 
 @pytest.fixture

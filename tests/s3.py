@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+import boto3
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -34,6 +36,7 @@ class Server:
             stderr=subprocess.DEVNULL,
         )
         self._wait()
+        self._make_bucket()
 
     def _wait(self) -> None:
         for _ in range(600):
@@ -43,6 +46,12 @@ class Server:
             assert self._process.poll() is None, "the S3 server has ended"
             time.sleep(0.05)
         raise AssertionError("the S3 server does not answer")
+
+    def _make_bucket(self) -> None:
+        client = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test").client(
+            "s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1"
+        )
+        client.create_bucket(Bucket=BUCKET)
 
     def uri(self, prefix: str, bucket: str = BUCKET) -> str:
         query = f"endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"

@@ -110,7 +110,7 @@ def test_a_database_is_the_same_from_every_working_directory(
 
 
 def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
-    assert Options(storage="here").storage_folder == Path("here")
+    assert Options(storage="here").studies.folder == Path("here")
     for wrong in ({"num_trials": 0}, {"max_concurrent": 0}, {"seed": -1}):
         with pytest.raises(InputError, match="must hold"):
             Options(**wrong)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from study.ledger import LEDGER
 from study.remote.bucket import Bucket, Conflict, Unreachable
 from study.remote.lease import Lease, TakenOver
 from study.remote.mirror import files, is_same
-from study.remote.segments import MAX_BYTES, Segment, read_segment, segments, write_segment
+from study.remote.segments import MAX_BYTES, Segment, segments, write_segment
 
 SHIP_SECONDS = 5.0
 AGAIN_SECONDS = 1.0  # at the end, while there is time
@@ -118,12 +118,12 @@ class Shipper:
 
     def _shipped_before(self, segment: Segment) -> Segment:
         """The segment that is there already: ours, if the answer to its writing was lost."""
-        there = read_segment(self._place, segment)
+        there = self._place.get(segment.key)
         with open(self._folder / LEDGER, "rb") as file:
             file.seek(segment.start)
-            if file.read(len(there)) != there:
+            if there is None or file.read(len(there.data)) != there.data:
                 raise TakenOver("another driver has shipped the study's next lines")
-        return Segment(segment.number, segment.start, len(there))
+        return Segment(segment.number, segment.start, len(there.data))
 
 
 class FileShipper:

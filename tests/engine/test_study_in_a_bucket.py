@@ -1,0 +1,150 @@
+"""Real processes: a study in a bucket moves from machine to machine, and waits for no bucket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3
+import yaml
+from engine.test_engine import SPACE, task
+
+from study.keeping import checkpoint_key
+from study.ledger import LEDGER, State, fold, read
+from study.names import COMPLETED
+from study.records import Record, ReportRecord, decode
+from study.remote.bucket import Bucket
+from study.remote.segments import read_segments, segments
+from study.remote.storage import WORK_VARIABLE
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 6
+
+
+class Study:
+    """A study in a bucket, run as a command on one machine after the other: `machine` has a
+    working folder of its own, which goes with it."""
+
+    def __init__(self, folder: Path, place: Bucket) -> None:
+        self.folder = folder
+        self.place = place.below("s")
+        self._storage = place.uri
+        self._machines = 0
+        settings = {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}
+        (folder / "space.yaml").write_text(yaml.safe_dump({**SPACE, "study": settings}))
+        tree: dict[str, Any] = {**task(folder / "pids"), "budget": {"epochs": EPOCHS}}
+        tree["model"]["kwargs"]["pause"] = 0.2
+        (folder / "task.yaml").write_text(yaml.safe_dump(tree))
+        self.begin("space.yaml", "--task", "task.yaml", "--name", "s")
+
+    def begin(self, *arguments: str) -> None:
+        self._machines += 1
+        self.work = self.folder / f"machine{self._machines}"
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "study.run", *arguments),
+                *("--storage", self._storage, "--max-concurrent", "1"),
+            ],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "RAY_ADDRESS": "local",
+                WORK_VARIABLE: str(self.work),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self, expected: int, with_signal: int | None = None) -> tuple[str, str]:
+        if with_signal is not None:
+            self._process.send_signal(with_signal)
+        out, err = self._process.communicate()
+        assert self._process.returncode == expected, (out, err)
+        return out, err
+
+    def lose_the_machine(self) -> None:
+        shutil.rmtree(self.work)
+
+    @property
+    def here(self) -> list[Record]:
+        """What is in the ledger of the working folder."""
+        found = list(self.work.glob(f"*/s/{LEDGER}"))
+        return list(read(found[0])) if found else []
+
+    @property
+    def there(self) -> list[Record]:
+        """What is in the bucket."""
+        data = b"".join(read_segments(self.place, segments(self.place)))
+        return [decode(line) for line in data.decode().splitlines()]
+
+    def wait_for_reports(self, count: int) -> None:
+        while len(reports(self.there)) < count:
+            assert self._process.poll() is None, self._process.communicate()
+            time.sleep(0.2)
+
+
+def reports(records: list[Record]) -> list[ReportRecord]:
+    return [record for record in records if isinstance(record, ReportRecord)]
+
+
+@pytest.mark.timeout(400)
+def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
+    place: Bucket, s3_server: s3.Server, tmp_path: Path
+) -> None:
+    study = Study(tmp_path, place)
+    study.wait_for_reports(3)
+    out, err = study.end(130, signal.SIGINT)
+    assert f"in {study.place.where}, worked on in {study.work}" in out
+    assert f"--resume s --storage '{place.uri}'" in out
+    assert err == ""
+    stopped = study.here
+    assert study.there == stopped, "an orderly end ships everything"
+    assert study.place.get("report.html") is not None
+    assert study.place.get("driver.json") is None
+    (trial,) = [trial for trial in fold(stopped).trials.values() if trial.end is None]
+    kept = [item.key for item in study.place.items("checkpoints/")]
+    assert kept[-1] == checkpoint_key(trial.id, trial.epochs)
+    assert len(kept) <= 2
+
+    study.lose_the_machine()
+    study.begin("--resume", "s")
+    study.wait_for_reports(len(reports(stopped)) + 1)
+    with s3_server.silent():
+        before = len(reports(study.here))
+        while len(reports(study.here)) < before + 4:
+            time.sleep(0.1)
+    goes_on = reports(study.here)[len(reports(stopped))]
+    assert (goes_on.trial, goes_on.epoch) == (trial.id, trial.epochs + 1), "from its checkpoint"
+    study.wait_for_reports(before + 1)
+    study.end(-signal.SIGKILL, signal.SIGKILL)
+    shipped = study.there
+    assert study.here[: len(shipped)] == shipped
+
+    study.lose_the_machine()
+    study.begin("--resume", "s")
+    out, err = study.end(0)
+    assert "takes over from process" in out
+    assert err == ""
+    records = study.there
+    assert records[: len(shipped)] == shipped == study.here[: len(shipped)]
+    assert_whole(fold(records), study)
+
+
+def assert_whole(state: State, study: Study) -> None:
+    assert state.finished
+    for trial in state.trials.values():
+        assert trial.status == COMPLETED
+        assert sorted(trial.reports) == list(range(1, EPOCHS + 1))
+    there = {item.key for item in study.place.items()}
+    assert "exports/best_miou.yaml" in there
+    assert "driver.json" not in there
+    assert not any(key.startswith(("checkpoints/", "ray/")) for key in there)

@@ -1,0 +1,165 @@
+"""Checkpoints: two of a trial that lives, none of one that has ended, in a folder and a bucket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import s3
+
+from study import keeping
+from study.keeping import BucketKeeper, FolderKeeper, Janitor, checkpoint_key, open_keeper
+from study.remote.bucket import Bucket
+
+
+def of(epoch: int) -> Callable[[Path], None]:
+    return lambda path: _write(path, epoch)
+
+
+def _write(path: Path, epoch: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"after {epoch}")
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.pt"))
+
+
+def keys(place: Bucket) -> list[str]:
+    return [item.key for item in place.items("checkpoints/")]
+
+
+def test_a_folder_holds_the_two_latest_and_resume_takes_none_that_is_ahead(tmp_path: Path) -> None:
+    keeper = open_keeper(tmp_path, None, "t0000")
+    assert isinstance(keeper, FolderKeeper)
+    assert list(keeper.found(9)) == []
+    for epoch in range(1, 12):
+        assert keeper.keep(epoch, of(epoch)) == checkpoint_key("t0000", epoch)
+        assert len(files(tmp_path)) <= 2
+    assert files(tmp_path) == ["000010.pt", "000011.pt"]
+    assert [path.read_text() for path in keeper.found(11)] == ["after 11", "after 10"]
+    assert [path.read_text() for path in keeper.found(10)] == ["after 10"]
+    assert list(keeper.found(0)) == []
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_with_the_next_checkpoints(
+    tmp_path: Path,
+) -> None:
+    keeper = FolderKeeper(tmp_path, "t0000")
+    _write(tmp_path / "checkpoints" / "t0000" / ".000001.pt.77.partial", 1)
+    for epoch in (1, 2):
+        keeper.keep(epoch, of(epoch))
+    left = {path.name for path in (tmp_path / "checkpoints" / "t0000").iterdir()}
+    assert left == {"000001.pt", "000002.pt"}
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    keeper = FolderKeeper(tmp_path, "t0000")
+    keeper.keep(1, of(1))
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with pytest.raises(OSError, match="No space"):
+        keeper.keep(2, full)
+    assert [path.read_text() for path in keeper.found(2)] == ["after 1"]
+
+
+def test_a_folder_that_this_node_does_not_see_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="every node must see the study's folder"):
+        FolderKeeper(tmp_path / "elsewhere", "t0000").keep(1, of(1))
+
+
+def test_a_bucket_comes_to_hold_the_two_latest_and_gives_them_back(
+    place: Bucket, tmp_path: Path
+) -> None:
+    keeper = open_keeper(tmp_path, place.uri, "t0000")
+    assert isinstance(keeper, BucketKeeper)
+    assert keeper.keep(1, of(1)) is None, "it is not there yet"
+    wait_for(lambda: keys(place) == [checkpoint_key("t0000", 1)])
+    for epoch in range(2, 6):
+        wait_for(lambda: keeper._waiting is None)
+        before = keeper.keep(epoch, of(epoch))
+        assert before is not None and before < checkpoint_key("t0000", epoch)
+    keeper.close()
+    wait_for(lambda: keys(place) == [checkpoint_key("t0000", epoch) for epoch in (4, 5)])
+    again = BucketKeeper(place, "t0000")
+    assert [path.read_text() for path in again.found(5)] == ["after 5", "after 4"]
+    assert [path.read_text() for path in again.found(4)] == ["after 4"]
+    path = next(iter(again.found(5)))
+    again.keep(6, of(6))
+    assert not path.exists(), "nothing is left beside a training that goes on"
+    again.close()
+    assert list(tmp_path.iterdir()) == [], "nothing is written to the study's folder here"
+
+
+def test_a_silent_bucket_holds_up_no_epoch_and_gets_the_latest(
+    place: Bucket, s3_server: s3.Server
+) -> None:
+    keeper = BucketKeeper(place, "t0000")
+    with s3_server.silent():
+        start = time.monotonic()
+        for epoch in range(1, 9):
+            keeper.keep(epoch, of(epoch))
+        assert time.monotonic() - start < 10
+    wait_for(lambda: checkpoint_key("t0000", 8) in keys(place))
+    keeper.close()
+    assert len(keys(place)) <= 2
+
+
+def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
+    place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put(checkpoint_key("t0000", 1), b"after 1")
+    monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
+    items = Bucket.items
+    tries = []
+
+    def away(self: Bucket, below: str = ""):
+        tries.append(below)
+        if len(tries) < 3:
+            raise keeping.Unreachable(self.where, "away")
+        return items(self, below)
+
+    monkeypatch.setattr(Bucket, "items", away)
+    assert [path.read_text() for path in BucketKeeper(place, "t0000").found(1)] == ["after 1"]
+    tries.clear()
+    monkeypatch.setattr(keeping, "RESTORE_SECONDS", 0.0)
+    assert list(BucketKeeper(place, "t0000").found(1)) == []
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_what_belongs_to_no_living_trial_is_removed(
+    where: str, place: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.1)
+    address = place.uri if where == "bucket" else None
+    living = {"t0000", "t0001"}
+
+    def there() -> set[str]:
+        found = keys(place) if address else [str(path) for path in tmp_path.rglob("*.pt")]
+        return {key.split("/")[-2] for key in found}
+
+    for trial in ("t0000", "t0001", "orphan"):
+        keeper = open_keeper(tmp_path, address, trial)
+        keeper.keep(1, of(1))
+        keeper.close()
+    wait_for(lambda: there() == {"t0000", "t0001", "orphan"})
+    janitor = Janitor(tmp_path, address, living.__contains__)
+    wait_for(lambda: there() == {"t0000", "t0001"})
+    living.remove("t0001")
+    janitor.poke()
+    wait_for(lambda: there() == {"t0000"})
+    living.clear()
+    janitor.close()
+    assert there() == set()
