@@ -27,6 +27,7 @@ from study.records import (
     ReportRecord,
     RungRecord,
     TrialRecord,
+    WaitRecord,
 )
 from study.retries import again, weight
 from study.search.rungs import decide
@@ -178,6 +179,12 @@ class Director:
             self.release(trial_id)
         else:
             self._end(trial, FAILED, reason, by_machine=True)
+
+    def wait(self, trial_id: str) -> None:
+        """No machine can hold a trial that was handed out, for now."""
+        trial = self.state.trials[trial_id]
+        if not trial.waits:
+            self.write(WaitRecord(trial_id, trial.attempt))
 
     def release(self, trial_id: str) -> None:
         """Nobody trains this trial any more (it may be unfinished)."""

@@ -33,6 +33,7 @@ from study.records import (
     SessionRecord,
     StudyRecord,
     TrialRecord,
+    WaitRecord,
     decode,
     encode,
 )
@@ -62,7 +63,8 @@ def read(path: Path) -> Iterator[Record]:
 @dataclass
 class Trial:
     """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
-    that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included."""
+    that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included. `waits`:
+    no machine can hold it now."""
 
     id: str
     number: int
@@ -74,7 +76,9 @@ class Trial:
     seed: int
     source: str | None
     started: float
+    handed_out: float
     attempt: int = 0
+    waits: bool = False
     gpus: float = 0.0
     gpu_s: float = 0.0
     faults: list[FaultRecord] = field(default_factory=list)
@@ -126,6 +130,7 @@ class State:
                 self._trial(record)
             case ReportRecord():
                 trial = self.trials[record.trial]
+                trial.waits = False
                 trial.gpu_s += trial.gpus * record.metrics.get("time/epoch_s", 0.0)
                 if record.epoch not in trial.reports:
                     trial.reports[record.epoch] = record.metrics
@@ -142,6 +147,8 @@ class State:
                     rung.append((record.trial, record.values))
             case FaultRecord():
                 self.trials[record.trial].faults.append(record)
+            case WaitRecord():
+                self.trials[record.trial].waits = True
             case EndRecord():
                 self.trials[record.trial].end = record
                 if self.trials[record.trial].stage != CONFIRM:
@@ -158,6 +165,8 @@ class State:
             gpus = self.sessions[-1].gpus_per_trial if self.sessions else 0.0
         if record.trial in self.trials:
             self.trials[record.trial].attempt = record.attempt
+            self.trials[record.trial].handed_out = record.time
+            self.trials[record.trial].waits = False
             self.trials[record.trial].gpus = gpus
             return
         self.trials[record.trial] = Trial(
@@ -171,6 +180,7 @@ class State:
             seed=record.seed,
             source=record.source,
             started=record.time,
+            handed_out=record.time,
             attempt=record.attempt,
             gpus=gpus,
         )

@@ -103,7 +103,8 @@ class RungRecord:
 class FaultRecord:
     """The machine ended an attempt at a trial, which will be tried again after its `epochs`.
 
-    `cause`: lost (its process or node is gone), memory or gpu_memory.
+    `cause`: lost (its process or node is gone), memory, gpu_memory, or preempted (its node is
+    drained).
     """
 
     kind: ClassVar[str] = "fault"
@@ -112,6 +113,16 @@ class FaultRecord:
     epochs: int
     cause: str
     reason: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class WaitRecord:
+    """A trial that was handed out has to wait for a machine that can hold it."""
+
+    kind: ClassVar[str] = "wait"
+    trial: str
+    attempt: int
     time: float = 0.0
 
 
@@ -159,6 +170,7 @@ Record = (
     | ReportRecord
     | RungRecord
     | FaultRecord
+    | WaitRecord
     | EndRecord
     | SelectRecord
     | FinishRecord
@@ -172,6 +184,7 @@ _KINDS: dict[str, type[Any]] = {
         ReportRecord,
         RungRecord,
         FaultRecord,
+        WaitRecord,
         EndRecord,
         SelectRecord,
         FinishRecord,

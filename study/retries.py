@@ -3,7 +3,8 @@
 A trial that ran out of the memory of its share of a GPU gets a whole one. One that ran out of the
 machine's memory takes twice as many of the study's slots each time, in the end all of them. One
 whose process or node is gone is simply tried again; where that happens twice after the same epoch,
-memory may be the cause, for the system kills without a word.
+memory may be the cause, for the system kills without a word. To leave a node that is drained, such
+as a spot node on its notice, is no failure, however often it happens.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import math
 
 from study.ledger import Trial
 
-LOST, MEMORY, GPU_MEMORY = "lost", "memory", "gpu_memory"
-CAUSES = (LOST, MEMORY, GPU_MEMORY)
+LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
+CAUSES = (LOST, MEMORY, GPU_MEMORY, PREEMPTED)
 TRIES = 3  # after one epoch
 
 
 def again(trial: Trial, cause: str, slots: int) -> bool:
     """Whether a trial is tried again after one more fault, which its `faults` do not hold yet."""
+    if cause == PREEMPTED:
+        return True
     if cause == GPU_MEMORY:
         return 0 < trial.gpus < 1
     if cause == MEMORY and doublings(trial) >= math.log2(slots):
         return False  # it had the machine to itself
-    return sum(fault.epochs == trial.epochs for fault in trial.faults) < TRIES
+    failures = [fault.epochs for fault in trial.faults if fault.cause != PREEMPTED]
+    return failures.count(trial.epochs) < TRIES
 
 
 def share(trial: Trial, gpus: float) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -12,11 +15,12 @@ from study.analysis.evidence import path_of
 from study.director import Director
 from study.files import write_bytes
 from study.keeping import Janitor
-from study.retries import LOST, MEMORY
+from study.retries import LOST, MEMORY, PREEMPTED
 
 FAILED_KEY, FAULT_KEY = "failed", "fault"
 REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"
 OUT_OF_MEMORY = "low on memory"  # Ray's words where its memory monitor ends a process
+WAIT_SECONDS = 15.0  # more than a process takes to start
 Faults = dict[str, tuple[str, str]]  # by trial: cause and reason
 
 
@@ -24,7 +28,7 @@ class DirectedScheduler(FIFOScheduler):
     """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger.
 
     `faults` takes what the machine did to a trial, by our own id, for the searcher, which hears
-    only that there was something. Tune itself tries a trial again where a node was drained.
+    only that there was something.
     """
 
     def __init__(self, director: Director, folder: Path, faults: Faults, janitor: Janitor) -> None:
@@ -33,6 +37,7 @@ class DirectedScheduler(FIFOScheduler):
         self._folder = folder
         self._faults = faults
         self._janitor = janitor
+        self._pending: dict[str, float] = {}  # since when, by our own id
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (dict, ())
@@ -81,12 +86,21 @@ class DirectedScheduler(FIFOScheduler):
         if self._director.budget.is_over:
             controller.request_stop_experiment()
             return None
+        pending = [t for t in controller.get_live_trials() if t.status == TuneTrial.PENDING]
         if not self._director.closing:
+            self._see_who_waits(pending)
             return super().choose_trial_to_run(controller)
-        for trial in list(controller.get_live_trials()):
-            if trial.status == TuneTrial.PENDING:
-                controller.stop_trial(trial)
+        for trial in pending:
+            controller.stop_trial(trial)
         return None
+
+    def _see_who_waits(self, pending: list[TuneTrial]) -> None:
+        now = time.monotonic()
+        ids = [trial.config["run"]["id"] for trial in pending]
+        self._pending = {trial: self._pending.get(trial, now) for trial in ids}
+        for trial, since in self._pending.items():
+            if now - since > WAIT_SECONDS:
+                self._director.wait(trial)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine failed the trial; tried again, it goes on after its last report."""
@@ -103,6 +117,8 @@ class DirectedScheduler(FIFOScheduler):
 
 def _fault(trial: TuneTrial) -> tuple[str, str]:
     """Cause and reason of what ended a trial's process."""
+    if _is_preempted(trial):
+        return PREEMPTED, "its node is drained"
     text = ""
     if trial.error_file and Path(trial.error_file).is_file():
         text = Path(trial.error_file).read_text(encoding="utf-8").strip()
@@ -110,3 +126,12 @@ def _fault(trial: TuneTrial) -> tuple[str, str]:
         return MEMORY, "out of memory: Ray ended the trial because its node was low on memory"
     lines = text.splitlines()
     return LOST, lines[-1][:500] if lines else "the worker process died"
+
+
+def _is_preempted(trial: TuneTrial) -> bool:
+    """Whether Ray knew, when it lost the trial's process, that its node was drained."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return False
+    error = cloudpickle.loads(Path(path).read_bytes())
+    return isinstance(error, RayActorError) and error.preempted

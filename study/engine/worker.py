@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray import tune
 from study.checkpoint import Misfit
 from study.config import TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
+from study.engine import spot
 from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
 from study.environment import environment, set_up_process
 from study.errors import InputError
@@ -45,7 +47,10 @@ def run(config: dict[str, Any]) -> None:
         if 0 < settings["gpus"] < 1:
             torch.cuda.set_per_process_memory_fraction(settings["gpus"])
     try:
+        spot.leave_if_drained()
         _train(TrialConfig.model_validate(config["trial"]), settings)
+    except spot.Drained:
+        os._exit(0)  # not to be handed the next trial
     except torch.AcceleratorError:
         raise  # this process can use the device no more; the trial is tried again in a fresh one
     except torch.OutOfMemoryError as error:
@@ -105,6 +110,7 @@ def _report_all(
         result = (report.epoch, dict(report.metrics), evidence, where)
         tune.report({REPORT_KEY: result, CHECKPOINT_KEY: kept})
         where = None
+        spot.leave_if_drained()
 
 
 def pack(evidence: Evidence) -> bytes:

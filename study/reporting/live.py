@@ -25,10 +25,19 @@ from study.names import (
     STOPPED_EARLY,
 )
 from study.protocol import Plan, selection_in_force, settled
-from study.records import EndRecord, Record, ReportRecord, SelectRecord, TrialRecord
+from study.records import (
+    EndRecord,
+    FaultRecord,
+    Record,
+    ReportRecord,
+    SelectRecord,
+    TrialRecord,
+    WaitRecord,
+)
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2
+WAITS = "waits for a machine that can hold it"
 
 
 def duration(seconds: float) -> str:
@@ -136,6 +145,10 @@ class Display:
             case TrialRecord(attempt=attempt) if attempt:
                 epoch = self._state.trials[record.trial].epochs
                 self.say(f"{record.trial} goes on after epoch {epoch}: {record.label}")
+            case FaultRecord():
+                self.say(f"{record.trial} was lost after epoch {record.epochs}: {record.reason}")
+            case WaitRecord():
+                self.say(f"{record.trial} {WAITS}")
             case EndRecord():
                 self.say(self._end_line(record))
             case SelectRecord():
@@ -193,6 +206,8 @@ class Display:
         for trial in list(self._state.trials.values()):
             if trial.end is None:
                 progress = f"epoch {trial.epochs}/{self._plan.epochs}"
+                if trial.waits:
+                    progress += f", {WAITS}"
                 table.add_row(Text(trial.id, style="cyan"), progress, trial.label)
         return table
 

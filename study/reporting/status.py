@@ -10,7 +10,8 @@ from typing import Any
 from study.ledger import State, Trial
 from study.names import COMPLETED, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 from study.protocol import Plan
-from study.reporting.live import STAGES, Progress, best, duration
+from study.reporting.live import STAGES, WAITS, Progress, best, duration
+from study.retries import GPU_MEMORY
 from study.search.rungs import bars
 
 RATE_WINDOW = 600.0  # seconds of reports that the rate is taken from
@@ -45,6 +46,13 @@ def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
             {"trial": trial.id, "label": trial.label, "epoch": trial.epochs, "reason": _why(trial)}
             for trial in trials
             if trial.status == FAILED
+        ],
+        "faults": dict(Counter(fault.cause for trial in trials for fault in trial.faults)),
+        "larger": [
+            {"trial": trial.id, "gpus": trial.gpus, "reason": fault.reason}
+            for trial in trials
+            for fault in trial.faults
+            if fault.cause == GPU_MEMORY
         ],
         "epochs": {"done": progress.epochs_done, "at_most_left": left},
         "epochs_per_second": rate,
@@ -81,7 +89,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         text[0] += f", {found['cluster']}, session {found['sessions']}"
     text += ["", *_table(found["trials"])]
     for item in found["running"]:
-        ago = f"last report {duration(item['silent_s'])} ago"
+        ago = f"{WAITS}, " if item["waits"] else ""
+        ago += f"last heard of {duration(item['silent_s'])} ago"
         text.append(f"{item['trial']} epoch {item['epoch']}/{item['of']}, {ago}: {item['label']}")
     text.append("")
     plain = len({rung["ladder"] for rung in found["rungs"]}) == 1
@@ -98,6 +107,13 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     for path, options in found["shares"].items():
         parts = ", ".join(f"{option} {share:.0%}" for option, share in options.items())
         text.append(f"epochs by {path}: {parts}")
+    if found["faults"]:
+        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(found["faults"].items()))
+        text.append(f"trials that the machine ended, and that were tried again: {causes}")
+    text += [
+        f"{item['trial']} was given {item['gpus']:g} GPU after: {item['reason']}"
+        for item in found["larger"]
+    ]
     text += [
         f"FAILED {item['trial']} after epoch {item['epoch']}: {item['label']}: {item['reason']}"
         for item in found["failed"]
@@ -111,7 +127,7 @@ def _counts(state: State, stage: str) -> dict[str, int]:
 
 
 def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
-    heard = max(trial.report_times.values(), default=trial.started)
+    heard = max([trial.handed_out, *trial.report_times.values()])
     return {
         "trial": trial.id,
         "label": trial.label,
@@ -119,6 +135,7 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
         "epoch": trial.epochs,
         "of": plan.epochs,
         "silent_s": max(0.0, now - heard),
+        "waits": trial.waits,
     }
 
 

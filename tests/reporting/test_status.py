@@ -11,7 +11,15 @@ from ledgers import EPOCHS, make_study
 
 from study.ledger import Ledger, is_driven, load
 from study.names import SEARCH
-from study.records import EndRecord, ReportRecord, RungRecord, SessionRecord, TrialRecord
+from study.records import (
+    EndRecord,
+    FaultRecord,
+    ReportRecord,
+    RungRecord,
+    SessionRecord,
+    TrialRecord,
+    WaitRecord,
+)
 from study.reporting.status import lines, shares, status
 from study.status import main
 
@@ -69,7 +77,7 @@ def test_of_a_study_at_work_it_says_what_runs_how_fast_and_for_how_long(tmp_path
     assert hours["at_most_left"] == pytest.approx(0.5 * left * mean / 3600)
     text = "\n".join(lines(found))
     assert "running, two nodes, session 2" in text
-    assert f"{trial} epoch 2/{EPOCHS}, last report 1 min 40 s ago: jaccard 0.5" in text
+    assert f"{trial} epoch 2/{EPOCHS}, last heard of 1 min 40 s ago: jaccard 0.5" in text
     assert "GPU-hours of training" in text
 
 
@@ -170,3 +178,26 @@ def test_a_look_at_the_lock_does_not_keep_a_driver_out(tmp_path: Path) -> None:
         fcntl.flock(look, fcntl.LOCK_SH)
         threading.Timer(0.15, lambda: fcntl.flock(look, fcntl.LOCK_UN)).start()
         Ledger(folder).close()
+
+
+def test_a_trial_whose_machine_is_gone_is_said_to_wait_until_it_reports_again(
+    tmp_path: Path,
+) -> None:
+    ledger = begin(tmp_path / "x")
+    try:
+        trial = hand_out(ledger, "jaccard 0.5")
+        ledger.append(ReportRecord(trial, 0, 1, {"val/miou": 0.4}))
+        for cause in ("preempted", "lost", "preempted"):
+            ledger.append(FaultRecord(trial, 0, 1, cause, "gone"))
+        ledger.append(TrialRecord(trial, 0, SEARCH, "jaccard 0.5", "jaccard", None, {}, 0, 1))
+        ledger.append(WaitRecord(trial, 1))
+        now = ledger.state.trials[trial].handed_out + 300.0
+        waiting = lines(status(ledger.state, driven=True, now=now))
+        ledger.append(ReportRecord(trial, 1, 2, {"val/miou": 0.4}))
+        again = lines(status(ledger.state, driven=True, now=now))
+    finally:
+        ledger.close()
+    waits = "waits for a machine that can hold it, last heard of 5 min 00 s ago: jaccard 0.5"
+    assert f"{trial} epoch 1/{EPOCHS}, {waits}" in waiting
+    assert "trials that the machine ended, and that were tried again: 1 lost, 2 preempted" in again
+    assert not any("waits" in line for line in again)
