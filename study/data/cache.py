@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from study.data.progress import progress
 from study.data.splits import (
     SPLITS,
     FileProblem,
@@ -135,8 +136,10 @@ def _build(source: Source, folder: Path, state: str) -> None:
         content = hashlib.sha256(
             fingerprint_header(source.class_names, source.ignore_index, source.mean, source.std)
         )
-        for name in SPLITS:
-            _write_split(building, name, source, content)
+        num_images = sum(len(split.names) for split in source.splits.values())
+        with progress(f"decoding {source.name}, once per machine", num_images) as advance:
+            for name in SPLITS:
+                _write_split(building, name, source, content, advance)
         meta = {
             "state": state,
             "fingerprint": content.hexdigest(),
@@ -154,7 +157,9 @@ def _build(source: Source, folder: Path, state: str) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_split(building: Path, name: str, source: Source, content: Any) -> None:
+def _write_split(
+    building: Path, name: str, source: Source, content: Any, advance: Callable[[], object]
+) -> None:
     """Plain writes, not a writable map: on a full disk a write fails, a map kills the process."""
     split, (height, width) = source.splits[name], source.size
     shape = (len(split.names), height, width)
@@ -175,6 +180,7 @@ def _write_split(building: Path, name: str, source: Source, content: Any) -> Non
                 content.update(raw)
                 file.write(raw)
             counts.append(count_classes(label, len(source.class_names)))
+            advance()
     np.save(building / f"{name}.groups.npy", split.groups)
     np.save(building / f"{name}.class_counts.npy", np.stack(counts))
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from study.config import FileData
 from study.data.labels import ClassTable, LabelReader, read_image
+from study.data.progress import progress
 from study.data.splits import SPLITS, FileProblem, Source, SplitSource, UInt8Array
 from study.errors import InputError
 
@@ -170,8 +171,14 @@ class Scan:
             image, _, problems = self._decode(pair)
             return (image.height, image.width) if image else None, problems
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            examined = [*pool.map(examine, self.findings.pairs)]
+        examined = []
+        with (
+            progress(f"checking {self.name}", len(self.findings.pairs)) as advance,
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        ):
+            for one in pool.map(examine, self.findings.pairs):
+                examined.append(one)
+                advance()
         problems = [problem for _, found in examined for problem in found]
         sizes = Counter(size for size, _ in examined if size)
         return Checked((*self.findings.faults, *problems), sizes)

@@ -1,0 +1,26 @@
+"""How far the decoding of a data set is, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MANY_IMAGES = 1000
+
+
+@contextmanager
+def progress(what: str, num_images: int) -> Iterator[Callable[[], object]]:
+    """A bar while the block runs; gives what is to be called after each image.
+
+    Where stderr is no terminal: one line at the start, if there are MANY_IMAGES or more.
+    """
+    if not sys.stderr.isatty():
+        if num_images >= MANY_IMAGES:
+            print(f"{what}: {num_images} images", file=sys.stderr, flush=True)
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, total=num_images, unit="image", leave=False) as bar:
+        yield bar.update
