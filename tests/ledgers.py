@@ -248,7 +248,8 @@ def _write(
         "num_images": {"train": 24, "val": IMAGES, "test": IMAGES},
         "class_share": FREQUENCIES.tolist(),
     }
-    space = {"loss": {"jaccard": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}}
+    choice = {"off": {"mix": 0.0}, "on": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}
+    space = {"loss": {"jaccard": {"choice": choice}}}
     ledger.append(
         StudyRecord(
             name=writer.folder.name,

@@ -14,6 +14,7 @@ from study.analysis import evidence
 from study.analysis.answer import Answer
 from study.analysis.configs import as_yaml
 from study.analysis.importance import importances
+from study.analysis.shares import Share, shares
 from study.exporting import export
 from study.files import write_bytes, write_text
 from study.ledger import State, Trial
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
 DPI = 110
+FAIRNESS = (
+    "However many of its trials are stopped, an option of a choice gets at least half of an equal "
+    "share. Trials that tune cross entropy count for the options that leave it as it is; beside it "
+    "stands the share of what the sampler proposed."
+)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
        color: #222; }
@@ -180,6 +186,8 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         tree = export(state, answer, source)
         shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
         parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{html.escape(shown)}</pre>")
+    if found := shares(state):
+        parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
     parts += ["<h2>All trials</h2>", _trials_table(state), "<h2>How it was done</h2>"]
     record = {
         "plan": state.study.plan,
@@ -191,6 +199,23 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def _shares_table(found: Sequence[Share]) -> str:
+    columns = ("choice", "option", "trials", "epochs", "share", "of the sampler's", "equal share")
+    lines = [
+        (
+            item.path,
+            item.option,
+            str(item.trials),
+            str(item.epochs),
+            f"{item.share:.1%}",
+            f"{item.sampled:.1%}",
+            f"{item.equal:.1%}",
+        )
+        for item in found
+    ]
+    return _table(columns, lines)
 
 
 def _trials_table(state: State) -> str:

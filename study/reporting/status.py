@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from study.analysis.shares import shares
 from study.ledger import State, Trial
-from study.names import COMPLETED, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.names import COMPLETED, FAILED, STOPPED_EARLY
 from study.protocol import Plan
 from study.reporting.live import STAGES, WAITS, Progress, best, duration
 from study.retries import GPU_MEMORY
@@ -62,21 +64,7 @@ def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
             "spent": share * _spent(trials) / 3600,
             "at_most_left": share * left * epoch_s / 3600,
         },
-        "shares": shares(state),
-    }
-
-
-def shares(state: State) -> dict[str, dict[str, float]]:
-    """Of each top-level choice of the space: the share of the search's epochs that each of its
-    options was given."""
-    epochs: dict[str, Counter[str]] = {}
-    for trial in state.of_stage(SEARCH, REFERENCE):
-        for path, option in (trial.params or {}).items():
-            if isinstance(option, str):
-                epochs.setdefault(path, Counter())[option] += trial.epochs
-    return {
-        path: {option: count / max(1, counts.total()) for option, count in sorted(counts.items())}
-        for path, counts in sorted(epochs.items())
+        "shares": [asdict(share) for share in shares(state)],
     }
 
 
@@ -104,9 +92,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             text.append(f"best {key}: {100 * item['value']:.1f}, {item['trial']} {item['label']}")
     text.append(_pace(found))
     text.append(_cost_line(found))
-    for path, options in found["shares"].items():
-        parts = ", ".join(f"{option} {share:.0%}" for option, share in options.items())
-        text.append(f"epochs by {path}: {parts}")
+    for path in dict.fromkeys(share["path"] for share in found["shares"]):
+        options = [share for share in found["shares"] if share["path"] == path]
+        parts = ", ".join(f"{share['option']} {share['share']:.0%}" for share in options)
+        text.append(f"epochs by {path}: {parts} (equal: {options[0]['equal']:.0%})")
     if found["faults"]:
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(found["faults"].items()))
         text.append(f"trials that the machine ended, and that were tried again: {causes}")

@@ -10,6 +10,7 @@ from ledgers import CLASS_NAMES, make_study
 
 from study import report as report_command
 from study.analysis.answer import answer
+from study.analysis.shares import shares
 from study.ledger import load
 from study.names import CONFIRM
 from study.reporting.html import results_csv, study_picture, write_report
@@ -66,6 +67,13 @@ def test_the_page_holds_the_answer(folder: Path) -> None:
     found = answer(state, folder)
     assert re.search(f"<h2>best_miou(, best_macc)?: {found.best_miou}</h2>", page)
     assert len(re.findall(r'<tr class="best">', page)) == len({found.best_miou, found.best_macc})
+
+
+def test_the_page_shows_how_the_epochs_were_shared_out(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for item in shares(load(folder)):
+        cells = (item.path, item.option, str(item.trials), str(item.epochs), f"{item.share:.1%}")
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in page
 
 
 def test_every_confirmation_has_its_pictures(folder: Path) -> None:

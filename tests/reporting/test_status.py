@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ledgers import EPOCHS, make_study
 
+from study.analysis.shares import shares
 from study.ledger import Ledger, is_driven, load
 from study.names import SEARCH
 from study.records import (
@@ -20,7 +21,8 @@ from study.records import (
     TrialRecord,
     WaitRecord,
 )
-from study.reporting.status import lines, shares, status
+from study.reporting.status import lines, status
+from study.retries import GPU_MEMORY
 from study.status import main
 
 
@@ -102,6 +104,24 @@ def test_a_failed_trial_stands_there_with_its_reason(tmp_path: Path) -> None:
     assert f"FAILED {trial} after epoch 0: jaccard 0.7: out of GPU memory: 2 GiB" in text
 
 
+def test_the_share_of_a_gpu_that_a_trial_needed_stands_there(tmp_path: Path) -> None:
+    ledger = begin(tmp_path / "x")
+    trial = hand_out(ledger, "jaccard 0.7")
+    ledger.append(FaultRecord(trial, 0, 0, GPU_MEMORY, "out of GPU memory: 2 GiB"))
+    ledger.append(TrialRecord(trial, 0, SEARCH, "x", "x", None, {}, 0, attempt=1, gpus=1.0))
+    ledger.close()
+    text = lines(status(load(tmp_path / "x"), driven=False, now=2e9))
+    assert f"{trial} was given 1 GPU after: out of GPU memory: 2 GiB" in text
+
+
+def test_the_epochs_of_the_search_are_shown_by_option(tmp_path: Path) -> None:
+    state = load(make_study(tmp_path / "x"))
+    text = lines(status(state, driven=False, now=2e9))
+    given = {item.option: item for item in shares(state)}
+    line = f"epochs by loss/jaccard: off {given['off'].share:.0%}, on {given['on'].share:.0%}"
+    assert f"{line} (equal: 50%)" in text
+
+
 def test_a_rung_says_what_the_next_trial_must_reach(tmp_path: Path) -> None:
     state = load(make_study(tmp_path / "x", until="search"))
     found = status(state, driven=False, now=2e9)
@@ -135,16 +155,6 @@ def test_the_rungs_of_a_split_ladder_are_told_apart(tmp_path: Path) -> None:
     ledger.close()
     for ladder in ("loss/recall=off", "loss/recall=ema"):
         assert f"rung at epoch 3 of {ladder}: 1 values, judges from 6 on" in text
-
-
-def test_shares_of_epochs_add_up_for_every_choice(tmp_path: Path) -> None:
-    ledger = begin(tmp_path / "x")
-    for option, epochs in (("off", 3), ("on", 1)):
-        trial = hand_out(ledger, option, {"loss/jaccard": option, "optimizer/lr_scale": 1.0})
-        for epoch in range(1, epochs + 1):
-            ledger.append(ReportRecord(trial, 0, epoch, {"val/miou": 0.4}))
-    ledger.close()
-    assert shares(load(tmp_path / "x")) == {"loss/jaccard": {"off": 0.75, "on": 0.25}}
 
 
 def test_the_command_prints_lines_or_one_json_object(

@@ -12,6 +12,7 @@ from study.losses import PRESETS
 from study.search.reference import reference_params
 from study.search.rungs import decide, rung_epochs
 from study.search.sampler import Observation, propose
+from study.search.shares import Spent
 from study.space import load_space
 
 MIOU, MACC = "val/miou", "val/macc"
@@ -44,7 +45,9 @@ def curve(params, rng):
     ]
 
 
-def simulate(seed: int, num_trials: int = 16, num_reference: int = 3) -> list[Trial]:
+def simulate(
+    seed: int, num_trials: int = 16, num_reference: int = 3, *, fair: bool = False
+) -> list[Trial]:
     space = load_space("joint")
     rng = np.random.default_rng(seed)
     ladder = space.settings.rungs
@@ -75,7 +78,14 @@ def simulate(seed: int, num_trials: int = 16, num_reference: int = 3) -> list[Tr
         history = [
             Observation(trial.params, trial.rungs) for trial in trials if trial.params is not None
         ]
-        params = propose(space, history, seed=seed, number=number)
+        spent = [
+            Spent(trial.params, max(trial.rungs), max(trial.rungs), not trial.protected)
+            for trial in trials[len(space.settings.baselines) :]
+            if trial.params is not None
+        ]
+        params = propose(
+            space, history, seed=seed, number=number, spent=spent, full=EPOCHS if fair else 0
+        )
         run(params, params, False)
     return trials
 
