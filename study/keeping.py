@@ -26,7 +26,7 @@ from study.remote.bucket import Bucket, Unreachable
 FOLDER = "checkpoints"
 KEPT = 2
 CLOSE_SECONDS = 1.5  # Tune gives up on a stopped trial's process after 2
-AGAIN_SECONDS, RESTORE_SECONDS = 5.0, 60.0
+AGAIN_SECONDS, RESTORE_SECONDS, FLUSH_SECONDS = 5.0, 60.0, 60.0
 SWEEP_SECONDS, PAUSE_SECONDS = 30.0, 0.5
 Save = Callable[[Path], None]
 
@@ -67,6 +67,14 @@ class FolderKeeper:
             if 0 < _epoch(name) <= epochs:
                 yield self._folder / FOLDER / self._trial / name
 
+    @property
+    def trouble(self) -> str:
+        """Always empty: what goes wrong is raised."""
+        return ""
+
+    def flush(self) -> None:
+        """Nothing is under way."""
+
     def close(self) -> None:
         """Nothing is under way."""
 
@@ -89,7 +97,9 @@ class BucketKeeper:
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
         self._safe: str | None = None
+        self.trouble = ""  # in words, why the latest has not arrived
         self._closed = False
+        self._busy = False
         self._taken_up: tempfile.TemporaryDirectory[str] | None = None
         self._thread: threading.Thread | None = None
 
@@ -102,7 +112,7 @@ class BucketKeeper:
             if self._waiting is not None:
                 self._waiting[1].close()
             self._waiting = (epoch, file)
-            self._changed.notify()
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send, daemon=True, name="checkpoints")
                 self._thread.start()
@@ -127,11 +137,16 @@ class BucketKeeper:
                     continue
             return
 
+    def flush(self) -> None:
+        """Wait until the latest has arrived, at most a minute: this node is about to go."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and not self._busy, FLUSH_SECONDS)
+
     def close(self) -> None:
         """What is on its way, and what waits, has a moment; the thread ends with it."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._forget()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
@@ -147,10 +162,13 @@ class BucketKeeper:
     def _send(self) -> None:
         while True:
             with self._changed:
+                self._busy = False
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting is not None or self._closed)
                 if self._waiting is None:
                     return
                 (epoch, file), self._waiting = self._waiting, None
+                self._busy = True
             key = checkpoint_key(self._trial, epoch)
             with file:
                 while not self._sent(key, file):
@@ -165,8 +183,10 @@ class BucketKeeper:
             self._place.put(key, file)
             self._safe = key
             self._place.delete(sorted(self._keys(), key=_epoch)[:-KEPT])
-        except Unreachable:
+        except Unreachable as error:
+            self.trouble = str(error)
             return self._safe == key
+        self.trouble = ""
         return True
 
 

@@ -131,15 +131,14 @@ def _run(
     display.say(f"{prepared.name} on {resources.text}")
     if prepared.place is not None:
         display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
-    if driving.said:
-        display.say(driving.said)
+    driving.tell(display.say)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
     unsent, unshipped, patience = 0, "", 1.0
     with Signals(end, display.say):
         try:
             with display:
                 place = None if prepared.place is None else prepared.place.uri
-                run_trials(director, resources, prepared.folder, place=place)
+                run_trials(director, resources, prepared.folder, place=place, say=display.say)
             exports, answer = conclude(prepared.folder, ledger.state)
             if ledger.state.finished:
                 shutil.rmtree(prepared.folder / "ray", ignore_errors=True)

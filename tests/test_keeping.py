@@ -116,6 +116,26 @@ def test_a_silent_bucket_holds_up_no_epoch_and_gets_the_latest(
     assert len(keys(place)) <= 2
 
 
+def test_a_bucket_that_refuses_is_told_of_and_tried_again(
+    place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
+    keeper = BucketKeeper(place, "t0000")
+    with monkeypatch.context() as refusing:
+
+        def refuse(self: Bucket, *_: object) -> str:
+            raise keeping.Unreachable(self.where, "access is denied")
+
+        refusing.setattr(Bucket, "put", refuse)
+        assert keeper.keep(1, of(1)) is None
+        wait_for(lambda: bool(keeper.trouble))
+        assert keeper.trouble == f"{place.where}: access is denied"
+    keeper.flush()
+    assert keeper.trouble == ""
+    assert keys(place) == [checkpoint_key("t0000", 1)], "flush has waited until it was there"
+    keeper.close()
+
+
 def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
     place: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from study.retries import LOST, MEMORY, PREEMPTED
 FAILED_KEY, FAULT_KEY = "failed", "fault"
 REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"
 OUT_OF_MEMORY = "low on memory"  # Ray's words where its memory monitor ends a process
-WAIT_SECONDS = 15.0  # more than a process takes to start
+WAIT_SECONDS = 10.0  # more than a process takes to start
 Faults = dict[str, tuple[str, str]]  # by trial: cause and reason
 
 
@@ -31,12 +32,21 @@ class DirectedScheduler(FIFOScheduler):
     only that there was something.
     """
 
-    def __init__(self, director: Director, folder: Path, faults: Faults, janitor: Janitor) -> None:
+    def __init__(
+        self,
+        director: Director,
+        folder: Path,
+        faults: Faults,
+        janitor: Janitor,
+        say: Callable[[str], None],
+    ) -> None:
         super().__init__()
         self._director = director
         self._folder = folder
         self._faults = faults
         self._janitor = janitor
+        self._say = say
+        self._troubles: set[str] = set()  # that were said
         self._pending: dict[str, float] = {}  # since when, by our own id
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -68,7 +78,10 @@ class DirectedScheduler(FIFOScheduler):
                 self._director.fail(trial_id, f"no evidence: {error}", by_machine=True)
                 self._janitor.poke()
                 return str(TrialScheduler.STOP)
-        checkpoint = result.get(CHECKPOINT_KEY)
+        checkpoint, trouble = result.get(CHECKPOINT_KEY, (None, ""))
+        if trouble and trouble not in self._troubles:
+            self._troubles.add(trouble)
+            self._say(f"{trial_id}'s checkpoint after epoch {epoch} has to wait: {trouble}")
         keep = self._director.report(trial_id, epoch, metrics, checkpoint, environment)
         if not keep:
             self._janitor.poke()

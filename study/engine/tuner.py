@@ -38,11 +38,13 @@ def run_trials(
     folder: Path,
     *,
     place: str | None = None,
+    say: Callable[[str], None] = print,
     trial: Callable[[dict[str, Any]], None] = _trial,
 ) -> None:
     """Train whatever the director hands out, until nothing is left or Ctrl-C.
 
-    folder: of the study. place: its address in a bucket, where checkpoints are then kept.
+    folder: of the study. place: its address in a bucket, where checkpoints are then kept. say:
+    hears what a person should know.
     trial: what a worker process does with a trial's config; a benchmark gives a shorter one.
 
     Tune's own files are of no use to anybody: checkpoints are the trials' own affair, and a fresh
@@ -73,7 +75,7 @@ def run_trials(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
                 search_alg=DirectedSearcher(director, settings, faults),
-                scheduler=DirectedScheduler(director, folder, faults, janitor),
+                scheduler=DirectedScheduler(director, folder, faults, janitor, say),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,

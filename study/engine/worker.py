@@ -82,6 +82,9 @@ def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
             except InputError:
                 if checkpoint is None:
                     raise
+    except spot.Drained:
+        keeper.flush()
+        raise
     finally:
         keeper.close()
 
@@ -108,7 +111,7 @@ def _report_all(
         last = report.epoch == report.num_epochs
         kept = None if last else keeper.keep(report.epoch, report.save)
         result = (report.epoch, dict(report.metrics), evidence, where)
-        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: kept})
+        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, keeper.trouble)})
         where = None
         spot.leave_if_drained()
 

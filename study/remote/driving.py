@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,18 @@ from study.remote.storage import Storage
 
 @dataclass
 class Driving:
-    """The ledger, and in words what there is to say of how it was come by; empty for nothing."""
+    """The open ledger, and who ships it."""
 
     ledger: Ledger
-    said: str = ""
+    _said: str = ""
     _shipper: Shipper | None = None
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say what there is to say, now and later."""
+        if self._said:
+            say(self._said)
+        if self._shipper is not None:
+            self._shipper.say = say
 
     def ship(self, timeout: float) -> str:
         """Ship the rest, for at most `timeout` seconds; in words what has not arrived, or empty.

@@ -43,6 +43,7 @@ class Shipper:
         self._next = len(found)
         self._offset = found[-1].end if found else 0
         self._files = FileShipper(folder, place)
+        self.say: Callable[[str], None] = lambda text: None  # hears when the bucket goes and comes
         self._trouble = ""
         self._is_lost = False
         self._closing = threading.Event()
@@ -88,6 +89,8 @@ class Shipper:
             while self._ship_segment(end):
                 pass
         except (Unreachable, OSError) as error:
+            if not self._trouble:
+                self.say(f"{error}; the study goes on, and what is not shipped now is shipped then")
             self._trouble = str(error)
             return False
         except TakenOver as error:
@@ -95,6 +98,8 @@ class Shipper:
             self._is_lost = True
             self._lost(str(error))
             return False
+        if self._trouble:
+            self.say(f"{self._place.where}: everything is shipped again")
         self._trouble = ""
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +36,7 @@ class Study:
         self.place = place.below("s")
         self._storage = place.uri
         self._machines = 0
+        (folder / "lost").mkdir()
         settings = {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}
         (folder / "space.yaml").write_text(yaml.safe_dump({**SPACE, "study": settings}))
         tree: dict[str, Any] = {**task(folder / "pids"), "budget": {"epochs": EPOCHS}}
@@ -72,7 +72,7 @@ class Study:
         return out, err
 
     def lose_the_machine(self) -> None:
-        shutil.rmtree(self.work)
+        self.work.rename(self.folder / "lost" / self.work.name)
 
     @property
     def here(self) -> list[Record]:

@@ -123,6 +123,27 @@ def test_a_bucket_that_is_silent_holds_up_nothing_and_gets_everything_afterwards
     assert [record.kind for record in again.ledger.state.sessions] == ["session"]
 
 
+def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
+    place: Bucket, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    driving = begin(machine("a"), lines)
+    driving.tell(said.append)
+    with monkeypatch.context() as away:
+
+        def fail(self: Bucket, *_: object, **__: object) -> str:
+            raise Unreachable(self.where, "it must answer, but does not")
+
+        away.setattr(Bucket, "put", fail)
+        wait_for(lambda: bool(said))
+        time.sleep(0.5)
+    wait_for(lambda: len(said) == 2)
+    assert said[0].startswith(f"{place.where}/s: it must answer, but does not; the study goes on")
+    assert said[1] == f"{place.where}/s: everything is shipped again"
+    assert driving.ship(timeout=30.0) == ""
+    driving.close()
+
+
 def test_lines_that_were_never_shipped_are_shipped_by_the_next_driver_of_that_machine(
     place: Bucket, machine: Machine, lines: list[Record]
 ) -> None:
