@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,9 @@ def _fault(trial: TuneTrial) -> tuple[str, str]:
     if trial.error_file and Path(trial.error_file).is_file():
         text = Path(trial.error_file).read_text(encoding="utf-8").strip()
     if OUT_OF_MEMORY in text:
-        return MEMORY, "out of memory: Ray ended the trial because its node was low on memory"
+        used = re.search(r"was ([\d.]+GB) used / ([\d.]+GB)", text)
+        told = f", {used[1]} of {used[2]} in use" if used else ""
+        return MEMORY, f"out of memory: ended by Ray, for its node was low on memory{told}"
     lines = text.splitlines()
     return LOST, lines[-1][:500] if lines else "the worker process died"
 
