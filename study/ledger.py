@@ -14,11 +14,13 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from study.compact import Numbers, Trees
 from study.errors import InputError
 from study.names import COMPLETED, CONFIRM, STOPPED_EARLY
 from study.records import (
@@ -60,7 +62,7 @@ def read(path: Path) -> Iterator[Record]:
                 ) from error
 
 
-@dataclass
+@dataclass(slots=True)
 class Trial:
     """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
     that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included. `waits`:
@@ -82,7 +84,7 @@ class Trial:
     gpus: float = 0.0
     gpu_s: float = 0.0
     faults: list[FaultRecord] = field(default_factory=list)
-    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
     verdict: RungRecord | None = None
@@ -101,14 +103,15 @@ class Trial:
         return max(self.reports, default=0)
 
     @property
-    def last(self) -> dict[str, float]:
+    def last(self) -> Mapping[str, float]:
         """The metrics of the last epoch: a trial's result once it is completed."""
         return self.reports[self.epochs] if self.reports else {}
 
 
 @dataclass
 class State:
-    """The fold over a ledger's lines. `selection_holds` until one more searched trial ends."""
+    """The fold over a ledger's lines. `selection_holds` until one more searched trial ends.
+    `num_epochs` and `gpu_s` are sums over the trials: their epochs, their GPU-seconds."""
 
     study: StudyRecord | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
@@ -117,6 +120,11 @@ class State:
     selection: SelectRecord | None = None
     selection_holds: bool = False
     finished: bool = False
+    num_epochs: int = 0
+    gpu_s: float = 0.0
+    _by_stage: dict[str, list[tuple[int, Trial]]] = field(default_factory=dict)
+    _unfinished: dict[str, Trial] = field(default_factory=dict)
+    _trees: Trees = field(default_factory=Trees, compare=False)
 
     def apply(self, record: Record) -> None:
         """Take one more line into account. Repeated epochs and rungs change nothing."""
@@ -131,13 +139,17 @@ class State:
             case ReportRecord():
                 trial = self.trials[record.trial]
                 trial.waits = False
-                trial.gpu_s += trial.gpus * record.metrics.get("time/epoch_s", 0.0)
+                gpu_s = trial.gpus * record.metrics.get("time/epoch_s", 0.0)
+                trial.gpu_s += gpu_s
+                self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
-                    trial.reports[record.epoch] = record.metrics
+                    self.num_epochs += 1
+                    trial.reports[record.epoch] = Numbers(record.metrics)
                     trial.report_times[record.epoch] = record.time
                 if record.checkpoint:
                     trial.checkpoints.append(record.checkpoint)
-                trial.environment = record.environment or trial.environment
+                if record.environment:
+                    trial.environment = self._trees.shared(record.environment, "here")
             case RungRecord():
                 trial = self.trials[record.trial]
                 if record.epoch not in trial.rungs:
@@ -151,6 +163,7 @@ class State:
                 self.trials[record.trial].waits = True
             case EndRecord():
                 self.trials[record.trial].end = record
+                self._unfinished.pop(record.trial, None)
                 if self.trials[record.trial].stage != CONFIRM:
                     self.selection_holds = False
             case SelectRecord():
@@ -169,14 +182,14 @@ class State:
             self.trials[record.trial].waits = False
             self.trials[record.trial].gpus = gpus
             return
-        self.trials[record.trial] = Trial(
+        trial = Trial(
             id=record.trial,
             number=record.number,
             stage=record.stage,
             label=record.label,
             family=record.family,
             params=record.params,
-            config=record.config,
+            config=self._trees.shared(record.config, "config"),
             seed=record.seed,
             source=record.source,
             started=record.time,
@@ -184,10 +197,23 @@ class State:
             attempt=record.attempt,
             gpus=gpus,
         )
+        self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
+        self.trials[trial.id] = self._unfinished[trial.id] = trial
+
+    def unfinished(self) -> list[Trial]:
+        """The trials without an end, in the order in which they were handed out."""
+        return list(self._unfinished.values())
+
+    def count(self, *stages: str) -> int:
+        """How many trials of these stages were handed out."""
+        return sum(len(self._by_stage.get(stage, ())) for stage in stages)
 
     def of_stage(self, *stages: str) -> list[Trial]:
         """The trials of these stages, in the order in which they were handed out."""
-        return [trial for trial in list(self.trials.values()) if trial.stage in stages]
+        found = [item for stage in stages for item in self._by_stage.get(stage, ())]
+        if len(stages) > 1:
+            found.sort(key=itemgetter(0))
+        return [trial for _, trial in found]
 
     def completed(self, *stages: str) -> list[Trial]:
         """Those that reached the full budget."""
@@ -281,6 +307,11 @@ def _lock(path: Path) -> TextIO | None:
     return None
 
 
+def _is_half(record: Record) -> bool:
+    """A verdict that ends its trial: the end's line follows, and both are synced at once."""
+    return isinstance(record, RungRecord) and not record.keep
+
+
 class Ledger:
     """The writing end. One process at a time: the folder's lock is held until close.
 
@@ -346,10 +377,11 @@ class Ledger:
         try:
             while line:
                 line = line[os.write(self._file, line) :]
-            if isinstance(record, ReportRecord):
+            if isinstance(record, ReportRecord) or _is_half(record):
                 self._dirty = True
             else:
                 os.fsync(self._file)
+                self._dirty = False
         except OSError as error:
             self.failure = self._failed(error)
             raise self.failure from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -79,7 +78,7 @@ class ReportRecord:
     trial: str
     attempt: int
     epoch: int
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     checkpoint: str | None = None
     environment: dict[str, Any] | None = None
     time: float = 0.0
@@ -218,15 +217,23 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {key: math.nan if value is None else float(value) for key, value in values.items()}
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
 def encode(record: Record) -> str:
     """One line of JSON, without the newline."""
-    fields = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
-    return json.dumps({"kind": record.kind, **_plain(fields)}, allow_nan=False)
+    fields = {"kind": record.kind, **vars(record)}
+    try:
+        return _ENCODER.encode(fields)
+    except (ValueError, TypeError):  # a NaN, an infinity or a mapping that is no dict
+        return _ENCODER.encode(_plain(fields))
 
 
 def decode(line: str) -> Record:
     """The record of one line."""
-    fields = _revived(json.loads(line))
+    fields = json.loads(line)
+    if 'inf"' in line:
+        fields = _revived(fields)
     cls = _KINDS[fields.pop("kind")]
     for key in ("metrics", "values"):
         if key in fields:

@@ -48,7 +48,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             *("augment", "batches", "checkpoint", "environment", "evaluation", "optim"),
         )
     },
-    {"ledger": ("records", "ledger")},
+    {"ledger": ("compact", "records", "ledger")},
     {"storage": ("remote", "keeping")},
     {
         "decisions": (
