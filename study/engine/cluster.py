@@ -88,13 +88,18 @@ def show_token(token: Path = TOKEN) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def check_answers(address: str, key: str) -> None:
-    """Raise InputError unless something listens at HOST:PORT; Ray itself would wait for minutes."""
+def host_and_port(address: str, key: str) -> tuple[str, int]:
+    """The parts of HOST:PORT; InputError where it is none."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         raise InputError(f"HOST:PORT must be given, but got {address!r}", key=key)
+    return host.strip("[]"), int(port)
+
+
+def check_answers(address: str, key: str) -> None:
+    """Raise InputError unless something listens at HOST:PORT; Ray itself would wait for minutes."""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT).close()
+        socket.create_connection(host_and_port(address, key), timeout=ADDRESS_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         message = f"a Ray cluster must answer at {address}, but got: {error}"
         raise InputError(message, key=key) from error

@@ -23,8 +23,8 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from study.engine.cluster import show_token
-from study.errors import Parser
+from study.engine.cluster import host_and_port, show_token
+from study.errors import Parser, exit_code
 from study.telemetry import turn_off
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as AWS's own clients call it
@@ -179,12 +179,20 @@ def _say(line: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Watch until the machine is gone. Exit code 0 where there is nothing to watch for."""
-    p = Parser(prog="python -m study.engine.spot", description=(__doc__ or "").splitlines()[0])
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog="python -m study.engine.spot",
+        description="Drain this machine's node once AWS says that the machine will be taken away.",
+    )
     p.add_argument("--address", required=True, metavar="HOST:PORT", help="the cluster's head")
     p.add_argument("--node-ip-address", metavar="IP", help="as `ray start` was told it, if it was")
-    arguments = p.parse_args(argv)
+    return p
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    host_and_port(arguments.address, "--address")
     turn_off()
     show_token()
     from ray.util import get_node_ip_address
@@ -193,6 +201,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     metadata = Metadata(os.environ.get(ENDPOINT) or DEFAULT_ENDPOINT)
     watch(metadata, partial(drain, arguments.address, node_ip))
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Watch until the machine is gone. Exit code 0 where there is nothing to watch for; 2 on bad
+    input; 130 on Ctrl-C."""
+    return exit_code(lambda: _command(argv))
 
 
 if __name__ == "__main__":
