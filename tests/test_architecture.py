@@ -48,7 +48,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             *("augment", "batches", "checkpoint", "environment", "evaluation", "optim"),
         )
     },
-    {"ledger": ("compact", "records", "ledger")},
+    {"ledger": ("compact", "records", "state", "ledger")},
     {"storage": ("remote", "keeping")},
     {
         "decisions": (

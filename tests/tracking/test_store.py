@@ -20,7 +20,7 @@ from study.analysis.configs import as_yaml
 from study.exporting import export
 from study.ledger import LEDGER, Ledger, State, load, read
 from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
-from study.records import EndRecord, ReportRecord
+from study.records import EndRecord, ReportRecord, TrialRecord
 from study.tracking.content import milliseconds
 from study.tracking.follow import only_writer
 from study.tracking.projection import Projection
@@ -212,7 +212,6 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     sidecar = tracking.start(folder, sent.uri)
     ledger = Ledger(folder)
     first = next(read(folder / LEDGER))
-    from study.ledger import TrialRecord
 
     config = {"loss": {}, "seed": 0}
     handed_out = TrialRecord("t9", 9, "search", "late", "recall", None, config, 0)
