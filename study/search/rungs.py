@@ -7,7 +7,8 @@ The stopping variant, on several objectives: at a rung a trial goes on while it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -36,44 +37,65 @@ class Decision:
     size: int
 
 
+class Rung:
+    """The values that trials have reached a rung with, each objective's in order: a verdict takes
+    no longer in a long study."""
+
+    def __init__(self, reduction_factor: int) -> None:
+        self._reduction_factor = reduction_factor
+        self._ranked: dict[str, list[float]] = {}
+        self.size = 0
+
+    def add(self, value: Mapping[str, float]) -> None:
+        """One more trial has reached it; a value that is not finite is the worst."""
+        self.size += 1
+        for objective, score in value.items():
+            insort(self._ranked.setdefault(objective, []), _score(score))
+
+    def judge(self, value: Mapping[str, float]) -> Decision:
+        """Judge one more trial, which is not added.
+
+        A rung stops nobody before it holds 2 * reduction_factor values, this one included. After
+        that the best max(1, floor(size / reduction_factor)) by any objective go on; ties go on. A
+        value that is not finite stops the trial, however empty the rung is.
+        """
+        size = self.size + 1
+        ranks = {}
+        for objective, mine in value.items():
+            ranked = self._ranked.get(objective, [])
+            ranks[objective] = 1 + len(ranked) - bisect_right(ranked, _score(mine))
+        for objective, mine in value.items():
+            if not math.isfinite(mine):
+                return Decision(False, f"{objective} is not finite", ranks, size)
+        places = _places(size, self._reduction_factor)
+        if not places:
+            needed = 2 * self._reduction_factor
+            reason = f"{size} of the {needed} values that a rung needs to judge"
+            return Decision(True, reason, ranks, size)
+        best = min(ranks, key=lambda objective: ranks[objective])
+        keep = ranks[best] <= places
+        standing = ", ".join(f"{objective} {rank}" for objective, rank in ranks.items())
+        standing = f"{best} is {ranks[best]}" if keep else standing
+        return Decision(keep, f"{standing} of {size}, best {places} go on", ranks, size)
+
+
 def decide(
-    before: Sequence[Mapping[str, float]],
+    before: Iterable[Mapping[str, float]],
     value: Mapping[str, float],
     *,
     reduction_factor: int,
 ) -> Decision:
-    """Judge one trial at a rung.
-
-    A rung stops nobody before it holds 2 * reduction_factor values, this one included. After that
-    the best max(1, floor(size / reduction_factor)) by any objective go on; ties go on. A value
-    that is not finite stops the trial, however empty the rung is.
+    """Judge one trial at a rung: `Rung.judge`.
 
     Args:
-        before: the objectives of the trials that reached the rung earlier; larger is better, a
-            value that is not finite is the worst.
+        before: the objectives of the trials that reached the rung earlier; larger is better.
         value: this trial's, with the same keys.
         reduction_factor: one in so many goes on.
     """
-    size = len(before) + 1
-    ranks = {
-        objective: 1 + sum(_score(other[objective]) > _score(mine) for other in before)
-        for objective, mine in value.items()
-    }
-    for objective, mine in value.items():
-        if not math.isfinite(mine):
-            return Decision(False, f"{objective} is not finite", ranks, size)
-    places = _places(size, reduction_factor)
-    if not places:
-        reason = f"{size} of the {2 * reduction_factor} values that a rung needs to judge"
-        return Decision(True, reason, ranks, size)
-    best = min(ranks, key=lambda objective: ranks[objective])
-    keep = ranks[best] <= places
-    standing = ", ".join(f"{objective} {rank}" for objective, rank in ranks.items())
-    if keep:
-        return Decision(
-            True, f"{best} is {ranks[best]} of {size}, best {places} go on", ranks, size
-        )
-    return Decision(False, f"{standing} of {size}, best {places} go on", ranks, size)
+    rung = Rung(reduction_factor)
+    for other in before:
+        rung.add(other)
+    return rung.judge(value)
 
 
 def bars(before: Sequence[Mapping[str, float]], *, reduction_factor: int) -> dict[str, float]:

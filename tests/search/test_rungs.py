@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
-from study.search.rungs import decide, rung_epochs
+from study.search.rungs import Rung, decide, rung_epochs
 
 MIOU, MACC = "val/miou", "val/macc"
 
@@ -78,3 +79,23 @@ def test_values_that_are_not_finite_rank_last():
 
 def test_at_least_one_trial_goes_on():
     assert decide(one(0.1, 0.2, 0.3), {MIOU: 0.4}, reduction_factor=2).keep
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_a_rung_in_order_judges_as_counting_does(factor):
+    rng = random.Random(factor)
+    rung, before = Rung(factor), []
+    for size in range(1, 80):
+        values = [rng.choice([math.nan, -math.inf, 0.5]), rng.random(), round(rng.random(), 1)]
+        value = {MIOU: rng.choice(values), MACC: rng.choice(values[1:])}
+        decision = rung.judge(value)
+        score = [
+            {k: v if math.isfinite(v) else -math.inf for k, v in item.items()} for item in before
+        ]
+        mine = {k: v if math.isfinite(v) else -math.inf for k, v in value.items()}
+        ranks = {key: 1 + sum(item[key] > mine[key] for item in score) for key in value}
+        assert (decision.ranks, decision.size) == (ranks, size)
+        kept = size < 2 * factor or min(ranks.values()) <= size // factor
+        assert decision.keep == (kept and all(map(math.isfinite, value.values())))
+        rung.add(value)
+        before.append(value)
