@@ -30,7 +30,7 @@ from study.records import (
     WaitRecord,
 )
 from study.retries import again, weight
-from study.search.rungs import decide
+from study.search.rungs import Rung
 from study.space import SearchSpace
 
 MAIN_LADDER = "main"
@@ -80,6 +80,7 @@ class Director:
         self._weights: dict[str, int] = {}
         self._alone: str | None = None
         self._budget_is_spent = False
+        self._rungs: dict[tuple[str, int, bool], tuple[int, Rung]] = {}
 
     def write(self, record: Record) -> None:
         """One more line, then tell whoever listens."""
@@ -204,10 +205,14 @@ class Director:
         self.release(trial.id)
         return False
 
-    def is_unfinished(self, trial_id: str) -> bool:
-        """Whether the trial has begun and not ended: it may need its checkpoints. Thread-safe."""
+    def checkpoints_needed(self, trial_id: str) -> int | None:
+        """How many checkpoints of a trial are to stay; None while it may need them. Thread-safe."""
         trial = self.state.trials.get(trial_id)
-        return trial is not None and trial.end is None
+        if trial is None:
+            return 0
+        if trial.end is None:
+            return None
+        return int(self.state.keeps_checkpoints)
 
     def _goes_on(self, trial: Trial, epoch: int) -> bool:
         """What follows from a report that is in the ledger."""
@@ -236,12 +241,8 @@ class Director:
 
     def _judge(self, trial: Trial, epoch: int) -> bool:
         values = self._running_best(trial, epoch)
-        others = self.state.ladders.get((self._ladder(trial), epoch), [])
-        if trial.stage == REFERENCE:
-            others = [item for item in others if self._is_cross_entropy(item[0])]
-        decision = decide(
-            [value for _, value in others], values, reduction_factor=self.plan.reduction_factor
-        )
+        rung = self._rung(self._ladder(trial), epoch, neutral=trial.stage == REFERENCE)
+        decision = rung.judge(values)
         keep = decision.keep or trial.stage == BASELINE
         reason = "baseline" if trial.stage == BASELINE else decision.reason
         verdict = RungRecord(trial.id, epoch, self._ladder(trial), values, keep, reason)
@@ -249,6 +250,17 @@ class Director:
         if not keep:
             self._stop(trial, verdict)
         return keep
+
+    def _rung(self, ladder: str, epoch: int, *, neutral: bool) -> Rung:
+        """A rung as it stands now; `neutral`: cross entropies alone."""
+        reached = self.state.ladders.get((ladder, epoch), [])
+        new = Rung(self.plan.reduction_factor)
+        seen, rung = self._rungs.get((ladder, epoch, neutral), (0, new))
+        for trial_id, values in reached[seen:]:
+            if not neutral or self._is_cross_entropy(trial_id):
+                rung.add(values)
+        self._rungs[ladder, epoch, neutral] = len(reached), rung
+        return rung
 
     def _stop(self, trial: Trial, verdict: RungRecord) -> None:
         self._end(trial, STOPPED_EARLY, f"rung {verdict.epoch}: {verdict.reason}")

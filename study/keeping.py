@@ -1,4 +1,5 @@
-"""Which checkpoints of a trial are kept: the two latest while it lives, none once it has ended.
+"""Which checkpoints of a trial are kept: the two latest while it lives, none once it has ended
+(where they are asked for, its last).
 
 ``checkpoints/<trial>/<epoch>.pt`` below a study's folder or, with storage in a bucket, below its
 place there. A trial's result is its last epoch's, so there is no best epoch whose checkpoint
@@ -12,7 +13,8 @@ next epoch's training, and where the bucket is slow, the latest alone is sent: n
 from __future__ import annotations
 
 import contextlib
-import shutil
+import itertools
+import os
 import tempfile
 import threading
 import time
@@ -209,16 +211,19 @@ def open_keeper(folder: Path, place: str | None, trial: str) -> Keeper:
 
 
 class Janitor:
-    """Removes the checkpoints of trials that do not live, off the driver's path.
+    """Removes checkpoints that nobody needs any more, off the driver's path.
 
-    lives: whether a trial, by its id, may still need its checkpoints. In a bucket, what a process
-    was sending while its trial ended is found by looking again.
+    needed: how many of a trial's checkpoints, by its id, are to stay; None leaves them alone, as
+    those of a trial that lives. In a bucket, what a process was sending while its trial ended is
+    found by looking again.
     """
 
-    def __init__(self, folder: Path, place: str | None, lives: Callable[[str], bool]) -> None:
+    def __init__(
+        self, folder: Path, place: str | None, needed: Callable[[str], int | None]
+    ) -> None:
         self._folder = folder / FOLDER
         self._place = Bucket.parse(place) if place is not None else None
-        self._lives = lives
+        self._needed = needed
         self._poked = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="checkpoint-janitor")
@@ -240,15 +245,25 @@ class Janitor:
             self._poked.wait(None if self._place is None else SWEEP_SECONDS)
             self._closing.wait(PAUSE_SECONDS)
             self._poked.clear()
-            self._sweep()
+            with contextlib.suppress(Unreachable, OSError):
+                self._sweep()
 
     def _sweep(self) -> None:
-        if self._place is None:
-            with contextlib.suppress(OSError):
-                for path in self._folder.iterdir():
-                    if not self._lives(path.name):
-                        shutil.rmtree(path, ignore_errors=True)
-            return
-        with contextlib.suppress(Unreachable):
+        if self._place is not None:
             keys = [item.key for item in self._place.items(f"{FOLDER}/")]
-            self._place.delete([key for key in keys if not self._lives(key.split("/")[1])])
+            by_trial = itertools.groupby(keys, key=lambda key: key.split("/")[1])
+            for trial, found in by_trial:
+                self._place.delete(self._too_many(trial, list(found)))
+            return
+        for folder in self._folder.iterdir():
+            for name in self._too_many(folder.name, os.listdir(folder)):
+                (folder / name).unlink(missing_ok=True)
+            if self._needed(folder.name) == 0:
+                folder.rmdir()
+
+    def _too_many(self, trial: str, names: list[str]) -> list[str]:
+        needed = self._needed(trial)
+        if needed is None:
+            return []
+        names = sorted(names, key=_epoch)
+        return names[: len(names) - needed]

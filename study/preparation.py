@@ -48,6 +48,7 @@ class Options:
     address: str | None = None
     storage: str | Path = "studies"
     tracking_uri: str | None = None
+    keep_checkpoints: bool = False
     name: str | None = None
     seed: int = 0
     given_at: float = field(default_factory=time.monotonic, init=False, compare=False)

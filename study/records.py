@@ -40,6 +40,7 @@ class SessionRecord:
     cpus_per_trial: float
     gpus_per_trial: float
     tracking_uri: str
+    keep_checkpoints: bool = False
     time: float = 0.0
 
 

@@ -89,6 +89,11 @@ def parser() -> Parser:
     p.add_argument(
         "--storage", metavar="DIR", help="folder of all studies, or s3://BUCKET/PREFIX (./studies)"
     )
+    p.add_argument(
+        "--keep-checkpoints",
+        action="store_true",
+        help="keep the last checkpoint of every trial, also once it has ended",
+    )
     p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
     p.add_argument("--name", help="name of the new study")
     p.add_argument("--resume", metavar="NAME", help="go on with a study")

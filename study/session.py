@@ -126,6 +126,7 @@ def _run(
             cpus_per_trial=resources.cpus_per_trial,
             gpus_per_trial=resources.gpus_per_trial,
             tracking_uri=prepared.tracking_uri,
+            keep_checkpoints=options.keep_checkpoints,
         )
     )
     display.say(f"{prepared.name} on {resources.text}")

@@ -170,6 +170,11 @@ class State:
         """How many trials of these stages were handed out."""
         return sum(len(self._by_stage.get(stage, ())) for stage in stages)
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the last checkpoint of every trial is to stay: any session may have asked."""
+        return any(session.keep_checkpoints for session in self.sessions)
+
     def of_stage(self, *stages: str) -> list[Trial]:
         """The trials of these stages, in the order in which they were handed out."""
         found = [item for stage in stages for item in self._by_stage.get(stage, ())]

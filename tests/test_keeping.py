@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,28 +159,33 @@ def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
-def test_what_belongs_to_no_living_trial_is_removed(
+def test_what_nobody_needs_any_more_is_removed(
     where: str, place: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.1)
     address = place.uri if where == "bucket" else None
-    living = {"t0000", "t0001"}
+    needed: dict[str, int | None] = {"t0000": None, "t0001": None}
 
-    def there() -> set[str]:
+    def there() -> dict[str, int]:
         found = keys(place) if address else [str(path) for path in tmp_path.rglob("*.pt")]
-        return {key.split("/")[-2] for key in found}
+        return dict(Counter(key.split("/")[-2] for key in found))
 
     for trial in ("t0000", "t0001", "orphan"):
         keeper = open_keeper(tmp_path, address, trial)
-        keeper.keep(1, of(1))
+        for epoch in (1, 2):
+            keeper.keep(epoch, of(epoch))
+            keeper.flush()
         keeper.close()
-    wait_for(lambda: there() == {"t0000", "t0001", "orphan"})
-    janitor = Janitor(tmp_path, address, living.__contains__)
-    wait_for(lambda: there() == {"t0000", "t0001"})
-    living.remove("t0001")
+    assert there() == {"t0000": 2, "t0001": 2, "orphan": 2}
+    janitor = Janitor(tmp_path, address, lambda trial: needed.get(trial, 0))
+    wait_for(lambda: there() == {"t0000": 2, "t0001": 2})
+    needed["t0001"] = 0
     janitor.poke()
-    wait_for(lambda: there() == {"t0000"})
-    living.clear()
+    wait_for(lambda: there() == {"t0000": 2})
+    needed["t0000"] = 1
     janitor.close()
-    assert there() == set()
+    assert there() == {"t0000": 1}
+    last = open_keeper(tmp_path, address, "t0000")
+    assert [path.read_text() for path in last.found(9)] == ["after 2"]
+    last.close()

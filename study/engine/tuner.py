@@ -55,15 +55,16 @@ def run_trials(
         "place": place,
         "num_threads": resources.num_threads,
         "rungs": list(director.plan.rungs),
+        "keep_last": director.state.keeps_checkpoints,
     }
 
     faults: Faults = {}
-    janitor = Janitor(folder, place, director.is_unfinished)
+    janitor = Janitor(folder, place, director.checkpoints_needed)
 
     def trainable(config: dict[str, Any]) -> None:
         trial(config)
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says what failed
 
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         each = {"CPU": resources.cpus_per_trial, "GPU": config["run"]["gpus"]}

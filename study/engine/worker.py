@@ -109,7 +109,11 @@ def _report_all(
     ):
         evidence = pack(report.evidence) if judged and report.evidence is not None else None
         last = report.epoch == report.num_epochs
-        kept = None if last else keeper.keep(report.epoch, report.save)
+        kept = None
+        if not last or settings["keep_last"]:
+            kept = keeper.keep(report.epoch, report.save)
+        if last:
+            keeper.flush()
         result = (report.epoch, dict(report.metrics), evidence, where)
         tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, keeper.trouble)})
         where = None

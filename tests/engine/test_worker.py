@@ -44,6 +44,7 @@ def run(config: TrialConfig, folder: Path, reported: int = 0) -> None:
         "num_threads": 1,
         "gpus": 0,
         "rungs": [],
+        "keep_last": False,
         "stage": "search",
         "id": "t0000",
         "place": None,
