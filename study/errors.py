@@ -44,6 +44,7 @@ EXIT_INTERRUPTED = 130
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
+    *(errno.EACCES, errno.EPERM),
 )
 
 

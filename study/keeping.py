@@ -49,30 +49,33 @@ class FolderKeeper:
     def __init__(self, folder: Path, trial: str) -> None:
         self._folder = folder
         self._trial = trial
+        self._safe: str | None = None
+        self.trouble = ""
 
     def keep(self, epoch: int, save: Save) -> str | None:
         """Write a checkpoint, and remove all but the latest; the key of the latest that is safe.
 
-        Raises OSError where it cannot be written; those before are then still there.
+        Where it cannot be written `trouble` says why, and those before are still there: a disk that
+        is full is no reason to lose a trial. A folder that is not there raises OSError.
         """
         if not self._folder.is_dir():
             raise FileNotFoundError(2, "every node must see the study's folder", str(self._folder))
         key = checkpoint_key(self._trial, epoch)
-        save(self._folder / key)
-        for name in sorted(self._files(), key=_epoch)[:-KEPT]:
-            (self._folder / FOLDER / self._trial / name).unlink(missing_ok=True)
-        return key
+        try:
+            save(self._folder / key)
+            for name in sorted(self._files(), key=_epoch)[:-KEPT]:
+                (self._folder / FOLDER / self._trial / name).unlink(missing_ok=True)
+        except OSError as error:
+            self.trouble = f"{error.strerror}: {error.filename}"
+        else:
+            self._safe, self.trouble = key, ""
+        return self._safe
 
     def found(self, epochs: int) -> Iterator[Path]:
         """Checkpoints of the first `epochs` epochs, latest first."""
         for name in sorted(self._files(), key=_epoch, reverse=True):
             if 0 < _epoch(name) <= epochs:
                 yield self._folder / FOLDER / self._trial / name
-
-    @property
-    def trouble(self) -> str:
-        """Always empty: what goes wrong is raised."""
-        return ""
 
     def flush(self) -> None:
         """Nothing is under way."""

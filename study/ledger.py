@@ -9,6 +9,7 @@ alike, so there is no second code path that restores.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import os
 import re
@@ -144,6 +145,7 @@ class Ledger:
         if self.path.exists():
             self.state = fold(read(self.path))
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._opened = os.fstat(self._file)
         self.failure: OSError | None = None
         self._dirty = False
         self._closing = threading.Event()
@@ -168,8 +170,16 @@ class Ledger:
                     self.failure = self._failed(error)
                     return
 
+    def _check_place(self) -> None:
+        """A file that was removed, or moved with its folder, takes lines that nobody will read."""
+        if not os.path.samestat(os.stat(self.path), self._opened):
+            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
+
     def _failed(self, error: OSError) -> OSError:
         text = f"{error.strerror}: the study ends here; with room again, --resume goes on with it"
+        if error.errno == errno.ENOENT:
+            text = "the file is gone, and with it the study: it ends here"
+            return OSError(errno.ESTALE, text, str(self.path))
         return OSError(error.errno, text, str(self.path))
 
     def append(self, record: Record) -> Record:
@@ -184,6 +194,7 @@ class Ledger:
         if self.failure is not None:
             raise self.failure
         try:
+            self._check_place()
             while line:
                 line = line[os.write(self._file, line) :]
             if isinstance(record, ReportRecord) or _is_half(record):

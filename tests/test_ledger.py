@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,23 @@ def test_a_ledger_that_cannot_be_written_says_so_once_and_for_all(tmp_path: Path
     again.append(trial("t0001"))
     again.close()
     assert list(load(tmp_path).trials) == ["t0000", "t0001"]
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_ledger_that_is_taken_away_takes_no_more_lines(tmp_path: Path, how: str) -> None:
+    ledger = Ledger(tmp_path / "s")
+    ledger.append(trial("t0000"))
+    if how == "removed":
+        shutil.rmtree(tmp_path / "s")
+    else:
+        (tmp_path / "s").rename(tmp_path / "elsewhere")
+    if how == "replaced":
+        Ledger(tmp_path / "s").close()
+    with pytest.raises(OSError, match="the file is gone") as caught:
+        ledger.append(trial("t0001"))
+    assert caught.value.filename == str(tmp_path / "s" / LEDGER)
+    assert list(ledger.state.trials) == ["t0000"]
+    ledger.close()
 
 
 def test_a_second_driver_is_refused_until_the_first_closes(tmp_path: Path) -> None:

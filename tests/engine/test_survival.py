@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,3 +151,15 @@ def test_a_second_signal_stops_at_once_and_costs_an_epoch_of_each_trial(tmp_path
     assert len(unfinished) == 2
     first = [report.metrics["time/epoch_s"] for report in reports_of(study)]
     assert waited < min(first), "shorter than an epoch"
+
+
+@pytest.mark.timeout(400)
+def test_a_study_whose_folder_is_removed_ends_with_one_line(tmp_path: Path) -> None:
+    study = Study(tmp_path, pause=0.1)
+    process = study.begin()
+    study.wait_for_reports(3, process)
+    shutil.rmtree(study.ledger.parent, ignore_errors=True)
+    out, err = process.communicate()
+    assert process.returncode == 1, (out, err)
+    assert err == f"error: {study.ledger}: the file is gone, and with it the study: it ends here\n"
+    assert not study.ledger.exists()
