@@ -93,6 +93,25 @@ def _open_to_the_world(cluster: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _spot(cluster: dict[str, Any]) -> list[str]:
+    commands = [str(command) for command in cluster["worker_start_ray_commands"]]
+    starts = [i for i, command in enumerate(commands) if "ray start" in command]
+    watches = [i for i, command in enumerate(commands) if "-m study.engine.spot " in command]
+    if len(watches) != 1 or max(starts) > watches[0]:
+        return ["a worker watches for its spot notice, after its Ray has started"]
+    watch = commands[watches[0]]
+    problems = []
+    if "RAY_AUTH_MODE=token " not in watch:
+        problems.append("the spot watcher shows the token")
+    if "--address $RAY_HEAD_IP:6379" not in watch:
+        problems.append("the spot watcher asks the head")
+    if not (watch.startswith("(") and watch.endswith("&)") and "setsid nohup" in watch):
+        problems.append("the spot watcher outlives the session that starts it")
+    if "flock --nonblock" not in watch:
+        problems.append("a Ray that starts again starts no second spot watcher")
+    return problems
+
+
 def _versions(cluster: dict[str, Any]) -> list[str]:
     text = str([cluster["docker"], cluster["setup_commands"]])
     found = re.findall(r"rayproject/ray:([\d.]+)", text) + re.findall(
@@ -132,7 +151,7 @@ def _files(cluster: dict[str, Any]) -> list[str]:
     return problems
 
 
-CHECKS = (_nodes, _open_to_the_world, _versions, _switches, _files)
+CHECKS = (_nodes, _open_to_the_world, _spot, _versions, _switches, _files)
 
 
 def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
@@ -232,6 +251,30 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "the dashboard on its default host": (
         lambda c: _replace(c, "head_start_ray_commands", "--dashboard-host=127.0.0.1", ""),
         "the dashboard listens on loopback",
+    ),
+    "no spot watcher": (
+        lambda c: c["worker_start_ray_commands"].pop(),
+        "watches for its spot notice",
+    ),
+    "a spot watcher before its Ray": (
+        lambda c: c["worker_start_ray_commands"].reverse(),
+        "after its Ray has started",
+    ),
+    "a spot watcher without a token": (
+        lambda c: _replace(c, "worker_start_ray_commands", "(RAY_AUTH_MODE=token ", "("),
+        "the spot watcher shows the token",
+    ),
+    "a spot watcher of its own machine's Ray": (
+        lambda c: _replace(c, "worker_start_ray_commands", "--address $RAY", "--address $OTHER"),
+        "the spot watcher asks the head",
+    ),
+    "a spot watcher that ends with SSH": (
+        lambda c: _replace(c, "worker_start_ray_commands", "setsid ", ""),
+        "outlives the session",
+    ),
+    "a spot watcher per start of Ray": (
+        lambda c: _replace(c, "worker_start_ray_commands", "flock --nonblock /tmp/spot.lock ", ""),
+        "no second spot watcher",
     ),
     "another Ray in the image": (
         lambda c: c["docker"].update(image="rayproject/ray:2.59.0-py311-gpu"),
