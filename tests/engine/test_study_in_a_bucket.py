@@ -37,7 +37,7 @@ class Study:
         self._storage = place.uri
         self._machines = 0
         (folder / "lost").mkdir()
-        settings = {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}
+        settings = {**SPACE["study"], "num_trials": 1, "baselines": ["ce"]}
         (folder / "space.yaml").write_text(yaml.safe_dump({**SPACE, "study": settings}))
         tree: dict[str, Any] = {**task(folder / "pids"), "budget": {"epochs": EPOCHS}}
         tree["model"]["kwargs"]["pause"] = 0.2
@@ -130,16 +130,17 @@ def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
     assert study.here[: len(shipped)] == shipped
 
     study.lose_the_machine()
-    study.begin("--resume", "s")
+    ended = {trial.id for trial in fold(shipped).trials.values() if trial.end is not None}
+    study.begin("--resume", "s", "--keep-checkpoints")
     out, err = study.end(0)
     assert "takes over from process" in out
     assert err == ""
     records = study.there
     assert records[: len(shipped)] == shipped == study.here[: len(shipped)]
-    assert_whole(fold(records), study)
+    assert_whole(fold(records), study, without_checkpoint=ended)
 
 
-def assert_whole(state: State, study: Study) -> None:
+def assert_whole(state: State, study: Study, without_checkpoint: set[str]) -> None:
     assert state.finished
     for trial in state.trials.values():
         assert trial.status == COMPLETED
@@ -147,4 +148,7 @@ def assert_whole(state: State, study: Study) -> None:
     there = {item.key for item in study.place.items()}
     assert "exports/best_miou.yaml" in there
     assert "driver.json" not in there
-    assert not any(key.startswith(("checkpoints/", "ray/")) for key in there)
+    assert not any(key.startswith("ray/") for key in there)
+    kept = {key for key in there if key.startswith("checkpoints/")}
+    asked = state.trials.keys() - without_checkpoint
+    assert kept == {checkpoint_key(trial, EPOCHS) for trial in asked}

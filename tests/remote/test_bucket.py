@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from study import run, status
 from study.errors import InputError
 from study.remote import bucket as buckets
 from study.remote.bucket import Bucket, Conflict, Unreachable
@@ -70,28 +71,6 @@ def test_check_leaves_nothing_behind(place: Bucket) -> None:
     assert list(place.items()) == []
 
 
-@pytest.mark.parametrize(
-    ("uri", "text"),
-    [
-        ("gs://b/p", "--storage: a folder or an s3:// address must be given, but got 'gs://b/p'"),
-        ("s3:///p", "--storage: the name of a bucket must follow s3://, but got 's3:///p'"),
-        ("s3://B_/p", "--storage: the name of a bucket must follow s3://, but got 's3://B_/p'"),
-        (
-            "s3://key:secret@bucket/p",
-            "--storage: credentials must be in the environment, but they are in the address",
-        ),
-        (
-            "s3://bucket/p?retries=3",
-            "--storage: settings must be of endpoint_override, scheme, region, but got 'retries'",
-        ),
-    ],
-)
-def test_an_address_that_cannot_be_one_is_refused(uri: str, text: str) -> None:
-    with pytest.raises(InputError) as caught:
-        Bucket.parse(uri)
-    assert str(caught.value) == text
-
-
 def test_an_address_reads_as_it_was_written() -> None:
     for uri in ("s3://bucket", "s3://bucket/a/b", "s3://bucket/a?region=eu-central-1"):
         assert Bucket.parse(uri).uri == uri
@@ -110,6 +89,22 @@ def refusal(place: Bucket) -> str:
 def test_a_bucket_that_does_not_exist_is_named(place: Bucket) -> None:
     missing = Bucket("no-such-bucket", "p/", place.query)
     assert refusal(missing).endswith("the bucket must exist, but there is none of this name")
+
+
+def test_the_commands_refuse_a_bucket_in_one_line(
+    place: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = Bucket("no-such-bucket", "p/", place.query).uri
+    for command in (
+        lambda: run.main(["--task", "tiny", "--storage", uri]),
+        lambda: run.main(["--resume", "s", "--storage", uri]),
+        lambda: status.main(["s", "--storage", uri]),
+    ):
+        assert command() == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: s3://no-such-bucket/p")
+        assert err.endswith("the bucket must exist, but there is none of this name\n")
+        assert err.count("\n") == 1
 
 
 def test_no_credentials_are_bad_input(place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
