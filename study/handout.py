@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from study.config import TaskConfig, TrialConfig
 from study.describe import describe
 from study.ledger import State, Trial
 from study.losses import PRESETS, LossConfig, family
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.protocol import Plan, Resume, RunBaseline, RunConfirm, RunReference, RunSearch
 from study.records import TrialRecord
 from study.retries import share
+from study.search.memory import Memory
 from study.search.reference import reference_params
-from study.search.sampler import Observation, propose
-from study.search.shares import Spent
+from study.search.sampler import propose
 from study.space import SearchSpace
 
 
@@ -28,6 +28,10 @@ class Handout:
     task: TaskConfig
     state: State
     gpus: float
+    _memory: Memory = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_memory", Memory(self.plan, self.space, self.state))
 
     def record(
         self, step: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
@@ -56,13 +60,14 @@ class Handout:
         return self._new(REFERENCE, f"ce lr x{scale:.2g}", LossConfig(), scale, known)
 
     def _proposed(self, number: int) -> TrialRecord:
+        self._memory.update()
         params = propose(
             self.space,
-            self._history(),
+            self._memory.history,
             seed=self.plan.seed,
             number=number,
             sampler=self.plan.sampler,
-            spent=self._spent(),
+            spent=self._memory.spent,
             full=self.plan.epochs,
         )
         tree = self.space.resolve(params)
@@ -136,38 +141,3 @@ class Handout:
     def _here(self, trial: Trial) -> dict[str, Any]:
         """The trial's config with the task of this session: its data may have moved."""
         return {**trial.config, "task": self.task.model_dump()}
-
-    def _history(self) -> list[Observation]:
-        """What the sampler may learn from: rung values of searched trials and baselines."""
-        observations = []
-        for trial in self.state.of_stage(BASELINE, REFERENCE, SEARCH):
-            if trial.params is None:
-                continue
-            rungs = dict(trial.rungs)
-            if trial.status == COMPLETED:
-                rungs[self.plan.epochs] = {key: trial.last[key] for key in self.plan.objectives}
-            observations.append(
-                Observation(
-                    params=trial.params,
-                    rungs=rungs,
-                    running=trial.end is None,
-                    failed=trial.status == FAILED,
-                )
-            )
-        return observations
-
-    def _spent(self) -> list[Spent]:
-        """What the searched trials have had of the epochs, and may still get."""
-        return [
-            Spent(trial.params, *self._bounds(trial), proposed=trial.stage == SEARCH)
-            for trial in self.state.of_stage(REFERENCE, SEARCH)
-            if trial.params is not None
-        ]
-
-    def _bounds(self, trial: Trial) -> tuple[int, int]:
-        ahead = (*(rung for rung in self.plan.rungs if rung > trial.epochs), self.plan.epochs)
-        if trial.end is None:
-            return ahead[0], self.plan.epochs
-        if trial.status == FAILED:
-            return max(trial.epochs, (*self.plan.rungs, self.plan.epochs)[0]), trial.epochs
-        return trial.epochs, trial.epochs

@@ -9,7 +9,8 @@ import pytest
 
 from study.losses import LossConfig, family
 from study.search import sampler
-from study.search.sampler import Observation, model_takes_over_at, propose, stratified
+from study.search.history import MAX_POINTS, WORST, History, Observation
+from study.search.sampler import model_takes_over_at, propose, stratified
 from study.space import load_space
 
 MIOU, MACC = "val/miou", "val/macc"
@@ -64,7 +65,7 @@ def model_numbers(count):
 
 
 def model_points(space, history):
-    points = sampler._model_points(space, history)
+    points = History(space, history).model_points()
     assert points is not None
     return points
 
@@ -131,7 +132,7 @@ def test_a_proposal_is_a_function_of_seed_number_and_history(joint):
 
 def test_there_is_no_model_below_sixteen_results(joint):
     history = observed(joint, 15, lambda one: one["optimizer/lr_scale"] / 4)
-    assert sampler._model_points(joint, history) is None
+    assert History(joint, history).model_points() is None
     assert propose(joint, history, seed=0, number=7) == stratified(joint, seed=0, number=7)
 
 
@@ -161,19 +162,19 @@ def test_running_trials_are_known_as_running_and_failed_ones_as_bad(joint):
     points = model_points(joint, history)
     assert len(points) == 18
     assert points[16].state == optuna.trial.TrialState.RUNNING
-    assert points[17].values == [sampler.WORST] * 2
+    assert points[17].values == [WORST] * 2
 
 
 def test_a_long_history_is_thinned_to_the_best_and_a_sample_of_the_rest(joint):
     history = observed(joint, 1000, lambda one: one["optimizer/lr_scale"] / 4)
     more = Observation(stratified(joint, seed=0, number=1001), running=True)
     points = model_points(joint, [*history, more])
-    assert len(points) == sampler.MAX_POINTS + 1
+    assert len(points) == MAX_POINTS + 1
     assert points[-1].state == optuna.trial.TrialState.RUNNING
     found = [point.values[0] for point in points[:-1]]
     everything = [one.rungs[3][MIOU] for one in history]
     assert sorted(found)[-30:] == sorted(everything)[-30:]
-    rest = sorted(found)[: -sampler.MAX_POINTS // 2]
+    rest = sorted(found)[: -MAX_POINTS // 2]
     assert abs(np.median(rest) - np.median(everything)) < 0.1
     order = [everything.index(value) for value in found]
     assert order == sorted(order)
@@ -183,7 +184,7 @@ def test_a_value_that_is_not_a_number_is_worse_than_any(joint):
     history = observed(joint, 15, lambda one: 0.0)
     params = stratified(joint, seed=0, number=15)
     history.append(Observation(params, {3: {MIOU: math.nan, MACC: -math.inf}}))
-    assert model_points(joint, history)[-1].values == [sampler.WORST] * 2
+    assert model_points(joint, history)[-1].values == [WORST] * 2
 
 
 def test_points_outside_of_a_narrowed_space_are_skipped(joint):
@@ -239,8 +240,8 @@ def test_a_grid_takes_each_point_once_and_has_an_end():
 
 def test_the_plan_can_say_when_the_model_takes_over(joint):
     history = observed(joint, 5 + model_takes_over_at(5) - 1, lambda one: 0.5)
-    assert sampler._model_points(joint, history) is not None
-    assert sampler._model_points(joint, history[:-1]) is None
+    assert History(joint, history).model_points() is not None
+    assert History(joint, history[:-1]).model_points() is None
     assert model_takes_over_at(0) == 17
     assert model_takes_over_at(5, slots=3) == 14
     assert model_takes_over_at(40) == 1

@@ -1,0 +1,87 @@
+"""What proposals are made from, kept in step with the state of a study: each looks only at trials
+that are new or were unfinished at the last one."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from study.ledger import State, Trial
+from study.names import COMPLETED, CONFIRM, FAILED, GRID, REFERENCE, SEARCH
+from study.protocol import Plan
+from study.search.history import History, Observation
+from study.search.shares import Spent
+from study.space import SearchSpace
+
+
+class Memory:
+    """Rung values of searched trials and baselines, and what the searched ones have had of the
+    epochs. Both are what a walk over all trials would give."""
+
+    def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
+        self.history = History(space)
+        self._plan = plan
+        self._state = state
+        self._choices = tuple(space.choices)
+        self._seen = 0
+        self._open: dict[int, Trial] = {}  # by place in the history
+        self._over: dict[tuple[Any, ...], Spent] = {}  # sums, of trials that chose the same
+
+    def update(self) -> None:
+        """Take in what the state holds by now."""
+        for trial in islice(self._state.trials.values(), self._seen, None):
+            self._seen += 1
+            if trial.stage != CONFIRM and trial.params is not None:
+                place = len(self.history)
+                self.history.put(place, self._observation(trial))
+                self._open[place] = trial
+        for place, trial in list(self._open.items()):
+            self.history.put(place, self._observation(trial))
+            if trial.end is not None:
+                del self._open[place]
+                if trial.stage in (REFERENCE, SEARCH):
+                    self._add(self._spent(trial), trial)
+
+    @property
+    def spent(self) -> list[Spent]:
+        """For `shares.owed`, to which only sums over equal options matter. Of a grid, whose points
+        are looked up in it, each trial for itself."""
+        running = [
+            self._spent(trial)
+            for trial in self._open.values()
+            if trial.stage in (REFERENCE, SEARCH)
+        ]
+        return [*self._over.values(), *running]
+
+    def _add(self, one: Spent, trial: Trial) -> None:
+        key: tuple[Any, ...] = (one.proposed, *(one.params.get(path) for path in self._choices))
+        if self._plan.sampler == GRID:
+            key = (trial.id,)
+        sum_ = self._over.get(key, Spent(one.params, 0, 0, one.proposed))
+        self._over[key] = Spent(
+            sum_.params, sum_.least + one.least, sum_.most + one.most, one.proposed
+        )
+
+    def _observation(self, trial: Trial) -> Observation:
+        assert trial.params is not None
+        rungs = dict(trial.rungs)
+        if trial.status == COMPLETED:
+            rungs[self._plan.epochs] = {key: trial.last[key] for key in self._plan.objectives}
+        return Observation(
+            params=trial.params,
+            rungs=rungs,
+            running=trial.end is None,
+            failed=trial.status == FAILED,
+        )
+
+    def _spent(self, trial: Trial) -> Spent:
+        assert trial.params is not None
+        return Spent(trial.params, *self._bounds(trial), proposed=trial.stage == SEARCH)
+
+    def _bounds(self, trial: Trial) -> tuple[int, int]:
+        ahead = (*(rung for rung in self._plan.rungs if rung > trial.epochs), self._plan.epochs)
+        if trial.end is None:
+            return ahead[0], self._plan.epochs
+        if trial.status == FAILED:
+            return max(trial.epochs, (*self._plan.rungs, self._plan.epochs)[0]), trial.epochs
+        return trial.epochs, trial.epochs
