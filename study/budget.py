@@ -94,7 +94,7 @@ class Budget:
             return True
         if stage == CONFIRM:
             return self._fits(epochs, live, confirmations=0)
-        if not any(trial.reports for trial in self._state.trials.values()) and not live:
+        if not self._state.num_epochs and not live:
             return self._fits(1, live, confirmations=0)  # without a first trial there is nothing
         if not self._search_is_over:
             self._search_is_over = not self._fits(
@@ -128,8 +128,8 @@ class Budget:
 
     def _num_confirmations(self) -> int:
         """At most, if one more trial is searched."""
-        sources = 1 + sum(trial.stage != CONFIRM for trial in self._state.trials.values())
+        sources = 1 + len(self._state.trials) - self._state.count(CONFIRM)
         return min(self._plan.confirm_trials, sources * self._plan.confirm_seeds)
 
     def _spent_gpu_s(self) -> float:
-        return sum(trial.gpu_s for trial in self._state.trials.values())
+        return self._state.gpu_s

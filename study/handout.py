@@ -52,7 +52,7 @@ class Handout:
                 return self._confirmation(self.state.trials[source], seed)
 
     def _reference(self, index: int) -> TrialRecord:
-        rank = sum(self.plan.is_reference(i) for i in range(index))
+        rank = self.plan.references_before(index)
         params = reference_params(self.space, rank, self.plan.reference_trials, self.plan.seed)
         tree = {"loss": {}, **self.space.resolve_optimizer(params)}
         scale = tree["optimizer"].get("lr_scale", 1.0)

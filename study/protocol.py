@@ -60,9 +60,13 @@ class Plan:
         """Whether searched trial `index` tunes cross entropy: they are spread evenly."""
         return (index * self.reference_trials) % self.num_trials < self.reference_trials
 
+    def references_before(self, index: int) -> int:
+        """How many of the searched trials before `index` tune cross entropy."""
+        return -(-index * self.reference_trials // self.num_trials)
+
     def sampled_before(self, index: int) -> int:
         """How many of the searched trials before `index` the sampler proposes."""
-        return sum(not self.is_reference(i) for i in range(index))
+        return index - self.references_before(index)
 
     def as_dict(self) -> dict[str, Any]:
         """For the ledger's first line."""
@@ -155,7 +159,7 @@ def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits
         live: ids of the trials that are being trained now.
         admits: whether a trial of this stage with so many epochs to go fits into the budget.
     """
-    unfinished = [t for t in state.trials.values() if t.end is None and t.id not in live]
+    unfinished = [trial for trial in state.unfinished() if trial.id not in live]
     for trial in unfinished:
         if admits(trial.stage, plan.epochs - trial.epochs):
             return Resume(trial.id)
@@ -180,11 +184,11 @@ def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits
 
 
 def _search(plan: Plan, state: State, admits: Admits) -> Step | None:
-    baselines = state.of_stage(BASELINE)
-    if len(baselines) < len(plan.baselines):
+    baselines = state.count(BASELINE)
+    if baselines < len(plan.baselines):
         fits = admits(BASELINE, plan.epochs)
-        return RunBaseline(plan.baselines[len(baselines)]) if fits else None
-    index = len(state.of_stage(SEARCH, REFERENCE))
+        return RunBaseline(plan.baselines[baselines]) if fits else None
+    index = state.count(SEARCH, REFERENCE)
     if index < plan.num_trials and admits(SEARCH, plan.epochs):
         if plan.is_reference(index):
             return RunReference(index)
@@ -194,7 +198,7 @@ def _search(plan: Plan, state: State, admits: Admits) -> Step | None:
 
 def _num_to_come(plan: Plan, state: State) -> int:
     """Baselines and searched trials that nobody has begun."""
-    begun = len(state.of_stage(BASELINE, REFERENCE, SEARCH))
+    begun = state.count(BASELINE, REFERENCE, SEARCH)
     return len(plan.baselines) + plan.num_trials - begun
 
 
@@ -227,10 +231,10 @@ def left_out(plan: Plan, state: State) -> list[str]:
     chosen = [selection.reference, selection.stated, *selection.confirmed] if selection else []
     sources = {source for source in chosen if source is not None}
     pairs = {(source, seed) for source in sources for seed in confirm_seeds(plan)}
-    unfinished = sum(trial.end is None for trial in state.trials.values())
+    unfinished = len(state.unfinished())
     counts = (
-        (len(plan.baselines) - len(state.of_stage(BASELINE)), len(plan.baselines), "baselines"),
-        (plan.num_trials - len(state.of_stage(SEARCH, REFERENCE)), plan.num_trials, "searched"),
+        (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
+        (plan.num_trials - state.count(SEARCH, REFERENCE), plan.num_trials, "searched"),
         (len(pairs - settled(state)), len(pairs), "confirmations"),
     )
     lines = [f"{count} of {total} {what}" for count, total, what in counts if count > 0]

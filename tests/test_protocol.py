@@ -253,3 +253,14 @@ def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
 def test_a_plan_survives_the_ledger() -> None:
     assert Plan.from_dict(plan().as_dict()) == plan()
     assert plan().worst_case_epochs == (2 + 16 + 12) * 4
+
+
+@pytest.mark.parametrize(("trials", "references"), [(16, 3), (24, 3), (5000, 625), (7, 7), (9, 4)])
+def test_references_are_counted_as_they_come(trials: int, references: int) -> None:
+    the_plan = plan(num_trials=trials, reference_trials=references)
+    count = 0
+    for index in range(trials + 1):
+        assert the_plan.references_before(index) == count
+        assert the_plan.sampled_before(index) == index - count
+        count += index < trials and the_plan.is_reference(index)
+    assert count == references

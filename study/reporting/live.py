@@ -61,24 +61,22 @@ class Progress:
     @property
     def epochs_done(self) -> int:
         """Epoch reports so far."""
-        return sum(len(trial.reports) for trial in list(self._state.trials.values()))
+        return self._state.num_epochs
 
     @property
     def epochs_left(self) -> int:
         """At most so many epoch reports are still to come."""
         plan, state = self._plan, self._state
-        running = sum(
-            plan.epochs - trial.epochs for trial in list(state.trials.values()) if trial.end is None
-        )
+        running = sum(plan.epochs - trial.epochs for trial in state.unfinished())
         selection = selection_in_force(state)
         if selection is None:
             confirm = plan.confirm_trials
-            search = plan.num_trials - len(state.of_stage(SEARCH, REFERENCE))
+            search = plan.num_trials - state.count(SEARCH, REFERENCE)
         else:
             sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
             confirm = len(sources) * plan.confirm_seeds
             search = 0
-        baseline = len(plan.baselines) - len(state.of_stage(BASELINE))
+        baseline = len(plan.baselines) - state.count(BASELINE)
         to_come = baseline + search + confirm - len(settled(state))
         return max(0, to_come) * plan.epochs + running
 
