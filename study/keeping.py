@@ -143,17 +143,17 @@ class BucketKeeper:
             return
 
     def flush(self) -> None:
-        """Wait until the latest has arrived, at most a minute: this node is about to go."""
+        """Wait until the latest has arrived, at most a minute."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._busy, FLUSH_SECONDS)
 
     def close(self) -> None:
-        """What is on its way, and what waits, has a moment; the thread ends with it."""
+        """What is on its way has a moment, unless the bucket is away; the thread ends with it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._forget()
-        if self._thread is not None:
+        if self._thread is not None and not self.trouble:
             self._thread.join(CLOSE_SECONDS)
 
     def _forget(self) -> None:

@@ -112,7 +112,7 @@ def _report_all(
         kept = None
         if not last or settings["keep_last"]:
             kept = keeper.keep(report.epoch, report.save)
-        if last:
+        if last and settings["keep_last"] and not keeper.trouble:
             keeper.flush()
         result = (report.epoch, dict(report.metrics), evidence, where)
         tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, keeper.trouble)})

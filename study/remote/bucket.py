@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ SCHEME = "s3"
 SETTINGS = ("endpoint_override", "scheme", "region")
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 20, 2
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
 PER_DELETE = 1000  # keys that one call may name
 REFUSED = {
     "NoSuchBucket": "the bucket must exist, but there is none of this name",
@@ -106,6 +107,12 @@ class Bucket:
             if setting not in SETTINGS:
                 known = ", ".join(SETTINGS)
                 raise InputError(f"settings must be of {known}, but got {setting!r}", key=key)
+        given = dict(parse_qsl(parts.query))
+        if given.get("scheme", "https") not in ("http", "https"):
+            raise InputError(f"scheme must be http or https, but is {given['scheme']!r}", key=key)
+        if not ENDPOINT.fullmatch(given.get("endpoint_override", "localhost")):
+            wrong = given["endpoint_override"]
+            raise InputError(f"endpoint_override must be HOST:PORT, but is {wrong!r}", key=key)
         path = parts.path.strip("/")
         return cls(parts.netloc, f"{path}/" if path else "", parts.query)
 
@@ -169,12 +176,12 @@ class Bucket:
         answer = self._found(key)
         if answer is None:
             return None
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
         with _in_one_line(self.where):
             data = answer["Body"].read()
-        return Content(
-            data, answer["ETag"], answer.get("Metadata", {}), now - answer["LastModified"]
-        )
+        age = now - answer["LastModified"]
+        return Content(data, answer["ETag"], answer.get("Metadata", {}), age)
 
     def download(self, key: str, path: Path) -> bool:
         """Write an object to a file, whole or not at all; False where there is none."""
@@ -210,6 +217,7 @@ class Bucket:
                 entry["LastModified"],
             )
             for entry in page.get("Contents", ())
+            if not entry["Key"].endswith("/")  # what a console makes of an empty folder
         ]
 
     def delete(self, keys: Sequence[str]) -> None:

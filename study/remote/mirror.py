@@ -19,23 +19,21 @@ from study.ledger import LEDGER
 from study.remote import lease
 from study.remote import segments as segmented
 from study.remote.bucket import Bucket, Item
-from study.remote.segments import Segment, read_segment, read_segments, segments
+from study.remote.segments import Segment, read_segment, read_segments
 
 LOCK = "mirror.lock"
 SET_ASIDE = "ledger.set-aside-{}.jsonl"
 NOT_FILES = (segmented.FOLDER, checkpoints.FOLDER)
 
 
-def fetch_ledger(place: Bucket, folder: Path) -> Path | None:
-    """Bring the ledger in `folder` up to the bucket's; where an old one was set aside, its path.
+def fetch_ledger(place: Bucket, found: list[Segment], folder: Path) -> Path | None:
+    """Bring the ledger in `folder` up to the segments; where an old one was set aside, its path.
 
     Raises InputError where a segment is missing or damaged, Unreachable where the bucket does not
     answer; what was here before is then still here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LEDGER
     with _locked(folder):
-        found = segments(place)
         have = path.stat().st_size if path.exists() else 0
         aside = None
         if have and not _agrees(place, found, path, have):

@@ -117,9 +117,10 @@ class Storage:
     def fetch(self, folder: Path, *, whole: bool = True) -> None:
         """Bring a study's folder up to date with the bucket. Raises Unreachable."""
         place = self.place_of(folder)
-        if place is None or not segments(place):
+        found = [] if place is None else segments(place)
+        if place is None or not found:
             return
-        aside = fetch_ledger(place, folder)
+        aside = fetch_ledger(place, found, folder)
         if aside is not None:
             print(
                 f"note: another driver has gone on with {folder.name}: the lines that only this "

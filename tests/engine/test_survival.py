@@ -79,6 +79,7 @@ def assert_whole(study: Study) -> None:
             same = {k: v for k, v in record.metrics.items() if not k.startswith("time/")}
             assert same == {k: v for k, v in first.items() if not k.startswith("time/")}
     assert (study.ledger.parent / "exports" / "best_miou.yaml").is_file()
+    assert not list(study.ledger.parent.rglob("*.pt")), "no checkpoint outlives its trial"
 
 
 @pytest.mark.timeout(400)
@@ -163,3 +164,14 @@ def test_a_study_whose_folder_is_removed_ends_with_one_line(tmp_path: Path) -> N
     assert process.returncode == 1, (out, err)
     assert err == f"error: {study.ledger}: the file is gone, and with it the study: it ends here\n"
     assert not study.ledger.exists()
+
+
+@pytest.mark.timeout(400)
+def test_a_time_budget_does_not_wait_for_an_epoch(tmp_path: Path) -> None:
+    study = Study(tmp_path, pause=60.0)
+    out, err = study.begin("--time-budget", "20s").communicate()
+    assert err == ""
+    assert "left out, as the budget is spent: " in out
+    assert "3 of 3 searched" in out
+    assert "To go on, with a larger one: python -m study.run --resume s" in out
+    assert not study.state.finished

@@ -77,6 +77,23 @@ def test_an_address_reads_as_it_was_written() -> None:
     assert Bucket.parse("s3://bucket/a/?region=x").where == "s3://bucket/a"
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ("scheme=ftp", "scheme must be http or https, but is 'ftp'"),
+        ("endpoint_override=a b", "endpoint_override must be HOST:PORT, but is 'a b'"),
+    ],
+)
+def test_a_setting_that_cannot_be_one_is_refused(settings: str, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        Bucket.parse(f"s3://bucket/p?{settings}")
+
+
+def test_what_a_console_makes_of_an_empty_folder_is_no_object(place: Bucket) -> None:
+    place.put("evidence/", b"")
+    assert list(place.items()) == []
+
+
 def refusal(place: Bucket) -> str:
     with pytest.raises(InputError) as caught:
         place.check()
