@@ -51,6 +51,18 @@ def amount(text: str) -> float:
     return value
 
 
+def gpus(text: str) -> float:
+    """A share of a GPU, or whole ones: a number of at least 0."""
+    try:
+        return amount(text)
+    except argparse.ArgumentTypeError:
+        message = (
+            "must be a number: 1, or 0.5 where two trials fit into a GPU's memory, or 0 to train "
+            f"on CPUs, but got {text!r}"
+        )
+        raise argparse.ArgumentTypeError(message) from None
+
+
 def natural(text: str) -> int:
     """A whole number of at least 0, small enough for what is counted up from it."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
@@ -82,7 +94,7 @@ def parser() -> Parser:
         metavar="H",
         help="the same by GPU-hours of training, over all sessions of the study",
     )
-    p.add_argument("--gpus-per-trial", type=amount, metavar="G", help="a share, or whole ones")
+    p.add_argument("--gpus-per-trial", type=gpus, metavar="G", help="a share, or whole ones")
     p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
     p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
     p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
