@@ -62,7 +62,8 @@ class Plan:
 
     def references_before(self, index: int) -> int:
         """How many of the searched trials before `index` tune cross entropy."""
-        return -(-index * self.reference_trials // self.num_trials)
+        num = self.reference_trials
+        return (index - 1) * num // self.num_trials + 1 if num else 0
 
     def sampled_before(self, index: int) -> int:
         """How many of the searched trials before `index` the sampler proposes."""

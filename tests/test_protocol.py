@@ -255,7 +255,9 @@ def test_a_plan_survives_the_ledger() -> None:
     assert plan().worst_case_epochs == (2 + 16 + 12) * 4
 
 
-@pytest.mark.parametrize(("trials", "references"), [(16, 3), (24, 3), (5000, 625), (7, 7), (9, 4)])
+@pytest.mark.parametrize(
+    ("trials", "references"), [(16, 3), (100, 12), (5000, 625), (7, 7), (9, 0)]
+)
 def test_references_are_counted_as_they_come(trials: int, references: int) -> None:
     the_plan = plan(num_trials=trials, reference_trials=references)
     count = 0
