@@ -138,7 +138,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     telemetry.turn_off()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _options(arguments)
     from study import preparation
 
@@ -155,8 +155,9 @@ def _command(argv: Sequence[str] | None) -> int:
     try:
         finished = session.run(prepared, options)
     except KeyboardInterrupt:
-        if (prepared.folder / LEDGER).is_file():
-            print(f"\nstopped. To go on: {resume_command(prepared)}")
+        if not (prepared.folder / LEDGER).is_file():
+            raise
+        print(f"\nstopped. To go on: {resume_command(prepared)}")
         return EXIT_INTERRUPTED
     return _conclusion(prepared, finished)
 

@@ -134,8 +134,14 @@ def _run(
         display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
     driving.tell(display.say)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
-    unsent, unshipped, patience = 0, "", 1.0
-    with Signals(end, display.say):
+    unsent, unshipped = 0, ""
+    with Signals(end, display.say) as signals:
+
+        def patience() -> float:
+            """Seconds for what is still to be sent."""
+            left = director.budget.seconds_left if signals.count < 2 else 0.0
+            return min(UNSENT_TIMEOUT, max(1.0, left))
+
         try:
             with display:
                 place = None if prepared.place is None else prepared.place.uri
@@ -143,10 +149,9 @@ def _run(
             exports, answer = conclude(prepared.folder, ledger.state)
             if ledger.state.finished:
                 shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
-            patience = min(UNSENT_TIMEOUT, max(patience, director.budget.seconds_left))
         finally:
-            unshipped = driving.ship(patience)
-            unsent = sidecar.close(patience)
+            unshipped = driving.ship(patience())
+            unsent = sidecar.close(patience())
     interrupted = director.closing and not ledger.state.finished
     return Finished(prepared.folder, ledger.state, answer, exports, unsent, unshipped, interrupted)
 
