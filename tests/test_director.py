@@ -6,12 +6,14 @@ import json
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from study.analysis.shares import shares
 from study.config import TaskConfig
 from study.director import Director
 from study.ledger import LEDGER, Ledger, load
@@ -209,6 +211,30 @@ def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> Non
 
     Driver(tmp_path, poor_cross_entropy).run()
     assert {trial.status for trial in load(tmp_path).of_stage(REFERENCE)} == {COMPLETED}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("poor", ["loss/recall=ema", "loss/pooling=max", "loss/jaccard=off"])
+def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
+    tmp_path: Path, slots: int, poor: str
+) -> None:
+    path, _, option = poor.partition("=")
+
+    def unfair(record: TrialRecord, epoch: int) -> dict[str, float]:
+        is_poor = record.stage == SEARCH and (record.params or {})[path] == option
+        return {"val/miou": 0.01, "val/macc": 0.01} if is_poor else curve(record, epoch)
+
+    Driver(tmp_path, unfair, slots=slots).run()
+    state = load(tmp_path)
+    assert state.study is not None
+    state.study = replace(state.study, space=dict(load_space("joint").data))
+    found = shares(state)
+    assert len(found) == 9
+    for item in found:
+        assert item.share >= 0.48 * item.equal
+        assert item.sampled >= 0.48 * item.equal
+    ended = [t for t in state.of_stage(SEARCH) if t.params and t.params[path] == option]
+    assert sum(trial.status == STOPPED_EARLY for trial in ended) >= len(ended) - 1
 
 
 def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
