@@ -51,9 +51,11 @@ class Trees:
         text = repr(tree)
         if path in self._last and self._last[path][0] == text:
             return self._last[path][1]
-        kept = {
-            sys.intern(key): self.shared(value, f"{path}/{key}") if type(value) is dict else value
-            for key, value in tree.items()
-        }
+        kept = {sys.intern(key): self._part(item, f"{path}/{key}") for key, item in tree.items()}
         self._last[path] = text, kept
         return kept
+
+    def _part(self, value: Any, path: str) -> Any:
+        if type(value) is dict:
+            return self.shared(value, path)
+        return sys.intern(value) if type(value) is str else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -215,7 +216,10 @@ def _revived(value: Any) -> Any:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: math.nan if value is None else float(value) for key, value in values.items()}
+    intern = sys.intern
+    return {
+        intern(key): math.nan if value is None else float(value) for key, value in values.items()
+    }
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
@@ -236,6 +240,8 @@ def decode(line: str) -> Record:
     if 'inf"' in line:
         fields = _revived(fields)
     cls = _KINDS[fields.pop("kind")]
+    if "trial" in fields:
+        fields["trial"] = sys.intern(fields["trial"])  # thousands of lines name it
     for key in ("metrics", "values"):
         if key in fields:
             fields[key] = _numbers(fields[key])

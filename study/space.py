@@ -46,7 +46,7 @@ class SearchSpace:
     tree: Branch
     file: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    _known: dict[tuple[Any, ...], Point | None] = field(
+    _distributions: dict[tuple[str, ...], dict[str, BaseDistribution]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
@@ -96,16 +96,16 @@ class SearchSpace:
 
     def point(self, params: Mapping[str, Any]) -> Point | None:
         """`to_optuna` and `distributions` at once, or None where the space does not hold these
-        params. Remembered: a sampler asks for every trial again at every proposal."""
-        key = tuple(params.items())
-        if key not in self._known:
-            try:
-                active = self._active(params)
-                distributions = {path: node.distribution for path, node in active.items()}
-                self._known[key] = _modelled(active, params), distributions
-            except ValueError:
-                self._known[key] = None
-        return self._known[key]
+        params. Points of the same leaves and choices share their distributions."""
+        try:
+            active = self._active(params)
+            modelled = _modelled(active, params)
+        except ValueError:
+            return None
+        paths = tuple(active)
+        if paths not in self._distributions:
+            self._distributions[paths] = {path: node.distribution for path, node in active.items()}
+        return modelled, self._distributions[paths]
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of the leaves and choices that these params make active."""

@@ -150,7 +150,7 @@ class State:
             stage=record.stage,
             label=record.label,
             family=record.family,
-            params=record.params,
+            params=record.params and self._trees.shared(record.params, "params"),
             config=self._trees.shared(record.config, "config"),
             seed=record.seed,
             source=record.source,
