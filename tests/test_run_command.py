@@ -79,11 +79,23 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert (code, err) == (0, "")
     assert "baselines, never stopped (5): ce, recall, median_frequency, lmp, jml" in out
     assert "search (16): 3 tune cross entropy" in out
+    options = "options: loss/class_weights 2, loss/recall 3, loss/pooling 2, loss/jaccard 2"
+    assert f"{options}; each gets at least half of an equal share" in out
     assert "rungs: epoch 1" in out
     assert "worst case: 33 trials, 66 epochs" in out
     assert out.splitlines()[-1].startswith("a new Ray on this machine: ")
     assert "1 CPU each" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["auto", "-1", "nan"])
+def test_a_gpu_share_that_is_no_number_is_told_what_to_be(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run([f"--gpus-per-trial={value}"], capsys)
+    assert code == 2
+    assert "--gpus-per-trial: must be a number: 1, or 0.5 where two trials fit into" in err
+    assert err.endswith(f"but got '{value}'\n")
 
 
 @pytest.mark.parametrize(

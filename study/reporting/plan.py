@@ -22,12 +22,20 @@ def plan_text(
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
         f"{searched} by the sampler; {_sampler(plan, takes_over)}",
+        *_choices(space),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
         f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
         f"{plan.worst_case_epochs} epochs if nobody is stopped",
     ]
     return "\n".join(lines)
+
+
+def _choices(space: SearchSpace) -> list[str]:
+    if not space.choices:
+        return []
+    counts = ", ".join(f"{path} {len(options)}" for path, options in space.choices.items())
+    return [f"options: {counts}; each gets at least half of an equal share of the search's epochs"]
 
 
 def _sampler(plan: Plan, takes_over: int | None) -> str:
