@@ -14,7 +14,8 @@ from study.tracking import content
 def trial(**fields: object) -> Trial:
     values = {
         "id": "t1", "number": 1, "stage": "search", "label": "a", "family": "recall",
-        "params": None, "config": {}, "seed": 0, "source": None, "started": 1.0, **fields,
+        "params": None, "config": {}, "seed": 0, "source": None, "started": 1.0,
+        "handed_out": 1.0, **fields,
     }  # fmt: skip
     return Trial(**values)  # type: ignore[arg-type]
 
