@@ -23,7 +23,9 @@ REPORT_SHARE, REPORT_SECONDS = 0.1, 30.0  # kept for exports and report: the les
 
 
 class Budget:
-    """Time is this session's, from `started` on; GPU-hours are those of all sessions.
+    """Time is this session's, from `started` on, and ends an epoch that takes too long. GPU-hours
+    are those of all sessions, exceeded by no more than what the epochs under way take longer than
+    any before.
 
     Args:
         seconds: of this session, exports and report included.
