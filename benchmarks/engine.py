@@ -1,16 +1,20 @@
 """What a study costs beside its trials' own training, and whether that grows with the study.
 
-    python -m benchmarks.engine [overhead] [growth] [study NAME] [--storage DIR]
+    python -m benchmarks.engine [overhead] [growth] [tracking] [study NAME] [--storage DIR]
 
-overhead  a toy whose epochs are naps of 50 ms, 24 trials of 4 epochs, early stopping, MLflow on
-          SQLite, two slots; ours beside the usual script (a function trainable that imports torch,
-          ASHAScheduler, OptunaSearch, MLflowLoggerCallback), each in a process of its own. From
-          the first report to the end of the last trial: wall * slots / naps, and the overhead per
-          trial (wall * slots - naps) / trials. Driver time per report is what Tune's controller
-          spends on one: scheduler, searcher, callbacks and, for ours, ledger. Start-up is what
-          comes before the first report, the rest until everything is in MLflow what comes after.
+overhead  a toy whose epochs are naps of 50 ms, 24 trials of 8 epochs, a rung at the third, 44
+          metrics an epoch as a task of 11 classes has them, MLflow on SQLite, two slots; ours
+          beside the usual script (a function trainable that imports torch, ASHAScheduler,
+          OptunaSearch, MLflowLoggerCallback), each in a process of its own. From the first report
+          to the end of the last trial: wall * slots / naps, and the overhead per trial
+          (wall * slots - naps) / trials. Driver time per report is what Tune's controller spends
+          on one: scheduler, searcher, callbacks and, for ours, ledger. Start-up is what comes
+          before the first report, the rest until everything is in MLflow what comes after.
 growth    the director without Ray on 32 made-up slots, 100, 1,000 and 5,000 trials of the joint
-          space: time of a proposal and of a report, resident memory, ledger per trial.
+          space, the same metrics: time of a proposal, of one by the sampler's model, of a report,
+          of reading the ledger again; ledger per trial; resident memory; and 5,000 to 100.
+tracking  the ledger of a study of 40 such trials written to a real MLflow server on SQLite: time
+          and requests per trial when it is empty, and when it holds everything.
 study     of a finished study: wall time from its first report to its last over its epochs' own
           time divided by the slots.
 """
@@ -30,8 +34,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-EPOCHS, NAP, TRIALS, SLOTS = 4, 0.05, 24, 2
+EPOCHS, RUNG, NAP, TRIALS, SLOTS = 8, 3, 0.05, 24, 2
 SIZES = (100, 1_000, 5_000)
+MEANS = ("miou", "macc", "mprec", "acc", "fwiou", "miou_image", "miou_class", "miou_worst5")
+CLASSES = ("road", "sky", "tree", "car", "pole", "sign", "person", "bike", "fence", "wall", "bus")
+
+
+def _metrics(quality: float, epoch: int) -> dict[str, float]:
+    found = {"train/loss": 1 / epoch, "lr": 0.01 / epoch, "time/epoch_s": NAP}
+    found |= {f"val/{key}": quality * epoch / EPOCHS for key in MEANS}
+    for key in ("iou", "recall", "precision"):
+        found |= {f"val/{key}/{name}": quality * epoch / EPOCHS for name in CLASSES}
+    return found
 
 
 def main() -> None:
@@ -49,7 +63,7 @@ def main() -> None:
         _study(options.what[1], options.storage)
     else:
         for what in options.what:
-            {"overhead": _overhead, "growth": _growth}[what]()
+            {"overhead": _overhead, "growth": _growth, "tracking": _tracking}[what]()
 
 
 def _in_a_process(*arguments: str) -> dict[str, float]:
@@ -121,7 +135,7 @@ def _ours() -> dict[str, float]:
         name, [{"CPU": SLOTS}], gpus_per_trial=0, cpus_per_trial=None, max_concurrent=SLOTS
     )
     ledger = Ledger(folder)
-    plan, space, task = _begin(ledger, TRIALS, rungs=(1, 3))
+    plan, space, task = _begin(ledger, TRIALS)
     director = Director(ledger, plan, space, task, slots=SLOTS)
     sidecar = tracking.start(folder, f"sqlite:///{folder}/mlflow.db")
     watch, start = _Watch(), time.perf_counter()
@@ -143,8 +157,7 @@ def _nap(config: dict[str, Any]) -> None:
     quality = random.Random(config["run"]["id"]).random()
     for epoch in range(1, EPOCHS + 1):
         time.sleep(NAP)
-        metrics = {"val/miou": quality * epoch, "val/macc": quality, "time/epoch_s": NAP}
-        tune.report({REPORT_KEY: (epoch, metrics, None, None)})
+        tune.report({REPORT_KEY: (epoch, _metrics(quality, epoch), None, None)})
 
 
 def _usual() -> dict[str, float]:
@@ -164,17 +177,17 @@ def _usual() -> dict[str, float]:
 
         for epoch in range(1, EPOCHS + 1):
             time.sleep(NAP)
-            tune.report({"miou": config["x"] * epoch, "macc": config["x"]})
+            tune.report(_metrics(config["x"], epoch))
 
     watch, start = _Watch(), time.perf_counter()
     results = tune.Tuner(
         trainable,
         param_space={"x": tune.uniform(0, 1)},
         tune_config=tune.TuneConfig(
-            metric="miou",
+            metric="val/miou",
             mode="max",
             search_alg=OptunaSearch(),
-            scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=3),
+            scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=RUNG, reduction_factor=3),
             num_samples=TRIALS,
             max_concurrent_trials=SLOTS,
         ),
@@ -198,32 +211,45 @@ def _usual() -> dict[str, float]:
 
 def _growth() -> None:
     rows = {size: _in_a_process("_growth", str(size)) for size in SIZES}
-    print("\n| trials | " + " | ".join(f"{size:,}" for size in SIZES) + " |")
-    print("|---" * (1 + len(SIZES)) + "|")
-    for key in rows[SIZES[0]]:
-        print(f"| {key} | " + " | ".join(f"{rows[size][key]:.3g}" for size in SIZES) + " |")
+    first, last = SIZES[0], SIZES[-1]
+    print("\n| trials | " + " | ".join(f"{size:,}" for size in SIZES) + " | last / first |")
+    print("|---" * (2 + len(SIZES)) + "|")
+    for key in rows[first]:
+        cells = " | ".join(f"{rows[size][key]:.3g}" for size in SIZES)
+        print(f"| {key} | {cells} | {rows[last][key] / rows[first][key]:.2f} |")
 
 
 def _grow(size: int) -> dict[str, float]:
     from study.director import Director
-    from study.ledger import Ledger
+    from study.ledger import Ledger, load
     from study.protocol import Done
     from study.records import TrialRecord
+    from study.search.history import History
 
+    model_points, by_model = History.model_points, [False]
+
+    def noted(history: Any) -> Any:
+        points = model_points(history)
+        by_model[0] = points is not None
+        return points
+
+    setattr(History, "model_points", noted)  # noqa: B010
     ledger = Ledger(Path(tempfile.mkdtemp()) / "toy")
-    plan, space, task = _begin(ledger, size, rungs=(2,))
+    plan, space, task = _begin(ledger, size)
     director = Director(ledger, plan, space, task, slots=32)
     rng, now = random.Random(0), 0.0
-    times: dict[str, list[float]] = {"proposal": [], "report": []}
+    proposals: list[tuple[float, bool]] = []
+    reports: list[float] = []
     events: list[tuple[float, str, int]] = []
 
     def hand_out() -> bool:
         """Whether there may be more."""
+        by_model[0] = False
         start = time.process_time()
         step = director.suggest()
         if not isinstance(step, TrialRecord):
             return not isinstance(step, Done)
-        times["proposal"].append(time.process_time() - start)
+        proposals.append((time.process_time() - start, by_model[0]))
         heapq.heappush(events, (now + 1 + rng.random() / 5, step.trial, 1))
         return True
 
@@ -237,29 +263,32 @@ def _grow(size: int) -> dict[str, float]:
         if not events:
             break
         now, trial, epoch = heapq.heappop(events)
-        quality = random.Random(trial).random()
-        metrics = {"val/miou": quality * epoch / EPOCHS, "val/macc": quality, "time/epoch_s": 1.0}
+        metrics = _metrics(random.Random(trial).random(), epoch)
         start = time.process_time()
         goes_on = director.report(trial, epoch, metrics)
-        times["report"].append(time.process_time() - start)
+        reports.append(time.process_time() - start)
         if goes_on:
             heapq.heappush(events, (now + 1 + rng.random() / 5, trial, epoch + 1))
         else:
             director.release(trial)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = len(director.state.trials)
-    path = ledger.path
     ledger.close()
-    last = times["proposal"][-100:-10]
+    start = time.process_time()
+    assert len(load(ledger.path.parent).trials) == count
+    again = time.process_time() - start
+    modelled = [seconds for seconds, model in proposals if model][-200:]
     return {
-        "proposal, mean ms": 1000 * statistics.fmean(times["proposal"]),
-        "proposal, mean of the last 90, ms": 1000 * statistics.fmean(last),
-        "report, mean ms": 1000 * statistics.fmean(times["report"]),
-        "ledger, kB per trial": path.stat().st_size / count / 1000,
-        "largest resident size, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "proposal, mean ms": 1000 * statistics.fmean(seconds for seconds, _ in proposals),
+        "proposal of the model, mean of the last 200, ms": 1000 * statistics.fmean(modelled),
+        "report, mean ms": 1000 * statistics.fmean(reports),
+        "ledger, kB per trial": ledger.path.stat().st_size / count / 1000,
+        "reading the ledger again, ms per trial": 1000 * again / count,
+        "largest resident size, MB": largest / 1000,
     }
 
 
-def _begin(ledger: Any, trials: int, rungs: tuple[int, ...]) -> tuple[Any, Any, Any]:
+def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
     from study.protocol import Plan
     from study.records import SessionRecord, StudyRecord
     from study.space import load_space, load_task
@@ -273,7 +302,7 @@ def _begin(ledger: Any, trials: int, rungs: tuple[int, ...]) -> tuple[Any, Any, 
         num_trials=trials,
         reference_trials=max(3, trials // 8),
         baselines=(),
-        rungs=rungs,
+        rungs=(RUNG,),
         reduction_factor=3,
         split_by=None,
         confirm_top=0,
@@ -285,6 +314,46 @@ def _begin(ledger: Any, trials: int, rungs: tuple[int, ...]) -> tuple[Any, Any, 
     )
     ledger.append(SessionRecord(0, "a toy", SLOTS, 1.0, 0.0, ""))
     return plan, space, task
+
+
+# --- tracking ------------------------------------------------------------------------------------
+
+
+def _tracking() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from tracking_server import Proxy, Server
+
+    from study.director import Director
+    from study.ledger import Ledger
+    from study.records import TrialRecord
+    from study.tracking.projection import Projection
+
+    folder = Path(tempfile.mkdtemp())
+    ledger = Ledger(folder / "toy")
+    director = Director(ledger, *_begin(ledger, 40))
+    while isinstance(step := director.suggest(), TrialRecord):
+        quality = random.Random(step.trial).random()
+        epoch = 1
+        while director.report(step.trial, epoch, _metrics(quality, epoch)):
+            epoch += 1
+        director.release(step.trial)
+    count = len(director.state.trials)
+    ledger.close()
+    server = Server(folder / "server")
+    try:
+        server.wait()
+        proxy = Proxy(server)
+        print("\n| MLflow | seconds per trial | requests per trial |\n|---|---|---|")
+        for what in ("empty", "complete"):
+            proxy.requests.clear()
+            start = time.perf_counter()
+            projection = Projection(folder / "toy", proxy.uri)
+            while not projection.finish():
+                pass
+            seconds = (time.perf_counter() - start) / count
+            print(f"| {what} | {seconds:.3g} | {len(proxy.requests) / count:.2g} |")
+    finally:
+        server.close()
 
 
 # --- a study -------------------------------------------------------------------------------------
