@@ -46,18 +46,19 @@ UNWRITABLE = (
     *(errno.EIO, errno.EROFS, errno.ESTALE),
     *(errno.EACCES, errno.EPERM),
 )
+CLUSTER_GONE = errno.EHOSTDOWN
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command; bad input becomes one line on stderr and exit code 2, a disk that takes no
-    more one line and exit code 1, Ctrl-C exit code 130."""
+    more or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130."""
     try:
         return command() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (*UNWRITABLE, CLUSTER_GONE):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {where}{error.strerror}", file=sys.stderr)

@@ -22,6 +22,7 @@ from study.retries import LOST, MEMORY, PREEMPTED
 FAILED_KEY, FAULT_KEY = "failed", "fault"
 REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"
 OUT_OF_MEMORY = "low on memory"  # Ray's words where its memory monitor ends a process
+CRASHED = "Worker exit type: SYSTEM_ERROR"  # and all the causes it can think of
 WAIT_SECONDS = 10.0  # more than a process takes to start
 Faults = dict[str, tuple[str, str]]  # by trial: cause and reason
 
@@ -30,7 +31,7 @@ class DirectedScheduler(FIFOScheduler):
     """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger.
 
     `faults` takes what the machine did to a trial, by our own id, for the searcher, which hears
-    only that there was something.
+    only that there was something. `check` is called all the time, and raises to end everything.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DirectedScheduler(FIFOScheduler):
         faults: Faults,
         janitor: Janitor,
         say: Callable[[str], None],
+        check: Callable[[], None],
     ) -> None:
         super().__init__()
         self._director = director
@@ -47,6 +49,7 @@ class DirectedScheduler(FIFOScheduler):
         self._faults = faults
         self._janitor = janitor
         self._say = say
+        self._check = check
         self._troubles: set[str] = set()  # that were said
         self._pending: dict[str, float] = {}  # since when, by our own id
 
@@ -97,6 +100,7 @@ class DirectedScheduler(FIFOScheduler):
     def choose_trial_to_run(self, controller: Any) -> TuneTrial | None:
         """In order; but a session that closes starts nothing, and one whose time is over ends what
         runs, too."""
+        self._check()
         if self._director.budget.is_over:
             controller.request_stop_experiment()
             return None
@@ -141,7 +145,12 @@ def _fault(trial: TuneTrial) -> tuple[str, str]:
         told = f", {used[1]} of {used[2]} in use" if used else ""
         return MEMORY, f"out of memory: ended by Ray, for its node was low on memory{told}"
     lines = text.splitlines()
-    return LOST, lines[-1][:500] if lines else "the worker process died"
+    if not lines or CRASHED in text:
+        return (
+            LOST,
+            "its process died: killed, perhaps by the system for want of memory, or crashed",
+        )
+    return LOST, lines[-1][:500]
 
 
 def _is_preempted(trial: TuneTrial) -> bool:

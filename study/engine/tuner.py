@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +15,28 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.director import Director
 from study.engine.cluster import Resources
+from study.engine.pulse import Gone, Pulse, own_node_is_alive
 from study.engine.scheduler import DirectedScheduler, Faults
 from study.engine.searcher import DirectedSearcher
+from study.errors import CLUSTER_GONE, EXIT_UNWRITABLE
 from study.keeping import Janitor
+
+GO_ON = "the study ends here; --resume goes on with it"
+SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
 
 
 def _trial(config: dict[str, Any]) -> None:
     from study.engine import worker
 
     worker.run(config)
+
+
+def _end(reason: str) -> None:
+    """The ledger holds every line already; what is tracked elsewhere follows it on resume."""
+    if sys.stdout.isatty():
+        print(SHOW_CURSOR, end="", flush=True)
+    print(f"error: {reason}: {GO_ON}", file=sys.stderr, flush=True)
+    os._exit(EXIT_UNWRITABLE)
 
 
 def _own_id(trial: TuneTrial) -> str:
@@ -59,6 +74,7 @@ def run_trials(
     }
 
     faults: Faults = {}
+    pulse = Pulse(own_node_is_alive, _end)
     janitor = Janitor(folder, place, director.checkpoints_needed)
 
     def trainable(config: dict[str, Any]) -> None:
@@ -76,7 +92,7 @@ def run_trials(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
                 search_alg=DirectedSearcher(director, settings, faults),
-                scheduler=DirectedScheduler(director, folder, faults, janitor, say),
+                scheduler=DirectedScheduler(director, folder, faults, janitor, say, pulse.check),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,
@@ -91,7 +107,10 @@ def run_trials(
             ),
         )
         try:
-            tuner.fit()
+            with pulse:
+                tuner.fit()
+        except Gone as gone:
+            raise OSError(CLUSTER_GONE, f"{gone}: {GO_ON}") from None
         except Exception as error:
             if director.ledger.failure is None:
                 raise
