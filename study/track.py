@@ -42,6 +42,10 @@ def _track(arguments: argparse.Namespace) -> int:
     state = ledger.load(folder)
     uri = tracking.absolute(arguments.tracking_uri or tracked_at(state, storage, folder))
     tracking.check(uri)
+    sessions = state.sessions
+    elsewhere = storage.place is not None and not ledger.is_driven(folder)
+    if elsewhere and sessions and uri == sessions[-1].tracking_uri and storage.is_driven(folder):
+        raise InputError("nobody else may track the study, but its driver does", file=folder)
     closing = threading.Event()
     closing.set()
     with only_writer(folder, wait=False) as free:

@@ -25,6 +25,7 @@ from study.files import whole
 SCHEME = "s3"
 SETTINGS = ("endpoint_override", "scheme", "region")
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 20, 2
+AT_ONCE = 8  # calls of one process that make sense
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
 PER_DELETE = 1000  # keys that one call may name
@@ -259,6 +260,7 @@ def _client(query: str) -> Any:
     if endpoint and "://" not in endpoint:
         endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
     config = Config(
+        max_pool_connections=2 * AT_ONCE,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},

@@ -11,14 +11,16 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from study import keeping as checkpoints
 from study.ledger import LEDGER
 from study.remote import lease
 from study.remote import segments as segmented
-from study.remote.bucket import Bucket, Item
+from study.remote.bucket import AT_ONCE, Bucket, Item
 from study.remote.segments import Segment, read_segment, read_segments
 
 LOCK = "mirror.lock"
@@ -52,15 +54,18 @@ def fetch_ledger(place: Bucket, found: list[Segment], folder: Path) -> Path | No
 
 def fetch_files(place: Bucket, folder: Path) -> None:
     """Bring what the study has written beside its ledger, where it is not here as it is there."""
-    with _locked(folder):
-        for item in files(place):
-            path = folder / item.key
-            if not path.resolve().is_relative_to(folder.resolve()) or is_same(path, item):
-                continue
-            if path.exists() and path.stat().st_mtime >= item.modified.timestamp():
-                continue
-            if place.download(item.key, path):
-                os.utime(path, (item.modified.timestamp(),) * 2)
+    with _locked(folder), ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(partial(_fetch_file, place, folder), files(place)))
+
+
+def _fetch_file(place: Bucket, folder: Path, item: Item) -> None:
+    path, modified = folder / item.key, item.modified.timestamp()
+    if not path.resolve().is_relative_to(folder.resolve()) or is_same(path, item):
+        return
+    if path.exists() and path.stat().st_mtime >= modified:
+        return
+    if place.download(item.key, path):
+        os.utime(path, (modified, modified))
 
 
 def files(place: Bucket) -> Iterator[Item]:

@@ -13,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from study.errors import InputError
-from study.remote.bucket import Bucket
+from study.remote.bucket import AT_ONCE, Bucket
 
 FOLDER = "ledger"
 MAX_BYTES = 4 << 20
 SHA256 = "sha256"
-AT_ONCE = 8
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from study import keeping
 from study.ledger import LEDGER
-from study.remote.bucket import Bucket, Conflict, Unreachable
+from study.remote.bucket import AT_ONCE, Bucket, Conflict, Unreachable
 from study.remote.lease import Lease, TakenOver
 from study.remote.mirror import files, is_same
 from study.remote.segments import MAX_BYTES, Segment, segments, write_segment
@@ -145,14 +146,18 @@ class FileShipper:
         if self._shipped is None:
             self._shipped = self._there(here)
         gone = [key for key in self._shipped if key not in here]
-        for key, stamp in here.items():
-            if self._shipped.get(key) != stamp:
-                with contextlib.suppress(FileNotFoundError), open(self._folder / key, "rb") as file:
-                    self._place.put(key, file)
-                    self._shipped[key] = stamp
+        changed = [key for key, stamp in here.items() if self._shipped.get(key) != stamp]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for key in pool.map(self._put, changed):
+                self._shipped[key] = here[key]
         self._place.delete(gone)
         for key in gone:
             del self._shipped[key]
+
+    def _put(self, key: str) -> str:
+        with contextlib.suppress(FileNotFoundError), open(self._folder / key, "rb") as file:
+            self._place.put(key, file)
+        return key
 
     def _there(self, here: Mapping[str, Stamp]) -> dict[str, Stamp | None]:
         """The bucket's files; those that are the same here with their stamp."""
