@@ -20,8 +20,16 @@ Refer to the documentation on how to address the out of memory issue.
 DIED = """Failure # 1 (occurred at 2026-11-21_16-44-34)
 The actor died unexpectedly before finishing this task.
 \tclass_name: ImplicitFunc
-Worker exit type: SYSTEM_ERROR Worker exit detail: connection error code 2. End of file.
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit \
+detail: End of file. Some common causes include: (1) the process was killed by the OOM killer due \
+to high memory usage, (2) ray stop --force was called, (3) ...
 """
+RAISED = """Failure # 1 (occurred at 2026-11-21_16-44-34)
+ray.exceptions.RayTaskError(AcceleratorError): ray::ImplicitFunc.train()
+  File "worker.py", line 1, in run
+torch.AcceleratorError: CUDA error: unspecified launch failure
+"""
+NO_WORD = "its process died: killed, perhaps by the system for want of memory, or crashed"
 
 
 @pytest.mark.parametrize(
@@ -29,9 +37,9 @@ Worker exit type: SYSTEM_ERROR Worker exit detail: connection error code 2. End 
     [
         (LOW, MEMORY, "out of memory: ended by Ray, for its node was low on memory, 22.46GB of "
          "23.54GB in use"),
-        (DIED, LOST, "Worker exit type: SYSTEM_ERROR Worker exit detail: connection error code 2. "
-         "End of file."),
-        ("", LOST, "the worker process died"),
+        (DIED, LOST, NO_WORD),
+        ("", LOST, NO_WORD),
+        (RAISED, LOST, "torch.AcceleratorError: CUDA error: unspecified launch failure"),
     ],
 )  # fmt: skip
 def test_the_reason_is_one_line(tmp_path: Path, text: str, cause: str, reason: str) -> None:
