@@ -21,7 +21,7 @@ class Numbers(Mapping[str, float]):
         if keys not in _layouts:
             _layouts[keys] = {sys.intern(key): place for place, key in enumerate(keys)}
         self._layout = _layouts[keys]
-        self._values = array("d", values.values())
+        self._values = array("d", list(values.values()))  # of a list: without room to grow
 
     def __getitem__(self, key: str) -> float:
         return self._values[self._layout[key]]

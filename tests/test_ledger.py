@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import shutil
 import signal
@@ -11,15 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from study.compact import Numbers
 from study.errors import InputError
 from study.ledger import LEDGER, Ledger, find, fold, load, read
 from study.records import (
     EndRecord,
     FinishRecord,
+    Record,
     ReportRecord,
     RungRecord,
     SelectRecord,
     TrialRecord,
+    _plain,
     decode,
     encode,
 )
@@ -48,6 +53,48 @@ def test_a_record_survives_the_line_with_infinities_and_nan() -> None:
     assert report.metrics["b"] == math.inf
     assert report.metrics["c"] == 0.1
     assert "NaN" not in encode(report)
+
+
+def test_a_line_is_the_same_with_and_without_numbers_that_are_not_finite() -> None:
+    for value in (0.1, math.inf, -math.inf, math.nan, 3):
+        report = ReportRecord("t0000", 0, 1, {"a": value, "b": 1e-7}, "c/d", {"n": [1, 2]}, 5.5)
+        plain = {"kind": "report", **_plain(vars(report))}
+        assert encode(report) == json.dumps(plain, allow_nan=False)
+        fields = [item.name for item in dataclasses.fields(report)]
+        assert list(json.loads(encode(report))) == ["kind", *fields]
+    assert encode(ReportRecord("t0", 0, 1, Numbers({"a": 0.5}))) == encode(
+        ReportRecord("t0", 0, 1, {"a": 0.5})
+    )
+
+
+def test_decisions_are_on_the_disk_before_anything_acts_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that ends its trial waits for the end's line, so that both take one sync."""
+    synced = [0]
+    ledger = Ledger(tmp_path)
+
+    def fsync(file: int) -> None:
+        synced.append(len((tmp_path / LEDGER).read_bytes().splitlines()))
+
+    monkeypatch.setattr("study.ledger.FSYNC_SECONDS", 60.0)
+    monkeypatch.setattr("os.fsync", fsync)
+    lines: list[tuple[Record, int]] = [
+        (trial(), 1),
+        (ReportRecord("t0000", 0, 1, {"a": 0.5}), 1),
+        (RungRecord("t0000", 1, "main", {"a": 0.5}, True, "goes on"), 3),
+        (ReportRecord("t0000", 0, 2, {"a": 0.5}), 3),
+        (RungRecord("t0000", 2, "main", {"a": 0.5}, False, "does not"), 3),
+        (EndRecord("t0000", "stopped_early", "rung 2", 2), 6),
+        (FinishRecord(), 7),
+    ]
+    found = []
+    for record, _ in lines:
+        ledger.append(record)
+        found.append(synced[-1])
+    assert found == [on_disk for _, on_disk in lines]
+    assert len(synced) - 1 == 4
+    ledger.close()
 
 
 def test_every_line_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
