@@ -105,7 +105,7 @@ def reports_of(study: Study) -> list[ReportRecord]:
 def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_again(
     tmp_path: Path,
 ) -> None:
-    study = Study(tmp_path, pause=0.15)
+    study = Study(tmp_path, pause=0.08)
     process = study.begin("--max-concurrent", "2")
     study.wait_for_reports(12, process)
     running = {t.id: t.epochs for t in study.state.trials.values() if t.end is None}
@@ -131,10 +131,17 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
 
 
 @pytest.mark.timeout(400)
-def test_a_second_signal_stops_at_once_and_costs_an_epoch_of_each_trial(tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=2.0)
     process = study.begin("--max-concurrent", "2")
     study.wait_for_reports(2, process)
+    second = study.start("--resume", "s")
+    _, err = second.communicate()
+    assert second.returncode == 2
+    assert err == (
+        f"error: {study.ledger.parent}: one driver at a time may work on a study, "
+        "but another one holds its lock\n"
+    )
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     for line in process.stdout:
