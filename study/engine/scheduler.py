@@ -12,6 +12,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.util import placement_group_table
 
 from study.analysis.evidence import path_of
 from study.director import Director
@@ -116,8 +117,9 @@ class DirectedScheduler(FIFOScheduler):
         now = time.monotonic()
         ids = [trial.config["run"]["id"] for trial in pending]
         self._pending = {trial: self._pending.get(trial, now) for trial in ids}
-        for trial, since in self._pending.items():
-            if now - since > WAIT_SECONDS:
+        overdue = [trial for trial, since in self._pending.items() if now - since > WAIT_SECONDS]
+        if overdue and _something_has_no_place():
+            for trial in overdue:
                 self._director.wait(trial)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
@@ -131,6 +133,12 @@ class DirectedScheduler(FIFOScheduler):
 
     def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to forget."""
+
+
+def _something_has_no_place() -> bool:
+    """Else what is pending has its place, and only its process is slow to start."""
+    states = {group["state"] for group in placement_group_table().values()}
+    return not states.isdisjoint(("PENDING", "RESCHEDULING"))
 
 
 def _fault(trial: TuneTrial) -> tuple[str, str]:

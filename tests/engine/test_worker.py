@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import full_at
 from tiny_task import tiny
 
 from study.config import TrialConfig
 from study.data import open_data
 from study.engine import worker
-from study.engine.scheduler import FAILED_KEY, REPORT_KEY
+from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
 from study.keeping import checkpoint_key
 from study.training import train
 
@@ -82,3 +83,15 @@ def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_
     assert reason.startswith(f"Misfit: {path}: must fit the model's code")
     assert "\n" not in reason
     assert not by_machine
+
+
+def test_a_checkpoint_that_finds_no_room_is_no_reason_to_fail(
+    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+) -> None:
+    open_data(config.task.data)
+    with full_at(500):
+        run(config, tmp_path)
+    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+    kept, trouble = reported[0][CHECKPOINT_KEY]
+    assert kept is None
+    assert trouble == f"File too large: {tmp_path / checkpoint_key('t0000', 1)}"
