@@ -58,15 +58,14 @@ def least_share(spent: list[Spent], num_options: int) -> float:
 
 @pytest.mark.parametrize("stops", STOPPED)
 @pytest.mark.parametrize("slots", [1, 2])
-@pytest.mark.parametrize("num_options", [2, 3])
-def test_in_a_study_of_sixteen_trials_every_option_has_half_of_its_share(
-    num_options: int, slots: int, stops: str
+@pytest.mark.parametrize(("num_options", "missing"), [(2, 0.0), (3, 1.0), (5, 1.3)])
+def test_in_a_study_of_sixteen_trials_at_most_an_epoch_or_so_is_missing(
+    num_options: int, missing: float, slots: int, stops: str
 ) -> None:
-    for seed in range(20):
+    for seed in range(30):
         spent = search(num_options, 16, 8, 3, slots, STOPPED[stops], seed)
-        assert least_share(spent, num_options) >= 0.48
-        sampled = [item for item in spent if item.proposed]
-        assert least_share(sampled, num_options) >= 0.48
+        for option in range(num_options):
+            assert margin(PATH, option, num_options, spent) >= -missing - 1e-9
 
 
 @pytest.mark.parametrize(("full", "rung"), [(8, 3), (60, 6)])
