@@ -3,8 +3,8 @@
 
 ``checkpoints/<trial>/<epoch>.pt`` below a study's folder or, with storage in a bucket, below its
 place there. A trial's result is its last epoch's, so there is no best epoch whose checkpoint
-anybody would read. The latest may be newer than its report's line in the ledger, and training goes
-on from the last line; hence the one before.
+anybody would read. The one before is for where the latest is damaged. Both may be newer than the
+ledger's last line of the trial, where a machine was lost: a checkpoint remembers reports.
 
 In a folder a checkpoint is there when its epoch is reported. In a bucket it follows behind the
 next epoch's training, and where the bucket is slow, the latest alone is sent: no trial waits.
@@ -71,10 +71,10 @@ class FolderKeeper:
             self._safe, self.trouble = key, ""
         return self._safe
 
-    def found(self, epochs: int) -> Iterator[Path]:
-        """Checkpoints of the first `epochs` epochs, latest first."""
+    def found(self) -> Iterator[Path]:
+        """The checkpoints that are there, latest first."""
         for name in sorted(self._files(), key=_epoch, reverse=True):
-            if 0 < _epoch(name) <= epochs:
+            if _epoch(name):
                 yield self._folder / FOLDER / self._trial / name
 
     def flush(self) -> None:
@@ -123,14 +123,14 @@ class BucketKeeper:
                 self._thread.start()
             return self._safe
 
-    def found(self, epochs: int) -> Iterator[Path]:
-        """Checkpoints of the first `epochs` epochs, latest first; each file lives until the next,
-        or until `keep`. None where the bucket does not answer within a minute."""
+    def found(self) -> Iterator[Path]:
+        """The checkpoints that are there, latest first; each file lives until the next, or until
+        `keep`. None where the bucket does not answer within a minute."""
         start = time.monotonic()
-        while epochs:
+        while True:
             try:
                 for key in sorted(self._keys(), key=_epoch, reverse=True):
-                    if 0 < _epoch(key) <= epochs:
+                    if _epoch(key):
                         self._forget()
                         self._taken_up = tempfile.TemporaryDirectory()
                         path = Path(self._taken_up.name) / CHECKPOINT

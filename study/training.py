@@ -41,6 +41,9 @@ from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
 
 
+REMEMBERED = 50  # reports in a checkpoint
+
+
 class Diverged(RuntimeError):
     """The training loss or the weights are no longer finite."""
 
@@ -54,7 +57,8 @@ class EpochReport:
     `time/epoch_s`, `time/images_per_s` (training alone), and
     where the epoch was evaluated `val/miou`, `val/iou/<class>`, ... (study.metrics), on a judged
     last epoch `test/...` too. evidence: on the last epoch only. save: writes the state after this
-    epoch to a file, whole or not at all; to be called before the next report is taken.
+    epoch to a file, whole or not at all; to be called before the next report is taken. again: the
+    report of an earlier process, which the file that was taken up remembers; it is saved already.
     """
 
     epoch: int
@@ -62,6 +66,7 @@ class EpochReport:
     metrics: dict[str, float]
     evidence: Evidence | None
     save: Callable[[Path], None] = field(repr=False, compare=False)
+    again: bool = False
 
 
 def train(
@@ -71,6 +76,7 @@ def train(
     data_root: Path | None = None,
     device: str | None = None,
     resume_from: Path | None = None,
+    reported: int | None = None,
     evaluate_test: bool = False,
     evaluate_at: Collection[int] = (),
 ) -> Iterator[EpochReport]:
@@ -78,8 +84,9 @@ def train(
 
     data: the task's data set where it is open already, else it is opened from data_root.
     device: default CUDA where there is one, else the CPU. resume_from: a file that `save` wrote;
-    what follows equals the uninterrupted training, on the CPU bit for bit. evaluate_test: judge
-    the last epoch on test. evaluate_at: epochs that are evaluated beside the task's own.
+    what follows equals the uninterrupted training, on the CPU bit for bit. reported: epochs whose
+    reports have arrived; those of later ones come again, out of the file's memory. evaluate_test:
+    judge the last epoch on test. evaluate_at: epochs that are evaluated beside the task's own.
 
     Equal for equal config, data, device and thread count, whatever the process did before; the
     caller's random numbers are left alone. Raises InputError for what cannot be trained or
@@ -91,6 +98,8 @@ def train(
     if resume_from is not None:
         training.load(resume_from)
     num_epochs = config.task.num_epochs
+    if resume_from is not None and reported is not None:
+        yield from _again(training, resume_from, reported, num_epochs)
     for epoch in range(training.epoch + 1, num_epochs + 1):
         last = epoch == num_epochs
         due = last or epoch % config.task.evaluation.every == 0 or epoch in evaluate_at
@@ -100,7 +109,20 @@ def train(
         measured, fields = training.evaluate(splits)
         evidence = Evidence(tuple(data.class_names), **fields) if last else None
         metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
+        training.remember(metrics)
         yield EpochReport(epoch, num_epochs, metrics, evidence, training.saver())
+
+
+def _again(
+    training: _Training, file: Path, reported: int, num_epochs: int
+) -> Iterator[EpochReport]:
+    late = range(reported + 1, training.epoch + 1)
+    if not all(epoch in training.reports and epoch < num_epochs for epoch in late):
+        message = f"a checkpoint must remember all reports after epoch {reported}, but does not"
+        raise InputError(message, file=file)
+    for epoch in late:
+        metrics = training.reports[epoch]
+        yield EpochReport(epoch, num_epochs, metrics, None, training.saver(), again=True)
 
 
 class _Training:
@@ -129,6 +151,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.batches.precision == "fp16")
         self.epoch = 0
         self.step = 0
+        self.reports: dict[int, dict[str, float]] = {}
 
     def train_epoch(self) -> dict[str, float]:
         """One epoch of optimiser steps; the device is waited for once, at its end."""
@@ -208,6 +231,11 @@ class _Training:
             fields |= evidence_of(name, result, split)
         return measured, fields
 
+    def remember(self, metrics: dict[str, float]) -> None:
+        """Keep the latest reports: those of a lost machine may be missed."""
+        self.reports[self.epoch] = metrics
+        self.reports.pop(self.epoch - REMEMBERED, None)
+
     def saver(self) -> Callable[[Path], None]:
         """A function that writes the present state, and refuses once training has moved on."""
         epoch = self.epoch
@@ -229,6 +257,7 @@ class _Training:
             "scaler": self.scaler.state_dict(),
             "loss": self.loss.state_dict(),
             "rng": self.rng.state,
+            "reports": self.reports,
         }
 
     def load(self, path: Path) -> None:
@@ -248,6 +277,7 @@ class _Training:
             for kind, value in state["rng"].items()
         }
         self.epoch, self.step = state["epoch"], state["step"]
+        self.reports = state.get("reports", {})
 
 
 def _build_loss(config: TrialConfig, data: SegmentationData) -> SegmentationLoss:

@@ -48,6 +48,7 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_p
     expected, got = (
         torch.load(tmp_path / name, weights_only=True)["state"] for name in ("3.pt", "resumed-3.pt")
     )
+    del got["reports"], expected["reports"]  # seconds are their own
     assert_equal(got, expected)
     assert run(config, data, resume_from=tmp_path / "3.pt") == []
 
@@ -153,3 +154,29 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_old_
     assert caught.value.filename == str(file)
     assert list(tmp_path.iterdir()) == [file]
     assert load_checkpoint(file, identity="x", device=CPU)["weights"].shape == (10,)
+
+
+def test_reports_that_never_arrived_come_again_and_then_training_goes_on(tmp_path, data):
+    config = tiny(budget={"epochs": 4})
+    whole = []
+    for report in train(config, data=data, device="cpu"):
+        whole.append(report)
+        if report.epoch == 3:
+            report.save(tmp_path / "3.pt")
+    path = tmp_path / "3.pt"
+    follows = list(train(config, data=data, device="cpu", resume_from=path, reported=1))
+    assert [report.epoch for report in follows] == list(range(2, len(whole) + 1))
+    assert [report.again for report in follows[:3]] == [True, True, False]
+    assert [report.metrics for report in follows[:2]] == [report.metrics for report in whole[1:3]]
+    rest = list(train(config, data=data, device="cpu", resume_from=path, reported=3))
+    assert [report.epoch for report in rest] == list(range(4, len(whole) + 1))
+
+
+def test_a_checkpoint_that_is_ahead_and_does_not_remember_is_refused(tmp_path, data, monkeypatch):
+    config = tiny(budget={"epochs": 4})
+    monkeypatch.setattr("study.training.REMEMBERED", 1)
+    for report in train(config, data=data, device="cpu"):
+        report.save(tmp_path / f"{report.epoch}.pt")
+    for reported, file in ((1, "3.pt"), (3, "4.pt")):
+        with pytest.raises(InputError, match=f"must remember all reports after epoch {reported}"):
+            list(train(config, data=data, resume_from=tmp_path / file, reported=reported))

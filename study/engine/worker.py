@@ -73,7 +73,8 @@ def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
     data = _data(config.task)
     keeper = open_keeper(Path(settings["folder"]), settings["place"], settings["id"])
     try:
-        for checkpoint in itertools.chain(keeper.found(settings["reported"]), (None,)):
+        begun = settings["attempt"] or settings["reported"]
+        for checkpoint in itertools.chain(keeper.found() if begun else (), (None,)):
             try:
                 _report_all(config, data, settings, keeper, checkpoint)
                 return
@@ -104,13 +105,14 @@ def _report_all(
         data=data,
         device=device,
         resume_from=checkpoint,
+        reported=settings["reported"],
         evaluate_test=judged,
         evaluate_at=settings["rungs"],
     ):
         evidence = pack(report.evidence) if judged and report.evidence is not None else None
         last = report.epoch == report.num_epochs
         kept = None
-        if not last or settings["keep_last"]:
+        if not report.again and (not last or settings["keep_last"]):
             kept = keeper.keep(report.epoch, report.save)
         if last and settings["keep_last"] and not keeper.trouble:
             keeper.flush()

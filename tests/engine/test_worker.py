@@ -39,13 +39,14 @@ def config() -> TrialConfig:
     return tiny(model={"factory": f"{__name__}:edited"})
 
 
-def run(config: TrialConfig, folder: Path, reported: int = 0) -> None:
+def run(config: TrialConfig, folder: Path, reported: int = 0, attempt: int = 0) -> None:
     settings = {
         "folder": str(folder),
         "num_threads": 1,
         "gpus": 0,
         "rungs": [],
         "keep_last": False,
+        "attempt": attempt,
         "stage": "search",
         "id": "t0000",
         "place": None,
@@ -67,6 +68,20 @@ def test_a_damaged_checkpoint_is_no_reason_to_fail(
     path.write_bytes(path.read_bytes()[:100])
     run(config, tmp_path, reported=1)
     assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+
+
+def test_what_a_lost_driver_had_not_heard_of_is_reported_from_the_checkpoint(
+    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+) -> None:
+    before = first_checkpoint(config, tmp_path).stat().st_mtime_ns
+    run(config, tmp_path, reported=0, attempt=1)
+    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+    assert (tmp_path / checkpoint_key("t0000", 1)).stat().st_mtime_ns == before, "not trained again"
+    reported.clear()
+    run(config, tmp_path, reported=0, attempt=0)
+    assert (tmp_path / checkpoint_key("t0000", 1)).stat().st_mtime_ns > before, (
+        "a trial that is new"
+    )
 
 
 def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_line(
