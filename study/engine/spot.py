@@ -172,7 +172,8 @@ def _leave(leave: Callable[[float], int], left: float) -> None:
     except OSError as error:
         _say(f"the instance goes in {left:.0f} s, but its node was not drained: {error}")
     else:
-        _say(f"the instance goes in {left:.0f} s: {count} nodes drained")
+        if count:
+            _say(f"the instance goes in {left:.0f} s: its node is drained")
 
 
 def _say(line: str) -> None:

@@ -112,7 +112,7 @@ def test_on_the_notice_a_trial_leaves_its_node_waits_for_another_and_loses_no_ep
     out, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, out
     watcher.send_signal(signal.SIGINT)
-    assert "1 nodes drained" in watcher.communicate()[0]
+    assert "its node is drained" in watcher.communicate()[0]
 
     assert "its node is drained" in out
     assert "waits for a machine" in out
