@@ -8,7 +8,6 @@ alike, so there is no second code path that restores.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import fcntl
 import os
@@ -188,7 +187,7 @@ class Ledger:
         The state is that of the line read back, so it is what a resume will see. Raises OSError
         where the line cannot be written.
         """
-        record = dataclasses.replace(record, time=round(time.time(), 3))
+        record = type(record)(**{**vars(record), "time": round(time.time(), 3)})
         text = encode(record)
         line = f"{text}\n".encode()
         if self.failure is not None:

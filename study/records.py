@@ -215,14 +215,15 @@ def _revived(value: Any) -> Any:
     return value
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    intern = sys.intern
-    return {
-        intern(key): math.nan if value is None else float(value) for key, value in values.items()
-    }
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """A NaN where the line has null."""
+    if None not in values.values():
+        return values
+    return {key: math.nan if value is None else value for key, value in values.items()}
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
+_DECODER = json.JSONDecoder()
 
 
 def encode(record: Record) -> str:
@@ -236,7 +237,9 @@ def encode(record: Record) -> str:
 
 def decode(line: str) -> Record:
     """The record of one line."""
-    fields = json.loads(line)
+    fields, end = _DECODER.raw_decode(line)
+    if line[end:].strip():
+        raise ValueError(f"one object must stand in a line, but {line[end:]!r} follows it")
     if 'inf"' in line:
         fields = _revived(fields)
     cls = _KINDS[fields.pop("kind")]
