@@ -25,7 +25,7 @@ from study.remote.segments import read_segments, segments
 from study.remote.storage import WORK_VARIABLE
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 6
+EPOCHS = 8
 
 
 class Study:
@@ -38,7 +38,7 @@ class Study:
         self._storage = place.uri
         self._machines = 0
         (folder / "lost").mkdir()
-        settings = {**SPACE["study"], "num_trials": 1, "baselines": ["ce"]}
+        settings = {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}
         (folder / "space.yaml").write_text(yaml.safe_dump({**SPACE, "study": settings}))
         tree: dict[str, Any] = {**task(folder / "pids"), "budget": {"epochs": EPOCHS}}
         tree["model"]["kwargs"]["pause"] = 0.2
