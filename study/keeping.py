@@ -110,9 +110,13 @@ class BucketKeeper:
 
     def keep(self, epoch: int, save: Save) -> str | None:
         """Take a checkpoint to be sent, in the place of one that still waits; the key of the latest
-        that has arrived."""
-        file = _unnamed_copy(save)
+        that has arrived. Where this node has no room for it, `trouble` says so."""
         self._forget()
+        try:
+            file = _unnamed_copy(save)
+        except OSError as error:
+            self.trouble = f"{error.strerror}: {error.filename}"
+            return self._safe
         with self._changed:
             if self._waiting is not None:
                 self._waiting[1].close()

@@ -136,6 +136,20 @@ def test_a_bucket_that_refuses_is_told_of_and_tried_again(
     keeper.close()
 
 
+def test_a_node_without_room_is_told_of_and_the_trial_goes_on(place: Bucket) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    keeper = BucketKeeper(place, "t0000")
+    assert keeper.keep(1, full) is None
+    assert keeper.trouble.startswith("No space left on device: ")
+    keeper.keep(2, of(2))
+    keeper.flush()
+    assert keeper.trouble == ""
+    keeper.close()
+    assert keys(place) == [checkpoint_key("t0000", 2)]
+
+
 def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
     place: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
