@@ -16,6 +16,7 @@ from ray.util import placement_group_table
 
 from study.analysis.evidence import path_of
 from study.director import Director
+from study.engine import spot
 from study.files import write_bytes
 from study.keeping import Janitor
 from study.retries import LOST, MEMORY, PREEMPTED
@@ -162,9 +163,13 @@ def _fault(trial: TuneTrial) -> tuple[str, str]:
 
 
 def _is_preempted(trial: TuneTrial) -> bool:
-    """Whether Ray knew, when it lost the trial's process, that its node was drained."""
+    """Whether the node of the process that was lost was drained. The error knows it of a process
+    that died with its node, the cluster of one that left it."""
     path = trial.pickled_error_file
     if path is None or not Path(path).is_file():
         return False
     error = cloudpickle.loads(Path(path).read_bytes())
-    return isinstance(error, RayActorError) and error.preempted
+    if not isinstance(error, RayActorError):
+        return False
+    actor = trial.temporary_state.ray_actor
+    return error.preempted or (actor is not None and spot.was_on_drained_node(actor))
