@@ -241,7 +241,7 @@ class Janitor:
         """A trial has ended."""
         self._poked.set()
 
-    def close(self, timeout: float = 30.0) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Look once more, for at most `timeout` seconds."""
         self._closing.set()
         self._poked.set()

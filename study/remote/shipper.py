@@ -91,7 +91,7 @@ class Shipper:
                 pass
         except (Unreachable, OSError) as error:
             if not self._trouble:
-                self.say(f"{error}; the study goes on, and what is not shipped now is shipped then")
+                self.say(f"{error}; the study goes on; the rest follows once it answers")
             self._trouble = str(error)
             return False
         except TakenOver as error:
