@@ -171,5 +171,4 @@ def _is_preempted(trial: TuneTrial) -> bool:
     error = cloudpickle.loads(Path(path).read_bytes())
     if not isinstance(error, RayActorError):
         return False
-    actor = trial.temporary_state.ray_actor
-    return error.preempted or (actor is not None and spot.was_on_drained_node(actor))
+    return error.preempted or (bool(error.actor_id) and spot.was_on_drained_node(error.actor_id))

@@ -22,7 +22,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from study.engine.cluster import host_and_port, show_token
 from study.errors import Parser, exit_code
@@ -140,12 +139,13 @@ def leave_if_drained() -> None:
         raise Drained
 
 
-def was_on_drained_node(actor: Any) -> bool:
+def was_on_drained_node(actor_id: str) -> bool:
     """Whether the actor, which may be dead, was on a node when that was drained."""
+    import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 
-    found = state._connect_and_get_accessor().get_actor_info(actor._actor_id)
+    found = state._connect_and_get_accessor().get_actor_info(ray.ActorID.from_hex(actor_id))
     return found is not None and bool(ActorTableData.FromString(found).preempted)
 
 
