@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,17 +139,27 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
     )
 
 
-def prepare(options: Options) -> Prepared:
-    """Check the two files, the name, the data and the model. Writes nothing but the data cache."""
+def _nothing(address: str | None) -> None:
+    pass
+
+
+def prepare(options: Options, begin: Callable[[str | None], None] = _nothing) -> Prepared:
+    """Check the two files, the name, the data and the model. Writes nothing but the data cache.
+
+    begin: called with the cluster's address once the quick checks are over, before the data and
+    the model are looked at.
+    """
     space = load_space(options.space)
     task = load_task(options.task)
     try:
-        return _prepare(options, space, task)
+        return _prepare(options, space, task, begin)
     except InputError as error:
         raise error.of_file(task.file, task.lines) from error
 
 
-def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
+def _prepare(
+    options: Options, space: SearchSpace, task: NamedTask, begin: Callable[[str | None], None]
+) -> Prepared:
     from study.tracking import absolute, check, default_uri
 
     config = with_root(task.config, options.data_root)
@@ -159,14 +169,16 @@ def _prepare(options: Options, space: SearchSpace, task: NamedTask) -> Prepared:
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
+    begin(options.address)
     first_line = _first_line(folder, space, task, plan)
     _check_plain(first_line)
     return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
 
 
-def reopen(name: str, options: Options) -> Prepared:
+def reopen(name: str, options: Options, begin: Callable[[str | None], None] = _nothing) -> Prepared:
     """A study that was begun: everything but the resources, and where the data lie by now, comes
-    from its ledger. A tracking server need not answer: what it misses is sent later."""
+    from its ledger. A tracking server need not answer: what it misses is sent later. begin: as for
+    `prepare`."""
     from study.tracking import absolute, check_form
 
     storage = options.studies
@@ -182,6 +194,7 @@ def reopen(name: str, options: Options) -> Prepared:
     task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
+    begin(options.address)
     if not state.finished:
         _check_data(task.config, first.data["fingerprint"])
     uri = options.tracking_uri or tracked_at(state, storage, folder)

@@ -9,7 +9,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,24 +142,34 @@ def _command(argv: Sequence[str] | None) -> int:
     options = _options(arguments)
     from study import preparation
 
-    if arguments.resume is not None:
-        prepared = preparation.reopen(arguments.resume, options)
-    else:
-        prepared = preparation.prepare(options)
     if arguments.dry_run:
+        prepared = _prepared(arguments.resume, options)
         print(preparation.describe_plan(prepared, options))
         return 0
     from study import session
+    from study.engine.connection import Connection
     from study.ledger import LEDGER
 
-    try:
-        finished = session.run(prepared, options)
-    except KeyboardInterrupt:
-        if not (prepared.folder / LEDGER).is_file():
-            raise
-        print(f"\nstopped. To go on: {resume_command(prepared)}")
-        return EXIT_INTERRUPTED
+    with Connection() as connection:
+        prepared = _prepared(arguments.resume, options, connection.begin)
+        try:
+            finished = session.run(prepared, options, connection)
+        except KeyboardInterrupt:
+            if not (prepared.folder / LEDGER).is_file():
+                raise
+            print(f"\nstopped. To go on: {resume_command(prepared)}")
+            return EXIT_INTERRUPTED
     return _conclusion(prepared, finished)
+
+
+def _prepared(
+    resume: str | None, options: Options, *begin: Callable[[str | None], None]
+) -> Prepared:
+    from study import preparation
+
+    if resume is not None:
+        return preparation.reopen(resume, options, *begin)
+    return preparation.prepare(options, *begin)
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:

@@ -21,6 +21,7 @@ from study.signals import Signals
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
     from study.engine.cluster import Resources
+    from study.engine.connection import Connection
 
 UNSENT_TIMEOUT = 60.0
 
@@ -62,23 +63,26 @@ class Finished:
     interrupted: bool
 
 
-def run(prepared: Prepared, options: Options, *, file: TextIO | None = None) -> Finished:
+def run(
+    prepared: Prepared,
+    options: Options,
+    connection: Connection,
+    *,
+    file: TextIO | None = None,
+) -> Finished:
     """Train until nothing is left, a budget is spent or Ctrl-C, then export and report.
 
     A second Ctrl-C raises KeyboardInterrupt: at once, without exports and report.
     """
-    from study.engine import cluster as clusters
+    from study.engine.cluster import nodes
 
-    name = clusters.connect(options.address)
+    name = connection.wait(options.address)
+    resources = fit(name, nodes(), options)
+    driving = drive(prepared.storage, prepared.folder)
     try:
-        resources = fit(name, clusters.nodes(), options)
-        driving = drive(prepared.storage, prepared.folder)
-        try:
-            return _run(prepared, options, resources, driving, file)
-        finally:
-            driving.close()
+        return _run(prepared, options, resources, driving, file)
     finally:
-        clusters.disconnect()
+        driving.close()
 
 
 def _run(
@@ -171,6 +175,9 @@ def run_study(
     Raises:
         InputError: where the command would end with exit code 2.
     """
+    from study.engine.connection import Connection
+
     telemetry.turn_off()
     given = Options(space=space, task=task, **options)
-    return run(prepare(given), given)
+    with Connection() as connection:
+        return run(prepare(given, connection.begin), given, connection)

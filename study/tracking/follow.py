@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import IO
 
 from study.errors import InputError
+from study.ledger import LEDGER, read
+from study.records import ReportRecord
 from study.tracking.projection import Projection
 from study.tracking.sidecar import UNSENT
 
 LOCK = "tracking.lock"
+START_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,16 @@ def in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
+def await_a_report(folder: Path, closing: threading.Event, timeout: float = START_SECONDS) -> None:
+    """Until the first epoch of the study is over: to import MLflow takes seconds of a core, which
+    the processes of the first trials are in need of."""
+    path = folder / LEDGER
+    until = time.monotonic() + timeout
+    while time.monotonic() < until and not closing.wait(PATIENCE.look / 4):
+        if path.is_file() and any(isinstance(record, ReportRecord) for record in read(path)):
+            return
+
+
 def main() -> int:
     """Started by `study.tracking.start`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -147,6 +160,7 @@ def main() -> int:
     with only_writer(arguments.folder, wait=True):
         follower = Follower(arguments.folder, arguments.tracking_uri, out=sys.stdout)
         try:
+            await_a_report(arguments.folder, closing)
             done = follower.run(closing)
         except InputError as error:
             print(in_a_line(error), file=sys.stderr)
