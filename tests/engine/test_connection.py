@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from study.engine import cluster
+from study.engine.connection import Connection
+from study.errors import InputError
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stands for Ray: what was asked of it, and by which thread."""
+    made = []
+
+    def connect(address):
+        made.append(("connect", address, threading.current_thread()))
+        if address == "away":
+            raise InputError("a Ray cluster must answer", key="--address")
+        return "a cluster"
+
+    monkeypatch.setattr(cluster, "where", lambda address: (None, "a cluster"))
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.setattr(cluster, "disconnect", lambda: made.append(("disconnect",)))
+    return made
+
+
+def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
+    with Connection() as connection:
+        connection.begin("here:1")
+        assert connection.wait("here:1") == "a cluster"
+        ((_, address, thread),) = calls
+        assert address == "here:1"
+        assert thread is not threading.current_thread()
+        assert thread.is_alive()  # Ray's processes die with the thread that started them
+    assert calls[1:] == [("disconnect",)]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_without_a_beginning_it_is_joined_when_it_is_needed(calls):
+    with Connection() as connection:
+        assert connection.wait(None) == "a cluster"
+    assert [name for name, *_ in calls] == ["connect", "disconnect"]
+
+
+def test_what_is_never_begun_is_never_left(calls):
+    with Connection():
+        pass
+    assert calls == []
+
+
+def test_a_cluster_that_is_away_is_said_where_it_is_waited_for(calls):
+    with pytest.raises(InputError, match="must answer"), Connection() as connection:
+        connection.begin("away")
+        connection.wait("away")
+    assert [name for name, *_ in calls] == ["connect"]
+
+
+def test_what_fails_meanwhile_leaves_the_cluster_first(calls):
+    with pytest.raises(ZeroDivisionError), Connection() as connection:
+        connection.begin(None)
+        raise ZeroDivisionError
+    assert [name for name, *_ in calls] == ["connect", "disconnect"]
