@@ -150,6 +150,11 @@ def assert_whole(state: State, study: Study, without_checkpoint: set[str]) -> No
     assert "exports/best_miou.yaml" in there
     assert "driver.json" not in there
     assert not any(key.startswith("ray/") for key in there)
-    kept = {key for key in there if key.startswith("checkpoints/")}
+    kept = [key.split("/")[1:] for key in there if key.startswith("checkpoints/")]
+    trials = [trial for trial, _ in kept]
+    assert len(set(trials)) == len(trials), "one of each"
     asked = state.trials.keys() - without_checkpoint
-    assert kept == {checkpoint_key(trial, EPOCHS) for trial in asked}
+    last = checkpoint_key("", EPOCHS).rpartition("/")[2]
+    assert {trial for trial, name in kept if name == last} == asked
+    left_by_the_kill = set(trials) - asked
+    assert left_by_the_kill <= without_checkpoint

@@ -150,7 +150,7 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(
     _until(lambda: server.sql("SELECT 1 FROM runs"))
     proxy.refuse()
     growing.grow(0.7)
-    assert growing.follower.projection.num_unsent > 0
+    _until(lambda: growing.follower.projection.num_unsent > 0)
     proxy.open()
     growing.grow(1.0)
     assert growing.end()
