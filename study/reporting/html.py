@@ -29,8 +29,9 @@ REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
 DPI = 110
 FAIRNESS = (
     "However many of its trials are stopped, an option of a choice gets at least half of an equal "
-    "share. Trials that tune cross entropy count for the options that leave it as it is; beside it "
-    "stands the share of what the sampler proposed."
+    "share, short of one trial at most, which shows in a search of a few trials. Trials that tune "
+    "cross entropy count for the options that leave it as it is; beside it stands the share of "
+    "what the sampler proposed."
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;

@@ -120,7 +120,7 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
     axes.set_xlabel("val mIoU (%)")
     axes.set_ylabel("val mean accuracy (%)")
     axes.set_title("Full-budget trials, one seed")
-    _legend(axes, loc="lower right")
+    _legend(axes, loc="best")
 
 
 def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
