@@ -57,6 +57,7 @@ class Progress:
         self._state = state
         self._started = time.monotonic()
         self._epochs_at_start = self.epochs_done
+        self._rated_since: tuple[float, int] | None = None
 
     @property
     def epochs_done(self) -> int:
@@ -87,9 +88,15 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At this session's rate; None before the first epoch."""
-        done = self.epochs_done - self._epochs_at_start
-        return self.elapsed / done * self.epochs_left if done else None
+        """At the rate since this was asked after the session's first epoch, for to start up takes
+        time once; None before the second."""
+        now, done = time.monotonic(), self.epochs_done
+        if self._rated_since is None:
+            if done > self._epochs_at_start:
+                self._rated_since = now, done
+            return None
+        since, already = self._rated_since
+        return (now - since) / (done - already) * self.epochs_left if done > already else None
 
 
 def best(state: State, key: str) -> Trial | None:
@@ -168,7 +175,8 @@ class Display:
     def _status_line(self) -> str:
         left = self._progress.seconds_left
         progress = self._progress
-        text = f"{progress.epochs_done} epochs done, at most {progress.epochs_left} left"
+        done = progress.epochs_done
+        text = f"{done} epoch{'s' * (done != 1)} done, at most {progress.epochs_left} left"
         return text if left is None else f"{text} (about {duration(left)})"
 
     def _end_line(self, record: EndRecord) -> str:

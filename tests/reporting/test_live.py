@@ -35,6 +35,20 @@ def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> 
     assert progress.epochs_left == (1 + 2 * 3) * 4
 
 
+def test_time_left_is_at_the_rate_since_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one comes with all that starts up before it."""
+    now = 100.0
+    monkeypatch.setattr("study.reporting.live.time.monotonic", lambda: now)
+    study = Study(plan())
+    progress = Progress(study.plan, study.state)
+    ce = study.add(BASELINE, "ce")
+    assert progress.seconds_left is None
+    for epoch, now in ((1, 130.0), (2, 132.0), (3, 134.0)):  # noqa: B007
+        study.state.apply(ReportRecord(ce, 0, epoch, {"val/miou": 0.3}))
+        expected = None if epoch == 1 else 2.0 * progress.epochs_left
+        assert progress.seconds_left == expected
+
+
 def test_without_a_terminal_every_end_is_a_line() -> None:
     study = Study(plan())
     out = io.StringIO()
