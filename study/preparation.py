@@ -139,15 +139,10 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
     )
 
 
-def _nothing(address: str | None) -> None:
-    pass
-
-
-def prepare(options: Options, begin: Callable[[str | None], None] = _nothing) -> Prepared:
+def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
     """Check the two files, the name, the data and the model. Writes nothing but the data cache.
 
-    begin: called with the cluster's address once the quick checks are over, before the data and
-    the model are looked at.
+    begin: called once the quick checks are over, before the data and the model are looked at.
     """
     space = load_space(options.space)
     task = load_task(options.task)
@@ -158,7 +153,7 @@ def prepare(options: Options, begin: Callable[[str | None], None] = _nothing) ->
 
 
 def _prepare(
-    options: Options, space: SearchSpace, task: NamedTask, begin: Callable[[str | None], None]
+    options: Options, space: SearchSpace, task: NamedTask, begin: Callable[[], None]
 ) -> Prepared:
     from study.tracking import absolute, check, default_uri
 
@@ -169,13 +164,13 @@ def _prepare(
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
-    begin(options.address)
+    begin()
     first_line = _first_line(folder, space, task, plan)
     _check_plain(first_line)
     return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
 
 
-def reopen(name: str, options: Options, begin: Callable[[str | None], None] = _nothing) -> Prepared:
+def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
     """A study that was begun: everything but the resources, and where the data lie by now, comes
     from its ledger. A tracking server need not answer: what it misses is sent later. begin: as for
     `prepare`."""
@@ -194,7 +189,7 @@ def reopen(name: str, options: Options, begin: Callable[[str | None], None] = _n
     task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
-    begin(options.address)
+    begin()
     if not state.finished:
         _check_data(task.config, first.data["fingerprint"])
     uri = options.tracking_uri or tracked_at(state, storage, folder)

@@ -150,7 +150,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from study.engine.connection import Connection
     from study.ledger import LEDGER
 
-    with Connection() as connection:
+    with Connection(options.address) as connection:
         prepared = _prepared(arguments.resume, options, connection.begin)
         try:
             finished = session.run(prepared, options, connection)
@@ -162,9 +162,7 @@ def _command(argv: Sequence[str] | None) -> int:
     return _conclusion(prepared, finished)
 
 
-def _prepared(
-    resume: str | None, options: Options, *begin: Callable[[str | None], None]
-) -> Prepared:
+def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) -> Prepared:
     from study import preparation
 
     if resume is not None:

@@ -76,7 +76,7 @@ def run(
     """
     from study.engine.cluster import nodes
 
-    name = connection.wait(options.address)
+    name = connection.wait()
     resources = fit(name, nodes(), options)
     driving = drive(prepared.storage, prepared.folder)
     try:
@@ -179,5 +179,5 @@ def run_study(
 
     telemetry.turn_off()
     given = Options(space=space, task=task, **options)
-    with Connection() as connection:
+    with Connection(given.address) as connection:
         return run(prepare(given, connection.begin), given, connection)

@@ -27,9 +27,9 @@ def calls(monkeypatch):
 
 
 def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
-    with Connection() as connection:
-        connection.begin("here:1")
-        assert connection.wait("here:1") == "a cluster"
+    with Connection("here:1") as connection:
+        connection.begin()
+        assert connection.wait() == "a cluster"
         ((_, address, thread),) = calls
         assert address == "here:1"
         assert thread is not threading.current_thread()
@@ -40,26 +40,26 @@ def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
 
 
 def test_without_a_beginning_it_is_joined_when_it_is_needed(calls):
-    with Connection() as connection:
-        assert connection.wait(None) == "a cluster"
+    with Connection(None) as connection:
+        assert connection.wait() == "a cluster"
     assert [name for name, *_ in calls] == ["connect", "disconnect"]
 
 
 def test_what_is_never_begun_is_never_left(calls):
-    with Connection():
+    with Connection(None):
         pass
     assert calls == []
 
 
 def test_a_cluster_that_is_away_is_said_where_it_is_waited_for(calls):
-    with pytest.raises(InputError, match="must answer"), Connection() as connection:
-        connection.begin("away")
-        connection.wait("away")
+    with pytest.raises(InputError, match="must answer"), Connection("away") as connection:
+        connection.begin()
+        connection.wait()
     assert [name for name, *_ in calls] == ["connect"]
 
 
 def test_what_fails_meanwhile_leaves_the_cluster_first(calls):
-    with pytest.raises(ZeroDivisionError), Connection() as connection:
-        connection.begin(None)
+    with pytest.raises(ZeroDivisionError), Connection(None) as connection:
+        connection.begin()
         raise ZeroDivisionError
     assert [name for name, *_ in calls] == ["connect", "disconnect"]
