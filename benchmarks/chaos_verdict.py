@@ -12,11 +12,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.analysis.answer import answer
+from study.analysis.evidence import path_of
 from study.analysis.selection import select
 from study.config import TaskConfig, TrialConfig
 from study.data import open_data
 from study.director import Director
+from study.engine.worker import pack
 from study.environment import set_up_process
+from study.exporting import BEST_MACC, BEST_MIOU, write_exports
+from study.exporting import FOLDER as EXPORTS
+from study.files import write_bytes
 from study.handout import Handout
 from study.ledger import LEDGER, Ledger, State, fold, read
 from study.names import CONFIRM
@@ -104,12 +110,12 @@ def verdicts(chaos: Chaos, kills: int) -> Iterator[tuple[str, list[str]]]:
         list(in_mlflow(state, folder.parent / "mlflow.db")),
     )
     set_up_process(1)
-    yield "each trial's numbers are those of an undisturbed training", list(numbers(state))
-    exports = sorted(path.name for path in (folder / "exports").glob("*.yaml"))
+    evidence = chaos.folder / "undisturbed"
     yield (
-        "the exports are there",
-        [str(exports)] * ({"best_miou.yaml", "best_macc.yaml"} - set(exports) != set()),
+        "each trial's numbers are those of an undisturbed training",
+        list(numbers(state, evidence)),
     )
+    yield "the exports are those of undisturbed trainings", list(exports(state, folder, evidence))
     if chaos.slots == 1:
         twin = undisturbed(state, chaos.folder / "twin")
         yield (
@@ -271,8 +277,9 @@ def in_mlflow(state: State, database: Path) -> Iterator[str]:
             yield f"{point} is {found[point]}, in the ledger {expected[point]}"
 
 
-def numbers(state: State) -> Iterator[str]:
-    """Every trial once more, alone, in this process."""
+def numbers(state: State, folder: Path) -> Iterator[str]:
+    """Every trial once more, alone, in this process; the confirmations' evidence is left in the
+    folder."""
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
     for trial in state.trials.values():
@@ -284,8 +291,24 @@ def numbers(state: State) -> Iterator[str]:
                 if there != here:
                     keys = [key for key in here if here[key] != there.get(key)]
                     yield f"{trial.id} epoch {report.epoch}: {keys[:3]}"
+            if trial.stage == CONFIRM and report.evidence is not None:
+                write_bytes(path_of(folder, trial.id), pack(report.evidence))
             if report.epoch == trial.epochs:
                 break
+
+
+def exports(state: State, folder: Path, evidence: Path) -> Iterator[str]:
+    """Written once more, from evidence that nothing disturbed."""
+    write_exports(evidence, state, answer(state, evidence))
+    there, anew = (
+        {path.relative_to(root): path.read_text(encoding="utf-8") for path in root.rglob("*.yaml")}
+        for root in (folder / EXPORTS, evidence / EXPORTS)
+    )
+    if {BEST_MIOU, BEST_MACC} - {str(path) for path in there}:
+        yield f"there are only {sorted(map(str, there))}"
+    for path in there.keys() | anew.keys():
+        if there.get(path) != anew.get(path):
+            yield f"{path} is another one"
 
 
 def _train(config: TrialConfig, plan: Plan, stage: str) -> Iterator[Any]:

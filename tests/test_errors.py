@@ -10,12 +10,18 @@ import pytest
 from study.errors import InputError, exit_code
 
 
-def test_a_full_disk_is_one_line_that_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM]
+)
+def test_storage_that_takes_no_more_is_one_line_that_names_the_file(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
     def command() -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/studies/s/report.html")
+        raise OSError(number, os.strerror(number), "/studies/s/report.html")
 
     assert exit_code(command) == 1
-    assert capsys.readouterr().err == "error: /studies/s/report.html: No space left on device\n"
+    told = f"error: /studies/s/report.html: {os.strerror(number)}\n"
+    assert capsys.readouterr().err == told
 
 
 def test_an_error_of_the_system_that_is_no_full_disk_is_not_hidden() -> None:
