@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from study.losses.class_weights import Counts, class_weights
 from study.losses.compiled import enroll, opaque_loss
 from study.losses.config import LossConfig
-from study.losses.family import has_class_weights
+from study.losses.cross_entropy import cross_entropy, suits
+from study.losses.family import NEUTRAL, family, has_class_weights
 from study.losses.fused import WEIGHTS, FusedLoss, evaluate
-from study.losses.labels import Labels, compute_dtype, read_labels
+from study.losses.labels import Labels, check_shapes, compute_dtype, read_labels
 from study.losses.recall import RecallState
 from study.losses.smoothing import smoothing
 
@@ -75,6 +76,7 @@ class SegmentationLoss(nn.Module):
             RecallState(config.recall.ema_momentum, num_classes) if config.recall else None
         )
         self.measure_gradients = False
+        self._is_neutral = family(config) == NEUTRAL
         self._terms: dict[str, Tensor] = {}
         self._number = enroll(self)
 
@@ -83,37 +85,52 @@ class SegmentationLoss(nn.Module):
         self._number = enroll(self)  # a copy is a loss of its own
 
     def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+        check_shapes(logits, target, keep, self.num_classes)
         if torch.compiler.is_compiling():
             return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
         with torch.autocast(logits.device.type, enabled=False):
-            scores, labels = self._read(logits, target, keep)
-            if labels.label.numel() == 0:
-                return logits.sum() + self._without_pixels(logits)
-            value, self._terms = FusedLoss.apply(scores, labels, self)
-            if self.measure_gradients:
-                self._terms |= self._gradient_norms(scores, labels)
-        return value
+            return FusedLoss.apply(logits.to(compute_dtype(logits)), target, keep, self)
 
     def evaluate(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As forward, and the gradient by the logits in place of a graph."""
-        scores, labels = self._read(logits, target, keep)
-        if labels.label.numel() == 0:
+        """As forward, of float32 or float64 logits, and the gradient in place of a graph."""
+        if target.numel() == 0:
             return self._without_pixels(logits), torch.zeros_like(logits)
+        if self._is_neutral and suits(logits, target):
+            return self._cross_entropy(logits, target, keep, wants_gradient)
+        scores, labels = self._read(logits, target, keep)
         value, gradient, self._terms = evaluate(scores, labels, self, wants_gradient)
         if self.measure_gradients:
             self._terms |= self._gradient_norms(scores, labels)
         return value, None if gradient is None else gradient.view(logits.shape)
 
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As evaluate, where no axis acts."""
+        label = target.long()
+        if keep is not None:
+            label = label.masked_fill(~keep, self.ignore_index)
+        measures = self.measure_gradients
+        try:
+            value, gradient = cross_entropy(
+                logits, label, self.ignore_index, wants_gradient or measures
+            )
+        except IndexError:
+            self._read(logits, target, keep)  # says which label
+            raise
+        self._terms = {"cross_entropy": value.detach(), "pixel": value.detach()}
+        if measures:
+            self._terms["grad_norm/pixel"] = torch.linalg.vector_norm(gradient)
+        return value, gradient
+
     def _read(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Labels]:
         """Scores (B, C, P) and labels; moves the state to where the input is."""
-        labels = read_labels(
-            logits, target, keep, num_classes=self.num_classes, ignore_index=self.ignore_index
-        )
-        scores = logits.to(compute_dtype(logits)).flatten(2)
+        labels = read_labels(target, keep, self.num_classes, self.ignore_index, logits.dtype)
         if any(buffer.device != logits.device for buffer in self.buffers()):
             self.to(logits.device)
+        scores = logits.flatten(2)
         if self.config.label_smoothing > 0:
             epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
             labels = replace(labels, epsilon=epsilon)
@@ -122,7 +139,8 @@ class SegmentationLoss(nn.Module):
     def _without_pixels(self, logits: Tensor) -> Tensor:
         """The value of one ignored pixel; other ranks may wait for this one's recall counts."""
         pixel = logits.new_zeros(1, self.num_classes, 1, 1)
-        return self.forward(pixel, torch.full((1, 1, 1), self.ignore_index, device=logits.device))
+        ignored = torch.full((1, 1, 1), self.ignore_index, device=logits.device)
+        return self.evaluate(pixel, ignored, None, wants_gradient=False)[0]
 
     def _gradient_norms(self, scores: Tensor, labels: Labels) -> dict[str, Tensor]:
         """L2 norm over all logits of the gradient of each term times its share of the value."""

@@ -37,23 +37,23 @@ _BLOCK = 1 << 11  # pixels summed at once by a matrix product, whose rounding gr
 
 
 class FusedLoss(torch.autograd.Function):
-    """scores (B, C, P) -> the loss and its terms; the gradient is ready after the forward pass."""
+    """logits (B, C, H, W) -> the loss; the gradient is ready after the forward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, labels: Labels, loss: SegmentationLoss
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        value, gradient, terms = evaluate(scores.detach(), labels, loss, ctx.needs_input_grad[0])
+        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+    ) -> Tensor:
+        value, gradient = loss.evaluate(logits.detach(), target, keep, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient)
-        return value, terms
+        return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         if upstream.device.type == "cpu" and float(upstream) == 1:
-            return gradient, None, None
-        return gradient * upstream, None, None
+            return gradient, None, None, None
+        return gradient * upstream, None, None, None
 
 
 def evaluate(

@@ -52,10 +52,8 @@ class Labels:
         return sums.view(batch, bins)[:, :-1]
 
 
-def read_labels(
-    logits: Tensor, target: Tensor, keep: Tensor | None, *, num_classes: int, ignore_index: int
-) -> Labels:
-    """Check shapes, dtypes and (on the CPU) the range of the labels; ValueError on a misfit."""
+def check_shapes(logits: Tensor, target: Tensor, keep: Tensor | None, num_classes: int) -> None:
+    """Raise ValueError unless the shapes and dtypes fit."""
     if logits.ndim != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
         raise ValueError(
             f"logits: `floating (B, {num_classes}, H, W)` must hold, "
@@ -69,12 +67,25 @@ def read_labels(
             f"but got {keep.dtype} {tuple(keep.shape)}"
         )
     if target.is_floating_point():
-        return _read_soft(logits, target, keep)
-    if tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
+        if target.shape != logits.shape:
+            raise ValueError(
+                f"target: `soft target of the logits' shape {tuple(logits.shape)}` must hold, "
+                f"but got {tuple(target.shape)}"
+            )
+    elif tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
         raise ValueError(
             f"target: `integer {pixels}` or `floating {tuple(logits.shape)}` must hold for logits "
             f"{tuple(logits.shape)}, but got {target.dtype} {tuple(target.shape)}"
         )
+
+
+def read_labels(
+    target: Tensor, keep: Tensor | None, num_classes: int, ignore_index: int, dtype: torch.dtype
+) -> Labels:
+    """A target of a fitting shape; soft labels in `dtype`. ValueError, on the CPU, for a label out
+    of range."""
+    if target.is_floating_point():
+        return _read_soft(target, keep, num_classes, dtype)
     flat = target.flatten(1).long()
     valid = flat != ignore_index
     if keep is not None:
@@ -84,14 +95,8 @@ def read_labels(
     return labels
 
 
-def _read_soft(logits: Tensor, target: Tensor, keep: Tensor | None) -> Labels:
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target: `soft target of the logits' shape {tuple(logits.shape)}` must hold, "
-            f"but got {tuple(target.shape)}"
-        )
-    num_classes = logits.shape[1]
-    soft = target.detach().flatten(2).to(compute_dtype(logits))
+def _read_soft(target: Tensor, keep: Tensor | None, num_classes: int, dtype: torch.dtype) -> Labels:
+    soft = target.detach().flatten(2).to(dtype)
     if keep is None:
         valid = torch.ones_like(soft[:, 0], dtype=torch.bool)
     else:

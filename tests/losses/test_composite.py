@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from losses.plain import plain_loss
 from losses.variants import AXES, configs
 
-from study.losses import LossConfig, build_loss
+from study.losses import LossConfig, build_loss, composite, cross_entropy
 from study.losses.class_weights import class_weights
 
 COUNTS = torch.tensor([[400, 90, 10, 0], [300, 0, 150, 50], [480, 15, 4, 1]])  # (images, C)
@@ -288,6 +289,26 @@ def test_the_neutral_loss_is_cross_entropy():
         torch.testing.assert_close(make(config)(logits, target), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_the_neutral_gradient_has_the_bits_of_torchs_cross_entropy(dtype, ignored):
+    logits, target = batch(ignored=ignored, dtype=dtype)
+    expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+    value = make({})(logits, target)
+    assert value == expected
+    assert torch.equal(gradient(value, logits), gradient(expected, logits))
+
+
+def test_a_batch_too_large_for_torchs_count_of_pixels_gives_the_same(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "MOST_PIXELS", 59)
+    called = Mock(wraps=cross_entropy.cross_entropy)
+    monkeypatch.setattr(composite, "cross_entropy", called)
+    assert_equals_plain({}, *batch(shape=(2, 6, 5)))
+    assert not called.called
+    assert_equals_plain({}, *batch(shape=(1, 6, 5)))
+    assert called.called
+
+
 def test_soft_one_hot_labels_are_hard_labels():
     logits, target = batch()
     keep = target != 255
@@ -297,11 +318,14 @@ def test_soft_one_hot_labels_are_hard_labels():
         torch.testing.assert_close(make(config)(logits, soft, keep), hard, rtol=1e-12, atol=1e-14)
 
 
-def test_keep_and_ignore_index_are_the_same_mask():
+@every_axis
+def test_keep_and_ignore_index_are_the_same_mask(config):
     logits, target = batch()
     shown = target.where(target != 255, 0)
-    found = make({"focal_gamma": 1.0})(logits, shown, target != 255)
-    assert found == make({"focal_gamma": 1.0})(logits, target)
+    found = make(config)(logits, shown, target != 255)
+    expected = make(config)(logits, target)
+    assert found == expected
+    assert torch.equal(gradient(found, logits), gradient(expected, logits))
 
 
 @pytest.mark.parametrize("ignore_index", [-100, 0, 254])
