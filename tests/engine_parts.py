@@ -40,10 +40,11 @@ class Small(nn.Module):
 def build(
     num_classes: int, log: str, faults: dict[str, str] | None = None, pause: float = 0.0
 ) -> nn.Module:
-    """Each building appends the process id to `log`; the n-th one may go wrong as `faults` say.
+    """Each building appends the process id and how many arenas malloc may use to `log`; the n-th
+    one may go wrong as `faults` say.
     Every batch takes `pause` seconds longer, but not of the first, which checks the model."""
     with open(log, "a") as file:
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()} {os.environ.get('MALLOC_ARENA_MAX')}\n")
     count = len(Path(log).read_text().splitlines())
     fault = (faults or {}).get(str(count))
     if fault == "raise":

@@ -20,7 +20,10 @@ from study.errors import InputError
 ADDRESS_TIMEOUT = 10.0
 TOKEN = Path("~/.ray/auth_token")
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-WORKER_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
+WORKER_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "MALLOC_ARENA_MAX": "1",  # a trial is a thread, whose own arena would not keep freed memory
+}
 DRIVER_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -79,7 +79,9 @@ def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
     assert state.sessions[0].gpus_per_trial == 0.5
     assert {trial.status for trial in state.trials.values()} == {COMPLETED}
     assert {trial.environment["device"] for trial in state.trials.values()} == {"cpu"}
-    pids = (tmp_path / "pids").read_text().split()[1:]
+    log = [line.split() for line in (tmp_path / "pids").read_text().splitlines()[1:]]
+    pids = [pid for pid, _ in log]
+    assert {arenas for _, arenas in log} == {"1"}, "or what a trial frees is not kept for it"
     assert len(pids) == len(state.trials)
     assert len(set(pids)) <= 4 < len(pids), "actors are reused between trials"
 

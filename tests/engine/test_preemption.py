@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -111,7 +110,7 @@ def test_on_the_notice_a_trial_leaves_its_node_waits_for_another_and_loses_no_ep
     cluster.join("--num-cpus=1", f"--node-ip-address={SAFE}")
     out, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, out
-    watcher.send_signal(signal.SIGINT)
+    watcher.terminate()
     assert "its node is drained" in watcher.communicate()[0]
 
     assert "its node is drained" in out
