@@ -52,12 +52,23 @@ class Views:
             for y, x in zip(tops, left.tolist(), strict=True)
         ]
 
+    def mirror(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Swap left and right of those drawn; (B, *extent, 3) and (B, *extent) of any dtype."""
+        if self.mirrored is None:
+            return images, target
+        # Of a batch and its mirror image, one behind the other, the one or the other of each.
+        index = torch.arange(len(images)) + len(images) * self.mirrored
+        index = index.to(images.device, non_blocking=True)
+        images, target = (
+            torch.cat((each, each.flip(2))).index_select(0, index) for each in (images, target)
+        )
+        return images, target
+
     def show(
         self, images: Tensor, target: Tensor, *, mean: Tensor, ignore_index: int
     ) -> tuple[Tensor, Tensor]:
-        """The windows (B, 3, *size) and (B, *size) of the parts (B, 3, *extent), (B, *extent)."""
-        if self.mirrored is not None:
-            images, target = _mirror(images, target, self.mirrored)
+        """The windows (B, 3, *size) and (B, *size) of the mirrored parts (B, 3, *extent) and
+        (B, *extent)."""
         if self.zoom is not None:
             return self._zoomed(images, target, self.zoom, mean, ignore_index)
         if self.places is not None and self.extent != self.size:
@@ -137,15 +148,10 @@ def augment(
         images = torch.stack([one[:, y, x] for one, (y, x) in zip(images, parts, strict=True)])
         images = images.contiguous(memory_format=torch.channels_last)
         target = torch.stack([one[y, x] for one, (y, x) in zip(target, parts, strict=True)])
+    images, target = views.mirror(images.permute(0, 2, 3, 1), target)
+    images = images.permute(0, 3, 1, 2)
     images, target = views.show(images, target, mean=mean, ignore_index=ignore_index)
     return jitter(images, config.jitter, generator), target
-
-
-def _mirror(images: Tensor, target: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Swap left and right of the images that are chosen (B,)."""
-    chosen = chosen.to(images.device, non_blocking=True)
-    images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
-    return images, torch.where(chosen[:, None, None], target.flip(-1), target)
 
 
 def _draw_zoom(

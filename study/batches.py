@@ -81,13 +81,15 @@ class Batches:
         """Augmented images (b, 3, H, W) float32 and target (b, H, W) int64."""
         height, width = split.images.shape[1:3]
         views = draw_views(config, len(index), (height, width), generator)
-        images, target = self._floats(*self._read(split, index, views))
+        pixels, labels = self._to_device(*self._read(split, index, views))
+        images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
         images, target = views.show(images, target, mean=self._mean, ignore_index=self.ignore_index)
         return self._normalise(jitter(images, config.jitter, generator)), target
 
     def evaluation(self, split: Split, index: slice) -> tuple[Tensor, Tensor]:
         """Images (b, 3, H, W) float32 and target (b, H, W) int64 as they are."""
-        images, target = self._floats(split.images[index], split.labels[index])
+        pixels, labels = self._to_device(split.images[index], split.labels[index])
+        images, target = self._floats(pixels, labels)
         return self._normalise(images), target
 
     @staticmethod
@@ -102,15 +104,20 @@ class Batches:
         )
         return pixels, labels
 
-    def _floats(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        images = self._to_device(pixels).permute(0, 3, 1, 2).float().div_(255)
-        return images, self._to_device(labels).long()
+    def _to_device(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        images, target = (self._moved(array) for array in (pixels, labels))
+        return images, target
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.array(array))
+    def _moved(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.require(array, requirements=["O", "W"]))
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    @staticmethod
+    def _floats(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, H, W, 3) and (b, H, W) bytes as (b, 3, H, W) floats, channels last, and labels."""
+        return pixels.permute(0, 3, 1, 2).float().div_(255), labels.long()
 
     def _normalise(self, images: Tensor) -> Tensor:
         return torch.addcmul(self._shift, images, self._scale)  # (images - mean) / std
