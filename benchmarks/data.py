@@ -20,6 +20,7 @@ as many.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import statistics
 import time
@@ -112,10 +113,11 @@ def _epochs(
     for round_ in range(rounds + 1):
         for name, run in runs.items():
             marks.clear()
+            start = clock()
             next(run)
             if round_:
-                ends = [*marks[1:], clock()]
-                times[name].append([e - s for s, e in zip(marks, ends, strict=True)])
+                bounds = [start, *marks[1:], clock()]
+                times[name].append([e - s for s, e in itertools.pairwise(bounds)])
     return times
 
 

@@ -160,15 +160,16 @@ class _Training:
         # Parts of a step budget are equal to within one step.
         end = self.num_steps * self.epoch // self.config.task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
+        streams = [stream(self.config.seed, AUGMENT, step) for step in range(first, end)]
         losses: list[torch.Tensor] = []
         terms: list[dict[str, torch.Tensor]] = []
         self.model.train()
         self.loss.train()
         with self.rng.active(), deterministic_kernels(self.config.task.deterministic):
-            while self.step < end:
+            for generator in streams:
                 self.loss.measure_gradients = self.step == first
                 index = self.order.indices(self.step)
-                lr = self._step(index, losses, terms)
+                lr = self._step(index, generator, losses, terms)
                 num_images += len(index)
                 self.step += 1
         metrics = self._means(losses, terms, first)
@@ -177,11 +178,11 @@ class _Training:
     def _step(
         self,
         index: Any,
+        generator: torch.Generator,
         losses: list[torch.Tensor],
         terms: list[dict[str, torch.Tensor]],
     ) -> float:
         task = self.config.task
-        generator = stream(self.config.seed, AUGMENT, self.step)
         images, target = self.batches.train(self.data.train, index, task.augment, generator)
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
