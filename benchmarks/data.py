@@ -129,7 +129,7 @@ def _ours(training: _Training) -> Iterator[None]:
 
 
 class _Marked(Batches):
-    """Calls `mark` whenever a batch is asked for; hands out those that are given, in turn."""
+    """Calls `mark` whenever a batch is asked for; hands out those that are given."""
 
     def __init__(
         self,
@@ -141,25 +141,24 @@ class _Marked(Batches):
     ) -> None:
         super().__init__(data, device, precision)
         self._mark = mark
-        self._turn = 0
         self._batches = batches
 
-    def train(self, *what: Any) -> Batch:
-        self._mark()
-        self._turn += 1
-        if self._batches is None:
-            return super().train(*what)
-        return self._batches[self._turn % len(self._batches)]
+    def train(self, *what: Any) -> Iterator[Batch]:
+        batches = super().train(*what) if self._batches is None else iter(self._batches)
+        while True:
+            self._mark()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
 
 def _batches(task: TaskConfig, data: SegmentationData, device: torch.device) -> list[Batch]:
     """An epoch's batches, augmented and normalised."""
     training = _Training(TrialConfig(task=task), data, device)
-    made = []
-    for step in range(training.order.steps_per_pass):
-        index, generator = training.order.indices(step), torch.Generator().manual_seed(step)
-        made.append(training.batches.train(data.train, index, task.augment, generator))
-    return made
+    steps = range(training.order.steps_per_pass)
+    draws = [(training.order.indices(step), torch.Generator().manual_seed(step)) for step in steps]
+    return list(training.batches.train(data.train, draws, task.augment))
 
 
 def _bare(

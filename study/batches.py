@@ -1,12 +1,14 @@
 """From the memory-mapped arrays of a split to batches on the trial's device.
 
-On a GPU the copies are asynchronous: the host gathers the next batch while the GPU computes.
+On a GPU the next batch is read and copied while the GPU computes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +16,13 @@ from torch import Tensor
 
 from study.augment import Views, draw_views, jitter
 from study.config import Augment
+from study.prefetch import prefetched
 
 if TYPE_CHECKING:
     from study.data import SegmentationData, Split
 
+T = TypeVar("T")
+R = TypeVar("R")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ORDER, AUGMENT = 0, 1  # random streams of a trial
 
@@ -57,13 +62,28 @@ class TrainOrder:
         return self._permutation[first : first + self.batch_size]
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """The bytes of a batch, (b, H, W, 3) and (b, H, W), on the device or on their way there."""
+
+    pixels: Tensor
+    labels: Tensor
+    arrival: torch.cuda.Event | None
+
+
 class Batches:
-    """Normalised float batches of a data set, in channels-last order."""
+    """Normalised float batches of a data set, in channels-last order.
+
+    reads_ahead: whether the next batch is read, and copied to the device, while the model is at
+    work with one: on a GPU. A trial on the CPU has no thread to spare for it.
+    """
 
     def __init__(self, data: SegmentationData, device: torch.device, precision: str) -> None:
         self.device = device
         self.precision = precision
         self.ignore_index = data.ignore_index
+        self.reads_ahead = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._mean = torch.as_tensor(np.asarray(data.mean), dtype=torch.float32).to(device)
         std = torch.as_tensor(np.asarray(data.std), dtype=torch.float32).to(device)
         self._scale = (1 / std)[:, None, None]
@@ -76,21 +96,40 @@ class Batches:
         )
 
     def train(
-        self, split: Split, index: np.ndarray, config: Augment, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Augmented images (b, 3, H, W) float32 and target (b, H, W) int64."""
-        height, width = split.images.shape[1:3]
-        views = draw_views(config, len(index), (height, width), generator)
-        pixels, labels = self._to_device(*self._read(split, index, views))
-        images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
-        images, target = views.show(images, target, mean=self._mean, ignore_index=self.ignore_index)
-        return self._normalise(jitter(images, config.jitter, generator)), target
+        self, split: Split, draws: Iterable[tuple[np.ndarray, torch.Generator]], config: Augment
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each draw, the indices (b,) of its images and a generator for their augmentation,
+        the images (b, 3, H, W) float32 and the target (b, H, W) int64."""
+        full = split.images.shape[1:3]
 
-    def evaluation(self, split: Split, index: slice) -> tuple[Tensor, Tensor]:
-        """Images (b, 3, H, W) float32 and target (b, H, W) int64 as they are."""
-        pixels, labels = self._to_device(split.images[index], split.labels[index])
-        images, target = self._floats(pixels, labels)
-        return self._normalise(images), target
+        def load(
+            draw: tuple[np.ndarray, torch.Generator],
+        ) -> tuple[_Loaded, Views, torch.Generator]:
+            index, generator = draw
+            views = draw_views(config, len(index), full, generator)
+            return self._load(*self._read(split, index, views)), views, generator
+
+        for loaded, views, generator in self._in_turn(load, draws):
+            pixels, labels = self._arrived(loaded)
+            images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
+            images, target = views.show(
+                images, target, mean=self._mean, ignore_index=self.ignore_index
+            )
+            yield self._normalise(jitter(images, config.jitter, generator)), target
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and as they are."""
+
+        def load(start: int) -> _Loaded:
+            part = slice(start, start + batch_size)
+            return self._load(split.images[part], split.labels[part])
+
+        for loaded in self._in_turn(load, range(0, len(split.images), batch_size)):
+            images, target = self._floats(*self._arrived(loaded))
+            yield self._normalise(images), target
+
+    def _in_turn(self, load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        return prefetched(load, items) if self.reads_ahead else map(load, items)
 
     @staticmethod
     def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
@@ -104,15 +143,25 @@ class Batches:
         )
         return pixels, labels
 
-    def _to_device(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        images, target = (self._moved(array) for array in (pixels, labels))
-        return images, target
+    def _load(self, pixels: np.ndarray, labels: np.ndarray) -> _Loaded:
+        """Begin to copy; on a GPU on a stream of its own, beside what it computes."""
+        # Memory-mapped arrays are copied; what was gathered from them already is not.
+        held = [torch.from_numpy(np.require(a, requirements=["O", "W"])) for a in (pixels, labels)]
+        if self._copies is None:
+            images, target = (each.to(self.device) for each in held)
+            return _Loaded(images, target, None)
+        with torch.cuda.stream(self._copies):
+            images, target = (each.pin_memory().to(self.device, non_blocking=True) for each in held)
+            return _Loaded(images, target, self._copies.record_event())
 
-    def _moved(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.require(array, requirements=["O", "W"]))
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+    def _arrived(self, loaded: _Loaded) -> tuple[Tensor, Tensor]:
+        """The bytes, for the work that is queued from here on; the host does not wait."""
+        if loaded.arrival is not None:
+            now = torch.cuda.current_stream(self.device)
+            now.wait_event(loaded.arrival)
+            for tensor in (loaded.pixels, loaded.labels):
+                tensor.record_stream(now)  # or its memory is free for the next copy too early
+        return loaded.pixels, loaded.labels
 
     @staticmethod
     def _floats(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,7 @@ def evaluate(
     )
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(split.images), batch_size):
-            images, target = batches.evaluation(split, slice(start, start + batch_size))
+        for images, target in batches.evaluation(split, batch_size):
             with batches.autocast():
                 logits = model(images)
             metrics.update(logits, target)

@@ -158,32 +158,34 @@ class _Training:
         start = time.perf_counter()
         self.epoch += 1
         # Parts of a step budget are equal to within one step.
-        end = self.num_steps * self.epoch // self.config.task.num_epochs
+        task = self.config.task
+        end = self.num_steps * self.epoch // task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
-        streams = [stream(self.config.seed, AUGMENT, step) for step in range(first, end)]
+        draws = [
+            (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
+            for step in range(first, end)
+        ]
         losses: list[torch.Tensor] = []
         terms: list[dict[str, torch.Tensor]] = []
         self.model.train()
         self.loss.train()
-        with self.rng.active(), deterministic_kernels(self.config.task.deterministic):
-            for generator in streams:
+        with self.rng.active(), deterministic_kernels(task.deterministic):
+            for images, target in self.batches.train(self.data.train, draws, task.augment):
                 self.loss.measure_gradients = self.step == first
-                index = self.order.indices(self.step)
-                lr = self._step(index, generator, losses, terms)
-                num_images += len(index)
+                lr = self._step(images, target, losses, terms)
+                num_images += len(images)
                 self.step += 1
         metrics = self._means(losses, terms, first)
         return metrics | {"lr": lr, "time/images_per_s": num_images / (time.perf_counter() - start)}
 
     def _step(
         self,
-        index: Any,
-        generator: torch.Generator,
+        images: torch.Tensor,
+        target: torch.Tensor,
         losses: list[torch.Tensor],
         terms: list[dict[str, torch.Tensor]],
     ) -> float:
         task = self.config.task
-        images, target = self.batches.train(self.data.train, index, task.augment, generator)
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
         with self.batches.autocast():

@@ -45,7 +45,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "training": (
             *("data", "models", "training"),
-            *("augment", "batches", "checkpoint", "environment", "evaluation", "optim"),
+            *("augment", "batches", "checkpoint", "environment", "evaluation", "optim", "prefetch"),
         )
     },
     {"ledger": ("compact", "records", "state", "ledger")},

@@ -8,7 +8,7 @@ import torch
 from tiny_task import tiny_data
 
 from study.augment import augment
-from study.batches import Batches, TrainOrder
+from study.batches import AUGMENT, Batches, TrainOrder, stream
 from study.config import Augment
 from study.data import SegmentationData
 
@@ -52,15 +52,37 @@ def test_every_pass_has_its_own_order_and_any_step_can_be_redone():
     assert TrainOrder(12, 4, seed=4).indices(4).tolist() != first[4]
 
 
-def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_are_normalised_by_the_datas_mean_and_spread(data, ahead):
     batches = Batches(data, CPU, "fp32")
-    images, target = batches.evaluation(data.val, slice(2, 5))
-    pixels = data.val.images[2:5].transpose(0, 3, 1, 2) / 255
+    batches.reads_ahead = ahead
     mean, std = (np.asarray(each)[:, None, None] for each in (data.mean, data.std))
-    assert images.dtype == torch.float32
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
-    assert np.array_equal(target.numpy(), data.val.labels[2:5])
+    count = 0
+    for images, target in batches.evaluation(data.val, 3):
+        part = slice(count, count + len(images))
+        pixels = data.val.images[part].transpose(0, 3, 1, 2) / 255
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert np.allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
+        assert np.array_equal(target.numpy(), data.val.labels[part])
+        count += len(images)
+    assert count == len(data.val.images)
+
+
+@pytest.mark.parametrize("config", [Augment(flip=0.5), Augment(crop=(8, 12), jitter=0.3)])
+def test_batches_that_are_read_ahead_are_the_same(data, config):
+    def epoch(ahead):
+        batches = Batches(data, CPU, "fp32")
+        batches.reads_ahead = ahead
+        order = TrainOrder(len(data.train.images), 2, seed=0)
+        draws = [(order.indices(step), stream(0, AUGMENT, step)) for step in range(5)]
+        return list(batches.train(data.train, draws, config))
+
+    ahead = epoch(True)
+    assert len(ahead) == 5
+    for one, other in zip(ahead, epoch(False), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +97,8 @@ def test_batches_are_normalised_by_the_datas_mean_and_spread(data):
 def test_a_training_batch_is_the_augmentation_of_its_images(data, config):
     index = np.array([3, 0, 2])
     batches = Batches(data, CPU, "fp32")
-    images, target = batches.train(data.train, index, config, torch.Generator().manual_seed(1))
+    draw = (index, torch.Generator().manual_seed(1))
+    ((images, target),) = batches.train(data.train, [draw], config)
     pixels = torch.from_numpy(data.train.images[index].transpose(0, 3, 1, 2) / np.float32(255))
     mean, std = (torch.tensor(each, dtype=torch.float32) for each in (data.mean, data.std))
     expected = augment(

@@ -100,9 +100,9 @@ def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data, monkeypatch
     whole = Batches.train
 
     def seen(self, *arguments):
-        images, target = whole(self, *arguments)
-        sizes.append((tuple(images.shape[2:]), tuple(target.shape[1:])))
-        return images, target
+        for images, target in whole(self, *arguments):
+            sizes.append((tuple(images.shape[2:]), tuple(target.shape[1:])))
+            yield images, target
 
     monkeypatch.setattr(Batches, "train", seen)
     (*_, last) = run(tiny(augment={"crop": [24, 32]}), data)
