@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.environment import environment
+from study.environment import environment, set_up_process
 from study.losses import build_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=21)
     parser.add_argument("--out", type=Path, help="also write the Markdown there")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    set_up_process(options.threads)
     parts = []
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         for shape in [tuple(options.shape)] if options.shape else SHAPES[device]:

@@ -35,7 +35,7 @@ from benchmarks.losses import (
     make_batch,
     ratios,
 )
-from study.environment import environment
+from study.environment import environment, set_up_process
 from study.losses import build_loss
 
 SHAPE: Shape = (4, 19, 256, 256)
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="measure compiled losses")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    set_up_process(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     here = environment(device=device, num_threads=1)
     print(
