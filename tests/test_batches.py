@@ -69,10 +69,21 @@ def test_batches_are_normalised_by_the_datas_mean_and_spread(data, ahead):
     assert count == len(data.val.images)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        CPU,
+        pytest.param(
+            torch.device("cuda"),
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("config", [Augment(flip=0.5), Augment(crop=(8, 12), jitter=0.3)])
-def test_batches_that_are_read_ahead_are_the_same(data, config):
+def test_batches_that_are_read_ahead_are_the_same(data, config, device):
     def epoch(ahead):
-        batches = Batches(data, CPU, "fp32")
+        batches = Batches(data, device, "fp32")
         batches.reads_ahead = ahead
         order = TrainOrder(len(data.train.images), 2, seed=0)
         draws = [(order.indices(step), stream(0, AUGMENT, step)) for step in range(5)]
