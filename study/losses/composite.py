@@ -120,7 +120,8 @@ class SegmentationLoss(nn.Module):
         except IndexError:
             self._read(logits, target, keep)  # says which label
             raise
-        self._terms = {"cross_entropy": value.detach(), "pixel": value.detach()}
+        term = value.clone()  # whoever adds to the value in place leaves the terms alone
+        self._terms = {"cross_entropy": term, "pixel": term}
         if measures:
             self._terms["grad_norm/pixel"] = torch.linalg.vector_norm(gradient)
         return value, gradient
