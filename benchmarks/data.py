@@ -9,8 +9,9 @@ process was given; on a GPU, where steps overlap, as a whole.
     data path   an epoch of ours / the same on batches that are in memory already   target 1.05
     loop        ours on batches in memory / a bare PyTorch loop on them             target 1.03
     whole       an epoch of ours, data path and all / the bare loop
+    deterministic   an epoch of ours with `deterministic: true` / without
 
-All three train the task's model on as many batches of the same size with cross entropy. The bare
+All of them train the task's model on as many batches of the same size with cross entropy. The bare
 loop has the same optimiser, schedule, precision and memory format, and nothing else. Then, in
 fresh processes: the time to open the data that another process has cached, against an epoch, and
 the memory of a process of its own after an epoch, on the task's training images and on four times
@@ -69,6 +70,7 @@ def main() -> None:
         "loop": ("in memory", "bare"),
         "loop, plain AdamW": ("in memory", "bare, plain AdamW"),
         "whole": ("ours", "bare"),
+        "deterministic": ("ours, deterministic", "ours"),
     }
     for name, (one, other) in pairs.items():
         best, median = (
@@ -100,11 +102,13 @@ def _epochs(
         if on_cpu or not marks:
             marks.append(clock())
 
-    ours, in_memory = _Training(config, data, device), _Training(config, data, device)
-    ours.batches = _Marked(data, device, ours.batches.precision, mark)
-    in_memory.batches = _Marked(data, device, ours.batches.precision, mark, batches)
+    only = TrialConfig(task=task.model_copy(update={"deterministic": True}))
+    ours, repeats, in_memory = (_Training(each, data, device) for each in (config, only, config))
+    for training, given in ((ours, None), (repeats, None), (in_memory, batches)):
+        training.batches = _Marked(data, device, training.batches.precision, mark, given)
     runs = {
         "ours": _ours(ours),
+        "ours, deterministic": _ours(repeats),
         "in memory": _ours(in_memory),
         "bare": _bare(config, data, device, batches, mark),
         "bare, plain AdamW": _bare(config, data, device, batches, mark, plain=True),

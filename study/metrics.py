@@ -75,9 +75,19 @@ class SegmentationMetrics:
         table = sum_by_label(cell, batch * cells).long().view(batch, cells)[:, :-1]
         table = table.view(batch, classes, classes)
         hits = table.diagonal(dim1=1, dim2=2)
-        self._image_counts.append(torch.stack([hits, table.sum(1) - hits, table.sum(2) - hits], 1))
+        self._keep(torch.stack([hits, table.sum(1) - hits, table.sum(2) - hits], 1))
         total = table.sum(0)
         self._confusion = total if self._confusion is None else self._confusion + total
+
+    def _keep(self, counts: Tensor) -> None:
+        """Append, in few tensors that double in size: many small ones, left behind between the
+        large ones of a model, keep their memory from serving again."""
+        import torch
+
+        pieces = self._image_counts
+        pieces.append(counts)
+        while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]):
+            pieces[-2:] = [torch.cat(pieces[-2:])]
 
     def _checked(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Both as (B, P) int64."""

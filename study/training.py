@@ -41,6 +41,7 @@ from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
 
 
+Held = torch.Tensor | float | list[float]
 REMEMBERED = 50  # reports in a checkpoint
 
 
@@ -165,8 +166,8 @@ class _Training:
             (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
             for step in range(first, end)
         ]
-        losses: list[torch.Tensor] = []
-        terms: list[dict[str, torch.Tensor]] = []
+        losses: list[Held] = []
+        terms: list[dict[str, Held]] = []
         self.model.train()
         self.loss.train()
         with self.rng.active(), deterministic_kernels(task.deterministic):
@@ -182,8 +183,8 @@ class _Training:
         self,
         images: torch.Tensor,
         target: torch.Tensor,
-        losses: list[torch.Tensor],
-        terms: list[dict[str, torch.Tensor]],
+        losses: list[Held],
+        terms: list[dict[str, Held]],
     ) -> float:
         task = self.config.task
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
@@ -197,14 +198,14 @@ class _Training:
             clip_gradients(self.optimizer, task.optimizer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        losses.append(loss.detach())
-        terms.append(self.loss.step_terms)
+        losses.append(_held(loss.detach()))
+        terms.append({name: _held(term) for name, term in self.loss.step_terms.items()})
         return lr
 
     def _means(
-        self, losses: list[torch.Tensor], terms: list[dict[str, torch.Tensor]], first: int
+        self, losses: list[Held], terms: list[dict[str, Held]], first: int
     ) -> dict[str, float]:
-        series = torch.stack(losses).double()
+        series = _series(losses)
         mean = float(series.mean())
         if not math.isfinite(mean):
             step = first + int(torch.isfinite(series).logical_not().float().argmax()) + 1
@@ -212,7 +213,7 @@ class _Training:
         if not math.isfinite(float(get_total_norm(list(self.model.parameters())))):
             raise Diverged(f"the weights are not finite after epoch {self.epoch}")
         means = {
-            name: torch.stack([each[name] for each in terms if name in each]).double().mean(0)
+            name: _series([each[name] for each in terms if name in each]).mean(0)
             for name in terms[0]  # the first step has every term
         }
         named = named_terms(means, self.data.class_names)
@@ -281,6 +282,18 @@ class _Training:
         }
         self.epoch, self.step = state["epoch"], state["step"]
         self.reports = state.get("reports", {})
+
+
+def _held(value: torch.Tensor) -> Held:
+    """A number or a row of a step, kept until its epoch ends: on a CPU not as a tensor, since small
+    ones that stay behind between the large ones of a step keep their memory from serving again."""
+    return value.tolist() if value.device.type == "cpu" else value
+
+
+def _series(values: list[Held]) -> torch.Tensor:
+    """What the steps gave, (steps, ...) float64."""
+    tensors = [each for each in values if isinstance(each, torch.Tensor)]
+    return torch.stack(tensors).double() if tensors else torch.tensor(values, dtype=torch.float64)
 
 
 def _build_loss(config: TrialConfig, data: SegmentationData) -> SegmentationLoss:

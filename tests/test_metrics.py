@@ -58,7 +58,18 @@ def test_image_counts_match_and_keep_the_order_of_the_images():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 12])
 def test_batches_do_not_matter(batch_size):
-    assert measured(batch_size=batch_size).compute() == measured().compute()
+    found = measured(batch_size=batch_size)
+    assert found.compute() == measured().compute()
+    assert torch.equal(found.image_counts(), measured().image_counts())
+
+
+def test_the_counts_of_many_images_are_in_few_tensors():
+    metrics = SegmentationMetrics(2)
+    image = torch.zeros(1, 1, 1, dtype=torch.int64)
+    for number in range(1, 200):
+        metrics.update(image, image)
+        assert len(metrics._image_counts) <= number.bit_length()
+    assert len(metrics.image_counts()) == 199
 
 
 def test_logits_are_their_argmax():

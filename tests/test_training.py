@@ -20,7 +20,7 @@ from study.errors import InputError
 from study.losses.composite import SegmentationLoss
 from study.models import build_model
 from study.optim import lr_factor
-from study.training import Diverged, train
+from study.training import Diverged, _held, _series, train
 
 HERE = Path(__file__).parent
 
@@ -93,6 +93,16 @@ def test_every_option_of_optimiser_and_crop_changes_the_training(data, changes):
     first = run(tiny(**changed), data)[-1].metrics
     assert math.isfinite(first["train/loss"])
     assert first["train/loss"] != run(tiny(), data)[-1].metrics["train/loss"]
+
+
+def test_what_steps_give_is_no_tensor_on_a_cpu_and_has_the_same_mean():
+    values = [torch.tensor(1 / 3), torch.tensor(0.1), torch.tensor(7.0)]
+    rows = [torch.tensor([1 / 3, 0.1], dtype=torch.float64), torch.tensor([0.2, 5.0]).double()]
+    for tensors in (values, rows):
+        held = [_held(each) for each in tensors]
+        assert not any(isinstance(each, torch.Tensor) for each in held)
+        assert torch.equal(_series(held).mean(0), torch.stack(tensors).double().mean(0))
+        assert torch.equal(_series(tensors), _series(held)), "as on a GPU"
 
 
 def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data, monkeypatch):
