@@ -148,8 +148,9 @@ def augment(
         images = torch.stack([one[:, y, x] for one, (y, x) in zip(images, parts, strict=True)])
         images = images.contiguous(memory_format=torch.channels_last)
         target = torch.stack([one[y, x] for one, (y, x) in zip(target, parts, strict=True)])
-    images, target = views.mirror(images.permute(0, 2, 3, 1), target)
-    images = images.permute(0, 3, 1, 2)
+    if views.mirrored is not None:
+        images, target = views.mirror(images.permute(0, 2, 3, 1), target)
+        images = images.permute(0, 3, 1, 2)
     images, target = views.show(images, target, mean=mean, ignore_index=ignore_index)
     return jitter(images, config.jitter, generator), target
 

@@ -53,11 +53,8 @@ def test_the_default_study_keeps_its_plan(state: State) -> None:
     }
 
 
-def test_about_six_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
-    """Which trial reports first is up to the machine, and what is proposed and stopped follows from
-    it. Of 100 simulated studies 94 stop five or more (tests/search/test_simulation.py), one less
-    than four."""
-    assert len(state.stopped()) >= 4
+def test_at_least_five_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
+    assert len(state.stopped()) >= 5
     assert all(trial.epochs == 3 for trial in state.stopped())
 
 
