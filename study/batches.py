@@ -5,10 +5,10 @@ On a GPU the next batch is read and copied while the GPU computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from study.prefetch import prefetched
 if TYPE_CHECKING:
     from study.data import SegmentationData, Split
 
-T = TypeVar("T")
-R = TypeVar("R")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ORDER, AUGMENT = 0, 1  # random streams of a trial
 
@@ -109,7 +107,7 @@ class Batches:
             views = draw_views(config, len(index), full, generator)
             return self._load(*self._read(split, index, views)), views, generator
 
-        for loaded, views, generator in self._in_turn(load, draws):
+        for loaded, views, generator in prefetched(load, draws, ahead=self.reads_ahead):
             pixels, labels = self._arrived(loaded)
             images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
             images, target = views.show(
@@ -124,12 +122,10 @@ class Batches:
             part = slice(start, start + batch_size)
             return self._load(split.images[part], split.labels[part])
 
-        for loaded in self._in_turn(load, range(0, len(split.images), batch_size)):
+        starts = range(0, len(split.images), batch_size)
+        for loaded in prefetched(load, starts, ahead=self.reads_ahead):
             images, target = self._floats(*self._arrived(loaded))
             yield self._normalise(images), target
-
-    def _in_turn(self, load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        return prefetched(load, items) if self.reads_ahead else map(load, items)
 
     @staticmethod
     def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:

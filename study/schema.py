@@ -1,4 +1,4 @@
-"""Schemas, as JSON, of task and search space files, for editors: `python -m study.schema`.
+"""JSON Schemas of task and search space files, for editors: `python -m study.schema`.
 
 Generated from the config types. In a search space every leaf may also be a range or a choice, and
 every subtree a choice of named subtrees; see `grammar`.

@@ -17,13 +17,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from study.losses.class_weights import Counts, class_weights
 from study.losses.compiled import enroll, opaque_loss
 from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
 from study.losses.family import NEUTRAL, family, has_class_weights
-from study.losses.fused import WEIGHTS, FusedLoss, evaluate
+from study.losses.fused import WEIGHTS, evaluate
 from study.losses.labels import Labels, check_shapes, compute_dtype, read_labels
 from study.losses.recall import RecallState
 from study.losses.smoothing import smoothing
@@ -89,7 +90,7 @@ class SegmentationLoss(nn.Module):
         if torch.compiler.is_compiling():
             return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
         with torch.autocast(logits.device.type, enabled=False):
-            return FusedLoss.apply(logits.to(compute_dtype(logits)), target, keep, self)
+            return _Differentiable.apply(logits.to(compute_dtype(logits)), target, keep, self)
 
     def evaluate(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
@@ -206,3 +207,23 @@ def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict
         each = zip(class_names, terms[WEIGHTS].unbind(), strict=True)
         named |= {f"weight/{name}": weight for name, weight in each}
     return named
+
+
+class _Differentiable(torch.autograd.Function):
+    """logits (B, C, H, W) -> the loss; the gradient is ready after the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+    ) -> Tensor:
+        value, gradient = loss.evaluate(logits.detach(), target, keep, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        if upstream.device.type == "cpu" and float(upstream) == 1:
+            return gradient, None, None, None
+        return gradient * upstream, None, None, None

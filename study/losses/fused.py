@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from study.losses.config import MaxPooling, Ohem
 from study.losses.family import pools
@@ -34,26 +33,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights"  # (C,), beside the terms, which are 0-dim
 _BLOCK = 1 << 11  # pixels summed at once by a matrix product, whose rounding grows with them
-
-
-class FusedLoss(torch.autograd.Function):
-    """logits (B, C, H, W) -> the loss; the gradient is ready after the forward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
-    ) -> Tensor:
-        value, gradient = loss.evaluate(logits.detach(), target, keep, ctx.needs_input_grad[0])
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        if upstream.device.type == "cpu" and float(upstream) == 1:
-            return gradient, None, None, None
-        return gradient * upstream, None, None, None
 
 
 def evaluate(
