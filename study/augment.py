@@ -222,6 +222,8 @@ def jitter(images: Tensor, strength: float, generator: Generator) -> Tensor:
     )
     images = images * brightness
     images = torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, contrast)
-    luma = images.new_tensor(_LUMA)[None, :, None, None]
+    luma = torch.tensor(_LUMA, dtype=images.dtype)[:, None, None].to(
+        images.device, non_blocking=True
+    )
     grey = (images * luma).sum(dim=1, keepdim=True)
     return torch.lerp(grey, images, saturation).clamp(0, 1)

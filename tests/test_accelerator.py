@@ -1,0 +1,25 @@
+"""The whole loop on a device that is not the CPU, without hardware."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = sorted((Path(__file__).parent / "accelerator").glob("*_cases.py"))
+
+
+@pytest.mark.timeout(600)
+def test_batches_and_trainings_on_a_stand_in_for_an_accelerator() -> None:
+    """In a process of their own, whose torch then knows that device."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CASES],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(CASES) == 2
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-1000:]
