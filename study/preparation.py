@@ -242,6 +242,7 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
 
 def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
     from study.data import open_data
+    from study.data.splits import class_warnings
     from study.environment import environment
     from study.models import check_model
     from study.optim import build_optimizer
@@ -272,6 +273,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
                 split: len(getattr(data, split).names) for split in ("train", "val", "test")
             },
             "split_rule": data.rule,
+            "warnings": class_warnings(data),
             "class_share": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },
         environment=environment(TrialConfig(task=task.config)),
@@ -282,7 +284,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     """The plan and the resources of a trial in words. Starts nothing."""
     from study.engine import cluster as clusters
     from study.losses import PRESETS
-    from study.reporting.plan import plan_text
+    from study.reporting.plan import data_lines, plan_text
     from study.search.sampler import model_takes_over_at
 
     plan = prepared.plan
@@ -293,8 +295,8 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     ]
     takes_over = model_takes_over_at(len(learned))
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
-    if prepared.first_line is not None and prepared.first_line.data["split_rule"]:
-        text += f"\ndata: {prepared.first_line.data['split_rule']}"
+    if prepared.first_line is not None:
+        text = "\n".join([text, *data_lines(prepared.first_line.data)])
     there, words = clusters.where(options.address)
     if there is not None:
         return f"{text}\n{words}: as many trials at once as its nodes hold"

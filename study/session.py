@@ -96,6 +96,7 @@ def _run(
     from study.director import Director
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
+    from study.reporting.plan import warnings
 
     ledger = driving.ledger
     if prepared.first_line is not None:
@@ -136,6 +137,9 @@ def _run(
     display.say(f"{prepared.name} on {resources.text}")
     if prepared.place is not None:
         display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
+    if prepared.first_line is not None:
+        for line in warnings(prepared.first_line.data):
+            display.say(line)
     driving.tell(display.say)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
     unsent, unshipped = 0, ""

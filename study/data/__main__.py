@@ -13,11 +13,9 @@ import numpy as np
 from study import telemetry
 from study.config import FileData
 from study.data import SegmentationData, open_data, scan_files
-from study.data.splits import FileProblem
+from study.data.splits import FileProblem, class_warnings
 from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code
-from study.names import TEST, TRAIN, VAL
 
-FEW_IMAGES = 5  # below this a validation score of a class says little
 DISTORTED = 0.05  # change of an aspect ratio that is worth a word
 MOST_LINES = 20  # files listed of each kind of fault
 
@@ -106,7 +104,7 @@ def describe(data: SegmentationData) -> str:
     if data.rule:
         lines.append(f"  {data.rule}")
     lines += ["", _table(data), ""]
-    lines += warnings(data)
+    lines += [f"warning: {one}" for one in class_warnings(data)]
     if data.cache is not None:
         lines.append(f"cache: {data.cache}")
     lines.append(f"fingerprint: {data.fingerprint}")
@@ -125,19 +123,6 @@ def _table(data: SegmentationData) -> str:
         )
         rows.append(f"  {class_name:{length}}{cells}")
     return "\n".join(rows)
-
-
-def warnings(data: SegmentationData) -> list[str]:
-    """Classes of test that train never shows, or that val has in fewer than FEW_IMAGES images."""
-    images = {name: (split.class_counts > 0).sum(0) for name, split in data.splits.items()}
-    lines = []
-    for index, name in enumerate(data.class_names):
-        if images[TEST][index] and not images[TRAIN][index]:
-            lines.append(f"warning: {name} is in test but in no image of train")
-        if images[TEST][index] and images[VAL][index] < FEW_IMAGES:
-            count = images[VAL][index]
-            lines.append(f"warning: {name} is in test but in only {count} of the images of val")
-    return lines
 
 
 def _shares(class_counts: np.ndarray) -> np.ndarray:

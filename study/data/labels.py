@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from study.data.splits import (
@@ -41,6 +41,7 @@ _BROKEN = (
 _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
 _COLOUR_MODES = ("RGB", "RGBA", "P")
+_TURNED = range(2, 9)  # EXIF orientations; 1 is upright
 _PACKED = {"L;2": 2, "L;4": 4}  # decoding stretches grey values of so few bits to 0..255
 _HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # names that Pillow's PNG decoder gives to raw modes
 
@@ -129,6 +130,25 @@ def read_image(file: Path) -> Image.Image:
         message = f"image must have 8 bits a channel, but has mode {image.mode}"
         raise FileProblem("image mode", message, file)
     return image.convert("RGB")
+
+
+def as_labelled(image: Image.Image, label: UInt8Array, file: Path) -> Image.Image:
+    """A photograph that its EXIF orientation turns, turned where its label is: the label's size
+    says whether it was drawn on the upright image or on the one that is stored."""
+    try:
+        upright = ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:
+        return image  # an EXIF block that cannot be read turns nothing
+    if orientation not in _TURNED:
+        return image
+    if upright.size == image.size:
+        message = (
+            f"image must be stored upright, as its label's size does not tell how it lies, but has "
+            f"EXIF orientation {orientation}"
+        )
+        raise FileProblem("orientation", message, file)
+    return upright if (upright.height, upright.width) == label.shape else image
 
 
 def read_index(file: Path) -> UInt8Array:

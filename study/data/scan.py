@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from study.config import FileData
-from study.data.labels import ClassTable, LabelReader, read_image
+from study.data.labels import ClassTable, LabelReader, as_labelled, read_image
 from study.data.progress import progress
 from study.data.splits import SPLITS, FileProblem, Source, SplitSource, UInt8Array
 from study.errors import InputError
@@ -219,6 +219,7 @@ class Scan:
             problems.append(problem)
         try:
             label = self.read_label(pair.label)
+            image = image and as_labelled(image, label, pair.image)
         except FileProblem as problem:
             problems.append(problem)
         if image is not None and label is not None and label.shape != (image.height, image.width):

@@ -17,6 +17,7 @@ from study.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
+FEW_IMAGES = 5  # below this a validation score of a class says little
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -216,6 +217,23 @@ def check_labelled(data: SegmentationData) -> SegmentationData:
             message = "must have a labelled pixel, but all are ignored"
             raise InputError(message, key=f"data/{name}")
     return data
+
+
+def class_warnings(data: SegmentationData) -> list[str]:
+    """Classes that nobody can learn, choose by, or be judged on: absent or rare in a split."""
+    train, val, test = ((split.class_counts > 0).sum(0) for split in data.splits.values())
+    names = np.array(data.class_names, object)
+    labels = f"labels hold 0 to {data.num_classes - 1}, and {data.ignore_index} where ignored"
+    few = (test > 0) & (val < FEW_IMAGES)
+    found = {
+        f"in no image at all ({labels})": names[train + val + test == 0],
+        "in no image of test, so not judged": names[(train + val > 0) & (test == 0)],
+        "in test but in no image of train": names[(test > 0) & (train == 0)],
+        f"in test but in fewer than {FEW_IMAGES} images of val": [
+            f"{name} ({count})" for name, count in zip(names[few], val[few], strict=True)
+        ],
+    }
+    return [f"{what}: {', '.join(some)}" for what, some in found.items() if len(some)]
 
 
 def fingerprint_header(

@@ -20,6 +20,7 @@ from study.files import write_bytes, write_text
 from study.ledger import State, Trial
 from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
 from study.reporting import plots
+from study.reporting.plan import warnings
 from study.reporting.table import COLUMNS, EXPLANATION, conclusions, percent, rows
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def results_csv(state: State) -> str:
 def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
     parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
-    for line in conclusions(answer):
-        kind = ' class="note"' if line.startswith(("missing", "note")) else ""
+    for line in (*conclusions(answer), *warnings(state.study.data)):
+        kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         parts.append(f"<p{kind}>{html.escape(line)}</p>")
     if answer.configs:
         best = [c.source in (answer.best_miou, answer.best_macc) for c in answer.configs]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from study.names import GRID, RANDOM
 from study.protocol import Plan
 from study.space import NamedTask, SearchSpace
@@ -29,6 +32,17 @@ def plan_text(
         f"{plan.worst_case_epochs} epochs if nobody is stopped",
     ]
     return "\n".join(lines)
+
+
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """How the splits of a study's data came about, and what to be wary of."""
+    rule = [f"data: {data['split_rule']}"] if data.get("split_rule") else []
+    return [*rule, *warnings(data)]
+
+
+def warnings(data: Mapping[str, Any]) -> list[str]:
+    """Classes of a study's data that cannot be learned, chosen by or judged on."""
+    return [f"warning: {line}" for line in data.get("warnings", [])]
 
 
 def _choices(space: SearchSpace) -> list[str]:

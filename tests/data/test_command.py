@@ -9,8 +9,9 @@ import yaml
 from PIL import Image
 
 from study.data import SegmentationData
-from study.data.__main__ import main, warnings
+from study.data.__main__ import describe, main
 from study.data.sheet import write_sheet
+from study.data.splits import class_warnings
 
 
 def test_a_shipped_task_is_checked_and_described(capsys, tmp_path):
@@ -46,7 +47,7 @@ def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
     row = next(line for line in printed.splitlines() if line.strip().startswith("road"))
     assert "test is as published; train and val are as published" in printed
     assert row.split() == ["road", "33.333", "3", "33.333", "2", "33.333", "2"]
-    assert "warning: car is in test but in only 2 of the images of val" in printed
+    assert "fewer than 5 images of val: road (2), car (2), pole (2)" in printed
 
 
 @pytest.mark.parametrize(
@@ -106,9 +107,16 @@ def test_classes_that_cannot_be_judged_are_pointed_at():
         return np.zeros((num, 2, 2, 3), np.uint8), labels
 
     data = SegmentationData.from_arrays(
-        "few", ["a", "b", "c"], train=pair(9, 1), val=pair(5, 1), test=pair(9, 1, 2)
+        "few",
+        ["a", "b", "c", "d", "e", "f"],
+        train=pair(9, 1, 3),
+        val=pair(5, 1, 4),
+        test=pair(9, 1, 2),
     )
-    assert warnings(data) == [
-        "warning: c is in test but in no image of train",
-        "warning: c is in test but in only 0 of the images of val",
+    assert class_warnings(data) == [
+        "in no image at all (labels hold 0 to 5, and 255 where ignored): f",
+        "in no image of test, so not judged: d, e",
+        "in test but in no image of train: c",
+        "in test but in fewer than 5 images of val: c (0)",
     ]
+    assert "warning: in test but in no image of train: c" in describe(data).splitlines()

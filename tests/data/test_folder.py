@@ -8,7 +8,7 @@ import shutil
 import folder_data
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from study.data import open_data
 from study.errors import InputError
@@ -79,6 +79,34 @@ def test_jpeg_and_png_images_can_be_mixed(root, open_root):
     Image.open(file).save(file.with_suffix(".jpg"))
     file.unlink()
     assert len(open_root().train) == 3
+
+
+def turned(root, orientation, stored):
+    """train/000.png as a camera stores it, which was held otherwise."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(root / "images" / "train" / "000.png", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "as_stored"),
+    [(5, "TRANSPOSE"), (6, "ROTATE_90"), (7, "TRANSVERSE"), (8, "ROTATE_270")],
+)
+def test_a_photograph_is_turned_as_its_label_is(root, open_root, orientation, as_stored):
+    upright = Image.open(root / "images" / "train" / "000.png")
+    turned(root, orientation, upright.transpose(Image.Transpose[as_stored]))
+    assert np.array_equal(open_root().train.images[0], np.asarray(upright))
+    turned(root, orientation, upright)  # labels of the pixels as they are stored
+    assert np.array_equal(open_root().train.images[0], np.asarray(upright))
+
+
+def test_an_orientation_that_says_nothing_is_left_alone(root, open_root):
+    image = Image.open(root / "images" / "train" / "000.png").copy()
+    for orientation in (1, 0, 9):
+        turned(root, orientation, image)
+        assert np.array_equal(open_root().train.images[0], np.asarray(image))
+    image.save(root / "images" / "train" / "000.png", exif=b"Exif\0\0no such thing")
+    assert np.array_equal(open_root().train.images[0], np.asarray(image))
 
 
 def test_hidden_files_and_notes_are_left_alone(root, open_root):
@@ -189,6 +217,11 @@ def _deep_image(root):
     Image.fromarray(np.zeros((12, 16), np.uint16)).save(root / "images" / "val" / "000.png")
 
 
+def _upside_down(root):
+    image = Image.open(root / "images" / "train" / "000.png").copy()
+    turned(root, 3, image.transpose(Image.Transpose.ROTATE_180))
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -205,6 +238,7 @@ def _deep_image(root):
         (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, but is 12x15"),
         (_colour_label, "labels/train/001.png: label must be an 8-bit index PNG *mode RGB"),
         (_packed_label, "labels/train/001.png: label must have 8 bits a pixel *, but has 2"),
+        (_upside_down, "images/train/000.png: image must be stored upright, * EXIF orientation 3"),
         (_deep_image, "images/val/000.png: image must have 8 bits a channel, but has mode I;16"),
     ],
 )

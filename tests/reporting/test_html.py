@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import html.parser
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
     state = load(folder)
     page = write_report(folder, state, answer(state, folder)).read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_classes_that_are_lacking_are_noted_beside_the_answer(folder: Path) -> None:
+    state = load(folder)
+    assert state.study is not None
+    lacking = {**state.study.data, "warnings": ["in test but in no image of train: <car>"]}
+    state.study = replace(state.study, data=lacking)
+    page = write_report(folder, state, answer(state, folder)).read_text()
+    note = '<p class="note">warning: in test but in no image of train: &lt;car&gt;</p>'
+    assert page.index(note) < page.index("<table")
 
 
 def test_classes_are_shown_from_frequent_to_rare(folder: Path) -> None:
