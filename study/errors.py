@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 
+def printable(text: str) -> str:
+    """`text` on one line that any terminal takes: what cannot be printed is written out."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
@@ -29,7 +36,7 @@ class InputError(ValueError):
         self.message, self.file, self.key = message, file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
-        super().__init__(": ".join([*parts, " ".join(message.split())]))
+        super().__init__(printable(": ".join([*parts, " ".join(message.split())])))
 
     def of_file(self, file: str | None, lines: Mapping[str, int]) -> InputError:
         """The same error with the file that its key stands in, where it names none itself."""

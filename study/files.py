@@ -8,6 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from study.errors import InputError
+
+
+def expanded(path: str | Path, key: str) -> Path:
+    """`path` with its `~` resolved. Raises InputError where nobody of that name has a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        message = f"must be a path, but {str(path)!r} begins with no known home folder"
+        raise InputError(message, key=key) from error
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from study.errors import InputError
+from study.files import expanded
 from study.records import FORMAT, Record, ReportRecord, RungRecord, decode, encode
 from study.state import State, Trial, fold
 
@@ -47,8 +48,8 @@ def read(path: Path) -> Iterator[Record]:
 
 def find(name: str, storage: Path) -> Path:
     """The folder of a study: a name below `storage`, else a path."""
-    storage = storage.expanduser()
-    for folder in (storage / name, Path(name).expanduser()):
+    storage = expanded(storage, "--storage")
+    for folder in (storage / name, expanded(name, "NAME")):
         if (folder / LEDGER).is_file():
             return folder.resolve()
     known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
@@ -59,7 +60,7 @@ def find(name: str, storage: Path) -> Path:
 def new_folder(storage: Path, name: str | None, stem: str) -> Path:
     """The folder of a study to come, which is not made yet: below `storage`, of this name, else of
     the stem and the first number that is free."""
-    storage = storage.expanduser().resolve()
+    storage = expanded(storage, "--storage").resolve()
     place = next(path for path in (storage, *storage.parents) if path.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise InputError("it must be a folder that can be written", file=place, key="--storage")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from study import ledger as ledgers
 from study.config import FileData, TaskConfig, TrialConfig
 from study.errors import InputError
+from study.files import expanded
 from study.ledger import State
 from study.names import GRID
 from study.protocol import Plan
@@ -101,7 +102,7 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     root = data_root if data_root is not None else task.data.root
     if root is None:
         raise InputError("the folder of the data must be given: --data-root DIR", key="data/root")
-    data = task.data.model_copy(update={"root": str(Path(root).expanduser().resolve())})
+    data = task.data.model_copy(update={"root": str(expanded(root, "--data-root").resolve())})
     return task.model_copy(update={"data": data})
 
 

@@ -38,6 +38,21 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # what PyYAML makes of `2024-13-45`, or of a value that its tag does not fit
+            kind = node.tag.rpartition(":")[2]
+            reason = f" ({error})" if type(error) is ValueError else ""
+            got = repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"a value of type {kind} must stand here, but got {got}{reason}",
+                node.start_mark,
+            ) from error
+
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1

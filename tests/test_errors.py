@@ -38,3 +38,11 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
 
     assert exit_code(command) == 2
     assert capsys.readouterr().err == "error: task.yaml:3: optimizer/lr: `0 < lr` must hold\n"
+
+
+def test_names_that_no_terminal_takes_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise InputError("must be readable", file="a\nb\x1b[31m\udcff.png")
+
+    assert exit_code(command) == 2
+    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: must be readable\n"

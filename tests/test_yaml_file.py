@@ -84,7 +84,21 @@ def test_on_and_off_are_words_as_keys_and_truth_values_as_values():
         ("a: 1\n---\nb: 2", "f.yaml:2: the file must be YAML, but: expected a single document"),
         ("a: 1\nb: \x00", "f.yaml:2: the file must be YAML, but: special characters"),
         ("a: !!python/object:os.system {}", "f.yaml:1: the file must be YAML, but: could not"),
-        ("a: 2001-99-99", "f.yaml: the file must be YAML, but: month must be in"),
+        (
+            "a: 2001-99-99",
+            "f.yaml:1: the file must be YAML, but: a value of type timestamp must stand here, "
+            "but got '2001-99-99' (month must be in 1..12)",
+        ),
+        (
+            "b: 1\na: !!timestamp foo",
+            "f.yaml:2: the file must be YAML, but: a value of type timestamp",
+        ),
+        ("a: !!bool foo", "f.yaml:1: the file must be YAML, but: a value of type bool must"),
+        (
+            "a: !!int ''",
+            "f.yaml:1: the file must be YAML, but: a value of type int must stand here, but got ''",
+        ),
+        ("a: !!float ''", "f.yaml:1: the file must be YAML, but: a value of type float must"),
         ("", "f.yaml: a mapping must stand here, but the file is empty"),
         ("# nothing", "f.yaml: a mapping must stand here, but the file is empty"),
         ("\n- a", "f.yaml:2: a mapping must stand here, but got a list"),

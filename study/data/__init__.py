@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from study.config import (
@@ -20,6 +21,7 @@ from study.data.cache import default_cache_dir, open_cached
 from study.data.scan import Scan
 from study.data.splits import SegmentationData, Split, check_labelled
 from study.errors import InputError
+from study.files import expanded
 
 __all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data", "scan_files"]
 
@@ -84,9 +86,9 @@ def _root(config: FileData, data_root: Path | None) -> Path:
     if given is None:
         message = "the folder of the data must be given: --data-root DIR"
         raise InputError(message, key="data/root")
-    root = Path(given).expanduser()
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+    root = expanded(given, "data/root")
+    if not os.path.isdir(root):
+        what = "is a file" if os.path.exists(root) else "does not exist"
         raise InputError(f"data root must be a folder, but {what}", file=root)
     return root
 

@@ -14,7 +14,7 @@ from study import telemetry
 from study.config import FileData
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
-from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code
+from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code, printable
 
 DISTORTED = 0.05  # change of an aspect ratio that is worth a word
 MOST_LINES = 20  # files listed of each kind of fault
@@ -64,12 +64,15 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
     """All faults by kind: how many, and the first MOST_LINES files of each."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
-    lines = [f"error: {root}: the data must be without fault, but has {len(ordered)} fault{plural}"]
+    lines = [
+        printable(f"error: {root}: the data must be without fault, but has ")
+        + f"{len(ordered)} fault{plural}"
+    ]
     for kind, group in groupby(ordered, key=lambda one: one.kind):
         alike = [*group]
         lines.append(f"{kind} ({len(alike)}):")
         lines += [
-            f"  {os.path.relpath(one.file or root, root)}: {one.message}"
+            printable(f"  {os.path.relpath(one.file or root, root)}: {one.message}")
             for one in alike[:MOST_LINES]
         ]
         if len(alike) > MOST_LINES:

@@ -41,6 +41,7 @@ from study.data.splits import (
     fingerprint_header,
 )
 from study.errors import InputError
+from study.files import expanded
 
 _CACHE_VARIABLE = "STUDY_CACHE_DIR"
 _CHUNK = 32  # images decoded at a time: bounds memory
@@ -49,7 +50,11 @@ _CHUNK = 32  # images decoded at a time: bounds memory
 def default_cache_dir() -> Path:
     """$STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study."""
     given = os.environ.get(_CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache/segmentation-loss-study"
+    return (
+        expanded(given, _CACHE_VARIABLE)
+        if given
+        else Path.home() / ".cache/segmentation-loss-study"
+    )
 
 
 def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationData:
@@ -95,12 +100,17 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
                 images=_mapped(folder / f"{name}.images.npy"),
                 labels=_mapped(folder / f"{name}.labels.npy"),
                 names=tuple(meta["names"][name]),
-                groups=np.load(folder / f"{name}.groups.npy"),
-                class_counts=np.load(folder / f"{name}.class_counts.npy"),
+                groups=np.array(_mapped(folder / f"{name}.groups.npy")),
+                class_counts=np.array(_mapped(folder / f"{name}.class_counts.npy")),
             )
             for name in SPLITS
         }
-    except (OSError, EOFError, ValueError, TypeError, KeyError):
+        if not all(_fits(source, splits[name], source.splits[name]) for name in SPLITS):
+            return None
+        fingerprint = str(meta["fingerprint"])
+    except MemoryError:
+        raise
+    except Exception:  # whatever damaged files make of the readers
         return None
     return SegmentationData(
         name=source.name,
@@ -109,17 +119,30 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         ignore_index=source.ignore_index,
         mean=source.mean,
         std=source.std,
-        fingerprint=meta["fingerprint"],
+        fingerprint=fingerprint,
         cache=folder,
         rule=source.rule,
         **splits,
     )
 
 
-def _mapped(path: Path) -> UInt8Array:
+def _fits(source: Source, split: Split, given: SplitSource) -> bool:
+    """Whether the arrays are those of the source, by their shapes and kinds."""
+    length, classes = len(given.names), len(source.class_names)
+    expected = (
+        (split.images, (length, *source.size, 3), np.uint8),
+        (split.labels, (length, *source.size), np.uint8),
+        (split.groups, (length,), np.int64),
+        (split.class_counts, (length, classes), np.int64),
+    )
+    return split.names == given.names and all(
+        (array.shape, array.dtype) == (shape, np.dtype(kind)) for array, shape, kind in expected
+    )
+
+
+def _mapped(path: Path) -> np.memmap[Any, Any]:
     # copy-on-write, as torch warns of arrays that it could not write to
-    mapped: UInt8Array = np.load(path, mmap_mode="c")
-    return mapped
+    return np.lib.format.open_memmap(path, mode="c")
 
 
 def _build(source: Source, folder: Path, state: str) -> None:
@@ -147,6 +170,8 @@ def _build(source: Source, folder: Path, state: str) -> None:
             "names": {name: source.splits[name].names for name in SPLITS},
         }
         (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     except FileProblem as problem:

@@ -10,6 +10,7 @@ test split are not public.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from study.config import CityscapesData
@@ -92,10 +93,7 @@ def cityscapes_scan(config: CityscapesData, root: Path) -> Scan:
 def _cities(found: Findings, root: Path, split: str) -> list[str]:
     cities: set[str] = set()
     for folder in (root / "leftImg8bit" / split, root / "gtFine" / split):
-        if folder.is_dir():
-            cities |= {city.name for city in folder.glob("[!.]*") if city.is_dir()}
-        else:
-            found.fault("missing", "folder must exist, but does not", folder)
+        cities |= {city.name for city in found.entries(folder) if not os.path.isfile(city)}
     return sorted(cities)
 
 
@@ -103,10 +101,11 @@ def _pairs(found: Findings, root: Path, split: str, city: str) -> list[Pair]:
     image_dir, label_dir = (root / folder / split / city for folder in ("leftImg8bit", "gtFine"))
     images = found.files(image_dir, _IMAGE)
     labels = found.files(label_dir, _LABEL)
-    if label_dir.is_dir():
+    if os.path.isdir(label_dir):
         labels |= found.files(label_dir, _TRAIN_LABEL)
     return found.pair(images, labels, image_dir, label_dir)
 
 
 def _read_label(file: Path) -> UInt8Array:
-    return (_TRAIN_IDS if file.name.endswith(_TRAIN_LABEL) else _IDS).read(file)
+    holds_train_ids = file.name.lower().endswith(_TRAIN_LABEL[0].lower())
+    return (_TRAIN_IDS if holds_train_ids else _IDS).read(file)

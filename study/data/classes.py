@@ -77,6 +77,10 @@ class _Reader:
             must = f"must be a whole number from {num_classes} (no class) to 255"
             raise self._wrong("ignore_index", must, ignore)
         suffix = self._text("image_suffix", "")
+        label_suffix = self._text("label_suffix", ".png")
+        if not label_suffix.lower().endswith(".png"):
+            must = "must end in .png, as labels are PNGs, which lose nothing"
+            raise self._wrong("label_suffix", must, label_suffix)
         return Classes(
             name=self._text("name", "folder"),
             names=names,
@@ -87,7 +91,7 @@ class _Reader:
             image_dir=self._directory("image_dir", "images/{split}"),
             label_dir=self._directory("label_dir", "labels/{split}"),
             image_suffixes=(suffix,) if suffix else IMAGE_SUFFIXES,
-            label_suffix=self._text("label_suffix", ".png"),
+            label_suffix=label_suffix,
         )
 
     def _named(self) -> tuple[tuple[str, ...], dict[int, list[int]]]:
@@ -106,6 +110,8 @@ class _Reader:
             index, name = item.get("id", position), item.get("name")
             if not isinstance(name, str) or not name:
                 raise self._wrong(f"{where}/name", "must be text (quote yes, no, on, off)", name)
+            if not name.isprintable():
+                raise self._wrong(f"{where}/name", "must be text that can be printed", name)
             if not _is_int(index) or not 0 <= index < len(listed) or index in names:
                 must = f"must be 0 to {len(listed) - 1}, each once"
                 raise self._wrong(f"{where}/id", must, index)
@@ -138,6 +144,8 @@ class _Reader:
         value = self.content.get(key, default)
         if not isinstance(value, str) or (key in self.content and not value):
             raise self._wrong(key, "must be text", value)
+        if not value.isprintable():
+            raise self._wrong(key, "must be text that can be printed", value)
         return value
 
     def _directory(self, key: str, default: str) -> str:

@@ -6,8 +6,8 @@ in a file, so that an id or a colour that nobody knows is a FileProblem and neve
 
 from __future__ import annotations
 
-import struct
-import zlib
+import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,11 @@ STRAY = 0.01  # share of pixels of unknown colour that counts as paint at the ed
 LabelReader = Callable[[Path], UInt8Array]
 Colour = tuple[int, int, int]
 
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)  # what Pillow raises
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but no bomb
+warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # read for one entry only
+
+_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_LABEL_FORMATS = ("PNG",)  # lossless, and with checksums
 _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
 _COLOUR_MODES = ("RGB", "RGBA", "P")
@@ -125,7 +121,7 @@ def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
 
 def read_image(file: Path) -> Image.Image:
     """An image, in RGB."""
-    image, _ = _loaded(file, "image")
+    image, _ = _loaded(file, "image", _IMAGE_FORMATS)
     if image.mode not in _IMAGE_MODES:
         message = f"image must have 8 bits a channel, but has mode {image.mode}"
         raise FileProblem("image mode", message, file)
@@ -138,7 +134,7 @@ def as_labelled(image: Image.Image, label: UInt8Array, file: Path) -> Image.Imag
     try:
         upright = ImageOps.exif_transpose(image)
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _BROKEN:
+    except Exception:  # whatever damaged bytes make of the reader
         return image  # an EXIF block that cannot be read turns nothing
     if orientation not in _TURNED:
         return image
@@ -166,9 +162,10 @@ def read_index(file: Path) -> UInt8Array:
 
 def read_colours(file: Path) -> UInt8Array:
     """(H, W, 3) of a label that is painted in colours."""
-    label, _ = _loaded(file, "label")
-    if label.mode not in _COLOUR_MODES:
-        message = f"label must be painted in RGB colours, but has mode {label.mode}"
+    label, raw_mode = _loaded(file, "label")
+    if label.mode not in _COLOUR_MODES or raw_mode == _HIGH_BYTE:
+        mode = f"{label.mode} of 16 bits" if raw_mode == _HIGH_BYTE else label.mode
+        message = f"label must be painted in RGB colours, but has mode {mode}"
         raise FileProblem("label mode", message, file)
     return np.asarray(label.convert("RGB"))
 
@@ -185,17 +182,42 @@ def read_low_bytes(file: Path) -> UInt8Array:
     return np.asarray(label)
 
 
-def _loaded(file: Path, what: str, *, low_bytes: bool = False) -> tuple[Image.Image, str]:
-    """Decoded whole, as a file that is cut short fails only then; and how a PNG was stored."""
+def read_16_bit_ids(file: Path) -> UInt8Array:
+    """(H, W): the first channel of a 16-bit RGB PNG, whose values must be below 256."""
+    high = np.asarray(_loaded(file, "label")[0])[..., :1]
+    ids = read_low_bytes(file)[..., 0]
+    if high.any():
+        largest = int((256 * high[..., 0].astype(np.int64) + ids).max())
+        message = f"labels must be ids in the low bytes of the first channel, but one is {largest}"
+        raise FileProblem("unknown label", message, file)
+    return ids
+
+
+def _loaded(
+    file: Path, what: str, formats: tuple[str, ...] = _LABEL_FORMATS, *, low_bytes: bool = False
+) -> tuple[Image.Image, str]:
+    """Decoded whole, as a file that is cut short fails only then; and how a PNG was stored.
+
+    The checksums of a PNG are checked apart: decoding does not look at them, and makes an image of
+    damaged bytes as well.
+    """
     try:
-        with Image.open(file) as opened:
-            png = isinstance(opened, PngImageFile) and opened.tile
-            raw_mode = str(opened.tile[0].args) if png else ""
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content), formats=formats) as opened:
+            raw_mode = ""
+            if isinstance(opened, PngImageFile):
+                raw_mode = str(opened.tile[0].args)
+                with Image.open(io.BytesIO(content), formats=formats) as checked:
+                    checked.verify()
             if low_bytes and raw_mode == _HIGH_BYTE:
                 opened.tile = [opened.tile[0]._replace(args=_LOW_BYTE)]
             opened.load()
-            return opened.copy(), raw_mode
-    except _BROKEN as error:
+            image = opened.copy()
+            image.info.pop("transparency", None)
+            return image, raw_mode
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever damaged bytes make of the reader
         reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
         message = f"{what} must be readable, but is not ({reason})"
         raise FileProblem(f"unreadable {what}", message, file) from error

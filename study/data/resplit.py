@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from study.config import Resplit
@@ -89,4 +90,4 @@ def in_blocks(
 def in_share(name: str, share: float) -> bool:
     """Whether the hash of a name falls into a share of all hashes: for every name alike, whatever
     other names there are."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) < share * 2**64

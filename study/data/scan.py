@@ -52,38 +52,39 @@ class Findings:
     def files(self, directory: Path, suffixes: Suffixes, *, want: str = "") -> dict[str, Path]:
         """Files by name without suffix; hidden files are none of ours. `want`: what must be there
         at least once."""
-        if not directory.is_dir():
-            self.fault("missing", "folder must exist, but does not", directory)
-            return {}
         found: dict[str, Path] = {}
-        for path in self._entries(directory):
+        faults = len(self.faults)
+        for path in self.entries(directory):
             suffix = next((s for s in suffixes if path.name.lower().endswith(s.lower())), None)
-            if suffix is None or path.name.startswith(".") or not path.is_file():
+            if suffix is None:
                 continue
             name = path.name[: -len(suffix)]
             if name in found:
                 message = f"must be the only file of its name, but so is {found[name].name}"
                 self.fault("twice", message, path)
             found.setdefault(name, path)
-        if want and not found:
+        if want and not found and len(self.faults) == faults:
             message = f"must hold {want} ({', '.join(suffixes)}), but has none"
             self.fault("missing", message, directory)
         return found
 
-    def _entries(self, directory: Path) -> list[Path]:
+    def entries(self, directory: Path) -> list[Path]:
+        """What stands in a folder, but for hidden files."""
         try:
-            return sorted(directory.iterdir())
+            return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            self.fault("missing", "folder must exist, but does not", directory)
         except OSError as error:
             message = f"folder must be readable, but is not ({type(error).__name__})"
             self.fault("missing", message, directory)
-            return []
+        return []
 
     def pair(
         self, images: Mapping[str, Path], labels: Mapping[str, Path], image_dir: Path,
         label_dir: Path,
     ) -> list[Pair]:  # fmt: skip
         """Pairs of one name, in name order. A folder that is missing is said already."""
-        if not image_dir.is_dir() or not label_dir.is_dir():
+        if not os.path.isdir(image_dir) or not os.path.isdir(label_dir):
             return []
         for mine, theirs, what, where in (
             (images, labels, "label", label_dir),
@@ -105,7 +106,7 @@ def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] =
     Raises InputError where no folder holds them all.
     """
     places = [root, *(root / place for place in inside)]
-    missing = {place: [one for one in holds if not (place / one).exists()] for place in places}
+    missing = {place: [one for one in holds if not os.path.exists(place / one)] for place in places}
     best = min(places, key=lambda place: len(missing[place]))
     if missing[best]:
         wanted, without = ", ".join(holds), ", ".join(missing[best])
@@ -160,7 +161,7 @@ class Scan:
             size=self.config.size,
             key=self.config.model_dump(mode="json") | {"root": str(self.root.resolve())},
             splits={split: self._split(members[split]) for split in SPLITS},
-            state=self._state(),
+            state=self._state(members),
             rule=self.rule,
         )
 
@@ -190,13 +191,29 @@ class Scan:
             read=lambda index: self._read(members[index][0]),
         )
 
-    def _state(self) -> str:
-        """Names, sizes and times of all files, and what stands in those beside them."""
-        listed = []
-        for pair in self.findings.pairs:
-            for path in (pair.image, pair.label):
-                stat = path.stat()
-                listed.append([os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns])
+    def _state(self, members: Members) -> str:
+        """Places, names, sizes and times of all files, and what stands in those beside them.
+
+        Raises InputError where splits share a file, by whatever names: nothing may be both trained
+        or selected on and judged on.
+        """
+        listed: list[object] = []
+        places: dict[tuple[int, int], str] = {}
+        shared = []
+        for split in SPLITS:
+            for pair, block in members[split]:
+                listed.append([split, block])
+                for path in (pair.image, pair.label):
+                    stat = _stat(path)
+                    name = os.path.relpath(path, self.root)
+                    listed.append([name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+                    if path is pair.image:
+                        other = places.setdefault((stat.st_dev, stat.st_ino), split)
+                        if other != split:
+                            message = f"image must be in one split, but is in {other} and {split}"
+                            shared.append(FileProblem("shared", message, path))
+        if shared:
+            raise shared[0].counted(len(shared))
         digest = hashlib.sha256(json.dumps(listed).encode())
         for file in self.described_in:
             digest.update(file.read_bytes())
@@ -245,3 +262,11 @@ class Scan:
         labels = np.full((height, width), self.table.ignore_index, np.uint8)
         images[: shown[1], : shown[0]], labels[: shown[1], : shown[0]] = pixels, classes
         return images, labels
+
+
+def _stat(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        message = f"must be a file that can be read, but is not ({type(error).__name__})"
+        raise FileProblem("unreadable", message, file) from error

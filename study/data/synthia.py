@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.config import SynthiaData
-from study.data.labels import IGNORED, ClassTable, Colour, IdTable, read_low_bytes
+from study.data.labels import IGNORED, ClassTable, Colour, IdTable, read_16_bit_ids
 from study.data.resplit import in_blocks
 from study.data.scan import Findings, Members, Scan, tree
 from study.data.splits import UInt8Array
@@ -59,7 +59,7 @@ def synthia_scan(config: SynthiaData, root: Path) -> Scan:
     )
 
     def read_label(file: Path) -> UInt8Array:
-        return ids.classes(read_low_bytes(file)[..., 0], file)
+        return ids.classes(read_16_bit_ids(file), file)
 
     def members() -> Members:
         placed = in_blocks(pairs, config.block)

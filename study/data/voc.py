@@ -12,6 +12,7 @@ SBD's place; SBD has no void at the outlines.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def voc_scan(config: VocData, root: Path) -> Scan:
 def _ids(found: Findings, file: Path) -> list[str]:
     """The names in a list, sorted."""
     try:
-        return sorted(set(file.read_text(encoding="utf-8").split()))
+        return sorted(set(file.read_text(encoding="utf-8-sig").split()))
     except (OSError, ValueError) as error:
         found.fault("missing", f"list must be readable, but is not ({type(error).__name__})", file)
         return []
@@ -97,20 +98,23 @@ def _listed(
 
 def _further(found: Findings, root: Path, voc: Path, own: set[str]) -> list[Pair]:
     """What SBD labels and VOC does not, from PNGs in VOC's folder or from SBD's own tree."""
-    if (voc / _AUG).is_dir():
-        ids = {path.stem for path in (voc / _AUG).glob("*.png")} - own
+    if os.path.isdir(voc / _AUG) and (labels := found.files(voc / _AUG, (".png",))):
+        ids = {*labels} - own
         return _listed(found, sorted(ids), voc / "JPEGImages", voc / _AUG, ".png")
-    places = [above / _SBD for above in (root, voc.parent.parent)]
-    sbd = next((place for place in places if place.is_dir()), None)
+    places = [above / _SBD for above in (root, voc.resolve().parent.parent)]
+    sbd = next((place for place in places if os.path.isdir(place)), None)
     if sbd is None:
-        message = f"`sbd: true` needs {_AUG} in {voc} or {_SBD} in {root}, but there is neither"
+        message = (
+            f"`sbd: true` needs {_AUG} in {voc}, with labels in it, or {_SBD} in {root}, but there "
+            "is neither"
+        )
         raise InputError(message, key="data/sbd")
     ids = {name for split in (TRAIN, VAL) for name in _ids(found, sbd / f"{split}.txt")} - own
     return _listed(found, sorted(ids), sbd / "img", sbd / "cls", ".mat")
 
 
 def _read_label(file: Path) -> UInt8Array:
-    return _read_mat(file) if file.suffix == ".mat" else _IDS.read(file)
+    return _read_mat(file) if file.suffix.lower() == ".mat" else _IDS.read(file)
 
 
 def _read_mat(file: Path) -> UInt8Array:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from study import ledger
 from study.errors import InputError
+from study.files import expanded
 from study.remote.bucket import Bucket, Unreachable, is_remote
 from study.remote.lease import is_driven
 from study.remote.mirror import fetch_files, fetch_ledger
@@ -28,7 +29,7 @@ def work_folder(place: Bucket) -> Path:
     given = os.environ.get(WORK_VARIABLE)
     root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
     digest = hashlib.sha256(f"{place.endpoint}|{place.where}".encode()).hexdigest()
-    return root.expanduser().resolve() / f"{place.name}-{digest[:8]}"
+    return expanded(root, WORK_VARIABLE).resolve() / f"{place.name}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Storage:
     def of(cls, given: str | Path) -> Storage:
         """What ``--storage`` names. Raises InputError for an address of another kind."""
         if not is_remote(given):
-            return cls(Path(given).expanduser())
+            return cls(expanded(given, "--storage"))
         place = Bucket.parse(str(given))
         return cls(work_folder(place), place)
 

@@ -112,6 +112,63 @@ def test_equal_content_has_an_equal_fingerprint_wherever_it_lies(root, tmp_path)
     assert first.fingerprint == second.fingerprint
 
 
+DAMAGE: dict[str, tuple[str, bytes]] = {
+    "archive": ("train.images.npy", b"PK\3\4"),
+    "header": ("val.labels.npy", b"\x93NUMPY\1\0\x10\0{'descr': (((((("),
+    "keys": ("meta.json", b"{}"),
+    "deep": ("meta.json", b"[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("spoil", DAMAGE)
+def test_whatever_stands_in_a_cache_is_no_traceback(tmp_path, count_builds, spoil):
+    data = open_data(TINY, cache_dir=tmp_path)
+    assert data.cache is not None
+    name, content = DAMAGE[spoil]
+    (data.cache / name).write_bytes(content)
+    assert open_data(TINY, cache_dir=tmp_path).fingerprint == data.fingerprint
+    assert len(count_builds) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("train.labels.npy", "test.labels.npy"),
+        ("train.images.npy", "val.images.npy"),
+        ("val.labels.npy", "val.images.npy"),
+        ("val.groups.npy", "val.class_counts.npy"),
+        ("test.class_counts.npy", "val.class_counts.npy"),
+    ],
+)
+def test_arrays_of_another_shape_are_not_taken(tmp_path, count_builds, name, other):
+    data = open_data(TINY, cache_dir=tmp_path)
+    assert data.cache is not None
+    shutil.copy(data.cache / other, data.cache / name)
+    assert open_data(TINY, cache_dir=tmp_path).fingerprint == data.fingerprint
+    assert len(count_builds) == 2
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_stands_in_the_place_of_a_cache_gives_way(tmp_path, what):
+    data = open_data(TINY, cache_dir=tmp_path)
+    assert data.cache is not None
+    shutil.rmtree(data.cache)
+    if what == "file":
+        data.cache.write_text("")
+    else:
+        data.cache.symlink_to(tmp_path / "nowhere")
+    assert open_data(TINY, cache_dir=tmp_path).fingerprint == data.fingerprint
+
+
+def test_a_file_of_the_same_size_and_time_is_read_again(root, tmp_path):
+    file = root / "labels" / "train" / "000.png"
+    label = np.asarray(Image.open(file))
+    for values in (label, np.where(label == 0, 1, label)):
+        Image.fromarray(values.astype(np.uint8)).save(file, compress_level=0)
+        os.utime(file, ns=(10**18, 10**18))
+        assert np.array_equal(open_root(root, tmp_path / "cache").train.labels[0], values)
+
+
 @pytest.mark.parametrize("spoil", ["meta", "other", "short", "empty", "gone"])
 def test_a_damaged_cache_is_built_again(tmp_path, count_builds, spoil):
     data = open_data(TINY, cache_dir=tmp_path)

@@ -77,6 +77,10 @@ def test_everything_that_is_stated_is_read(write):
         ("classes: [a]\nmean: [104, 117, 123]", "mean: must be three numbers in 0..1 (RGB)"),
         ("classes: [a]\nstd: [0, 1, 1]", "std: must be above 0"),
         ("classes: [a]\nlabel_dir: labels", "label_dir: must contain {split}, but got 'labels'"),
+        ('classes: ["a\\0"]', "classes/0/name: must be text that can be printed, but got 'a"),
+        ('classes: ["\\ud800"]', "classes/0/name: must be text that can be printed, but got"),
+        ('classes: [a]\nname: "a\\0b"', "name: must be text that can be printed, but got 'a"),
+        ("classes: [a]\nlabel_suffix: .tif", "label_suffix: must end in .png, as labels are"),
         ("classes: [a]\nimage_suffix: 3", "image_suffix: must be text, but got 3"),
     ],
 )

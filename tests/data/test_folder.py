@@ -222,9 +222,73 @@ def _upside_down(root):
     turned(root, 3, image.transpose(Image.Transpose.ROTATE_180))
 
 
+def _flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 64
+    file.write_bytes(content)
+
+
+def _damaged_label(root):
+    """One bit in the compressed pixels, which decode to another label all the same."""
+    label = folder_data.quadrants()
+    file = root / "labels" / "train" / "000.png"
+    for place in range(42, file.stat().st_size - 20):
+        Image.fromarray(label).save(file)
+        _flip(file, place)
+        try:
+            if not np.array_equal(Image.open(file), label):
+                return
+        except (OSError, SyntaxError):
+            continue
+    raise AssertionError("no bit that Pillow does not see")
+
+
+def _tail_of_zeros(root):
+    file = root / "labels" / "train" / "000.png"
+    content = file.read_bytes()
+    file.write_bytes(content[:-16] + bytes(16))
+
+
+def _lossy_label(root):
+    Image.fromarray(folder_data.quadrants()).save(root / "labels/train/000.png", format="JPEG")
+
+
+def _strange_format(root):
+    image = Image.open(root / "images" / "train" / "000.png")
+    image.save(root / "images" / "train" / "000.png", format="PCX")
+
+
+def _links_to_nothing(root):
+    for folder in ("images", "labels"):
+        file = root / folder / "train" / "000.png"
+        file.unlink()
+        file.symlink_to(root / "elsewhere" / file.name)
+
+
+def _folder_for_a_label(root):
+    (root / "labels" / "train" / "000.png").unlink()
+    (root / "labels" / "train" / "000.png").mkdir()
+
+
+def _test_is_train(root):
+    for folder in ("images", "labels"):
+        shutil.rmtree(root / folder / "test")
+        (root / folder / "test").symlink_to(root / folder / "train")
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
+        (
+            _damaged_label,
+            "labels/train/000.png: label must be readable, but is not (SyntaxError: *",
+        ),
+        (_tail_of_zeros, "labels/train/000.png: label must be readable, but is not (*"),
+        (_lossy_label, "labels/train/000.png: label must be readable, but is not (Unidentified*"),
+        (_strange_format, "images/train/000.png: image must be readable, but is not (Unid*"),
+        (_links_to_nothing, "images/train/000.png: must be a file that can be read, but is not (F"),
+        (_folder_for_a_label, "labels/train/000.png: label must be readable, but is not (IsADir*"),
+        (_test_is_train, "images/test/000.png: image must be in one split, but is in train and"),
         (_missing_label, "images/train/000.png: must have its label in *, but * (and 1 more)"),
         (_missing_image, "labels/val/001.png: must have its image in *images/val, but does not"),
         (_no_folder, "town/labels/val: folder must exist, but does not"),
@@ -257,6 +321,27 @@ def test_an_image_too_large_to_be_trusted_is_named(root, open_root, monkeypatch)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(InputError, match=r"train/000.png: image must be readable, .* \(and 6 more"):
         open_root()
+
+
+def test_a_palette_with_transparency_says_nothing(root, open_root, recwarn):
+    for folder in ("images", "labels"):
+        file = root / folder / "train" / "001.png"
+        with Image.open(file) as image:
+            paletted = image.convert("P") if folder == "images" else image.copy()
+        paletted.putpalette([*range(256)] * 3)
+        paletted.save(file, transparency=bytes(range(256)))
+    assert np.array_equal(open_root().train.labels[1], folder_data.quadrants())
+    assert not recwarn.list
+
+
+def test_a_home_that_nobody_has_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"data/root: must be a path, but '~nosuchuser/x' begins"):
+        open_data(folder_data.config(), data_root="~nosuchuser/x", cache_dir=tmp_path)
+
+
+def test_a_root_that_no_file_system_takes_does_not_exist(tmp_path):
+    with pytest.raises(InputError, match="data root must be a folder, but does not exist"):
+        open_data(folder_data.config(), data_root=tmp_path / ("x" * 300), cache_dir=tmp_path)
 
 
 def test_no_root_asks_for_the_flag(tmp_path):

@@ -102,6 +102,21 @@ def test_synthia_ids_are_the_low_bytes_of_the_first_channel(tmp_path, read, num_
     assert np.array_equal(labels, means(range(23), classes))
 
 
+def test_a_synthia_id_beyond_the_low_byte_is_no_class(tmp_path, read):
+    rgb = np.zeros((HEIGHT, WIDTH, 3), int)
+    rgb[3, 4, 0] = 259
+    save_16_bit(rgb, tmp_path / "label.png")
+    with pytest.raises(FileProblem, match="low bytes of the first channel, but one is 259"):
+        read(tmp_path / "label.png", "synthia")
+
+
+@pytest.mark.parametrize("name", ["camvid", "deepglobe"])
+def test_colours_of_16_bits_are_refused(tmp_path, read, name):
+    save_16_bit(np.full((HEIGHT, WIDTH, 3), 128), tmp_path / "label.png")
+    with pytest.raises(FileProblem, match=r"must be painted in RGB .* has mode RGB of 16 bits"):
+        read(tmp_path / "label.png", name)
+
+
 def test_a_synthia_label_of_8_bits_is_refused(tmp_path, read):
     save(np.zeros((HEIGHT, WIDTH, 3)), tmp_path / "label.png")
     with pytest.raises(FileProblem, match="must be a 16-bit RGB PNG, but has RGB"):

@@ -103,6 +103,83 @@ def test_sbd_masks_may_lie_as_pngs_beside_those_of_voc(source, tmp_path):
     assert (made.splits["train"].read(-1)[1] == 3).all()
 
 
+def test_sbds_own_tree_is_read_where_the_folder_of_pngs_is_empty(source, tmp_path):
+    source("voc")
+    aug = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
+    aug.mkdir()
+    (aug / "._2009_000001.png").write_bytes(b"of another system")
+    assert names(source("voc", sbd=True))["train"][-2:] == ("2009_000001", "2009_000002")
+    save(every([3]), aug / "2012_000001.PNG")
+    assert names(source("voc", sbd=True))["train"][-1] == "2012_000001"
+
+
+def test_sbd_is_found_from_a_relative_root(source, tmp_path, monkeypatch):
+    source("voc")
+    monkeypatch.chdir(tmp_path / "voc" / "VOCdevkit" / "VOC2012")
+    assert names(source("voc", root=Path("."), sbd=True))["train"][-1] == "2009_000002"
+
+
+def test_an_image_that_both_lists_name_is_refused(source, tmp_path):
+    source("voc")
+    lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    both = (lists / "train.txt").read_text() + (lists / "val.txt").read_text()
+    (lists / "train.txt").write_text(both)
+    with pytest.raises(InputError, match=r"one split, but is in \w+ and test \(and 1 more\)"):
+        source("voc")
+
+
+def test_a_change_of_the_lists_alone_is_noticed(source, tmp_path):
+    before = source("voc")
+    lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    (lists / "val.txt").write_text("2008_000002\n")
+    with (lists / "train.txt").open("a", encoding="utf-8") as file:
+        file.write("2008_000001\n")
+    assert source("voc").state != before.state
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(source, tmp_path):
+    expected = names(source("voc"))
+    lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    for file in lists.iterdir():
+        file.write_text(file.read_text().replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert names(source("voc")) == expected
+
+
+def test_deepglobe_is_in_the_order_of_the_file_names(source, tmp_path):
+    source("deepglobe")
+    folder = tmp_path / "deepglobe" / "land" / "train"
+    for suffix in ("_sat.jpg", "_mask.png"):
+        (folder / f"100007{suffix}").rename(folder / f"100{suffix}")
+    made = source("deepglobe", fold=0)
+    assert names(made)["test"] == ("100000", "100014")  # 100_sat.jpg is the last
+
+
+def test_names_that_are_no_unicode_have_a_share_too(source, tmp_path):
+    source("deepglobe")
+    folder = tmp_path / "deepglobe" / "land" / "train"
+    odd = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    for suffix in ("_sat.jpg", "_mask.png"):
+        (folder / f"100007{suffix}").rename(folder / f"{odd}{suffix}")
+    assert odd in [name for split in names(source("deepglobe")).values() for name in split]
+
+
+def test_train_ids_are_known_by_their_name_in_any_case(source, tmp_path):
+    source("cityscapes")
+    folder = tmp_path / "cityscapes" / "gtFine" / "val" / "munster"
+    save(every(range(19)), folder / "munster_000000_000019_gtFine_labelTrainIds.PNG")
+    assert np.array_equal(source("cityscapes").splits["test"].read(2)[1], every(range(19)))
+
+
+def test_a_city_whose_folders_lead_nowhere_is_a_fault(source, tmp_path):
+    source("cityscapes")
+    for folder in ("leftImg8bit", "gtFine"):
+        place = tmp_path / "cityscapes" / folder / "train" / "ulm"
+        place.rename(tmp_path / folder)
+        place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"leftImg8bit/train/ulm: folder must exist, but does not"):
+        source("cityscapes")
+
+
 def test_sbd_that_is_not_there_is_said(source, tmp_path):
     source("voc")
     (tmp_path / "voc" / "benchmark_RELEASE").rename(tmp_path / "elsewhere")
