@@ -16,11 +16,11 @@ from pydantic import (
 
 from study.losses.config import Config, LossConfig
 
-Size = Annotated[
-    tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]], Strict(False)
-]  # (height, width) in pixels
+Pixels = Annotated[int, Field(ge=8, le=2**15)]
+Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
+Images = Annotated[int, Field(ge=1, le=10**7)]
 Positive = Annotated[float, Field(gt=0)]
-Range = Annotated[tuple[Positive, Positive], Strict(False)]
+Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class SyntheticData(Config):
@@ -28,9 +28,9 @@ class SyntheticData(Config):
 
     format: Literal["synthetic"]
     size: Size
-    num_train: PositiveInt
-    num_val: PositiveInt
-    num_test: PositiveInt
+    num_train: Images
+    num_val: Images
+    num_test: Images
     seed: int = Field(0, ge=0)
     ambiguity: float = Field(0.5, ge=0, le=1)
     noise: float = Field(0.05, ge=0, le=1)
@@ -180,9 +180,16 @@ class Augment(Config):
     strength of brightness, contrast and saturation changes."""
 
     flip: float = Field(0.0, ge=0, le=1)
-    scale: Range | None = None
+    scale: Annotated[tuple[Zoom, Zoom], Strict(False)] | None = None
     crop: Size | None = None
     jitter: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _the_range_rises(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and scale[0] > scale[1]:
+            raise ValueError(f"`low <= high` must hold, but got {scale[0]:g} and {scale[1]:g}")
+        return scale
 
 
 class OptimizerBase(Config):
@@ -225,14 +232,14 @@ class LrSchedule(Config):
 
 
 class EpochBudget(Config):
-    epochs: PositiveInt
+    epochs: int = Field(ge=1, le=10**6)
 
 
 class StepBudget(Config):
     """A budget in optimiser steps; an epoch is then one of `reports` equal parts of it."""
 
-    steps: PositiveInt
-    reports: PositiveInt
+    steps: int = Field(ge=1, le=10**9)
+    reports: int = Field(ge=1, le=10**6)
 
     @model_validator(mode="after")
     def _a_report_has_a_step(self) -> StepBudget:

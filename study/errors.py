@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+LONGEST = 2000  # characters of one line
+
 
 def printable(text: str) -> str:
     """`text` on one line that any terminal takes: what cannot be printed is written out."""
@@ -36,7 +38,16 @@ class InputError(ValueError):
         self.message, self.file, self.key = message, file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
-        super().__init__(printable(": ".join([*parts, " ".join(message.split())])))
+        text = ": ".join([*parts, " ".join(message.split())])
+        if len(text) > LONGEST:
+            text = f"{text[:LONGEST]} ... ({len(text)} characters)"
+        super().__init__(printable(text))
+
+    def below(self, key: str) -> InputError:
+        """The same error with its key below another, where it has one and names no file."""
+        if self.file is not None or self.key is None or self.key.startswith("-"):
+            return self
+        return InputError(self.message, key=f"{key}/{self.key}")
 
     def of_file(self, file: str | None, lines: Mapping[str, int]) -> InputError:
         """The same error with the file that its key stands in, where it names none itself."""

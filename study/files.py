@@ -13,6 +13,8 @@ from study.errors import InputError
 
 def expanded(path: str | Path, key: str) -> Path:
     """`path` with its `~` resolved. Raises InputError where nobody of that name has a home."""
+    if "\0" in str(path):
+        raise InputError(f"must be a path, but got {str(path)!r}", key=key)
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -14,9 +14,10 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.config import FactoryModel, SmpModel
+from study.config import FactoryModel, SmpModel, TaskConfig
 from study.errors import InputError
 from study.factories import load_factory
+from study.optim import build_optimizer
 
 ARCH, ENCODER = "model/arch", "model/encoder"
 WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
@@ -80,6 +81,18 @@ def check_model(
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != expected:
         raise InputError(f"logits must have shape {expected}, but got {got}", key="model")
+    return model
+
+
+def check_task(task: TaskConfig, num_classes: int, whole: tuple[int, int]) -> nn.Module:
+    """`check_model` at each size that a task trains or evaluates at; the optimiser, too.
+
+    whole: (height, width) of the data's images. Returns the model.
+    """
+    for size in dict.fromkeys((whole, task.augment.crop or whole)):
+        # one image alone is what models refuse
+        model = check_model(task.model, num_classes, size, batch_size=min(2, task.batch_size))
+    build_optimizer(task.optimizer, model)
     return model
 
 
@@ -147,18 +160,23 @@ def _check_kwargs(config: SmpModel, model_class: type[nn.Module]) -> None:
 
 def _known(name: str, names: Iterable[str], *, key: str) -> None:
     names = list(names)
-    if name in names:
-        return
+    if name not in names:
+        raise _unknown(name, names, key=key)
+
+
+def _unknown(name: str, names: list[str], *, key: str) -> InputError:
     close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[:12]
     more = "" if len(close) == len(names) else " or another"
     timm = ", or `tu-` and a timm model" if key == ENCODER else ""
     message = f"must be known to segmentation-models-pytorch, but got {name!r}"
-    raise InputError(f"{message}; try {', '.join(close)}{more}{timm}", key=key)
+    return InputError(f"{message}; try {', '.join(close)}{more}{timm}", key=key)
 
 
 def _refusal(config: SmpModel, error: Exception) -> InputError:
     """What SMP, timm or the download said, as one line under the key at fault."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Wrong encoder name" in text:
+        return _unknown(config.encoder, list(get_encoder_names()), key=ENCODER)
     if "Unknown model" in text:
         import timm
 

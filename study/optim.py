@@ -41,9 +41,16 @@ def build_optimizer(
                     }
                 )
     if isinstance(config, Sgd):
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             groups, lr=peak, momentum=config.momentum, nesterov=config.nesterov, fused=True
         )
+        if config.momentum > 0:
+            # torch makes them in the first step: where GradScaler leaves that step out, of what the
+            # memory holds; where a gradient comes later than others, not at all.
+            for group in sgd.param_groups:
+                for parameter in group["params"]:
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(groups, lr=peak, fused=True)
 
 

@@ -245,19 +245,10 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data import open_data
     from study.data.splits import class_warnings
     from study.environment import environment
-    from study.models import check_model
-    from study.optim import build_optimizer
+    from study.models import check_task
 
     data = open_data(task.config.data)
-    whole = data.train.images.shape[1:3]
-    for size in dict.fromkeys((whole, task.config.augment.crop or whole)):  # evaluated, trained on
-        model = check_model(
-            task.config.model,
-            data.num_classes,
-            size,
-            batch_size=min(2, task.config.batch_size),  # one image alone is what models refuse
-        )
-    build_optimizer(task.config.optimizer, model)
+    check_task(task.config, data.num_classes, data.train.images.shape[1:3])
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(
         name=folder.name,

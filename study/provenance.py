@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from study.config import TrialConfig
 from study.names import TEST
@@ -26,8 +26,8 @@ class Environment(_Record):
 
     device: str | None = None
     device_name: str | None = None
-    precision: str | None = None
-    num_threads: int | None = None
+    precision: Literal["bf16", "fp16", "fp32"] | None = None
+    num_threads: int | None = Field(None, ge=1, le=4096)
     python: str | None = None
     versions: dict[str, str] = {}
     commit: str | None = None

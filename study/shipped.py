@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from study.config_errors import did_you_mean
@@ -29,7 +30,7 @@ def find(kind: str, ref: str | Path) -> Path:
     `joint`, `joint.yaml` and `search_spaces/joint.yaml` all name the shipped file.
     """
     path = Path(ref)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     known = shipped(kind)
     if path.suffix in ("", ".yaml") and path.parent.name in ("", kind) and path.stem in known:

@@ -57,7 +57,10 @@ def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Pr
     if origin is not None:
         provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
     if isinstance(tree.get("task"), str):
-        tree["task"] = load_task(tree["task"]).config
+        try:
+            tree["task"] = load_task(tree["task"]).config
+        except InputError as error:
+            raise error.of_file(str(path), file.lines) from error
     if seed is not None:
         tree["seed"] = seed
     return validate(TrialConfig, tree, file=path, lines=file.lines), provenance
@@ -74,6 +77,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.data import open_data
     from study.environment import environment, resolve_device, set_up_process
     from study.losses import family
+    from study.models import check_task
     from study.training import Diverged, train
 
     device = resolve_device(options.device)
@@ -81,7 +85,11 @@ def _train(options: argparse.Namespace) -> int:
         config = provenance.restore(config)
     num_threads = provenance.environment.num_threads if provenance is not None else None
     set_up_process(num_threads or _threads())
-    data = open_data(config.task.data, data_root=options.data_root)
+    try:
+        data = open_data(config.task.data, data_root=options.data_root)
+        check_task(config.task, data.num_classes, data.train.images.shape[1:3])
+    except InputError as error:
+        raise _in_its_file(error, options.config) from error
     here = environment(config, device)
     print(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
@@ -96,6 +104,8 @@ def _train(options: argparse.Namespace) -> int:
             print(epoch_line(report), flush=True)
             if options.out is not None:
                 _write_epoch(options.out, report)
+    except InputError as error:
+        raise _in_its_file(error, options.config) from error
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return MISMATCH
@@ -113,6 +123,21 @@ def _train(options: argparse.Namespace) -> int:
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
     print("\n".join(verdict.lines))
     return 0 if verdict.accepted else MISMATCH
+
+
+def _in_its_file(error: InputError, path: Path) -> InputError:
+    """The error with the file and the line where its key stands: in the config or in its task."""
+    from study.space import load_task
+    from study.yaml_file import read_yaml
+
+    file = read_yaml(path)
+    task = file.data.get("task")
+    if error.key == "loss":
+        return error.of_file(str(path), file.lines)
+    if isinstance(task, str):
+        named = load_task(task)
+        return error.of_file(named.file, named.lines)
+    return error.below("task").of_file(str(path), file.lines)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -6,6 +6,7 @@ taking them; a report can save the state that the next epoch starts from.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -43,6 +44,7 @@ __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process
 
 Held = torch.Tensor | float | list[float]
 REMEMBERED = 50  # reports in a checkpoint
+DRAWN_AHEAD = 1024  # steps whose random streams are begun at once: one at a time takes longer
 
 
 class Diverged(RuntimeError):
@@ -162,10 +164,13 @@ class _Training:
         task = self.config.task
         end = self.num_steps * self.epoch // task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
-        draws = [
-            (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
-            for step in range(first, end)
-        ]
+        draws = itertools.chain.from_iterable(
+            [
+                (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
+                for step in range(start, min(start + DRAWN_AHEAD, end))
+            ]
+            for start in range(first, end, DRAWN_AHEAD)
+        )
         losses: list[Held] = []
         terms: list[dict[str, Held]] = []
         self.model.train()
@@ -272,16 +277,16 @@ class _Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.loss.load_state_dict(state["loss"])
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            self.rng.state = {
+                kind: value.cpu() if isinstance(value, torch.Tensor) else value
+                for kind, value in state["rng"].items()
+            }
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.reports = dict(state.get("reports", {}))
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
             raise
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise Misfit(path, error) from error
-        self.rng.state = {
-            kind: value.cpu() if isinstance(value, torch.Tensor) else value
-            for kind, value in state["rng"].items()
-        }
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.reports = state.get("reports", {})
 
 
 def _held(value: torch.Tensor) -> Held:

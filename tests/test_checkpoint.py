@@ -102,6 +102,51 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(data, tmp_path):
             run(other, its_data, resume_from=good)
 
 
+def test_a_bit_that_has_changed_is_a_damaged_checkpoint_or_changes_nothing(data, tmp_path):
+    config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    reports = []
+    for report in train(config, data=data, device="cpu"):
+        reports.append(timeless(report))
+        if report.epoch == 1:
+            report.save(good)
+    content = good.read_bytes()
+    places = random.Random(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[places.randrange(len(content))] ^= 1 << places.randrange(8)
+        bad.write_bytes(damaged)
+        try:
+            found = run(config, data, resume_from=bad)
+        except InputError as error:
+            assert str(error).startswith(f"{bad}: must be a")
+            refused += 1
+        else:
+            assert [timeless(report) for report in found] == reports[1:]
+    assert refused > 30  # the rest is padding and what nobody reads
+
+
+@pytest.mark.parametrize("value", [None, "gone", 7])
+@pytest.mark.parametrize("key", ["identity", "state", "model", "optimizer", "loss", "rng", "epoch"])
+def test_a_checkpoint_that_lacks_a_part_is_refused_by_name(data, tmp_path, key, value):
+    config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
+    file = tmp_path / "one.pt"
+    next(iter(train(config, data=data, device="cpu"))).save(file)
+    content = torch.load(file, weights_only=True)
+    part = content if key in content else content["state"]
+    if value == "gone":
+        del part[key]
+    elif key == "epoch" and value == 7:
+        part[key] = [7]
+    else:
+        part[key] = value
+    torch.save(content, file)
+    with pytest.raises(InputError, match=f"^{file}: must ") as caught:
+        run(config, data, resume_from=file)
+    assert "\n" not in str(caught.value)
+
+
 WIDTH = 1
 
 

@@ -45,7 +45,7 @@ def test_good_data_become_the_typed_config():
             "did you mean 'num_val'?",
         ),
         ("  num_val: 8\n", "", "1: data/num_val: `num_val` must be given, but it is not there"),
-        ("64, 80", "4, 80", "3: data/size/0: `8 <= size[0]` must hold, but got 4"),
+        ("64, 80", "4, 80", "3: data/size/0: `8 <= size[0] <= 32768` must hold, but got 4"),
         ("[64, 80]", "64", "3: data/size: a list must stand here, but got 64"),
         (
             "synthetic",
@@ -90,6 +90,31 @@ def test_good_data_become_the_typed_config():
             "batch_size: 4\nprecision: fp23",
             "10: precision: one of auto, bf16, fp16, fp32 must stand here, but got the text "
             "'fp23'; did you mean 'fp32'?",
+        ),
+        (
+            "num_train: 24",
+            "num_train: 1000000000000",
+            "4: data/num_train: `1 <= num_train <= 10000000` must hold, but got 1000000000000",
+        ),
+        (
+            "[64, 80]",
+            "[64, 40000]",
+            "3: data/size/1: `8 <= size[1] <= 32768` must hold, but got 40000",
+        ),
+        (
+            "{epochs: 8}",
+            "{steps: 10000000000, reports: 2}",
+            "10: budget/steps: `1 <= steps <= 1000000000` must hold, but got 10000000000",
+        ),
+        (
+            "batch_size: 4",
+            "batch_size: 4\naugment: {scale: [1.0e+300, 2.0]}",
+            "10: augment/scale/0: `0.01 <= scale[0] <= 100` must hold, but got 1e+300",
+        ),
+        (
+            "batch_size: 4",
+            "batch_size: 4\naugment: {scale: [2.0, 0.5]}",
+            "10: augment/scale: `low <= high` must hold, but got 2 and 0.5",
         ),
         ("batch_size: 4\n", "", " batch_size: `batch_size` must be given, but it is not there"),
     ],

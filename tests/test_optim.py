@@ -93,3 +93,67 @@ def test_schedules_rise_in_the_warm_up_and_fall_over_the_whole_budget():
     assert lr_factor(LrSchedule(name="constant"), 99, 100) == 1
     warm = LrSchedule(name="constant", warmup=0.1)
     assert [lr_factor(warm, step, 100) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1, 1]
+
+
+def fused_and_plain(config: Sgd, gradients: list[dict[str, float | None]]) -> list[nn.Module]:
+    """Two networks after a step per entry, which says what each parameter's gradient is: one by
+    `build_optimizer`, one by torch's plain loop."""
+    models: list[nn.Module] = []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"a": nn.Conv2d(3, 4, 3), "b": nn.Conv2d(4, 2, 1)})
+        optimizer: torch.optim.Optimizer = build_optimizer(config, model)
+        if plain:
+            decay = config.weight_decay
+            groups = [
+                {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": decay},
+                {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+            ]
+            optimizer = torch.optim.SGD(
+                groups,
+                lr=config.lr,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                foreach=False,
+                fused=False,
+            )
+        for step in gradients:
+            for name, parameter in model.named_parameters():
+                value = step[name[0]]
+                parameter.grad = None if value is None else torch.full_like(parameter, value)
+            optimizer.step()
+        models.append(model)
+    return models
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_steps_as_torchs_plain_loop_does_also_where_a_gradient_comes_late(nesterov) -> None:
+    config = sgd(nesterov=nesterov, weight_decay=0.1)
+    gradients: list[dict[str, float | None]] = [
+        {"a": 1.0, "b": None},
+        {"a": 0.5, "b": 2.0},
+        {"a": None, "b": -1.0},
+        {"a": 3.0, "b": 0.1},
+    ]
+    one, other = fused_and_plain(config, gradients)
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_a_first_step_that_is_left_out_leaves_nothing_behind() -> None:
+    """In fp16 the first scale is often too large; the momentum must not be what memory held."""
+    junk = [torch.full((count,), 1e4) for count in (36, 4, 8, 2) for _ in range(200)]
+    del junk
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1))
+    optimizer = build_optimizer(sgd(), model)
+    scaler = torch.amp.GradScaler("cpu")
+    before = [parameter.clone() for parameter in model.parameters()]
+    for value in (torch.inf, 1.0):
+        scaler.scale(torch.zeros(()))
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value * scaler.get_scale())
+        scaler.step(optimizer)
+        scaler.update()
+    for parameter, start in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, start - 0.1, rtol=0, atol=1e-6)

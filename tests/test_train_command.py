@@ -147,6 +147,14 @@ def test_a_task_can_be_a_shipped_name(tmp_path):
     assert config.seed == 4
 
 
+def with_task(**changes):
+    return {**TREE, "task": {**TREE["task"], **changes}}
+
+
+def with_origin(**environment):
+    return {**TREE, "provenance": {"seed": 0, "metrics": {}, "environment": environment}}
+
+
 @pytest.mark.parametrize(
     ("tree", "says"),
     [
@@ -156,7 +164,33 @@ def test_a_task_can_be_a_shipped_name(tmp_path):
         ({**TREE, "task": "nowhere"}, "nowhere"),
         ({**TREE, "loss": {"recall": {"ema_momentum": 1.0}}}, "loss/recall/ema_momentum"),
         ({**TREE, "provenance": {"seed": 1}}, "provenance/metrics"),
-        ({**TREE, "task": {**TREE["task"], "model": {"factory": "no.where:f"}}}, "model/factory"),
+        ({**TREE, "task": "nowhere"}, "config.yaml:"),
+        (with_task(model={"factory": "no.where:f"}), "config.yaml:"),
+        (with_task(model={"factory": "no.where:f"}), ": task/model/factory: "),
+        (
+            with_task(model={"factory": "tiny_task:small_images_only"}),
+            ": task/model: the model must",
+        ),
+        (with_task(model={"factory": "tiny_task:small_images_only"}), "at most 24 rows"),
+        (with_task(model={"arch": "unet", "encoder": "timm-zzz"}), ": task/model/encoder: must be"),
+        (
+            with_task(
+                model={"factory": "tiny_task:convolution"},
+                optimizer={"name": "adamw", "lr": 0.1, "encoder_lr_scale": 0.1},
+            ),
+            ": task/optimizer/encoder_lr_scale: ",
+        ),
+        ({**TREE, "loss": {"class_weights": {"scheme": "manual", "weights": [1]}}}, ": loss: "),
+        (
+            with_task(data={"format": "folder", "size": [16, 16], "root": "a\0b"}),
+            "task/data/root: ",
+        ),
+        ({**TREE, "task": "a" * 5000}, "... ("),
+        (with_origin(num_threads=-3), "provenance/environment/num_threads: `1 <= num_threads"),
+        (
+            with_origin(precision="fp64"),
+            "provenance/environment/precision: one of bf16, fp16, fp32",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, tree, says):

@@ -385,3 +385,10 @@ def test_a_loss_with_state_observes_the_training(data):
         for loss in ({}, {"recall": {"ema_momentum": 0.0}})
     )
     assert weighed < plain
+
+
+def test_how_many_random_streams_are_begun_at_once_changes_nothing(data, monkeypatch):
+    config = tiny(model=CONVOLUTION)
+    whole = [timeless(report) for report in run(config, data)]
+    monkeypatch.setattr(training, "DRAWN_AHEAD", 4)  # of the six steps of an epoch
+    assert [timeless(report) for report in run(config, data)] == whole

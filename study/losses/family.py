@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from study.losses.config import (
     Boundary,
     InverseFrequency,
@@ -53,7 +51,7 @@ def pools(config: LossConfig) -> bool:
     """False where pooling is the mean, whatever the data."""
     match config.pooling:
         case MaxPooling(p=p, ratio=ratio):
-            return p < math.inf and ratio < 1
+            return (p == 1 or p / (p - 1) > 1) and ratio < 1  # p is infinite where q rounds to 1
         case Ohem(min_kept=min_kept):
             return min_kept < 1
     return False

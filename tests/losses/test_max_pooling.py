@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from losses.plain import water_filling
 from scipy.optimize import minimize
 
+from study.losses import build_loss
 from study.losses.max_pooling import _log_alpha, _newton_on_the_device, max_pooling_weights
 
 
@@ -167,3 +168,12 @@ def test_many_losses_whose_order_misleads_a_sample_still_meet_the_ball(p, ratio,
     rel = 1e-9 if dtype == torch.float64 else 1e-4
     assert float((found.double() / gamma).pow(p).sum()) == pytest.approx(1, rel=rel)
     assert float(found.max()) <= tau * (1 + rel)
+
+
+@pytest.mark.parametrize("p", [1e15, 1e16, 1e300])
+def test_a_p_that_is_as_good_as_infinite_gives_the_mean(p):
+    logits, target = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
+    logits[0, 1, 0, 0], logits[0, 0, 1, 1] = 1, 200
+    pooled = build_loss({"pooling": {"kind": "max", "p": p, "ratio": 0.5}}, num_classes=2)
+    mean = build_loss({}, num_classes=2)(logits, target)
+    torch.testing.assert_close(pooled(logits, target), mean, rtol=1e-6, atol=0)
