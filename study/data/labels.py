@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from study.data.splits import (
@@ -218,7 +218,11 @@ def _loaded(
     except MemoryError:
         raise
     except Exception as error:  # whatever damaged bytes make of the reader
-        reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is no {', '.join(formats)}"
+        else:
+            told = error.strerror if isinstance(error, OSError) and error.strerror else error
+            reason = f"{type(error).__name__}: {told}"
         message = f"{what} must be readable, but is not ({reason})"
         raise FileProblem(f"unreadable {what}", message, file) from error
 
