@@ -222,8 +222,6 @@ def jitter(images: Tensor, strength: float, generator: Generator) -> Tensor:
     )
     images = images * brightness
     images = torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, contrast)
-    luma = torch.tensor(_LUMA, dtype=images.dtype)[:, None, None].to(
-        images.device, non_blocking=True
-    )
-    grey = (images * luma).sum(dim=1, keepdim=True)
+    red, green, blue = (images[:, c : c + 1] * weight for c, weight in enumerate(_LUMA))
+    grey = red + green + blue
     return torch.lerp(grey, images, saturation).clamp(0, 1)

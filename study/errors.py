@@ -38,22 +38,25 @@ class InputError(ValueError):
         self.message, self.file, self.key = message, file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
-        text = ": ".join([*parts, " ".join(message.split())])
-        if len(text) > LONGEST:
-            text = f"{text[:LONGEST]} ... ({len(text)} characters)"
-        super().__init__(printable(text))
+        super().__init__(printable(": ".join([*parts, " ".join(message.split())])))
 
     def below(self, key: str) -> InputError:
         """The same error with its key below another, where it has one and names no file."""
-        if self.file is not None or self.key is None or self.key.startswith("-"):
+        if self.file is not None or not self._is_in_a_file:
             return self
         return InputError(self.message, key=f"{key}/{self.key}")
 
     def of_file(self, file: str | None, lines: Mapping[str, int]) -> InputError:
         """The same error with the file that its key stands in, where it names none itself."""
-        if file is None or self.file is not None or self.key is None or self.key.startswith("-"):
+        if file is None or self.file is not None or not self._is_in_a_file:
             return self
-        return InputError(self.message, file=file, line=lines.get(self.key), key=self.key)
+        line = None if self.key is None else lines.get(self.key)
+        return InputError(self.message, file=file, line=line, key=self.key)
+
+    @property
+    def _is_in_a_file(self) -> bool:
+        """Whether the key is one of a YAML file: no flag, and no variable of the environment."""
+        return self.key is not None and not self.key.startswith(("-", "$"))
 
 
 EXIT_UNWRITABLE = 1
@@ -73,7 +76,9 @@ def exit_code(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
+        more = f" ... ({len(text)} characters)" if len(text) > LONGEST else ""
+        print(f"error: {text[:LONGEST]}{more}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
         if error.errno not in (*UNWRITABLE, CLUSTER_GONE):

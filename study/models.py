@@ -61,7 +61,11 @@ def build_model(config: SmpModel | FactoryModel, num_classes: int) -> nn.Module:
 
 
 def check_model(
-    config: SmpModel | FactoryModel, num_classes: int, size: tuple[int, int], batch_size: int = 2
+    config: SmpModel | FactoryModel,
+    num_classes: int,
+    size: tuple[int, int],
+    batch_size: int = 2,
+    device: torch.device | str = "cpu",
 ) -> nn.Module:
     """Build the model and pass one training batch of zeros through it; returns the model.
 
@@ -70,10 +74,10 @@ def check_model(
     """
     # A check must not move the caller's random numbers.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model = build_model(config, num_classes).train()
+        model = build_model(config, num_classes).to(device).train()
         shape = (batch_size, 3, *size)
         try:
-            logits = model(torch.zeros(shape))
+            logits = model(torch.zeros(shape, device=device))
         except Exception as error:
             message = f"the model must take a batch of shape {shape}, but it raised "
             raise InputError(f"{message}{type(error).__name__}: {error}", key="model") from error
@@ -84,16 +88,20 @@ def check_model(
     return model
 
 
-def check_task(task: TaskConfig, num_classes: int, whole: tuple[int, int]) -> nn.Module:
+def check_task(
+    task: TaskConfig,
+    num_classes: int,
+    whole: tuple[int, int],
+    device: torch.device | str = "cpu",
+) -> None:
     """`check_model` at each size that a task trains or evaluates at; the optimiser, too.
 
-    whole: (height, width) of the data's images. Returns the model.
+    whole: (height, width) of the data's images.
     """
     for size in dict.fromkeys((whole, task.augment.crop or whole)):
         # one image alone is what models refuse
-        model = check_model(task.model, num_classes, size, batch_size=min(2, task.batch_size))
+        model = check_model(task.model, num_classes, size, min(2, task.batch_size), device)
     build_optimizer(task.optimizer, model)
-    return model
 
 
 def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:

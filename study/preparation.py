@@ -99,10 +99,12 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
             message = "only a task whose data lies in a folder takes a data root"
             raise InputError(message, key="--data-root")
         return task
-    root = data_root if data_root is not None else task.data.root
+    root, key = task.data.root, "data/root"
+    if data_root is not None:
+        root, key = str(data_root), "--data-root"
     if root is None:
         raise InputError("the folder of the data must be given: --data-root DIR", key="data/root")
-    data = task.data.model_copy(update={"root": str(expanded(root, "--data-root").resolve())})
+    data = task.data.model_copy(update={"root": str(expanded(root, key).resolve())})
     return task.model_copy(update={"data": data})
 
 

@@ -96,7 +96,7 @@ def _run(
     from study.director import Director
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
-    from study.reporting.plan import warnings
+    from study.reporting.plan import warning_lines
 
     ledger = driving.ledger
     if prepared.first_line is not None:
@@ -138,7 +138,7 @@ def _run(
     if prepared.place is not None:
         display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
     if prepared.first_line is not None:
-        for line in warnings(prepared.first_line.data):
+        for line in warning_lines(prepared.first_line.data):
             display.say(line)
     driving.tell(display.say)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,17 @@ def _parser() -> Parser:
 
 def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
     """The config in a file and, of an export, the provenance. Raises InputError."""
+    config, provenance, _ = _load(path, seed)
+    return config, provenance
+
+
+def _load(
+    path: Path, seed: int | None
+) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
+    """The same, and what gives a later error its key's place: in the file, or in its task's."""
     from study.config import TrialConfig
     from study.provenance import Provenance
-    from study.space import load_task
+    from study.space import NamedTask, load_task
     from study.yaml_file import read_yaml, validate
 
     file = read_yaml(path)
@@ -56,21 +65,31 @@ def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Pr
     provenance = None
     if origin is not None:
         provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
+    named: NamedTask | None = None
     if isinstance(tree.get("task"), str):
         try:
-            tree["task"] = load_task(tree["task"]).config
+            named = load_task(tree["task"])
         except InputError as error:
             raise error.of_file(str(path), file.lines) from error
+        tree["task"] = named.config
     if seed is not None:
         tree["seed"] = seed
-    return validate(TrialConfig, tree, file=path, lines=file.lines), provenance
+
+    def in_its_file(error: InputError) -> InputError:
+        if error.key == "loss":
+            return error.of_file(str(path), file.lines)
+        if named is not None:
+            return error.of_file(named.file, named.lines)
+        return error.below("task").of_file(str(path), file.lines)
+
+    return validate(TrialConfig, tree, file=path, lines=file.lines), provenance, in_its_file
 
 
 def _train(options: argparse.Namespace) -> int:
     telemetry.turn_off()
     if options.seed is not None and options.seed < 0:
         raise InputError(f"`0 <= seed` must hold, but got {options.seed}", key="--seed")
-    config, provenance = load_config(options.config, seed=options.seed)
+    config, provenance, in_its_file = _load(options.config, options.seed)
     if options.out is not None and options.out.exists() and not _is_empty_folder(options.out):
         raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
 
@@ -87,9 +106,9 @@ def _train(options: argparse.Namespace) -> int:
     set_up_process(num_threads or _threads())
     try:
         data = open_data(config.task.data, data_root=options.data_root)
-        check_task(config.task, data.num_classes, data.train.images.shape[1:3])
+        check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
-        raise _in_its_file(error, options.config) from error
+        raise in_its_file(error) from error
     here = environment(config, device)
     print(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
@@ -105,7 +124,7 @@ def _train(options: argparse.Namespace) -> int:
             if options.out is not None:
                 _write_epoch(options.out, report)
     except InputError as error:
-        raise _in_its_file(error, options.config) from error
+        raise in_its_file(error) from error
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return MISMATCH
@@ -123,21 +142,6 @@ def _train(options: argparse.Namespace) -> int:
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
     print("\n".join(verdict.lines))
     return 0 if verdict.accepted else MISMATCH
-
-
-def _in_its_file(error: InputError, path: Path) -> InputError:
-    """The error with the file and the line where its key stands: in the config or in its task."""
-    from study.space import load_task
-    from study.yaml_file import read_yaml
-
-    file = read_yaml(path)
-    task = file.data.get("task")
-    if error.key == "loss":
-        return error.of_file(str(path), file.lines)
-    if isinstance(task, str):
-        named = load_task(task)
-        return error.of_file(named.file, named.lines)
-    return error.below("task").of_file(str(path), file.lines)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -109,7 +109,7 @@ def train(
         start = time.perf_counter()
         metrics = training.train_epoch()
         splits = [VAL] * due + [TEST] * (last and evaluate_test)
-        measured, fields = training.evaluate(splits)
+        measured, fields = training.evaluate(splits, with_evidence=last)
         evidence = Evidence(tuple(data.class_names), **fields) if last else None
         metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
         training.remember(metrics)
@@ -226,7 +226,9 @@ class _Training:
         values = torch.stack(list(named.values())).tolist()
         return dict(zip(keys, values, strict=True)) | {TRAIN_LOSS: mean}
 
-    def evaluate(self, names: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    def evaluate(
+        self, names: list[str], *, with_evidence: bool
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics with the split's prefix, and the evidence fields, of the named splits."""
         measured: dict[str, float] = {}
         fields: dict[str, Any] = {}
@@ -237,7 +239,8 @@ class _Training:
             with deterministic_kernels(self.config.task.deterministic):
                 result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
             measured |= {f"{name}/{key}": value for key, value in result.compute().items()}
-            fields |= evidence_of(name, result, split)
+            if with_evidence:
+                fields |= evidence_of(name, result, split)
         return measured, fields
 
     def remember(self, metrics: dict[str, float]) -> None:

@@ -42,11 +42,15 @@ def save_palette(label: np.ndarray, path: Path) -> None:
 
 
 def save_16_bit(rgb: np.ndarray, path: Path) -> None:
-    """A PNG with 16 bits a channel, its rows in turn under each of the five filters."""
+    """A PNG with 16 bits a channel, three of them or four, its rows in turn under each of the five
+    filters."""
+    width, kind = {3: (6, 2), 4: (8, 6)}[rgb.shape[2]]
     rows = rgb.astype(">u2").view(np.uint8).reshape(len(rgb), -1).astype(int)
     raw, above = b"", np.zeros_like(rows[0])
     for number, row in enumerate(rows):
-        left, corner = (np.concatenate([np.zeros(6, int), one[:-6]]) for one in (row, above))
+        left, corner = (
+            np.concatenate([np.zeros(width, int), one[:-width]]) for one in (row, above)
+        )
         estimate = left + above - corner
         away = np.abs(np.stack([left, above, corner]) - estimate)
         paeth = np.choose(away.argmin(0), [left, above, corner])
@@ -54,11 +58,11 @@ def save_16_bit(rgb: np.ndarray, path: Path) -> None:
         raw += bytes([number % 5]) + ((row - filters[number % 5]) % 256).astype(np.uint8).tobytes()
         above = row
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        crc = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    def chunk(name: bytes, content: bytes) -> bytes:
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
 
-    header = struct.pack(">IIBBBBB", rgb.shape[1], rgb.shape[0], 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", rgb.shape[1], rgb.shape[0], 16, kind, 0, 0, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -185,7 +186,7 @@ def with_origin(**environment):
             with_task(data={"format": "folder", "size": [16, 16], "root": "a\0b"}),
             "task/data/root: ",
         ),
-        ({**TREE, "task": "a" * 5000}, "... ("),
+        ({**TREE, "task": "a" * 5000}, "... (5"),
         (with_origin(num_threads=-3), "provenance/environment/num_threads: `1 <= num_threads"),
         (
             with_origin(precision="fp64"),
@@ -225,3 +226,20 @@ def test_out_that_is_a_file_is_bad_input(tmp_path, capsys):
     config = write(tmp_path / "plain.yaml", TREE)
     assert main([config, "--out", config]) == 2
     assert "--out: must be a new or empty folder" in capsys.readouterr().err
+
+
+def test_an_error_in_a_task_of_its_own_file_names_that_file(tmp_path, capsys):
+    task = {**TREE["task"], "model": {"factory": "no.where:f"}}
+    file = write(tmp_path / "mytask.yaml", task)
+    assert main([write(tmp_path / "config.yaml", {**TREE, "task": file}), "--device", "cpu"]) == 2
+    assert re.search(r"mytask.yaml:\d+: model/factory: ", capsys.readouterr().err)
+
+
+def test_what_stands_in_no_file_is_not_placed_in_one(tmp_path, capsys, monkeypatch):
+    task = {**TREE["task"], "data": {"format": "folder", "size": [16, 16]}}
+    config = write(tmp_path / "config.yaml", {**TREE, "task": task})
+    assert main([config, "--device", "cpu", "--data-root", "~nosuchuser/x"]) == 2
+    assert capsys.readouterr().err.startswith("error: --data-root: must be a path, but '~nosuch")
+    monkeypatch.setenv("STUDY_CACHE_DIR", "~nosuchuser/x")
+    assert main([write(tmp_path / "other.yaml", TREE), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: $STUDY_CACHE_DIR: must be a path, but '~no")

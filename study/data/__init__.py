@@ -86,7 +86,7 @@ def _root(config: FileData, data_root: Path | None) -> Path:
     if given is None:
         message = "the folder of the data must be given: --data-root DIR"
         raise InputError(message, key="data/root")
-    root = expanded(given, "data/root")
+    root = expanded(given, "data/root" if data_root is None else "--data-root")
     if not os.path.isdir(root):
         what = "is a file" if os.path.exists(root) else "does not exist"
         raise InputError(f"data root must be a folder, but {what}", file=root)

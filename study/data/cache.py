@@ -51,7 +51,7 @@ def default_cache_dir() -> Path:
     """$STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study."""
     given = os.environ.get(_CACHE_VARIABLE)
     return (
-        expanded(given, _CACHE_VARIABLE)
+        expanded(given, f"${_CACHE_VARIABLE}")
         if given
         else Path.home() / ".cache/segmentation-loss-study"
     )
@@ -107,7 +107,9 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         }
         if not all(_fits(source, splits[name], source.splits[name]) for name in SPLITS):
             return None
-        fingerprint = str(meta["fingerprint"])
+        fingerprint = meta["fingerprint"]
+        if not isinstance(fingerprint, str):
+            return None
     except MemoryError:
         raise
     except Exception:  # whatever damaged files make of the readers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class _Reader:
             index, name = item.get("id", position), item.get("name")
             if not isinstance(name, str) or not name:
                 raise self._wrong(f"{where}/name", "must be text (quote yes, no, on, off)", name)
-            if not name.isprintable():
+            if _is_control(name):
                 raise self._wrong(f"{where}/name", "must be text that can be printed", name)
             if not _is_int(index) or not 0 <= index < len(listed) or index in names:
                 must = f"must be 0 to {len(listed) - 1}, each once"
@@ -144,7 +145,7 @@ class _Reader:
         value = self.content.get(key, default)
         if not isinstance(value, str) or (key in self.content and not value):
             raise self._wrong(key, "must be text", value)
-        if not value.isprintable():
+        if _is_control(value):
             raise self._wrong(key, "must be text that can be printed", value)
         return value
 
@@ -160,6 +161,11 @@ class _Reader:
         while place not in lines and "/" in place:
             place = place.rpartition("/")[0]
         return InputError(message, file=self.file.file, line=lines.get(place), key=key)
+
+
+def _is_control(text: str) -> bool:
+    """Whether a character steers a terminal, or is none at all."""
+    return any(unicodedata.category(one) in ("Cc", "Cs") for one in text)
 
 
 def _is_int(value: Any) -> bool:

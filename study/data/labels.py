@@ -32,7 +32,7 @@ Colour = tuple[int, int, int]
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but no bomb
 warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # read for one entry only
 
-_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_IMAGE_FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _LABEL_FORMATS = ("PNG",)  # lossless, and with checksums
 _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
@@ -163,8 +163,9 @@ def read_index(file: Path) -> UInt8Array:
 def read_colours(file: Path) -> UInt8Array:
     """(H, W, 3) of a label that is painted in colours."""
     label, raw_mode = _loaded(file, "label")
-    if label.mode not in _COLOUR_MODES or raw_mode == _HIGH_BYTE:
-        mode = f"{label.mode} of 16 bits" if raw_mode == _HIGH_BYTE else label.mode
+    deep = raw_mode.endswith(";16B")
+    if label.mode not in _COLOUR_MODES or deep:
+        mode = f"{label.mode} of 16 bits" if deep else label.mode
         message = f"label must be painted in RGB colours, but has mode {mode}"
         raise FileProblem("label mode", message, file)
     return np.asarray(label.convert("RGB"))

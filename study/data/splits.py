@@ -223,10 +223,10 @@ def class_warnings(data: SegmentationData) -> list[str]:
     """Classes that nobody can learn, choose by, or be judged on: absent or rare in a split."""
     train, val, test = ((split.class_counts > 0).sum(0) for split in data.splits.values())
     names = np.array(data.class_names, object)
-    labels = f"labels hold 0 to {data.num_classes - 1}, and {data.ignore_index} where ignored"
+    ids = f"decoded labels hold 0 to {data.num_classes - 1}, {data.ignore_index} is ignored"
     few = (test > 0) & (val < FEW_IMAGES)
     found = {
-        f"in no image at all ({labels})": names[train + val + test == 0],
+        f"in no image at all ({ids})": names[train + val + test == 0],
         "in no image of test, so not judged": names[(train + val > 0) & (test == 0)],
         "in test but in no image of train": names[(test > 0) & (train == 0)],
         f"in test but in fewer than {FEW_IMAGES} images of val": [

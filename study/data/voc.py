@@ -101,7 +101,7 @@ def _further(found: Findings, root: Path, voc: Path, own: set[str]) -> list[Pair
     if os.path.isdir(voc / _AUG) and (labels := found.files(voc / _AUG, (".png",))):
         ids = {*labels} - own
         return _listed(found, sorted(ids), voc / "JPEGImages", voc / _AUG, ".png")
-    places = [above / _SBD for above in (root, voc.resolve().parent.parent)]
+    places = [above / _SBD for above in (root, Path(os.path.abspath(voc)).parent.parent)]
     sbd = next((place for place in places if os.path.isdir(place)), None)
     if sbd is None:
         message = (

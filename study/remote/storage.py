@@ -29,7 +29,7 @@ def work_folder(place: Bucket) -> Path:
     given = os.environ.get(WORK_VARIABLE)
     root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
     digest = hashlib.sha256(f"{place.endpoint}|{place.where}".encode()).hexdigest()
-    return expanded(root, WORK_VARIABLE).resolve() / f"{place.name}-{digest[:8]}"
+    return expanded(root, f"${WORK_VARIABLE}").resolve() / f"{place.name}-{digest[:8]}"
 
 
 @dataclass(frozen=True)

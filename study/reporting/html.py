@@ -20,7 +20,7 @@ from study.files import write_bytes, write_text
 from study.ledger import State, Trial
 from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
 from study.reporting import plots
-from study.reporting.plan import warnings
+from study.reporting.plan import warning_lines
 from study.reporting.table import COLUMNS, EXPLANATION, conclusions, percent, rows
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def results_csv(state: State) -> str:
 def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
     parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
-    for line in (*conclusions(answer), *warnings(state.study.data)):
+    for line in (*conclusions(answer), *warning_lines(state.study.data)):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         parts.append(f"<p{kind}>{html.escape(line)}</p>")
     if answer.configs:

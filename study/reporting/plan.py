@@ -37,10 +37,10 @@ def plan_text(
 def data_lines(data: Mapping[str, Any]) -> list[str]:
     """How the splits of a study's data came about, and what to be wary of."""
     rule = [f"data: {data['split_rule']}"] if data.get("split_rule") else []
-    return [*rule, *warnings(data)]
+    return [*rule, *warning_lines(data)]
 
 
-def warnings(data: Mapping[str, Any]) -> list[str]:
+def warning_lines(data: Mapping[str, Any]) -> list[str]:
     """Classes of a study's data that cannot be learned, chosen by or judged on."""
     return [f"warning: {line}" for line in data.get("warnings", [])]
 

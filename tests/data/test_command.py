@@ -114,7 +114,7 @@ def test_classes_that_cannot_be_judged_are_pointed_at():
         test=pair(9, 1, 2),
     )
     assert class_warnings(data) == [
-        "in no image at all (labels hold 0 to 5, and 255 where ignored): f",
+        "in no image at all (decoded labels hold 0 to 5, 255 is ignored): f",
         "in no image of test, so not judged: d, e",
         "in test but in no image of train: c",
         "in test but in fewer than 5 images of val: c (0)",

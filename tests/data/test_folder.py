@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import folder_data
 import numpy as np
@@ -98,6 +102,56 @@ def test_a_photograph_is_turned_as_its_label_is(root, open_root, orientation, as
     assert np.array_equal(open_root().train.images[0], np.asarray(upright))
     turned(root, orientation, upright)  # labels of the pixels as they are stored
     assert np.array_equal(open_root().train.images[0], np.asarray(upright))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_a_turned_photograph_of_another_format_is_turned_too(root, open_root, suffix):
+    (root / "classes.yaml").write_text(f"classes: [a, b, c]\nimage_suffix: {suffix}")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    bright = np.zeros((12, 16, 3), np.uint8)
+    bright[:, 8:] = 255
+    for file in root.glob("images/*/*.png"):
+        stored = Image.fromarray(bright).transpose(Image.Transpose.ROTATE_90)
+        stored.save(file.with_suffix(suffix), exif=exif)
+        file.unlink()
+    shown = open_root().train.images[0]
+    assert shown[:, :6].max() < 60
+    assert shown[:, 10:].min() > 200
+
+
+def test_large_images_and_damaged_exif_say_nothing_on_stderr(root, tmp_path):
+    """In a process of its own, as pytest takes warnings for itself."""
+    file = root / "images" / "train" / "000.png"
+    Image.open(file).copy().save(file.with_suffix(".jpg"), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0")
+    file.unlink()
+    code = (
+        "import sys, folder_data; from pathlib import Path; from PIL import Image; "
+        "from study.data import open_data; Image.MAX_IMAGE_PIXELS = 150; "
+        "open_data(folder_data.config(), data_root=Path(sys.argv[1]), cache_dir=Path(sys.argv[2]))"
+    )
+    here = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root), str(tmp_path / "cache")],
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_files_that_a_file_system_numbers_alike_are_told_apart_by_content(
+    root, open_root, monkeypatch
+):
+    stat = Path.stat
+
+    def numbered_alike(path, **options):
+        found = stat(path, **options)
+        return os.stat_result((found.st_mode, 0, *found[2:]), {"st_mtime_ns": 0, "st_ctime_ns": 0})
+
+    monkeypatch.setattr("study.data.scan._stat", numbered_alike)
+    assert len(open_root().train) == 3
 
 
 def test_an_orientation_that_says_nothing_is_left_alone(root, open_root):
@@ -338,8 +392,11 @@ def test_a_palette_with_transparency_says_nothing(root, open_root, recwarn):
 
 
 def test_a_home_that_nobody_has_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"data/root: must be a path, but '~nosuchuser/x' begins"):
-        open_data(folder_data.config(), data_root="~nosuchuser/x", cache_dir=tmp_path)
+    says = "must be a path, but '~nosuchuser/x' begins"
+    with pytest.raises(InputError, match=f"^--data-root: {says}"):
+        open_data(folder_data.config(), data_root=Path("~nosuchuser/x"), cache_dir=tmp_path)
+    with pytest.raises(InputError, match=f"^data/root: {says}"):
+        open_data(folder_data.config(root="~nosuchuser/x"), cache_dir=tmp_path)
 
 
 def test_a_root_that_no_file_system_takes_does_not_exist(tmp_path):

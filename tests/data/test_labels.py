@@ -110,10 +110,11 @@ def test_a_synthia_id_beyond_the_low_byte_is_no_class(tmp_path, read):
         read(tmp_path / "label.png", "synthia")
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("name", ["camvid", "deepglobe"])
-def test_colours_of_16_bits_are_refused(tmp_path, read, name):
-    save_16_bit(np.full((HEIGHT, WIDTH, 3), 128), tmp_path / "label.png")
-    with pytest.raises(FileProblem, match=r"must be painted in RGB .* has mode RGB of 16 bits"):
+def test_colours_of_16_bits_are_refused(tmp_path, read, name, channels):
+    save_16_bit(np.full((HEIGHT, WIDTH, channels), 128), tmp_path / "label.png")
+    with pytest.raises(FileProblem, match=r"must be painted in RGB .* has mode RGBA? of 16 bits"):
         read(tmp_path / "label.png", name)
 
 

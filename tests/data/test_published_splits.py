@@ -119,6 +119,15 @@ def test_sbd_is_found_from_a_relative_root(source, tmp_path, monkeypatch):
     assert names(source("voc", root=Path("."), sbd=True))["train"][-1] == "2009_000002"
 
 
+def test_sbd_is_found_beside_a_link_to_voc(source, tmp_path):
+    source("voc")
+    devkit = tmp_path / "voc" / "VOCdevkit"
+    (devkit / "VOC2012").rename(tmp_path / "store")
+    (devkit / "VOC2012").symlink_to(tmp_path / "store")
+    made = source("voc", root=devkit / "VOC2012", sbd=True)
+    assert names(made)["train"][-1] == "2009_000002"
+
+
 def test_an_image_that_both_lists_name_is_refused(source, tmp_path):
     source("voc")
     lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
