@@ -7,10 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 CASES = sorted((Path(__file__).parent / "accelerator").glob("*_cases.py"))
+# Experimental in torch.
+PRIVATE = (
+    (torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+    (torch._C, "_set_only_lift_cpu_tensors"),
+)
 
 
+@pytest.mark.skipif(
+    not all(hasattr(*name) for name in PRIVATE), reason="no devices in Python in this torch"
+)
 @pytest.mark.timeout(600)
 def test_batches_and_trainings_on_a_stand_in_for_an_accelerator() -> None:
     """In a process of their own, whose torch then knows that device."""
