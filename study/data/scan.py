@@ -152,6 +152,8 @@ class Scan:
         for split in SPLITS:
             if not members[split]:
                 raise InputError(f"{split} must have images, but has none: {self.rule}", key="data")
+        if shared := _shared(members):
+            raise shared[0].counted(len(shared))
         return Source(
             name=self.name,
             class_names=self.table.names,
@@ -182,6 +184,8 @@ class Scan:
                 examined.append(one)
                 advance()
         problems = [problem for _, found in examined for problem in found]
+        if not self.findings.faults and not problems:
+            problems = _shared(self.members())
         sizes = Counter(size for size, _ in examined if size)
         return Checked((*self.findings.faults, *problems), sizes)
 
@@ -193,14 +197,8 @@ class Scan:
         )
 
     def _state(self, members: Members) -> str:
-        """Places, names, sizes and times of all files, and what stands in those beside them.
-
-        Raises InputError where splits share a file, by whatever names: nothing may be both trained
-        or selected on and judged on.
-        """
+        """Places, names, sizes and times of all files, and what stands in those beside them."""
         listed: list[object] = []
-        places: dict[tuple[int, int], tuple[str, Path]] = {}
-        shared = []
         for split in SPLITS:
             for pair, block in members[split]:
                 listed.append([split, block])
@@ -208,14 +206,6 @@ class Scan:
                     stat = _stat(path)
                     name = os.path.relpath(path, self.root)
                     listed.append([name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
-                    if path is pair.image:
-                        other, twin = places.setdefault((stat.st_dev, stat.st_ino), (split, path))
-                        # some network file systems number files anew, or all alike
-                        if other != split and filecmp.cmp(twin, path, shallow=False):
-                            message = f"image must be in one split, but is in {other} and {split}"
-                            shared.append(FileProblem("shared", message, path))
-        if shared:
-            raise shared[0].counted(len(shared))
         digest = hashlib.sha256(json.dumps(listed).encode())
         for file in self.described_in:
             digest.update(file.read_bytes())
@@ -264,6 +254,22 @@ class Scan:
         labels = np.full((height, width), self.table.ignore_index, np.uint8)
         images[: shown[1], : shown[0]], labels[: shown[1], : shown[0]] = pixels, classes
         return images, labels
+
+
+def _shared(members: Members) -> list[FileProblem]:
+    """Images that splits share, by whatever names: nothing may be both trained or selected on and
+    judged on."""
+    places: dict[tuple[int, int], tuple[str, Path]] = {}
+    shared = []
+    for split in SPLITS:
+        for pair, _ in members[split]:
+            stat = _stat(pair.image)
+            other, twin = places.setdefault((stat.st_dev, stat.st_ino), (split, pair.image))
+            # some network file systems number files anew, or all alike
+            if other != split and filecmp.cmp(twin, pair.image, shallow=False):
+                message = f"image must be in one split, but is in {other} and {split}"
+                shared.append(FileProblem("shared", message, pair.image))
+    return shared
 
 
 def _stat(file: Path) -> os.stat_result:
