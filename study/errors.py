@@ -50,8 +50,7 @@ class InputError(ValueError):
         """The same error with the file that its key stands in, where it names none itself."""
         if file is None or self.file is not None or not self._is_in_a_file:
             return self
-        line = None if self.key is None else lines.get(self.key)
-        return InputError(self.message, file=file, line=line, key=self.key)
+        return InputError(self.message, file=file, line=lines.get(str(self.key)), key=self.key)
 
     @property
     def _is_in_a_file(self) -> bool:

@@ -67,7 +67,7 @@ def check_model(
     batch_size: int = 2,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Build the model and pass one training batch of zeros through it; returns the model.
+    """Build the model and pass one training batch of zeros through it, on `device`; returns it.
 
     size: (height, width) in pixels. Raises InputError where training would fail at its first step:
     a size the model cannot take, or logits of another shape.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from study.config import FolderData
 
@@ -33,6 +33,13 @@ def quadrants() -> np.ndarray:
     label[HEIGHT // 2 :, : WIDTH // 2] = 2
     label[HEIGHT // 2 :, WIDTH // 2 :] = 255
     return label
+
+
+def save_turned(root: Path, orientation: int, stored: Image.Image) -> None:
+    """train/000.png as a camera stores it, which was held otherwise."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(root / "images" / "train" / "000.png", exif=exif)
 
 
 def config(**changes: object) -> FolderData:

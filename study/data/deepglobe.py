@@ -44,7 +44,7 @@ def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
     found = Findings()
     images = found.files(directory, ("_sat.jpg",), want="images")
     pairs = found.pair(images, found.files(directory, ("_mask.png",)), directory, directory)
-    pairs.sort(key=lambda pair: pair.image.name)  # 119079_sat.jpg before 119_sat.jpg, as there
+    pairs.sort(key=lambda pair: pair.image.name)  # as there: 119079_sat.jpg before 119_sat.jpg
 
     def members() -> Members:
         length = len(pairs) // FOLDS
