@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,17 @@ class Study:
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         return self.start("space.yaml", "--task", "task.yaml", "--name", "s", *arguments)
 
-    def wait_for_reports(self, count: int, process: subprocess.Popen[str]) -> None:
+    def wait_until(self, met: Callable[[State], bool], process: subprocess.Popen[str]) -> None:
         while process.poll() is None:
-            if self.ledger.exists() and sum(r.kind == "report" for r in read(self.ledger)) >= count:
+            if self.ledger.exists() and met(self.state):
                 return
             time.sleep(0.02)
         raise AssertionError(process.communicate())
+
+    def wait_for_reports(self, count: int, process: subprocess.Popen[str]) -> None:
+        self.wait_until(
+            lambda state: sum(len(t.reports) for t in state.trials.values()) >= count, process
+        )
 
     @property
     def state(self) -> State:
@@ -105,11 +111,17 @@ def reports_of(study: Study) -> list[ReportRecord]:
 def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_again(
     tmp_path: Path,
 ) -> None:
-    study = Study(tmp_path, pause=0.08)
+    study = Study(tmp_path, pause=0.15)
     process = study.begin("--max-concurrent", "2")
-    study.wait_for_reports(12, process)
-    running = {t.id: t.epochs for t in study.state.trials.values() if t.end is None}
-    assert len(running) == 2
+    running: dict[str, int] = {}
+
+    def two_are_under_way_after_others(state: State) -> bool:
+        running.clear()
+        running.update({t.id: t.epochs for t in state.trials.values() if t.end is None})
+        under_way = len(running) == 2 and all(1 <= epochs <= 4 for epochs in running.values())
+        return under_way and len(state.trials) > 2
+
+    study.wait_until(two_are_under_way_after_others, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
     out, err = process.communicate()
     assert process.returncode == 130, (out, err)
@@ -132,7 +144,7 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
 
 @pytest.mark.timeout(400)
 def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: Path) -> None:
-    study = Study(tmp_path, pause=2.0)
+    study = Study(tmp_path, pause=4.0)
     process = study.begin("--max-concurrent", "2")
     study.wait_for_reports(2, process)
     second = study.start("--resume", "s")
