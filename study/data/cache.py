@@ -3,9 +3,9 @@
     <cache>/<name>-<key>/   {train,val,test}.{images,labels,groups,class_counts}.npy, meta.json
 
 One folder per data set (format, settings, root), replaced when its files or this code change.
-A folder is built beside its place and renamed into it, so that what is there is whole; a lock file
-lets one process build while the others wait. Pages of a map are shared and dropped by the kernel
-at will: memory use does not grow with the number of trials.
+A folder is built beside its place, written to the disk and renamed, so that what is there is whole;
+a lock file lets one process build while the others wait. Pages of a map are shared and dropped by
+the kernel at will: memory use does not grow with the number of trials.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def _build(source: Source, folder: Path, state: str) -> None:
             "names": {name: source.splits[name].names for name in SPLITS},
         }
         (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        _sync(building)
         if folder.is_symlink() or folder.is_file():
             folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
@@ -210,6 +211,17 @@ def _write_split(
             advance()
     np.save(building / f"{name}.groups.npy", split.groups)
     np.save(building / f"{name}.class_counts.npy", np.stack(counts))
+
+
+def _sync(folder: Path) -> None:
+    """On the disk itself: where the power fails soon after the renaming, pages that had not been
+    written are zeros, and labels of zeros look like labels."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _start_npy(file: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -230,6 +230,26 @@ def _open_and_report(cache_dir: Path, ready: Any, results: Any) -> None:
     results.put((builds, fingerprint))
 
 
+def test_a_cache_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced: dict[int, int] = {}
+    sync, move, seen = os.fsync, Path.rename, []
+
+    def noted(handle: int) -> None:
+        sync(handle)
+        file = os.fstat(handle)
+        synced[file.st_ino] = file.st_size
+
+    def rename(folder: Path, target: Path) -> Path:
+        files = [path.stat() for path in (folder, *folder.iterdir())]
+        seen.append((len(files), [synced.get(file.st_ino) == file.st_size for file in files]))
+        return move(folder, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", rename)
+    open_data(TINY, cache_dir=tmp_path)
+    assert seen == [(14, [True] * 14)]
+
+
 def test_of_two_processes_that_open_at_once_one_builds(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(2), context.Queue()
