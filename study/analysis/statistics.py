@@ -3,7 +3,8 @@
 Dunnett (1955), "A multiple comparison procedure for comparing several treatments with a control",
 JASA 50. One control, several candidates, a common variance pooled over all of them; the intervals
 hold simultaneously, so that looking at many candidates is paid for. With three seeds each, the
-pooled variance is what gives the test its power over one test per pair.
+pooled variance is what gives the test its power over one test per pair. Where one of them spreads
+far more than the others, its interval is too narrow and theirs too wide, which a note says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SEEDS = 3
+MAX_SPREAD = 2.5  # of one over the others: above it, equal variances are doubtful
 CONFIDENCE = 0.95
+CONTROL = "the reference"
+EQUAL = "the intervals take spreads for equal, so its own is too narrow and theirs too wide"
 SEED = 0  # the multivariate t integral is taken by randomised points: the same each time
 
 
@@ -29,7 +33,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of means to the control; `note` says why there is no interval and no p."""
+    """Difference of means to the control; `note` says why there is no interval and no p, or what
+    speaks against them."""
 
     difference: float
     interval: Interval | None = None
@@ -45,6 +50,18 @@ def mean(values: Sequence[float]) -> float:
 def sd(values: Sequence[float]) -> float:
     """Standard deviation over seeds (n - 1 below the line); NaN for fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def spreads_apart(groups: Mapping[str, Sequence[float]]) -> list[str]:
+    """Those whose standard deviation is above MAX_SPREAD times that of the others, pooled."""
+    apart = []
+    for name, values in groups.items():
+        others = [other for key, other in groups.items() if key != name]
+        free = sum(len(other) - 1 for other in others)
+        pooled = math.sqrt(sum((len(other) - 1) * sd(other) ** 2 for other in others) / free)
+        if sd(values) > MAX_SPREAD * pooled:
+            apart.append(name)
+    return apart
 
 
 def compare(
@@ -72,7 +89,10 @@ def compare(
     )
     bounds = result.confidence_interval(CONFIDENCE)
     found = {name: Comparison(difference, note=few) for name, difference in means.items()}
+    apart = spreads_apart({**judged, CONTROL: control})
+    notes = [f"{name} spreads over seeds far more than the others: {EQUAL}" for name in apart]
     for index, name in enumerate(judged):
         interval = Interval(float(bounds.low[index]), float(bounds.high[index]))
-        found[name] = Comparison(means[name], interval, float(result.pvalue[index]))
+        note = "; ".join(notes)
+        found[name] = Comparison(means[name], interval, float(result.pvalue[index]), note)
     return found

@@ -62,6 +62,17 @@ def test_neighbouring_images_are_drawn_together() -> None:
     assert alone.high - alone.low < 0.5 * (once.high - once.low)
 
 
+@pytest.mark.parametrize(("num", "student"), [(8, 2.365), (12, 2.201), (20, 2.093)])
+def test_a_few_groups_give_the_width_of_students_t(num: int, student: float) -> None:
+    """Of the mean of `num` groups, a linear metric: t at num - 1 degrees of freedom, 97.5 %."""
+    candidate, control = images(0.8, num), images(0.7, num)
+    per_image = (candidate[:, 0].mean(1) - control[:, 0].mean(1)) / 1000
+    error = per_image.std(ddof=1) / num**0.5
+    interval = difference_interval([candidate], [control], np.arange(num), metric="macc")
+    assert interval is not None
+    assert interval.high - interval.low == pytest.approx(2 * student * error, rel=0.09)
+
+
 def test_four_groups_are_too_few() -> None:
     side = [images(0.8, 40)]
     assert difference_interval(side, side, np.arange(40) // 10, metric="miou") is None

@@ -47,6 +47,21 @@ def test_the_intervals_of_a_study_hold_together_in_95_percent() -> None:
     assert covered == pytest.approx(0.95, abs=0.01)
 
 
+def test_a_spread_unlike_the_others_is_noted_and_changes_no_figure() -> None:
+    even = [-1.0, 0.0, 1.0]
+    plain = compare({"a": even, "b": even}, even)
+    assert {comparison.note for comparison in plain.values()} == {""}
+    for loud, groups, control in (
+        ("a", {"a": [-3.0, 0.0, 3.0], "b": even}, even),
+        ("the reference", {"a": even, "b": even}, [-3.0, 0.0, 3.0]),
+    ):
+        found = compare(groups, control)
+        for comparison in found.values():
+            assert comparison.note.startswith(f"{loud} spreads over seeds far more than the others")
+            pooled = math.sqrt((9 + 1 + 1) / 3)
+            assert half_width(comparison) == pytest.approx(half_width(plain["a"]) * pooled)
+
+
 def test_the_same_values_give_the_same_digits() -> None:
     assert compare({"a": DRUG_A, "b": DRUG_B}, CONTROL) == compare(
         {"a": DRUG_A, "b": DRUG_B}, CONTROL
