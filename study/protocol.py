@@ -228,10 +228,7 @@ def _confirm(
 
 def left_out(plan: Plan, state: State) -> list[str]:
     """What a study that has stopped has still to do, in words."""
-    selection = selection_in_force(state)
-    chosen = [selection.reference, selection.stated, *selection.confirmed] if selection else []
-    sources = {source for source in chosen if source is not None}
-    pairs = {(source, seed) for source in sources for seed in confirm_seeds(plan)}
+    pairs = confirmations(plan, state) if selection_in_force(state) else set()
     unfinished = len(state.unfinished())
     counts = (
         (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
@@ -240,6 +237,19 @@ def left_out(plan: Plan, state: State) -> list[str]:
     )
     lines = [f"{count} of {total} {what}" for count, total, what in counts if count > 0]
     return [*lines, *([f"{unfinished} unfinished"] if unfinished else [])]
+
+
+def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
+    """Source and seed of what is to be confirmed, as far as it is known by now."""
+    selection = selection_in_force(state)
+    chosen = (
+        [selection.reference, selection.stated, *selection.confirmed]
+        if selection
+        else _stated(state)
+    )
+    return {
+        (source, seed) for source in chosen if source is not None for seed in confirm_seeds(plan)
+    }
 
 
 def settled(state: State) -> set[tuple[str | None, int]]:

@@ -23,7 +23,7 @@ from study.names import (
     SEARCH,
     STOPPED_EARLY,
 )
-from study.protocol import Plan, selection_in_force, settled
+from study.protocol import Plan, confirmations, selection_in_force, settled
 from study.records import (
     EndRecord,
     FaultRecord,
@@ -68,16 +68,15 @@ class Progress:
         """At most so many epoch reports are still to come."""
         plan, state = self._plan, self._state
         running = sum(plan.epochs - trial.epochs for trial in state.unfinished())
-        selection = selection_in_force(state)
-        if selection is None:
+        known = confirmations(plan, state)
+        if selection_in_force(state) is None:
             confirm = plan.confirm_trials
             search = plan.num_trials - state.count(SEARCH, REFERENCE)
         else:
-            sources = {selection.reference, selection.stated, *selection.confirmed} - {None}
-            confirm = len(sources) * plan.confirm_seeds
+            confirm = len(known)
             search = 0
         baseline = len(plan.baselines) - state.count(BASELINE)
-        to_come = baseline + search + confirm - len(settled(state))
+        to_come = baseline + search + confirm - len(known & settled(state))
         return max(0, to_come) * plan.epochs + running
 
     @property

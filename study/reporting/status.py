@@ -18,13 +18,15 @@ from study.search.rungs import bars
 
 RATE_WINDOW = 600.0  # seconds of reports that the rate is taken from
 RUNNING = "running"
+GPU, CPU = "GPU", "CPU"
 
 
 def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
     """Everything that `python -m study.status` says, in plain types.
 
     driven: whether a driver holds the study's lock. now: seconds since 1970. Times are in seconds;
-    `device_hours` are those of `device`: a trial's epochs times its share of GPUs, or its CPUs.
+    `device_hours` are those of `device`: a trial's epochs, repeated ones included, times its share
+    of GPUs then; on CPUs its epochs times its CPUs.
     """
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
@@ -61,7 +63,7 @@ def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
         "seconds_left": left / rate if rate else None,
         "device": device,
         "device_hours": {
-            "spent": share * _spent(trials) / 3600,
+            "spent": (state.gpu_s if device == GPU else share * _spent(trials)) / 3600,
             "at_most_left": share * left * epoch_s / 3600,
         },
         "shares": [asdict(share) for share in shares(state)],
@@ -172,7 +174,7 @@ def _cost(state: State) -> tuple[str, float, float]:
     trials = state.trials.values()
     count = sum(len(trial.reports) for trial in trials)
     mean = _spent(list(trials)) / count if count else 0.0
-    return ("GPU", gpus, mean) if gpus else ("CPU", cpus, mean)
+    return (GPU, gpus, mean) if gpus else (CPU, cpus, mean)
 
 
 def _spent(trials: list[Trial]) -> float:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from test_protocol import Study, plan
 
-from study.names import BASELINE, CONFIRM, FAILED, SEARCH, STOPPED_EARLY
+from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, SEARCH, STOPPED_EARLY
 from study.records import EndRecord, ReportRecord, SelectRecord, TrialRecord
 from study.reporting.live import Display, Progress, best, duration
 
@@ -33,6 +33,25 @@ def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> 
     assert progress.epochs_left == (1 + 16 + 12) * 4
     study.state.apply(SelectRecord(["t0004"], ce, ce))
     assert progress.epochs_left == (1 + 2 * 3) * 4
+
+
+def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> None:
+    study = Study(plan())
+    progress = Progress(study.plan, study.state)
+    ce, recall = study.add(BASELINE, "ce"), study.add(BASELINE, "recall")
+    for name in (ce, recall):
+        study.state.apply(EndRecord(name, COMPLETED, "", 4))
+    study.state.apply(SelectRecord([recall], ce, ce))
+    for source in (ce, recall):
+        for seed in (1, 2, 3):
+            name = study.add(CONFIRM, "x", source=source, seed=seed)
+            study.state.apply(EndRecord(name, COMPLETED, "", 4))
+    assert progress.epochs_left == 0
+    better = study.add(SEARCH, "jml")
+    study.state.apply(EndRecord(better, COMPLETED, "", 4))
+    assert progress.epochs_left == (15 + 12 - 3) * 4, "cross entropy as stated keeps its seeds"
+    study.state.apply(SelectRecord([better], ce, ce))
+    assert progress.epochs_left == 3 * 4
 
 
 def test_time_left_is_at_the_rate_since_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
