@@ -40,15 +40,17 @@ def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
         "metrics": dict(trial.last),
         "environment": trial.environment or state.study.environment,
         "data": {"fingerprint": state.study.data["fingerprint"]},
-        "confirmed": _confirmation(confirmed) if confirmed else None,
+        "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
     tree = {key: trial.config[key] for key in ("task", "loss", "optimizer", "seed")}
     return {**tree, "provenance": provenance}
 
 
-def _confirmation(config: Confirmed) -> dict[str, Any]:
-    """Spread over seeds, and what is left of it against tuned cross entropy."""
+def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
+    """Spread over seeds, and what is left of it against the reference."""
     found: dict[str, Any] = {"trials": list(config.trials), "seeds": list(config.seeds)}
+    if config.failed:
+        found["failed_seeds"] = list(config.failed)
     for key in JUDGED:
         if key not in config.metrics:
             continue
@@ -68,10 +70,10 @@ def _confirmation(config: Confirmed) -> dict[str, Any]:
                     config.images[key].low,
                     config.images[key].high,
                 ]
-            one["versus_tuned_cross_entropy"] = versus
+            one[f"versus_{answer.reference_name.replace(' ', '_')}"] = versus
         found[key] = one
     if config.is_reference:
-        found["is"] = "tuned cross entropy, the reference"
+        found["is"] = f"{answer.reference_name}, the reference"
     return found
 
 
@@ -79,10 +81,12 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     """The file: a head that says what it is, then the YAML."""
     origin = content["provenance"]
     data = content["task"]["data"]
-    placed = " --data-root DIR" if data.get("format") == "folder" and data.get("root") else ""
+    placed = " --data-root DIR" if data.get("root") else ""
     seeds = len(origin["confirmed"]["seeds"]) if origin["confirmed"] else 0
+    failed = len(origin["confirmed"].get("failed_seeds", ())) if seeds else 0
+    failures = f" ({failed} more failed)" if failed else ""
     judged = (
-        f"Confirmed with {seeds} fresh seed{'s' * (seeds > 1)}, judged on test."
+        f"Confirmed with {seeds} fresh seed{'s' * (seeds > 1)}{failures}, judged on test."
         if seeds
         else "Not confirmed: one seed, judged on val alone."
     )

@@ -12,4 +12,7 @@ LR_SCALE = "optimizer/lr_scale"
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
 
+# What every gain is taken to.
+TUNED, STATED = "tuned cross entropy", "cross entropy as the task states it"
+
 TPE, RANDOM, GRID = "tpe", "random", "grid"

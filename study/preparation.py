@@ -110,10 +110,10 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
 
 def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, seed: int) -> Plan:
     """Resolve the study's numbers from the space's settings and the task's budget."""
-    settings = space.settings
     if num_trials is not None:
-        settings = settings.model_copy(update={"num_trials": num_trials})
-    references = settings.num_reference_trials
+        asked = space.settings.model_copy(update={"num_trials": num_trials})
+        space = replace(space, settings=asked)
+    settings, references = space.settings, space.num_reference_trials
     grid = space.grid if settings.sampler == GRID else None
     if grid is not None and settings.num_trials - references > len(grid):
         raise InputError(

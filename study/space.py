@@ -27,6 +27,7 @@ from study.errors import InputError
 from study.grammar import Branch, Choice, Constant, Leaf, Node, assemble, compile_tree, searched
 from study.inverse import candidates, effective, idle_knobs, product, spellings
 from study.losses.config import LossConfig
+from study.losses.family import NEUTRAL
 from study.settings import StudySettings
 from study.shipped import SEARCH_SPACES, TASKS, find
 from study.yaml_file import YamlFile, read_yaml
@@ -125,6 +126,19 @@ class SearchSpace:
         """The same space at the neutral loss: only the optimiser's leaves are left."""
         children = {**self.tree.children, LOSS: Constant(LOSS, None, {})}
         return replace(self, tree=replace(self.tree, children=children))
+
+    @property
+    def num_reference_trials(self) -> int:
+        """How many of the searched trials tune cross entropy: what the settings say, but where they
+        leave it open no more than the optimiser's leaves have points, and none for the one point
+        that the baseline `ce` tries."""
+        asked = self.settings.num_reference_trials
+        points = self.reference.grid
+        if self.settings.reference_trials is not None or points is None:
+            return asked
+        if points == [{}] and NEUTRAL in self.settings.baselines:
+            return 0
+        return min(asked, len(points))
 
     @property
     def grid(self) -> list[Params] | None:
@@ -304,7 +318,7 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
                 f"but {open_leaf} has none",
                 f"{STUDY}/sampler",
             )
-        proposed = settings.num_trials - settings.num_reference_trials
+        proposed = settings.num_trials - space.num_reference_trials
         if proposed > len(grid):
             raise error(
                 "`num_trials - reference_trials <= points of the grid` must hold, "

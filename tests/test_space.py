@@ -10,6 +10,7 @@ import yaml
 from study.errors import InputError
 from study.losses import PRESETS
 from study.losses.config import LossConfig
+from study.preparation import make_plan
 from study.search.sampler import stratified
 from study.shipped import shipped
 from study.space import load_space, load_task
@@ -260,7 +261,7 @@ def test_a_space_survives_json_and_its_own_text(name):
         (
             {"loss": {"focal_gamma": {"choice": [1, 2]}}, "study": {"sampler": "grid"}},
             "study/num_trials: `num_trials - reference_trials <= points of the grid` must hold, "
-            "but got 13 > 2",
+            "but got 15 > 2",
         ),
     ],
 )  # fmt: skip
@@ -282,6 +283,28 @@ def test_an_eighth_of_the_trials_tunes_cross_entropy_but_at_least_three(
 ):
     study = {"num_trials": num_trials} | ({"reference_trials": given} if given else {})
     assert load_space({"study": study}).settings.num_reference_trials == expected
+
+
+RATES = {"optimizer": {"lr_scale": {"choice": [0.5, 2.0]}}}
+RANGE = {"optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "study", "expected"),
+    [
+        (RANGE, {}, 3),
+        (RATES, {}, 2),
+        ({}, {}, 1),
+        ({}, {"baselines": ["ce"]}, 0),
+        ({}, {"baselines": ["ce"], "reference_trials": 2}, 2),
+    ],
+)
+def test_no_more_trials_tune_cross_entropy_than_there_are_settings(tree, study, expected):
+    loss = {"loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}}}
+    space = load_space({**loss, **tree, "study": study})
+    assert space.num_reference_trials == expected
+    plan = make_plan(space, load_task("tiny").config, num_trials=None, seed=0)
+    assert plan.reference_trials == expected
 
 
 def test_a_space_is_a_file_that_exists_or_a_shipped_name(tmp_path, monkeypatch):

@@ -2,10 +2,15 @@
 
 Nothing is both selected on and reported. Configs are ranked, and the best ones chosen, by their
 mean validation metrics over the confirmation seeds; what is reported of them is test. So
-`best_miou` is the confirmed config with the highest mean val mIoU, and its mean test mIoU is an
-unbiased figure although it is the best of several. `best_macc` is the same for mean accuracy,
-among configs whose val mIoU is at most half a point below tuned cross entropy's. Cross entropy
-takes part: where no loss beats it, it is the answer.
+`best_miou` is the confirmed config with the highest mean val mIoU. Its mean test mIoU is of images
+that it was not chosen by, but of the trainings that it was: where lucky seeds do well on both, the
+best of several flatters itself a little, which the simultaneous intervals allow for. `best_macc` is
+the same for mean accuracy, among configs whose val mIoU is at most half a point below the
+reference's. Cross entropy takes part: where no loss beats it, it is the answer. A config of which a
+seed has failed, diverged for instance, is no best one while there is another.
+
+The reference is tuned cross entropy; in a study that has not tuned it, cross entropy as the task
+states it, and so it is called.
 
 A study that is not that far yet has an answer too. Until its selection is confirmed, the best are
 those of the full-budget trials by val, marked as unconfirmed; `missing` says what is not there.
@@ -22,6 +27,7 @@ from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
 from study.analysis.pareto import pareto_trials
 from study.analysis.selection import (
+    is_tuned,
     keeps_miou,
     ranked,
     reference_trial,
@@ -32,13 +38,17 @@ from study.analysis.statistics import Comparison, Interval, compare, mean, sd
 from study.ledger import State, Trial
 from study.names import (
     BASELINE,
+    COMPLETED,
+    CONFIRM,
     MACC,
     MIOU,
     REFERENCE,
     SEARCH,
+    STATED,
     TEST,
     TEST_MACC,
     TEST_MIOU,
+    TUNED,
     VAL_MACC,
     VAL_MIOU,
 )
@@ -58,8 +68,9 @@ class Gain:
 class Confirmed:
     """A config that was trained again on fresh seeds. Sequences are by seed, in one order.
 
-    versus and images: by test metric, against tuned cross entropy; empty for itself. versus is
-    about seeds (Dunnett), images about the draw of test images (bootstrap).
+    versus and images: by test metric, against the reference; empty for itself. versus is about
+    seeds (Dunnett), images about the draw of test images (bootstrap). failed: the seeds that it
+    failed with by its own fault.
     """
 
     source: str
@@ -72,6 +83,7 @@ class Confirmed:
     metrics: Mapping[str, tuple[float, ...]]
     versus: Mapping[str, Comparison]
     images: Mapping[str, Interval]
+    failed: tuple[int, ...] = ()
 
     def mean(self, key: str) -> float:
         """Over seeds; NaN where a seed lacks it."""
@@ -85,7 +97,8 @@ class Confirmed:
 @dataclass(frozen=True)
 class Answer:
     """configs: confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials
-    (the ones that were confirmed, or are the best so far); `confirmed` says which."""
+    (the ones that were confirmed, or are the best so far); `confirmed` says which. tuned: whether
+    the reference is the best of cross entropies at several settings."""
 
     study: str
     task: str
@@ -94,6 +107,7 @@ class Answer:
     best_miou: str | None
     best_macc: str | None
     confirmed: bool
+    tuned: bool
     pareto: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -103,8 +117,13 @@ class Answer:
 
     @property
     def reference(self) -> Confirmed | None:
-        """Tuned cross entropy."""
+        """What every gain is taken to."""
         return next((item for item in self.configs if item.is_reference), None)
+
+    @property
+    def reference_name(self) -> str:
+        """What the reference is, in words."""
+        return TUNED if self.tuned else STATED
 
     @property
     def stated(self) -> Confirmed | None:
@@ -130,13 +149,10 @@ def answer(state: State, folder: Path) -> Answer:
     sources: list[Trial] = [trial for trial in (reference, stated) if trial is not None]
     sources += [state.trials[trial] for trial in selection.confirmed] if selection else []
     distinct = list({trial.id: trial for trial in sources}.values())
-    configs = _confirmed(state, folder, distinct, reference, stated)
-    chosen = set(selection.confirmed) if selection else set()
-    settled = (
-        selection is not None
-        and any(item.source in chosen or not chosen for item in configs)
-        and (reference is None or any(item.is_reference for item in configs))
-    )
+    failed = {source.id: _failed(state, source) for source in distinct}
+    configs = _confirmed(state, folder, distinct, reference, stated, failed)
+    tuned = is_tuned(state)
+    settled = bool(configs) and _settled(state, {item.source for item in configs}, failed)
     best_miou, best_macc = _best_confirmed(configs) if settled else _best_so_far(state)
     objectives = study.plan.get("objectives", (VAL_MIOU, VAL_MACC)) if study else ()
     return Answer(
@@ -147,9 +163,26 @@ def answer(state: State, folder: Path) -> Answer:
         best_miou=best_miou,
         best_macc=best_macc,
         confirmed=settled,
+        tuned=tuned,
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
-        missing=tuple(_missing(state, configs, distinct)),
+        missing=tuple(_missing(state, configs, distinct, failed, tuned)),
     )
+
+
+def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
+    """Whether the reference and one of the chosen losses are judged, or have failed as a whole."""
+    selection = state.selection
+    if selection is None:
+        return False
+    over = judged | {source for source, seeds in failed.items() if len(seeds) >= _seeds(state)}
+    chosen = set(selection.confirmed)
+    of_chosen = not chosen or not chosen.isdisjoint(judged) or chosen <= over
+    return of_chosen and (selection.reference is None or selection.reference in over)
+
+
+def _seeds(state: State) -> int:
+    plan = state.study.plan if state.study else {}
+    return int(plan.get("confirm_seeds", 0))
 
 
 def _confirmed(
@@ -158,6 +191,7 @@ def _confirmed(
     sources: Sequence[Trial],
     reference: Trial | None,
     stated: Trial | None,
+    failed: Mapping[str, tuple[int, ...]],
 ) -> list[Confirmed]:
     repeats = {source.id: _judged(state, source) for source in sources}
     repeats = {source: trials for source, trials in repeats.items() if trials}
@@ -188,6 +222,7 @@ def _confirmed(
                 metrics={key: tuple(_values(trials, key)) for key in keys},
                 versus=versus[source],
                 images=images[source],
+                failed=failed[source],
             )
         )
     return sorted(configs, key=lambda c: (-_or_worst(c.mean(VAL_MIOU)), c.source))
@@ -195,8 +230,24 @@ def _confirmed(
 
 def _judged(state: State, source: Trial) -> list[Trial]:
     """The completed confirmation trials whose every judged metric is a number."""
-    trials = state.confirmations(source.id)
-    return [t for t in trials if all(math.isfinite(value(t, key)) for key in JUDGED)]
+    return [trial for trial in state.confirmations(source.id) if _is_judged(trial)]
+
+
+def _is_judged(trial: Trial) -> bool:
+    numbers = [value(trial, key) for key in JUDGED]
+    return trial.status == COMPLETED and all(map(math.isfinite, numbers))
+
+
+def _failed(state: State, source: Trial) -> tuple[int, ...]:
+    """The seeds that came to no figures, and not for want of a machine."""
+    return tuple(
+        trial.seed
+        for trial in state.of_stage(CONFIRM)
+        if trial.source == source.id
+        and trial.end is not None
+        and not trial.end.by_machine
+        and not _is_judged(trial)
+    )
 
 
 def _values(trials: Sequence[Trial], key: str) -> list[float]:
@@ -223,9 +274,10 @@ def _image_interval(
 
 def _best_confirmed(configs: Sequence[Confirmed]) -> tuple[str | None, str | None]:
     floor = next((c.mean(VAL_MIOU) for c in configs if c.is_reference), None)
-    kept = [c for c in configs if keeps_miou(c.mean(VAL_MIOU), floor)]
+    sound = [c for c in configs if not c.failed] or configs
+    kept = [c for c in sound if keeps_miou(c.mean(VAL_MIOU), floor)]
     by_macc = sorted(kept, key=lambda c: -_or_worst(c.mean(VAL_MACC)))
-    return configs[0].source, by_macc[0].source if by_macc else None
+    return sound[0].source, by_macc[0].source if by_macc else None
 
 
 def _best_so_far(state: State) -> tuple[str | None, str | None]:
@@ -237,24 +289,47 @@ def _best_so_far(state: State) -> tuple[str | None, str | None]:
     return by_miou[0].id if by_miou else None, by_macc[0].id if by_macc else None
 
 
-def _missing(state: State, configs: Sequence[Confirmed], sources: Sequence[Trial]) -> list[str]:
+def _missing(
+    state: State,
+    configs: Sequence[Confirmed],
+    sources: Sequence[Trial],
+    failed: Mapping[str, Sequence[int]],
+    tuned: bool,
+) -> list[str]:
     """What keeps the answer from being whole, in words."""
     if not state.completed(BASELINE, REFERENCE, SEARCH):
         return ["no trial has reached the full budget yet"]
     plan = state.study.plan if state.study else {}
-    num_seeds = plan.get("confirm_seeds", 0)
+    num_seeds = _seeds(state)
     if state.selection is None:
         return ["the search is not over: nothing is confirmed yet"]
-    if not num_seeds or not plan.get("confirm_top", 0):
-        return ["the search space asks for no confirmation: every figure is of one seed, on val"]
     lines = []
+    if not state.selection_holds:
+        lines.append("the search has gone on since: what is confirmed will be chosen anew")
+    for what, planned, stages in (
+        ("baselines", len(plan.get("baselines", ())), (BASELINE,)),
+        ("searched trials", plan.get("num_trials", 0), (REFERENCE, SEARCH)),
+    ):
+        begun = state.count(*stages)
+        if begun < planned:
+            lines.append(f"{planned - begun} of {planned} {what} were left out")
+    if not num_seeds or not plan.get("confirm_top", 0):
+        return [
+            "the search space asks for no confirmation: every figure is of one seed, on val",
+            *lines,
+        ]
     if state.selection.reference is None:
         lines.append("no cross entropy trial reached the full budget: there is no reference")
+    elif not tuned:
+        lines.append(f"cross entropy was not tuned: the reference is {STATED}")
     if not state.selection.confirmed:
         lines.append("no loss but cross entropy reached the full budget: none is compared with it")
     by_source = {config.source: config for config in configs}
     for source in sources:
         done = len(by_source[source.id].seeds) if source.id in by_source else 0
+        lost = len(failed[source.id])
         if done < num_seeds:
-            lines.append(f"{source.label}: {done} of {num_seeds} seeds are confirmed")
+            failures = f" and {lost} failed" if lost else ""
+            line = f"{done} of {num_seeds} seeds are confirmed{failures}"
+            lines.append(f"{source.label} ({source.id}): {line}")
     return lines

@@ -1,8 +1,11 @@
 """Which hyperparameters made the difference: permutation importance of a forest.
 
-Breiman (2001), "Random Forests": fit a forest to (parameters, value), then see how much of its fit
-is lost when the values of one parameter are shuffled. Trees take conditional parameters as they
+Breiman (2001), "Random Forests": fit a forest to (parameters, value), then see how much worse it
+predicts when the values of one parameter are shuffled. Trees take conditional parameters as they
 are: one that a trial does not have is a level of its own.
+
+Every trial is predicted by a forest that has not seen it (cross-validation). A forest fits the
+trials that it was grown on, whatever they are, so that on those noise has its importance, too.
 """
 
 from __future__ import annotations
@@ -17,21 +20,31 @@ from study.ledger import State, Trial
 from study.names import BASELINE, REFERENCE, SEARCH
 
 MIN_TRIALS = 10
-NUM_TREES, NUM_REPEATS, SEED = 200, 20, 0
+NUM_TREES, NUM_FOLDS, NUM_REPEATS, SEED = 200, 5, 20, 0
 ABSENT = -1e9
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of the explained variance that is lost without the parameter; sd over shuffles."""
+    """By how much R2 falls without the parameter: the mean and sd over shuffles."""
 
     path: str
     mean: float
     sd: float
 
 
-def importances(state: State, objective: str) -> list[Importance]:
-    """Of every searched parameter, the highest first; empty below ten trials.
+@dataclass(frozen=True)
+class Importances:
+    """R2 of the predictions, and the parameters that they rest on, the highest first: none where
+    the predictions are no better than the mean of all trials (R2 <= 0)."""
+
+    r2: float
+    num_trials: int
+    items: tuple[Importance, ...]
+
+
+def importances(state: State, objective: str) -> Importances | None:
+    """Of every searched parameter; None below ten trials.
 
     The values compared are of equal fidelity: those at the first rung, which every searched trial
     and baseline passes (at the last epoch where a study has no rungs). It says what mattered in
@@ -41,22 +54,40 @@ def importances(state: State, objective: str) -> list[Importance]:
     trials = [t for t in state.of_stage(BASELINE, REFERENCE, SEARCH) if t.params]
     rated = [(t.params or {}, _value(t, objective, rungs)) for t in trials]
     rated = [(params, number) for params, number in rated if math.isfinite(number)]
-    paths = sorted({path for params, _ in rated for path in params})
     values = np.array([number for _, number in rated])
     if len(rated) < MIN_TRIALS or np.ptp(values) == 0:
-        return []
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
-
+        return None
+    paths = sorted({path for params, _ in rated for path in params})
     table = np.column_stack([_column([params.get(path) for params, _ in rated]) for path in paths])
-    forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=SEED, n_jobs=1)
-    forest.fit(table, values)
-    found = permutation_importance(
-        forest, table, values, n_repeats=NUM_REPEATS, random_state=SEED, n_jobs=1
-    )
-    rows = zip(paths, found.importances_mean, found.importances_std, strict=True)
+    errors = _errors(table, values) / ((values - values.mean()) ** 2).sum()
+    r2 = 1 - float(errors[0, 0])
+    lost = errors[1:] - errors[0, 0]
+    rows = zip(paths, lost.mean(axis=1), lost.std(axis=1), strict=True)
     ranked = [Importance(path, float(mean), float(sd)) for path, mean, sd in rows]
-    return sorted(ranked, key=lambda item: (-item.mean, item.path))
+    ranked.sort(key=lambda item: (-item.mean, item.path))
+    return Importances(r2, len(rated), tuple(ranked) if r2 > 0 else ())
+
+
+def _errors(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(1 + columns, repeats): squared errors of all predictions, with the table as it is in the
+    first row, then with one column shuffled, each time differently."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.model_selection import KFold
+
+    num_rows, num_columns = table.shape
+    rng = np.random.default_rng(SEED)
+    orders = [rng.permutation(num_rows) for _ in range(NUM_REPEATS)]
+    errors = np.zeros((1 + num_columns, NUM_REPEATS))
+    for seen, unseen in KFold(NUM_FOLDS, shuffle=True, random_state=SEED).split(table):
+        forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=SEED, n_jobs=1)
+        forest.fit(table[seen], values[seen])
+        asked = np.tile(table[unseen], (1 + num_columns, NUM_REPEATS, 1, 1))
+        for column in range(num_columns):
+            for repeat, order in enumerate(orders):
+                asked[1 + column, repeat, :, column] = table[order[unseen], column]
+        told = forest.predict(asked.reshape(-1, num_columns)).reshape(asked.shape[:-1])
+        errors += ((told - values[unseen]) ** 2).sum(axis=-1)
+    return errors
 
 
 def _value(trial: Trial, objective: str, rungs: Any) -> float:

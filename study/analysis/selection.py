@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from study.config import TrialOptimizer
 from study.ledger import State, Trial
 from study.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
 from study.records import SelectRecord
@@ -44,10 +45,20 @@ def keeps_miou(miou: float, reference_miou: float | None) -> bool:
     return reference_miou is None or miou >= reference_miou - MIOU_TOLERANCE
 
 
+def neutral_trials(state: State) -> list[Trial]:
+    """The completed cross entropies, at whatever settings, confirmations left out."""
+    return [t for t in state.completed(BASELINE, REFERENCE, SEARCH) if t.family == NEUTRAL]
+
+
+def is_tuned(state: State) -> bool:
+    """Whether cross entropy was trained at settings of the optimiser other than the task's own."""
+    own = TrialOptimizer().model_dump()
+    return any(trial.config.get("optimizer", own) != own for trial in neutral_trials(state))
+
+
 def reference_trial(state: State) -> Trial | None:
     """Tuned cross entropy: the completed neutral trial with the highest val mIoU."""
-    neutral = [t for t in state.completed(BASELINE, REFERENCE, SEARCH) if t.family == NEUTRAL]
-    return next(iter(ranked(neutral, VAL_MIOU)), None)
+    return next(iter(ranked(neutral_trials(state), VAL_MIOU)), None)
 
 
 def stated_trial(state: State) -> Trial | None:

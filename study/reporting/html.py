@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from study.ledger import State, Trial
 from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
 from study.reporting import plots
 from study.reporting.plan import warning_lines
-from study.reporting.table import COLUMNS, EXPLANATION, conclusions, percent, rows
+from study.reporting.table import EXPLANATION, columns, conclusions, is_best, percent, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
 DPI = 110
+PER_ROW = 3
 FAIRNESS = (
     "However many of its trials are stopped, an option of a choice gets at least half of an equal "
     "share, short of one trial at most, which shows in a search of a few trials. Trials that tune "
@@ -37,12 +39,13 @@ FAIRNESS = (
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
        color: #222; }
+h1, h2, p { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
 th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 td:not(:first-child):not(:last-child) { white-space: nowrap; }
 tr.best { font-weight: 600; background: #eefaf2; }
-img { max-width: 100%; display: block; margin: 1em 0; }
+img { max-width: 100%; min-width: 600px; display: block; margin: 1em 0; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
 .scroll { overflow-x: auto; }
 .note { color: #a15c00; }
@@ -74,7 +77,7 @@ def study_picture(state: State, answer: Answer, path: Path) -> None:
     plots.forest(axes[1, 0], answer)
     best, reference = answer.config(answer.best_miou), answer.reference
     if best is not None and reference is not None and best is not reference:
-        plots.per_class(axes[1, 1], best, reference, _by_share(state))
+        plots.per_class(axes[1, 1], answer, best, _by_share(state))
     else:
         axes[1, 1].set_axis_off()
     write_bytes(path, _png(made))
@@ -89,7 +92,8 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
     plots.pareto(axes[0, 0], state, answer)
     yield "pareto", made
     if any(config.versus for config in answer.configs):
-        made, axes = plots.figure(10, 1.6 + 0.8 * len(answer.configs), 2, 1)
+        lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
+        made, axes = plots.figure(10, 2.4 + 2 * sum(0.25 + 0.17 * count for count in lines), 2, 1)
         plots.forest(axes[0, 0], answer, TEST_MIOU)
         plots.forest(axes[1, 0], answer, TEST_MACC)
         yield "differences", made
@@ -97,15 +101,23 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
     others = [config for config in answer.configs if config is not reference]
     if reference is not None and others:
         order = _by_share(state)
-        made, axes = plots.figure(4.2 * len(others), 1.2 + 0.28 * len(order), 1, len(others))
-        for one, config in zip(axes[0], others, strict=True):
-            plots.per_class(one, config, reference, order)
+        across = min(PER_ROW, len(others))
+        down = math.ceil(len(others) / across)
+        made, axes = plots.figure(4.2 * across, (1.5 + 0.28 * len(order)) * down, down, across)
+        for one in axes.flat[len(others) :]:
+            one.set_axis_off()
+        for one, config in zip(axes.flat, others, strict=False):
+            plots.per_class(one, answer, config, order)
         yield "per_class", made
-    found = {key: importances(state, key) for key in (VAL_MIOU, VAL_MACC)}
-    if all(found.values()):
-        made, axes = plots.figure(11, 3.6, 1, 2)
-        for one, (key, items) in zip(axes[0], found.items(), strict=True):
-            plots.importance(one, items, key)
+    objectives = state.study.plan["objectives"] if state.study else ()
+    found = {key: item for key in objectives if (item := importances(state, key)) is not None}
+    if found:
+        down = math.ceil(len(found) / 2)
+        made, axes = plots.figure(11, 3.6 * down, down, 2)
+        for one in axes.flat[len(found) :]:
+            one.set_axis_off()
+        for one, (key, item) in zip(axes.flat, found.items(), strict=False):
+            plots.importance(one, item, key)
         yield "importance", made
 
 
@@ -175,11 +187,13 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         parts.append(f"<p{kind}>{html.escape(line)}</p>")
     if answer.configs:
-        best = [c.source in (answer.best_miou, answer.best_macc) for c in answer.configs]
-        parts += [_table(COLUMNS, rows(answer), best), f"<p>{html.escape(EXPLANATION)}</p>"]
+        best = [is_best(config, answer) for config in answer.configs]
+        shown = _table(columns(answer), rows(answer), best)
+        parts += [shown, f"<p>{html.escape(EXPLANATION)}</p>"]
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
-        parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
+        image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
+        parts.append(f'<div class="scroll">{image}</div>')
     roles: dict[str, list[str]] = {}
     for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
@@ -198,7 +212,8 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     }
     parts.append(f"<pre>{html.escape(as_yaml(record))}</pre>")
     title = html.escape(f"Study {answer.study}")
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    view = '<meta name="viewport" content="width=device-width">'
+    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study.names import GRID, RANDOM
-from study.protocol import Plan
+from study.names import GRID, RANDOM, STATED, TUNED
+from study.protocol import CE, Plan
 from study.space import NamedTask, SearchSpace
 
 
@@ -68,13 +68,15 @@ def _rungs(plan: Plan) -> str:
     at = ", ".join(f"epoch {epoch}" for epoch in plan.rungs)
     split = f", one ladder for each {plan.split_by}" if plan.split_by else ""
     return (
-        f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, from the "
-        f"{2 * plan.reduction_factor}th value{split}; cross entropy is judged among itself"
+        f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, as soon as there are "
+        f"{2 * plan.reduction_factor} values{split}; cross entropy is judged among itself"
     )
 
 
 def _confirm(plan: Plan) -> str:
-    return (
-        f"the top {plan.confirm_top}, tuned cross entropy and cross entropy as the task states it, "
-        f"{plan.confirm_seeds} fresh seeds each, judged on test"
-    )
+    what = [f"the top {plan.confirm_top}"]
+    what += [TUNED] if plan.reference_trials else []
+    what += [STATED] if CE in plan.baselines else []
+    listed = " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
+    seeds = f"{plan.confirm_seeds} fresh seed{'s' * (plan.confirm_seeds > 1)} each"
+    return f"{listed}, {seeds}, judged on test"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from study.analysis.answer import Answer, Confirmed
-from study.analysis.importance import Importance
+from study.analysis.importance import Importances
 from study.analysis.selection import NEUTRAL, value
 from study.ledger import State, Trial
 from study.names import (
@@ -34,7 +34,7 @@ CE_COLOR, OTHER_COLOR, BASELINE_COLOR, STOPPED_COLOR = "#d1495b", "#1f6f8b", "#8
 BEST_COLOR = "#12a150"
 TITLES = {VAL_MIOU: "val mIoU", VAL_MACC: "val mean accuracy"}
 TITLES |= {TEST_MIOU: "test mIoU", TEST_MACC: "test mean accuracy"}
-LINE, MAX_LABEL = 28, 84
+LINE, MAX_LINES = 38, 3
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -74,12 +74,13 @@ def _legend(axes: Axes, **options: Any) -> None:
 
 def shorten(label: str) -> str:
     """A label in lines that leave room for the plot."""
-    return "\n".join(textwrap.wrap(textwrap.shorten(label, MAX_LABEL, placeholder=" …"), LINE))
+    return "\n".join(textwrap.wrap(label, LINE, max_lines=MAX_LINES, placeholder=" …"))
 
 
-def _name(config: Confirmed) -> str:
+def config_name(config: Confirmed) -> str:
+    """What tells a config from all others, in lines."""
     role = " as the task states it" if config.is_stated else ""
-    return shorten(f"{config.label}{role}")
+    return shorten(f"{config.source} {config.label}{role}")
 
 
 def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> None:
@@ -104,9 +105,12 @@ def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> Non
 
 
 def pareto(axes: Axes, state: State, answer: Answer) -> None:
-    """Full-budget trials by both objectives on val, in %. Rings: confirmed; line: the front."""
+    """Full-budget trials by the first two objectives, in %. Rings: confirmed; line: the front,
+    where there are no more objectives than two."""
+    objectives = tuple(state.study.plan["objectives"] if state.study else ())
+    across, up = objectives[:2] if len(objectives) > 1 else (VAL_MIOU, VAL_MACC)
     for trial in state.completed(BASELINE, REFERENCE, SEARCH):
-        x, y = 100 * value(trial, VAL_MIOU), 100 * value(trial, VAL_MACC)
+        x, y = 100 * value(trial, across), 100 * value(trial, up)
         label, color, layer = _kind(trial, answer.best_miou)
         axes.plot(x, y, "o", color=color, markersize=6, zorder=layer, label=label)
         if answer.config(trial.id):
@@ -114,17 +118,18 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
                 x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor="black",
                 zorder=6, label="confirmed",
             )  # fmt: skip
-    front = [state.trials[trial] for trial in answer.pareto]
-    xs, ys = ([100 * value(t, key) for t in front] for key in (VAL_MIOU, VAL_MACC))
-    axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
-    axes.set_xlabel("val mIoU (%)")
-    axes.set_ylabel("val mean accuracy (%)")
+    if len(objectives) == 2:
+        front = [state.trials[trial] for trial in answer.pareto]
+        xs, ys = ([100 * value(trial, key) for trial in front] for key in (across, up))
+        axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
+    axes.set_xlabel(f"{TITLES.get(across, across)} (%)")
+    axes.set_ylabel(f"{TITLES.get(up, up)} (%)")
     axes.set_title("Full-budget trials, one seed")
     _legend(axes, loc="best")
 
 
 def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
-    """Differences to tuned cross entropy in points: thick is Dunnett's interval over seeds, thin
+    """Differences to the reference in points: thick is Dunnett's interval over seeds, thin
     and grey the bootstrap interval over test images."""
     shown = [config for config in answer.configs if key in config.versus][::-1]
     for row, config in enumerate(shown):
@@ -145,12 +150,12 @@ def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
             )  # fmt: skip
         axes.plot(100 * against.difference, row, "o", color=color, markersize=7)
     axes.axvline(0, color=CE_COLOR, linewidth=1.2, linestyle="--")
-    axes.set_yticks(range(len(shown)), [_name(config) for config in shown])
+    axes.set_yticks(range(len(shown)), [config_name(config) for config in shown])
     axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
-    axes.set_xlabel(f"{TITLES[key]}: points over tuned cross entropy, 95 %")
-    axes.set_title("Confirmed on fresh seeds", loc="left")
-    # Beside the title: intervals may reach anywhere in the axes.
-    _legend(axes, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=2)
+    axes.set_xlabel(f"{TITLES[key]}: points over {answer.reference_name}, 95 %")
+    axes.set_title("Confirmed on fresh seeds", loc="left", pad=22)
+    # Below the title: intervals may reach anywhere in the axes.
+    _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
 def class_names(config: Confirmed, split: str = TEST) -> list[str]:
@@ -159,8 +164,10 @@ def class_names(config: Confirmed, split: str = TEST) -> list[str]:
     return [key.removeprefix(prefix) for key in config.metrics if key.startswith(prefix)]
 
 
-def per_class(axes: Axes, config: Confirmed, reference: Confirmed, order: Sequence[str]) -> None:
-    """Test IoU of each class minus tuned cross entropy's, in points; dots are the seeds."""
+def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str]) -> None:
+    """Test IoU of each class minus the reference's, in points; dots are the seeds."""
+    reference = answer.reference
+    assert reference is not None
     known = set(class_names(config)) & set(class_names(reference))
     shown = [name for name in order if name in known][::-1]
     for row, name in enumerate(shown):
@@ -172,8 +179,8 @@ def per_class(axes: Axes, config: Confirmed, reference: Confirmed, order: Sequen
         axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), shown)
-    axes.set_xlabel("test IoU: points over tuned cross entropy")
-    axes.set_title(_name(config))
+    axes.set_xlabel(f"test IoU: points over {answer.reference_name}")
+    axes.set_title(config_name(config), fontsize=10)
 
 
 def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
@@ -210,13 +217,20 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
     axes.set_ylabel("target")
 
 
-def importance(axes: Axes, found: Sequence[Importance], key: str) -> None:
-    """How much of the forest's fit each parameter carries."""
-    shown = list(found[:12])[::-1]
+def importance(axes: Axes, found: Importances, key: str) -> None:
+    """By how much a forest predicts worse without each parameter, or that it cannot predict."""
+    title = f"What moved {TITLES.get(key, key)}"
+    axes.set_title(f"{title}: R² {found.r2:.2f} of {found.num_trials} trials, each unseen")
+    if not found.items:
+        axes.set_axis_off()
+        axes.set_title(title)
+        words = f"no pattern that predicts a trial from the others\n({found.num_trials} trials)"
+        axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+        return
+    shown = list(found.items[:12])[::-1]
     bars = [max(item.mean, 0.0) for item in shown]
     axes.barh(
         range(len(shown)), bars, xerr=[item.sd for item in shown], color=OTHER_COLOR, alpha=0.75
     )
     axes.set_yticks(range(len(shown)), [item.path for item in shown])
-    axes.set_xlabel("permutation importance")
-    axes.set_title(f"What moved {TITLES.get(key, key)}")
+    axes.set_xlabel("R² lost without it")

@@ -7,24 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from study.analysis.answer import Answer, Confirmed
-from study.names import TEST_MACC, TEST_MIOU, VAL_MIOU
+from study.analysis.selection import NEUTRAL
+from study.names import STATED, TEST_MACC, TEST_MIOU, VAL_MIOU
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-COLUMNS = (
-    "config",
-    "trial",
-    "seeds",
-    "val mIoU",
-    "test mIoU",
-    "vs tuned CE (95 %)",
-    "p",
-    "test mAcc",
-    "vs tuned CE (95 %)",
-    "p",
-)
 MISSING = "-"
 
 
@@ -53,7 +42,7 @@ def with_sd(config: Confirmed, key: str) -> str:
 
 
 def versus(config: Confirmed, key: str) -> str:
-    """The difference to tuned cross entropy, and Dunnett's interval where there is one."""
+    """The difference to the reference, and Dunnett's interval where there is one."""
     if config.is_reference:
         return "reference"
     against = config.versus.get(key)
@@ -68,13 +57,31 @@ def versus(config: Confirmed, key: str) -> str:
 def name(config: Confirmed, answer: Answer) -> str:
     """The label, and what the config is in this study."""
     roles = [
-        ("best mIoU", config.source == answer.best_miou),
-        ("best mAcc", config.source == answer.best_macc),
-        ("tuned CE", config.is_reference),
+        ("best mIoU", answer.confirmed and config.source == answer.best_miou),
+        ("best mAcc", answer.confirmed and config.source == answer.best_macc),
+        ("tuned CE", answer.tuned and config.is_reference),
         ("CE as the task states it", config.is_stated),
     ]
     notes = [role for role, holds in roles if holds]
     return f"{config.label} ({', '.join(notes)})" if notes else config.label
+
+
+def is_best(config: Confirmed, answer: Answer) -> bool:
+    """Whether it is confirmed to be one of the best."""
+    return answer.confirmed and config.source in (answer.best_miou, answer.best_macc)
+
+
+def seeds(config: Confirmed) -> str:
+    """How many seeds the figures are of, and how many have failed."""
+    count = len(config.seeds)
+    return f"{count}, {len(config.failed)} failed" if config.failed else str(count)
+
+
+def columns(answer: Answer) -> tuple[str, ...]:
+    """The heads of `rows`."""
+    against = f"vs {'tuned CE' if answer.tuned else 'CE'} (95 %)"
+    judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
+    return ("config", "trial", "seeds", "val mIoU", *judged)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -83,7 +90,7 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
         (
             name(config, answer),
             config.source,
-            str(len(config.seeds)),
+            seeds(config),
             percent(config.mean(VAL_MIOU)),
             with_sd(config, TEST_MIOU),
             versus(config, TEST_MIOU),
@@ -125,35 +132,42 @@ def _gain_lines(answer: Answer) -> Iterator[str]:
             continue
         gains = [
             f"{points(gain.absolute)} points ({100 * gain.relative:+.1f} %) over {over}"
-            for over, other in (
-                ("tuned cross entropy", answer.reference),
-                ("cross entropy as the task states it", answer.stated),
-            )
+            for over, other in _references(answer).items()
             if other is not config and (gain := answer.gain(source, other, key)) is not None
         ]
-        verdict = _verdict(config, key)
+        verdict = _verdict(config, answer, key)
         metric = "mIoU" if key == TEST_MIOU else "mean accuracy"
-        head = f"{what}: {config.label}, test {metric} {with_sd(config, key)}"
-        yield f"{head}: {', '.join([*gains, *verdict])}"
+        head = f"{what}: {config.label} ({source}), test {metric} {with_sd(config, key)}"
+        told = ", ".join([*gains, *verdict])
+        yield f"{head}: {told}" if told else head
 
 
-def _verdict(config: Confirmed, key: str) -> list[str]:
+def _references(answer: Answer) -> dict[str, Confirmed | None]:
+    found = {answer.reference_name: answer.reference}
+    return {**found, STATED: answer.stated} if answer.tuned else found
+
+
+def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
+    reference = answer.reference_name
     if config.is_reference:
-        others = "no other loss" if key == TEST_MIOU else "no other loss that keeps mIoU"
-        return [f"{others} was better on val: it is tuned cross entropy"]
+        others = sum(item.family != NEUTRAL and not item.failed for item in answer.configs)
+        if not others:
+            return [f"it is {reference}, and no other loss is confirmed"]
+        kept = "" if key == TEST_MIOU else " and kept mIoU"
+        return [f"it is {reference}: no loss was better on val{kept}, of {others} confirmed"]
     against = config.versus.get(key)
     if against is None or against.interval is None:
         return []
     if against.interval.low > 0:
-        return ["better than tuned cross entropy beyond the spread of seeds"]
+        return [f"better than {reference} beyond the spread of seeds"]
     if against.interval.high < 0:
-        return ["worse than tuned cross entropy on test"]
-    return ["not told apart from tuned cross entropy"]
+        return [f"worse than {reference} on test"]
+    return [f"not told apart from {reference}"]
 
 
 EXPLANATION = (
     "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences in points, with "
-    "Dunnett's 95 % intervals, simultaneous within each metric."
+    "Dunnett's 95 % intervals, simultaneous within each metric, for an equal spread of all."
 )
 
 
@@ -171,14 +185,15 @@ def table(answer: Answer) -> Table:
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for config in answer.configs:
         count = len(config.seeds)
+        failed = f", {len(config.failed)} failed" if config.failed else ""
         cells = [
-            f"{name(config, answer)}\n{config.source}, {count} seed{'s' * (count > 1)}",
+            f"{name(config, answer)}\n{config.source}, {count} seed{'s' * (count > 1)}{failed}",
             percent(config.mean(VAL_MIOU)),
             _judgement(config, TEST_MIOU),
             _judgement(config, TEST_MACC),
         ]
-        best = config.source in (answer.best_miou, answer.best_macc)
-        shown.add_row(*map(_literal, cells), style="bold" if best else "")
+        style = "bold" if is_best(config, answer) else ""
+        shown.add_row(*map(_literal, cells), style=style)
     return shown
 
 
@@ -197,8 +212,8 @@ def _literal(cell: str) -> Text:
 
 def plain_table(answer: Answer) -> str:
     """For a pipe or a log: aligned columns, no colours."""
-    lines = [COLUMNS, *rows(answer)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
+    lines = [columns(answer), *rows(answer)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if index < 2 else cell.rjust(width)

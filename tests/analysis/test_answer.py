@@ -23,17 +23,16 @@ class Hand:
 
     def trial(
         self, name: str, stage: str, family: str, *, source: str | None = None,
-        seed: int = 0, status: str = COMPLETED, **metrics: float,
+        seed: int = 0, lr_scale: float = 1.0, end: EndRecord | None = None, **metrics: float,
     ) -> None:  # fmt: skip
         number = len(self.state.trials)
+        config = {"loss": name, "optimizer": {"lr_scale": lr_scale}}
         self.state.apply(
-            TrialRecord(
-                name, number, stage, name, family, None, {"loss": name}, seed, source=source
-            )
+            TrialRecord(name, number, stage, name, family, None, config, seed, source=source)
         )
         named = {key.replace("_", "/"): value for key, value in metrics.items()}
         self.state.apply(ReportRecord(name, 0, 1, named))
-        self.state.apply(EndRecord(name, status, "full budget", 1))
+        self.state.apply(end or EndRecord(name, COMPLETED, "full budget", 1))
 
     def confirm(
         self, source: str, val: tuple[float, float], test: list[tuple[float, float]]
@@ -53,7 +52,7 @@ def hand() -> Hand:
     state.apply(StudyRecord("s", 0, "task", {}, "space", {}, plan, {}, {}))
     made = Hand(state)
     made.trial("ce", BASELINE, "ce", val_miou=0.50, val_macc=0.60)
-    made.trial("tuned", REFERENCE, "ce", val_miou=0.52, val_macc=0.61)
+    made.trial("tuned", REFERENCE, "ce", lr_scale=2.0, val_miou=0.52, val_macc=0.61)
     made.trial("a", SEARCH, "recall", val_miou=0.60, val_macc=0.70)
     made.trial("b", SEARCH, "jaccard", val_miou=0.55, val_macc=0.80)
     return made
@@ -135,18 +134,88 @@ def test_with_two_seeds_there_are_means_and_no_intervals(hand: Hand) -> None:
     assert a.versus["test/miou"].interval is None and a.versus["test/miou"].p is None
     assert "fewer than 3 seeds" in a.versus["test/miou"].note
     assert set(found.missing) == {
-        "tuned: 2 of 3 seeds are confirmed", "a: 2 of 3 seeds are confirmed"
+        "tuned (tuned): 2 of 3 seeds are confirmed", "a (a): 2 of 3 seeds are confirmed"
     }  # fmt: skip
 
 
 def test_a_failed_confirmation_is_left_out_and_said(hand: Hand) -> None:
     found = confirmed(hand)
     assert not found.missing
-    hand.state.apply(EndRecord("a-1", FAILED, "diverged", 1))
+    hand.state.apply(EndRecord("b-1", FAILED, "diverged", 1))
     again = answer(hand.state, NOWHERE)
-    a = again.config("a")
-    assert a is not None and a.seeds == (0, 2)
-    assert again.missing == ("a: 2 of 3 seeds are confirmed",)
+    b = again.config("b")
+    assert b is not None and (b.seeds, b.failed) == ((0, 2), (1,))
+    assert again.missing == ("b (b): 2 of 3 seeds are confirmed and 1 failed",)
+    assert (again.best_miou, again.best_macc) == ("a", "a"), "b had been the best by accuracy"
+
+
+def test_a_config_that_fails_on_a_seed_is_no_best_one_while_there_is_another(hand: Hand) -> None:
+    confirmed(hand)
+    hand.state.apply(EndRecord("a-0", FAILED, "diverged", 1))
+    assert answer(hand.state, NOWHERE).best_miou == "b"
+    for trial in ("b-0", "tuned-0", "ce-0"):
+        hand.state.apply(EndRecord(trial, FAILED, "diverged", 1))
+    assert answer(hand.state, NOWHERE).best_miou == "a", "where all fail on a seed"
+
+
+def test_a_seed_that_the_machine_lost_is_none_that_failed(hand: Hand) -> None:
+    confirmed(hand)
+    hand.state.apply(EndRecord("a-0", FAILED, "node lost", 1, by_machine=True))
+    found = answer(hand.state, NOWHERE)
+    assert found.best_miou == "a"
+    assert found.missing == ("a (a): 2 of 3 seeds are confirmed",)
+
+
+def test_a_seed_whose_test_metric_is_no_number_has_failed(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), [*spread(0.56, 0.66)[:2], (math.nan, 0.66)])
+    found = answer(hand.state, NOWHERE)
+    assert found.best_miou == "tuned"
+    assert found.missing == ("a (a): 2 of 3 seeds are confirmed and 1 failed",)
+
+
+def test_where_every_chosen_loss_fails_cross_entropy_is_the_answer(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    for seed in (0, 1):
+        hand.state.apply(EndRecord(f"a-{seed}", FAILED, "diverged", 1))
+    hand.state.apply(EndRecord("a-2", FAILED, "diverged", 1))
+    found = answer(hand.state, NOWHERE)
+    assert (found.confirmed, found.best_miou, found.best_macc) == (True, "tuned", "tuned")
+    assert found.missing == ("a (a): 0 of 3 seeds are confirmed and 3 failed",)
+
+
+def test_cross_entropy_that_was_not_tuned_is_not_called_tuned(hand: Hand) -> None:
+    assert confirmed(hand).reference_name == "tuned cross entropy"
+    for trial in ("tuned", "ce"):
+        hand.state.trials[trial].config = {"loss": "ce", "optimizer": {"lr_scale": 1.0}}
+    found = answer(hand.state, NOWHERE)
+    assert found.reference_name == "cross entropy as the task states it"
+    assert found.missing == (
+        "cross entropy was not tuned: the reference is cross entropy as the task states it",
+    )
+
+
+def test_what_a_budget_left_out_is_missing(hand: Hand) -> None:
+    confirmed(hand)
+    assert hand.state.study is not None
+    hand.state.study.plan.update(num_trials=16, baselines=["ce", "recall", "jml"])
+    assert answer(hand.state, NOWHERE).missing == (
+        "2 of 3 baselines were left out",
+        "13 of 16 searched trials were left out",
+    )
+
+
+def test_a_search_that_has_gone_on_since_is_said(hand: Hand) -> None:
+    confirmed(hand)
+    hand.trial("c", SEARCH, "focal", val_miou=0.75, val_macc=0.8)
+    found = answer(hand.state, NOWHERE)
+    assert (found.confirmed, found.best_miou) == (True, "a")
+    assert found.missing == ("the search has gone on since: what is confirmed will be chosen anew",)
 
 
 def test_while_only_cross_entropy_is_confirmed_the_best_are_the_best_so_far(hand: Hand) -> None:

@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledgers import CLASS_NAMES, make_study
 
 from study import report as report_command
 from study.analysis.answer import answer
+from study.analysis.importance import Importance, Importances
 from study.analysis.shares import shares
-from study.ledger import load
-from study.names import CONFIRM
-from study.reporting.html import results_csv, study_picture, write_report
+from study.ledger import State, load
+from study.names import BASELINE, CONFIRM, SEARCH
+from study.reporting import plots
+from study.reporting.html import _figures, results_csv, study_picture, write_report
 
 PNG = b"\x89PNG\r\n"
 
@@ -124,14 +128,12 @@ def test_classes_that_are_lacking_are_noted_beside_the_answer(folder: Path) -> N
 
 
 def test_classes_are_shown_from_frequent_to_rare(folder: Path) -> None:
-    from study.reporting import plots
-
     state = load(folder)
     found = answer(state, folder)
     best, reference = found.config(found.best_miou), found.reference
     assert best is not None and reference is not None
     made, axes = plots.figure(4, 4)
-    plots.per_class(axes[0, 0], best, reference, CLASS_NAMES)
+    plots.per_class(axes[0, 0], found, best, CLASS_NAMES)
     shown = [label.get_text() for label in axes[0, 0].get_yticklabels()]
     assert shown == list(CLASS_NAMES)[::-1]
     widths = [bar.get_width() for bar in axes[0, 0].patches][::-1]
@@ -141,6 +143,89 @@ def test_classes_are_shown_from_frequent_to_rare(folder: Path) -> None:
     ]
     assert widths == pytest.approx(gains)
     assert made is not None
+
+
+def with_objectives(folder: Path, *objectives: str) -> State:
+    state = load(folder)
+    assert state.study is not None
+    plan = {**state.study.plan, "objectives": list(objectives)}
+    state.study = replace(state.study, plan=plan)
+    return state
+
+
+def test_the_front_is_drawn_in_the_plane_of_the_two_objectives(folder: Path) -> None:
+    for objectives, drawn in (
+        (("val/mprec", "val/acc"), True),
+        (("val/miou",), False),
+        (("val/miou", "val/macc", "val/acc"), False),
+    ):
+        state = with_objectives(folder, *objectives)
+        found = answer(state, folder)
+        _, axes = plots.figure(4, 4)
+        plots.pareto(axes[0, 0], state, found)
+        front = [line for line in axes[0, 0].lines if line.get_label() == "Pareto front"]
+        assert bool(front) == drawn
+        if drawn:
+            assert axes[0, 0].get_xlabel() == "val/mprec (%)"
+            ys = list(front[0].get_ydata())
+            xs = list(front[0].get_xdata())
+            assert sorted(xs) == xs and sorted(ys, reverse=True) == ys
+            best = max(100 * t.last["val/acc"] for t in state.completed(BASELINE, SEARCH))
+            assert max(ys) >= best
+
+
+def test_one_objective_has_its_importance_picture(folder: Path, tmp_path: Path) -> None:
+    state = with_objectives(folder, "val/miou")
+    write_report(tmp_path, state, answer(state, folder))
+    assert (tmp_path / "plots" / "importance.png").is_file()
+
+
+def test_what_a_forest_cannot_predict_shows_no_bars() -> None:
+    _, axes = plots.figure(4, 4, 1, 2)
+    item = Importance("loss/mix", 0.5, 0.1)
+    plots.importance(axes[0, 0], Importances(0.6, 20, (item,)), "val/miou")
+    plots.importance(axes[0, 1], Importances(-0.3, 20, ()), "val/miou")
+    assert [len(one.patches) for one in axes[0]] == [1, 0]
+    assert "R² 0.60 of 20 trials" in axes[0, 0].get_title()
+    assert "no pattern" in axes[0, 1].texts[0].get_text()
+
+
+LONG = "inverse frequency^0.33 + recall(ema 0.93) + max-pooling(p 1.7, ratio 0.35) + jaccard 0.75"
+
+
+def test_the_name_of_a_config_in_a_plot_tells_it_from_its_likes(folder: Path) -> None:
+    found = answer(load(folder), folder)
+    best = found.config(found.best_miou)
+    assert best is not None
+    one, other = (replace(best, source=s, label=LONG) for s in ("t0010", "t0011"))
+    names = [plots.config_name(config) for config in (one, other)]
+    assert names[0] != names[1]
+    assert " ".join(names[0].split()) == f"t0010 {LONG}", "nothing is cut"
+
+
+def overlaps(axes: Any) -> bool:
+    renderer = axes.figure.canvas.get_renderer()
+    boxes = [label.get_window_extent(renderer) for label in axes.get_yticklabels()]
+    boxes.append(axes.title.get_window_extent(renderer))
+    legend = axes.get_legend()
+    boxes += [legend.get_window_extent(renderer)] if legend else []
+    return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_long_names_and_many_configs_do_not_overlap(folder: Path, count: int) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    best, reference = found.config(found.best_miou), found.reference
+    assert best is not None and reference is not None
+    many = tuple(replace(best, source=f"t{n:04d}", label=LONG) for n in range(900, 900 + count))
+    shown = replace(found, configs=(*many, reference))
+    figures = dict(_figures(state, shown))
+    figures["differences"].canvas.draw()
+    for axes in figures["differences"].axes:
+        assert not overlaps(axes)
+    width, height = figures["per_class"].get_size_inches()
+    assert width < 13 and height <= 50
 
 
 def test_the_picture_of_a_study_is_one_png(folder: Path, tmp_path: Path) -> None:

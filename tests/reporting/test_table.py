@@ -105,5 +105,45 @@ def test_where_cross_entropy_is_best_it_is_said_among_what(found: Answer) -> Non
     assert found.reference is not None
     source = found.reference.source
     lines = list(conclusions(replace(found, best_miou=source, best_macc=source)))
-    assert lines[0].endswith("no other loss was better on val: it is tuned cross entropy")
-    assert "no other loss that keeps mIoU was better on val" in lines[1]
+    assert "it is tuned cross entropy: no loss was better on val, of 2 confirmed" in lines[0]
+    assert "no loss was better on val and kept mIoU, of 2 confirmed" in lines[1]
+    alone = tuple(config for config in found.configs if config.family == "ce")
+    lines = list(conclusions(replace(found, configs=alone, best_miou=source, best_macc=source)))
+    assert "it is tuned cross entropy, and no other loss is confirmed" in lines[0]
+
+
+def test_a_reference_that_was_not_tuned_is_not_called_so(found: Answer) -> None:
+    untuned = replace(found, tuned=False)
+    said = "\n".join([*conclusions(untuned), plain_table(untuned)])
+    assert "tuned" not in said
+    assert "over cross entropy as the task states it, not told apart from cross entropy as" in said
+    assert "tuned" in "\n".join([*conclusions(found), plain_table(found)])
+
+
+def test_a_config_is_named_by_its_trial_and_its_failed_seeds_are_counted(found: Answer) -> None:
+    best = found.config(found.best_miou)
+    assert best is not None
+    assert next(conclusions(found)).startswith(f"best_miou: {best.label} ({best.source}), test")
+    failing = replace(best, failed=(9,))
+    shown = replace(found, configs=(failing,))
+    assert rows(shown)[0][2] == "3, 1 failed"
+    console = Console(file=io.StringIO(), width=140)
+    console.print(tables.table(shown))
+    assert "3 seeds, 1 failed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_without_a_reference_a_line_ends_with_the_figure(found: Answer) -> None:
+    best = found.config(found.best_miou)
+    assert best is not None
+    alone = replace(found, configs=(replace(best, versus={}),))
+    figure = tables.with_sd(best, "test/miou")
+    assert next(conclusions(alone)) == (
+        f"best_miou: {best.label} ({best.source}), test mIoU {figure}"
+    )
+
+
+def test_nothing_is_called_best_before_it_is_confirmed(found: Answer) -> None:
+    early = replace(found, confirmed=False)
+    assert not any("best" in row[0] for row in rows(early))
+    assert not any(tables.is_best(config, early) for config in early.configs)
+    assert any(tables.is_best(config, found) for config in found.configs)
