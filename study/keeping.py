@@ -18,7 +18,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -220,9 +220,9 @@ def open_keeper(folder: Path, place: str | None, trial: str) -> Keeper:
 class Janitor:
     """Removes checkpoints that nobody needs any more, off the driver's path.
 
-    needed: how many of a trial's checkpoints, by its id, are to stay; None leaves them alone, as
-    those of a trial that lives. In a bucket, what a process was sending while its trial ended is
-    found by looking again.
+    needed: how many of a trial's checkpoints, by its id, are to stay; None for a trial that lives.
+    In a folder those are left to the trial. In a bucket its process may end between sending one and
+    removing another, or be sending while its trial ends: this is found by looking again.
     """
 
     def __init__(
@@ -248,10 +248,12 @@ class Janitor:
         self._thread.join(timeout)
 
     def _loop(self) -> None:
-        while not self._closing.is_set():
+        closing = False
+        while not closing:
             self._poked.wait(None if self._place is None else SWEEP_SECONDS)
             self._closing.wait(PAUSE_SECONDS)
             self._poked.clear()
+            closing = self._closing.is_set()
             with contextlib.suppress(Unreachable, OSError):
                 self._sweep()
 
@@ -260,17 +262,19 @@ class Janitor:
             keys = [item.key for item in self._place.items(f"{FOLDER}/")]
             by_trial = itertools.groupby(keys, key=lambda key: key.split("/")[1])
             for trial, found in by_trial:
-                self._place.delete(self._too_many(trial, list(found)))
+                needed = self._needed(trial)
+                self._place.delete(_all_but(KEPT if needed is None else needed, found))
             return
         for folder in self._folder.iterdir():
-            for name in self._too_many(folder.name, os.listdir(folder)):
+            needed = self._needed(folder.name)
+            if needed is None:
+                continue
+            for name in _all_but(needed, os.listdir(folder)):
                 (folder / name).unlink(missing_ok=True)
-            if self._needed(folder.name) == 0:
+            if needed == 0:
                 folder.rmdir()
 
-    def _too_many(self, trial: str, names: list[str]) -> list[str]:
-        needed = self._needed(trial)
-        if needed is None:
-            return []
-        names = sorted(names, key=_epoch)
-        return names[: len(names) - needed]
+
+def _all_but(latest: int, names: Iterable[str]) -> list[str]:
+    ranked = sorted(names, key=_epoch, reverse=True)
+    return ranked[latest:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -169,6 +171,48 @@ def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
     tries.clear()
     monkeypatch.setattr(keeping, "RESTORE_SECONDS", 0.0)
     assert list(BucketKeeper(place, "t0000").found()) == []
+
+
+def test_what_a_process_had_no_time_to_remove_of_a_trial_that_lives_is_removed(
+    place: Bucket, tmp_path: Path
+) -> None:
+    for epoch in (1, 2, 9, 10):
+        place.put(checkpoint_key("t0000", epoch), io.BytesIO(b"x"))
+    Janitor(tmp_path, place.uri, lambda trial: None).close()
+    assert keys(place) == [checkpoint_key("t0000", epoch) for epoch in (9, 10)]
+
+
+def test_what_comes_while_it_looks_for_the_last_but_one_time_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.0)
+    looks: list[int] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    def sweep(janitor: Janitor) -> None:
+        looks.append(len(looks))
+        began.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(Janitor, "_sweep", sweep)
+    janitor = Janitor(tmp_path, None, lambda trial: 0)
+    began.wait(60)
+    closing = threading.Thread(target=janitor.close)
+    closing.start()
+    wait_for(janitor._poked.is_set)
+    go_on.set()
+    closing.join(60)
+    assert looks == [0, 1]
+
+
+def test_in_a_folder_a_trial_that_lives_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "t0000"
+    folder.mkdir(parents=True)
+    names = {".000004.pt.1.partial", "000001.pt", "000002.pt", "000003.pt"}
+    for name in names:
+        (folder / name).touch()
+    Janitor(tmp_path, None, lambda trial: None).close()
+    assert {path.name for path in folder.iterdir()} == names
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
