@@ -49,7 +49,8 @@ class Plan:
     @property
     def confirm_trials(self) -> int:
         """At most: the top configs, tuned cross entropy and cross entropy as stated."""
-        return (self.confirm_top + 1 + (CE in self.baselines)) * self.confirm_seeds
+        references = (self.reference_trials > 0) + (CE in self.baselines)
+        return (self.confirm_top + references) * self.confirm_seeds
 
     @property
     def worst_case_epochs(self) -> int:

@@ -4,7 +4,7 @@ Dunnett (1955), "A multiple comparison procedure for comparing several treatment
 JASA 50. One control, several candidates, a common variance pooled over all of them; the intervals
 hold simultaneously, so that looking at many candidates is paid for. With three seeds each, the
 pooled variance is what gives the test its power over one test per pair. Where one of them spreads
-far more than the others, its interval is too narrow and theirs too wide, which a note says.
+far more than the others, its interval is too narrow, which a note says.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SEEDS = 3
-MAX_SPREAD = 2.5  # of one over the others: above it, equal variances are doubtful
+DOUBT = 0.01  # below this p of an F test, variances are not taken for equal without a word
 CONFIDENCE = 0.95
 CONTROL = "the reference"
-EQUAL = "the intervals take spreads for equal, so its own is too narrow and theirs too wide"
+EQUAL = "the intervals take spreads for equal, and are less sure than they look"
 SEED = 0  # the multivariate t integral is taken by randomised points: the same each time
 
 
@@ -53,13 +53,15 @@ def sd(values: Sequence[float]) -> float:
 
 
 def spreads_apart(groups: Mapping[str, Sequence[float]]) -> list[str]:
-    """Those whose standard deviation is above MAX_SPREAD times that of the others, pooled."""
+    """Those whose variance is above that of all others, pooled, by an F test."""
+    from scipy.stats import f
+
     apart = []
     for name, values in groups.items():
         others = [other for key, other in groups.items() if key != name]
         free = sum(len(other) - 1 for other in others)
-        pooled = math.sqrt(sum((len(other) - 1) * sd(other) ** 2 for other in others) / free)
-        if sd(values) > MAX_SPREAD * pooled:
+        pooled = sum((len(other) - 1) * sd(other) ** 2 for other in others) / free
+        if sd(values) ** 2 > pooled * f.isf(DOUBT, len(values) - 1, free):
             apart.append(name)
     return apart
 

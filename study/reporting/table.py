@@ -154,7 +154,7 @@ def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
         if not others:
             return [f"it is {reference}, and no other loss is confirmed"]
         kept = "" if key == TEST_MIOU else " and kept mIoU"
-        return [f"it is {reference}: no loss was better on val{kept}, of {others} confirmed"]
+        return [f"it is {reference}: none of {others} confirmed losses was better on val{kept}"]
     against = config.versus.get(key)
     if against is None or against.interval is None:
         return []

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from study.analysis.statistics import Comparison, compare, mean, sd
+from study.analysis.statistics import Comparison, compare, mean, sd, spreads_apart
 
 # Blood counts of animals under two drugs and of a control group: Dunnett (1955), table 1.
 CONTROL = [7.40, 8.50, 7.20, 8.24, 9.84, 8.32]
@@ -52,14 +52,33 @@ def test_a_spread_unlike_the_others_is_noted_and_changes_no_figure() -> None:
     plain = compare({"a": even, "b": even}, even)
     assert {comparison.note for comparison in plain.values()} == {""}
     for loud, groups, control in (
-        ("a", {"a": [-3.0, 0.0, 3.0], "b": even}, even),
-        ("the reference", {"a": even, "b": even}, [-3.0, 0.0, 3.0]),
+        ("a", {"a": [-5.0, 0.0, 5.0], "b": even}, even),
+        ("the reference", {"a": even, "b": even}, [-5.0, 0.0, 5.0]),
     ):
         found = compare(groups, control)
         for comparison in found.values():
             assert comparison.note.startswith(f"{loud} spreads over seeds far more than the others")
-            pooled = math.sqrt((9 + 1 + 1) / 3)
+            pooled = math.sqrt((25 + 1 + 1) / 3)
             assert half_width(comparison) == pytest.approx(half_width(plain["a"]) * pooled)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "num_others", "noted"),
+    [
+        (9.9, 1, False),
+        (10.0, 1, True),
+        (4.2, 2, False),
+        (4.3, 2, True),
+        (3.2, 3, False),
+        (3.4, 3, True),
+    ],
+)
+def test_a_spread_is_noted_from_the_one_percent_point_of_f(
+    ratio: float, num_others: int, noted: bool
+) -> None:
+    """F(2, 2), F(2, 4), F(2, 6) at 0.99: 99.0, 18.0, 10.92."""
+    others = {str(index): [-1.0, 0.0, 1.0] for index in range(num_others)}
+    assert spreads_apart({"a": [-ratio, 0.0, ratio], **others}) == ["a"] * noted
 
 
 def test_the_same_values_give_the_same_digits() -> None:
