@@ -34,7 +34,7 @@ CE_COLOR, OTHER_COLOR, BASELINE_COLOR, STOPPED_COLOR = "#d1495b", "#1f6f8b", "#8
 BEST_COLOR = "#12a150"
 TITLES = {VAL_MIOU: "val mIoU", VAL_MACC: "val mean accuracy"}
 TITLES |= {TEST_MIOU: "test mIoU", TEST_MACC: "test mean accuracy"}
-LINE, MAX_LINES = 38, 3
+LINE, MAX_LINES = 44, 3
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -220,10 +220,12 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
 def importance(axes: Axes, found: Importances, key: str) -> None:
     """By how much a forest predicts worse without each parameter, or that it cannot predict."""
     title = f"What moved {TITLES.get(key, key)}"
-    axes.set_title(f"{title}: R² {found.r2:.2f} of {found.num_trials} trials, each unseen")
+    axes.set_title(
+        f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11
+    )
     if not found.items:
         axes.set_axis_off()
-        axes.set_title(title)
+        axes.set_title(title, fontsize=11)
         words = f"no pattern that predicts a trial from the others\n({found.num_trials} trials)"
         axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
         return

@@ -186,7 +186,7 @@ def test_what_a_forest_cannot_predict_shows_no_bars() -> None:
     plots.importance(axes[0, 0], Importances(0.6, 20, (item,)), "val/miou")
     plots.importance(axes[0, 1], Importances(-0.3, 20, ()), "val/miou")
     assert [len(one.patches) for one in axes[0]] == [1, 0]
-    assert "R² 0.60 of 20 trials" in axes[0, 0].get_title()
+    assert "R² 0.60 on 20 trials" in axes[0, 0].get_title()
     assert "no pattern" in axes[0, 1].texts[0].get_text()
 
 
