@@ -179,8 +179,9 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
         axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), shown)
-    axes.set_xlabel(f"test IoU: points over {answer.reference_name}")
-    axes.set_title(config_name(config), fontsize=10)
+    # From the right: names of classes may leave the axes little width.
+    axes.set_xlabel(f"test IoU: points over {answer.reference_name}", loc="right")
+    axes.set_title(config_name(config), fontsize=10, loc="right")
 
 
 def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
@@ -193,7 +194,7 @@ def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
     axes.set_yticks(rows, shown)
     axes.set_xlim(0, 100)
     axes.set_xlabel("test (%)")
-    axes.set_title(f"{trial.id} {shorten(trial.label)}")
+    axes.set_title(shorten(f"{trial.id} {trial.label}"), fontsize=10, loc="right")
     _legend(axes, loc="lower right")
 
 

@@ -12,7 +12,7 @@ import pytest
 from ledgers import CLASS_NAMES, make_study
 
 from study import report as report_command
-from study.analysis.answer import answer
+from study.analysis.answer import Confirmed, answer
 from study.analysis.importance import Importance, Importances
 from study.analysis.shares import shares
 from study.ledger import State, load
@@ -201,6 +201,27 @@ def test_the_name_of_a_config_in_a_plot_tells_it_from_its_likes(folder: Path) ->
     names = [plots.config_name(config) for config in (one, other)]
     assert names[0] != names[1]
     assert " ".join(names[0].split()) == f"t0010 {LONG}", "nothing is cut"
+
+
+def test_titles_stay_in_the_picture_however_long_the_names_of_classes(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    assert state.study is not None
+    longer = {f"test/iou/{name}": f"test/iou/{name} of some other kind" for name in CLASS_NAMES}
+
+    def renamed(config: Confirmed) -> Confirmed:
+        metrics = {longer.get(key, key): values for key, values in config.metrics.items()}
+        return replace(config, label=LONG, metrics=metrics)
+
+    names = [name.removeprefix("test/iou/") for name in longer.values()]
+    state.study = replace(state.study, data={**state.study.data, "class_names": names})
+    shown = replace(found, configs=tuple(map(renamed, found.configs)))
+    figure = dict(_figures(state, shown))["per_class"]
+    figure.canvas.draw()
+    for axes in figure.axes:
+        for text in (axes.title, axes._right_title, axes.xaxis.label):  # type: ignore[attr-defined]
+            box = text.get_window_extent()
+            assert not text.get_text() or (box.x0 >= 0 and box.x1 <= figure.bbox.x1)
 
 
 def overlaps(axes: Any) -> bool:
