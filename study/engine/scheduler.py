@@ -130,7 +130,8 @@ class DirectedScheduler(FIFOScheduler):
         run["reported"] = self._director.state.trials[run["id"]].epochs
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
-        """Nothing to prepare."""
+        """Its folder, which Tune asks for at the end of a trial that was never started, too."""
+        trial.init_local_path()
 
     def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to forget."""

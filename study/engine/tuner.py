@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from study.director import Director
 from study.engine.cluster import Resources
@@ -23,6 +24,14 @@ from study.keeping import Janitor
 
 GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
+
+
+class _Silence(TrialProgressCallback):
+    """In the place of Tune's own, which prints a line for a trial that ends without a result, at
+    whatever verbosity."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 def _trial(config: dict[str, Any]) -> None:
@@ -103,6 +112,7 @@ def run_trials(
                 name=f"session{len(director.state.sessions):02d}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
+                callbacks=[_Silence()],
                 failure_config=tune.FailureConfig(max_failures=0),  # the director tries again
             ),
         )

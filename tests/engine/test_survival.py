@@ -38,19 +38,27 @@ class Study:
     def ledger(self) -> Path:
         return self.folder / "studies" / "s" / LEDGER
 
+    begun = ("space.yaml", "--task", "task.yaml", "--name", "s")
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where a command runs."""
+        paths = f"{ROOT}:{ROOT / 'tests'}"
+        environment = {**os.environ, "PYTHONPATH": paths, "RAY_ADDRESS": "local"}
+        return {"cwd": self.folder, "env": environment}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "study.run", "--max-concurrent", "1", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            **self.place,
         )
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        return self.start("space.yaml", "--task", "task.yaml", "--name", "s", *arguments)
+        return self.start(*self.begun, *arguments)
 
     def wait_until(self, met: Callable[[State], bool], process: subprocess.Popen[str]) -> None:
         while process.poll() is None:
@@ -140,6 +148,41 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     assert_whole(study)
     seen = [(record.trial, record.epoch) for record in reports_of(study)]
     assert len(seen) == len(set(seen)), "no epoch is trained again"
+
+
+INTERRUPTING = """
+import os, signal, sys
+from study import run
+from study.director import Director
+
+hand_out = Director._hand_out
+
+def interrupted(self, record, slots):
+    handed_out = hand_out(self, record, slots)
+    if record.trial == "t0003":
+        os.kill(os.getpid(), signal.SIGINT)
+    return handed_out
+
+Director._hand_out = interrupted
+sys.exit(run.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_after_ctrl_c_between_hand_out_and_start_of_a_trial_there_are_exports(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path)
+    command = [sys.executable, "-c", INTERRUPTING, *study.begun]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **study.place)
+    assert (done.returncode, done.stderr) == (130, ""), done.stdout
+    assert "--resume s" in done.stdout
+    assert "Last result" not in done.stdout, "Tune says nothing"
+    assert (study.ledger.parent / "exports" / "best_miou.yaml").is_file()
+    resumed = study.start("--resume", "s")
+    _, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert_whole(study)
 
 
 @pytest.mark.timeout(400)
