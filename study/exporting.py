@@ -39,7 +39,7 @@ def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
         "epochs": trial.epochs,
         "metrics": dict(trial.last),
         "environment": trial.environment or state.study.environment,
-        "data": {"fingerprint": state.study.data["fingerprint"]},
+        "data": {"fingerprint": state.study.data.get("fingerprint")},
         "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
     tree = {key: trial.config[key] for key in ("task", "loss", "optimizer", "seed")}

@@ -20,13 +20,35 @@ from typing import TextIO
 
 from study.errors import InputError
 from study.files import expanded
-from study.records import FORMAT, Record, ReportRecord, RungRecord, decode, encode
+from study.records import (
+    FORMAT,
+    Record,
+    ReportRecord,
+    RungRecord,
+    SelectRecord,
+    StudyRecord,
+    TrialRecord,
+    decode,
+    encode,
+)
 from study.state import State, Trial, fold
 
-__all__ = ["Ledger", "State", "Trial", "find", "fold", "is_driven", "load", "new_folder", "read"]
+__all__ = [
+    "Ledger",
+    "State",
+    "Trial",
+    "find",
+    "fold",
+    "is_driven",
+    "load",
+    "new_folder",
+    "read",
+    "replay",
+]
 LEDGER, LOCK = "ledger.jsonl", "lock"
 LOOKS = 5  # at a lock that `is_driven` may hold for a moment
 FSYNC_SECONDS = 1.0
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,12 +60,38 @@ def read(path: Path) -> Iterator[Record]:
                 return
             try:
                 yield decode(line)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"a ledger line of format {FORMAT} must stand here, but got {error!r}",
-                    file=path,
-                    line=number,
-                ) from error
+            except UNREADABLE as error:
+                raise _damaged(path, number, error) from error
+
+
+def replay(path: Path) -> State:
+    """The state after all whole lines of a ledger. Raises InputError with the line that is none, or
+    that cannot follow those before it."""
+    state = State()
+    for number, record in enumerate(read(path), 1):
+        try:
+            _check_order(state, record)
+            state.apply(record)
+        except UNREADABLE as error:
+            raise _damaged(path, number, error) from error
+    return state
+
+
+def _check_order(state: State, record: Record) -> None:
+    if isinstance(record, StudyRecord) and state.study is not None:
+        raise ValueError("a second line that says what is studied")
+    named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
+    if isinstance(record, SelectRecord):
+        named = [*record.confirmed, record.reference, record.stated]
+    unknown = [trial for trial in named if trial is not None and trial not in state.trials]
+    if unknown:
+        raise ValueError(f"a trial that was never handed out, {unknown[0]!r}")
+
+
+def _damaged(path: Path, number: int, error: Exception) -> InputError:
+    what = str(error) if isinstance(error, ValueError) else repr(error)
+    message = f"a ledger line of format {FORMAT} must stand here, but got {what}"
+    return InputError(message, file=path, line=number)
 
 
 def find(name: str, storage: Path) -> Path:
@@ -88,7 +136,12 @@ def load(folder: Path) -> State:
     path = folder / LEDGER
     if not path.is_file():
         raise InputError(f"a study's {LEDGER} must be there, but there is none", file=folder)
-    return fold(read(path))
+    state = replay(path)
+    if state.study is None:
+        message = "a ledger's first line must say what is studied, but there is none"
+        hint = "" if state.trials or state.sessions else ": remove the folder and begin anew"
+        raise InputError(f"{message}{hint}", file=path)
+    return state
 
 
 def is_driven(folder: Path) -> bool:
@@ -143,7 +196,7 @@ class Ledger:
         self.state = State()
         self._cut_torn_line()
         if self.path.exists():
-            self.state = fold(read(self.path))
+            self.state = replay(self.path)
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._opened = os.fstat(self._file)
         self.failure: OSError | None = None

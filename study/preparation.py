@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from study import ledger as ledgers
 from study.config import FileData, TaskConfig, TrialConfig
 from study.errors import InputError
@@ -182,29 +184,32 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
     storage = options.studies
     folder = storage.find(name)
     state = ledgers.load(folder)
-    if state.study is None:
-        raise InputError(
-            "a ledger's first line must say what is studied, but there is none: "
-            "remove the folder and begin anew",
-            file=folder,
-        )
+    assert state.study is not None
     first = state.study
-    task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
+    try:
+        task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
+        plan = Plan.from_dict(first.plan)
+        space = replace(load_space(first.space), name=first.space_name)
+        fingerprint = first.data["fingerprint"]
+    except (ValidationError, KeyError, TypeError, InputError) as error:
+        raise InputError(
+            f"the first line must say what is studied, but: {error!r}",
+            file=folder / ledgers.LEDGER,
+            line=1,
+        ) from error
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
     begin()
     if not state.finished:
-        _check_data(task.config, first.data["fingerprint"])
+        _check_data(task.config, fingerprint)
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
-    plan = Plan.from_dict(first.plan)
     if options.num_trials is not None and options.num_trials != plan.num_trials:
         raise InputError(
             f"a study keeps its number of trials, {plan.num_trials}, but got {options.num_trials}",
             key="--num-trials",
         )
-    space = replace(load_space(first.space), name=first.space_name)
     return Prepared(folder, space, task, plan, uri, storage, state=state)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -9,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-FORMAT = 1
+from study.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+)
+
+FORMAT = 2  # 1 wrote infinities outside of metrics as text
 
 
 @dataclass(frozen=True)
@@ -193,22 +204,54 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null and text stand for them."""
+# What fields may hold, by the first word of their annotation.
+_HOLDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "dict": (dict,),
+    "Mapping": (dict,),
+    "list": (list,),
+}
+_FIELDS = {
+    cls: [
+        (
+            field.name,
+            _HOLDS[str(field.type).partition("[")[0].partition(" ")[0]],
+            "None" in str(field.type),
+        )
+        for field in dataclasses.fields(cls)
+    ]
+    for cls in _KINDS.values()
+}
+_KNOWN = {
+    "stage": (BASELINE, REFERENCE, SEARCH, CONFIRM),
+    "status": (COMPLETED, STOPPED_EARLY, FAILED),
+}
+NUMBERS = ("metrics", "values")
+INFINITE = "$float"
+
+
+def _plain(value: Any, *, numbers: bool = False) -> Any:
+    """JSON has no NaN and no infinity: null stands for NaN, and where there are `numbers` alone,
+    text for infinities; elsewhere a mapping that nothing else is, as a text may say anything."""
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+        if math.isnan(value):
+            return None
+        return str(value) if numbers else {INFINITE: str(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, numbers=numbers or key in NUMBERS) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, numbers=numbers) for item in value]
     return value
 
 
 def _revived(value: Any) -> Any:
-    """The inverse of `_plain` for everything but NaN, which only metrics and values can hold."""
-    if isinstance(value, str) and value in ("inf", "-inf"):
-        return float(value)
+    """The inverse of `_plain` for infinities outside of metrics and values."""
     if isinstance(value, dict):
+        if list(value) == [INFINITE]:
+            return float(value[INFINITE])
         return {key: _revived(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_revived(item) for item in value]
@@ -216,10 +259,31 @@ def _revived(value: Any) -> Any:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """A NaN where the line has null."""
-    if None not in values.values():
+    """A NaN where the line has null, an infinity where it has its name."""
+    if set(map(type, values.values())) <= {float, int}:
         return values
-    return {key: math.nan if value is None else value for key, value in values.items()}
+    return {key: math.nan if item is None else _number(item) for key, item in values.items()}
+
+
+def _number(value: Any) -> float:
+    if type(value) in (float, int) or value in ("inf", "-inf"):
+        return float(value)
+    raise TypeError(f"a number must be there, but it is {value!r}")
+
+
+def _check(record: Any) -> None:
+    """Raise TypeError or ValueError unless every field holds what it says."""
+    for name, kinds, optional in _FIELDS[type(record)]:
+        value = getattr(record, name)
+        wrong = not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
+        if wrong and not (optional and value is None):
+            raise TypeError(f"`{name}` is {value!r:.100}")
+        if name in _KNOWN and value not in _KNOWN[name]:
+            raise ValueError(f"`{name}` is {value!r:.100}")
+    if isinstance(record, (ReportRecord, RungRecord)) and record.epoch < 1:
+        raise ValueError(f"`epoch` is {record.epoch}")
+    if isinstance(record, StudyRecord) and record.format != FORMAT:
+        raise ValueError(f"one of format {record.format}")
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
@@ -240,12 +304,14 @@ def decode(line: str) -> Record:
     fields, end = _DECODER.raw_decode(line)
     if line[end:].strip():
         raise ValueError(f"one object must stand in a line, but {line[end:]!r} follows it")
-    if 'inf"' in line:
+    if INFINITE in line:
         fields = _revived(fields)
     cls = _KINDS[fields.pop("kind")]
     if "trial" in fields:
         fields["trial"] = sys.intern(fields["trial"])  # thousands of lines name it
-    for key in ("metrics", "values"):
+    for key in NUMBERS:
         if key in fields:
             fields[key] = _numbers(fields[key])
-    return cls(**fields)
+    record: Record = cls(**fields)
+    _check(record)
+    return record

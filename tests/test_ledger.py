@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from study.compact import Numbers
 from study.errors import InputError
-from study.ledger import LEDGER, Ledger, find, fold, load, read
+from study.ledger import LEDGER, Ledger, find, fold, load, read, replay
 from study.records import (
     EndRecord,
     FinishRecord,
@@ -23,6 +24,7 @@ from study.records import (
     ReportRecord,
     RungRecord,
     SelectRecord,
+    StudyRecord,
     TrialRecord,
     _plain,
     decode,
@@ -116,7 +118,59 @@ def test_a_torn_last_line_is_cut_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert list(again.state.trials) == ["t0000"]
     again.append(trial("t0001"))
     again.close()
-    assert list(load(tmp_path).trials) == ["t0000", "t0001"]
+    assert list(replay(tmp_path / LEDGER).trials) == ["t0000", "t0001"]
+
+
+def changed(record: Record, **changes: object) -> str:
+    return json.dumps({**json.loads(encode(record)), **changes})
+
+
+STUDY = StudyRecord("s", 0, "t", {}, "x", {}, {}, {}, {})
+REPORT = ReportRecord("t0000", 0, 1, {"val/miou": 0.5})
+END = EndRecord("t0000", "completed", "full budget", 8)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (changed(STUDY), "got a second line that says what is studied"),
+        (changed(STUDY, format=99), "of format 2 must stand here, but got one of format 99"),
+        (changed(REPORT, trial="t0099"), "got a trial that was never handed out, 't0099'"),
+        (changed(REPORT, epoch="1"), "`epoch` is '1'"),
+        (changed(REPORT, epoch=True), "`epoch` is True"),
+        (changed(REPORT, epoch=0), "`epoch` is 0"),
+        (changed(REPORT, metrics="0.5"), "'str' object has no"),
+        (changed(REPORT, metrics={"val/miou": "high"}), "a number must be there, but it is 'high'"),
+        (changed(END, status="completex"), "`status` is 'completex'"),
+        (changed(trial("t0001"), stage="refexence"), "`stage` is 'refexence'"),
+        (changed(SelectRecord(["t0099"], None, None)), "never handed out, 't0099'"),
+        (changed(SelectRecord([], "t0098", None)), "never handed out, 't0098'"),
+        ("[" * 100_000, "RecursionError"),
+    ],
+)
+def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:
+    whole = [encode(STUDY), encode(trial()), encode(REPORT)]
+    (tmp_path / LEDGER).write_text("\n".join([*whole, line, encode(END)]) + "\n")
+    for reading in (load, Ledger):
+        with pytest.raises(InputError, match=f"{LEDGER}:4: a ledger line") as error:
+            reading(tmp_path)
+        assert said in str(error.value)
+
+
+def test_a_ledger_without_its_first_line_is_refused(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_text("")
+    with pytest.raises(InputError, match=r"there is none: remove the folder and begin anew$"):
+        load(tmp_path)
+    (tmp_path / LEDGER).write_text(f"{encode(trial())}\n")
+    with pytest.raises(InputError, match=r"there is none$"):
+        load(tmp_path)
+
+
+def test_a_text_that_reads_like_an_infinity_stays_a_text() -> None:
+    record = trial(label="inf", params={"loss": "-inf", "p": -math.inf}, config={"loss": "inf"})
+    assert decode(encode(record)) == record
+    study = replace(STUDY, name="inf", space={"loss": {"choice": {"inf": {"p": math.inf}}}})
+    assert decode(encode(study)) == study
 
 
 @pytest.mark.parametrize("line", [b"{}", b'"text"', b"", b"\xff\xfe"])
@@ -143,7 +197,7 @@ def test_a_ledger_that_cannot_be_written_says_so_once_and_for_all(tmp_path: Path
     assert list(again.state.trials) == ["t0000"]
     again.append(trial("t0001"))
     again.close()
-    assert list(load(tmp_path).trials) == ["t0000", "t0001"]
+    assert list(replay(tmp_path / LEDGER).trials) == ["t0000", "t0001"]
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from study.errors import InputError
-from study.ledger import LEDGER, State, fold
+from study.ledger import LEDGER, UNREADABLE, State, fold
 from study.names import CONFIRM
 from study.records import (
     EndRecord,
@@ -47,7 +47,7 @@ class Tail:
                 place = self._offset
                 try:
                     record = decode(line.decode())
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except UNREADABLE as error:
                     number = self.num_lines + 1
                     message = f"a ledger line must stand here, but got {error!r}"
                     raise InputError(message, file=self._path, line=number) from error
