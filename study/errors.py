@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 LONGEST = 2000  # characters of one line
 
@@ -61,6 +63,7 @@ class InputError(ValueError):
 EXIT_UNWRITABLE = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141  # as a shell has it of a process that SIGPIPE ended
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
@@ -71,9 +74,24 @@ CLUSTER_GONE = errno.EHOSTDOWN
 
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command; bad input becomes one line on stderr and exit code 2, a disk that takes no
-    more or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130."""
+    more or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where nobody
+    reads what is printed any more, as in `| head -1`, it ends with 141 and without a word."""
     try:
-        return command() or 0
+        return _told(command)
+    except BrokenPipeError:
+        if not any(_is_unread(stream) for stream in (sys.stdout, sys.stderr)):
+            raise
+        return EXIT_UNREAD
+    finally:
+        _let_go()
+
+
+def _told(command: Callable[[], int | None]) -> int:
+    try:
+        try:
+            return command() or 0
+        finally:
+            _flush()
     except InputError as error:
         text = str(error)
         more = f" ... ({len(text)} characters)" if len(text) > LONGEST else ""
@@ -88,6 +106,37 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _flush() -> None:
+    """Write out what is printed: at the interpreter's exit it were too late for a clear line."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from error
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether it is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file of the system
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _let_go() -> None:
+    """Drop what cannot be printed, so that the interpreter does not try it again at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 class Parser(argparse.ArgumentParser):

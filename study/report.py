@@ -38,11 +38,13 @@ def _report(arguments: argparse.Namespace) -> int:
     if state.study is None:
         raise InputError("a ledger's first line must say what is studied", file=folder)
     found = answer(state, folder)
-    print_answer(found)
-    print(f"report: {write_report(folder, state, found)}")
+    page = write_report(folder, state, found)
     storage.ship_files(folder)
     if arguments.picture is not None:
         study_picture(state, found, arguments.picture)
+    print_answer(found)
+    print(f"report: {page}")
+    if arguments.picture is not None:
         print(f"picture: {arguments.picture}")
     return 0
 

@@ -6,7 +6,6 @@ every subtree a choice of named subtrees; see `grammar`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from study.config import TaskConfig, TrialOptimizer
+from study.errors import Parser, exit_code
 from study.grammar import FloatRange, IntRange
 from study.losses import PRESETS
 from study.losses.config import LossConfig
@@ -107,16 +107,18 @@ def files() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the schemas into a folder."""
-    parser = argparse.ArgumentParser(prog="python -m study.schema", description=main.__doc__)
+    parser = Parser(prog="python -m study.schema", description=main.__doc__)
     parser.add_argument(
         "--write", type=Path, default=Path("schemas"), metavar="DIR", help="default: schemas"
     )
-    folder = parser.parse_args(arguments).write
+    return exit_code(lambda: _write(parser.parse_args(arguments).write))
+
+
+def _write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files().items():
         (folder / name).write_text(text, encoding="utf-8")
-        print(folder / name)
-    return 0
+    print("\n".join(str(folder / name) for name in files()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from ledgers import make_study
 
 from study.errors import InputError, exit_code
 
@@ -46,3 +50,63 @@ def test_names_that_no_terminal_takes_are_written_out(capsys: pytest.CaptureFixt
 
     assert exit_code(command) == 2
     assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: must be readable\n"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    make_study(folder / "demo", until="search")
+    return folder
+
+
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+
+
+def unread(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output nobody reads: `command | true`, without its race."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, *arguments]
+    try:
+        return subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status", "demo"), ("status", "demo", "--json"), ("export", "demo"), ("report", "demo")],
+    ids=" ".join,
+)
+def test_a_command_that_nobody_reads_any_more_ends_without_a_word(
+    storage: Path, arguments: tuple[str, ...]
+) -> None:
+    command, *others = arguments
+    done = unread("-m", f"study.{command}", *others, "--storage", str(storage))
+    assert (done.returncode, done.stderr) == (141, "")
+    if command == "report":
+        assert (storage / "demo" / "report.html").is_file()
+
+
+def test_help_that_nobody_reads_ends_without_a_word() -> None:
+    done = unread("-m", "study.status", "--help")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_that_a_full_disk_does_not_take_is_one_line(storage: Path) -> None:
+    command = [sys.executable, "-m", "study.status", "demo", "--storage", str(storage)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
+    assert (done.returncode, done.stderr) == (1, "error: stdout: No space left on device\n")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(BrokenPipeError):
+        exit_code(command)

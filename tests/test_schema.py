@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,13 @@ def test_the_command_writes_both_files(tmp_path, capsys):
     written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
     assert written == schema.files()
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "study.schema", "--write", str(tmp_path)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert {path.name for path in tmp_path.iterdir()} == schema.files().keys()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.selection import NEUTRAL
@@ -228,7 +230,12 @@ def print_answer(answer: Answer, file: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file)
+    class Printed(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            """As of any `print`; rich would end the process with exit code 1."""
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    console = Printed(file=file)
     if answer.configs and console.is_terminal:
         console.print(table(answer))
     elif answer.configs:
