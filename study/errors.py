@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -76,6 +77,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command; bad input becomes one line on stderr and exit code 2, a disk that takes no
     more or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where nobody
     reads what is printed any more, as in `| head -1`, it ends with 141 and without a word."""
+    _print_what_can_be_printed()
     try:
         return _told(command)
     except BrokenPipeError:
@@ -106,6 +108,13 @@ def _told(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _print_what_can_be_printed() -> None:
+    """A question mark for each letter that an output lacks, such as ± in ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _flush() -> None:

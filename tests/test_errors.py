@@ -110,3 +110,12 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
 
     with pytest.raises(BrokenPipeError):
         exit_code(command)
+
+
+def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> None:
+    make_study(tmp_path / "demo")
+    command = [sys.executable, "-m", "study.report", "demo", "--storage", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mean ? sd over seeds" in done.stdout
