@@ -173,36 +173,71 @@ EXPLANATION = (
 )
 
 
+FIGURES = ("val mIoU", "test mIoU", "test mAcc")
+NARROWEST = 12  # characters in which the config's column can still be read
+FRAME = 13  # of borders and spaces around the table's four columns
+
+
 def table(answer: Answer) -> Table:
     """For a terminal, also one of 80 columns: what belongs to a figure stands below it."""
     from rich.table import Table
 
-    shown = Table(
-        title=f"{answer.study}: {answer.space} on {answer.task}",
-        caption=EXPLANATION,
-        show_lines=True,
-    )
-    for column in ("config", "val mIoU", "test mIoU", "test mAcc"):
+    shown = Table(title=_title(answer), caption=EXPLANATION, show_lines=True)
+    for column in ("config", *FIGURES):
         words = column == "config"
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for config in answer.configs:
-        count = len(config.seeds)
-        failed = f", {len(config.failed)} failed" if config.failed else ""
-        cells = [
-            f"{name(config, answer)}\n{config.source}, {count} seed{'s' * (count > 1)}{failed}",
-            percent(config.mean(VAL_MIOU)),
-            _judgement(config, TEST_MIOU),
-            _judgement(config, TEST_MACC),
-        ]
+        cells = ["\n".join(_head(config, answer)), *map("\n".join, _figures(config))]
         style = "bold" if is_best(config, answer) else ""
         shown.add_row(*map(_literal, cells), style=style)
     return shown
 
 
-def _judgement(config: Confirmed, key: str) -> str:
+def listing(answer: Answer) -> Text:
+    """For a terminal in which the table does not fit: a block of lines for each config."""
+    blocks = [_title(answer)]
+    width = max(map(len, FIGURES))
+    for config in answer.configs:
+        label, origin = _head(config, answer)
+        block = [label, f"  {origin}"]
+        for figure, lines in zip(FIGURES, _figures(config), strict=True):
+            heads = [figure, *[""] * (len(lines) - 1)]
+            block += [f"  {head:{width}}  {line}" for head, line in zip(heads, lines, strict=True)]
+        blocks.append("\n".join(block))
+    return _literal("\n\n".join([*blocks, EXPLANATION]))
+
+
+def fitting(answer: Answer, width: int) -> Table | Text:
+    """The table where `width` columns hold its figures and can name a config, else the list."""
+    found = [_figures(config) for config in answer.configs]
+    needed = sum(
+        max(len(head), *(len(line) for lines in column for line in lines))
+        for head, column in zip(FIGURES, zip(*found, strict=True), strict=True)
+    )
+    return table(answer) if width >= FRAME + NARROWEST + needed else listing(answer)
+
+
+def _title(answer: Answer) -> str:
+    return f"{answer.study}: {answer.space} on {answer.task}"
+
+
+def _head(config: Confirmed, answer: Answer) -> tuple[str, str]:
+    count = len(config.seeds)
+    failed = f", {len(config.failed)} failed" if config.failed else ""
+    origin = f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"
+    return name(config, answer), origin
+
+
+def _figures(config: Confirmed) -> tuple[list[str], ...]:
+    """The lines below each of FIGURES."""
+    val = [percent(config.mean(VAL_MIOU))]
+    return val, _judgement(config, TEST_MIOU), _judgement(config, TEST_MACC)
+
+
+def _judgement(config: Confirmed, key: str) -> list[str]:
     p = _p(config, key)
     lines = [with_sd(config, key), versus(config, key), f"p {p}" if p else ""]
-    return "\n".join(line for line in lines if line)
+    return [line for line in lines if line]
 
 
 def _literal(cell: str) -> Text:
@@ -237,7 +272,7 @@ def print_answer(answer: Answer, file: TextIO | None = None) -> None:
 
     console = Printed(file=file)
     if answer.configs and console.is_terminal:
-        console.print(table(answer))
+        console.print(fitting(answer, console.width))
     elif answer.configs:
         console.print(Text(plain_table(answer)), soft_wrap=True)
         console.print(Text(EXPLANATION), soft_wrap=True)

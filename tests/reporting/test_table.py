@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,23 @@ def test_the_terminal_table_keeps_its_figures_whole(found: Answer, width: int) -
     for row in rows(found):
         for cell in (row[4], row[5], row[7], row[8]):
             assert cell in shown
+
+
+@pytest.mark.parametrize("width", [40, 50, 64, 72, 73, 80, 140])
+def test_a_narrow_terminal_shows_every_config_and_its_figures(
+    found: Answer, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.StringIO()
+    print_answer(found, out)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(len, shown.partition("Ranked by")[0].splitlines())) <= width
+    for row in rows(found):
+        assert row[1] in shown
+        for cell in (row[3], row[4], row[5], row[7], row[8]):
+            assert cell in shown
+    assert ("┃" in shown) == (width >= 73)
 
 
 def test_the_gains_over_both_cross_entropies_are_one_line(found: Answer) -> None:
