@@ -66,7 +66,8 @@ def deterministic_kernels(only: bool) -> Iterator[None]:
 def resolve_device(device: str | None = None) -> torch.device:
     """The device that was asked for, else the CUDA device where there is one, else the CPU.
 
-    Raises InputError for a device that torch does not know or that is not here.
+    Raises InputError for a device that torch does not know, that is not here or that does not
+    compute.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,7 +78,16 @@ def resolve_device(device: str | None = None) -> torch.device:
         reason = str(error).splitlines()[0]
         message = f"must be a device of this machine, but got {device!r}: {reason}"
         raise InputError(message, key="device") from error
+    if resolved.type not in _kinds():
+        message = f"must be {' or '.join(_kinds())} on this machine, but got {device!r}"
+        raise InputError(message, key="device")
     return resolved
+
+
+def _kinds() -> list[str]:
+    """What computes here."""
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return ["cpu"] if there is None else ["cpu", there.type]
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,19 @@ def expanded(path: str | Path, key: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         message = f"must be a path, but {str(path)!r} begins with no known home folder"
+        raise InputError(message, key=key) from error
+
+
+def made_folder(path: str | Path, key: str) -> Path:
+    """The folder, made where it is missing. Raises InputError unless files can be made in it."""
+    try:
+        if not str(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return Path(path)
+    except OSError as error:
+        message = f"must be a folder to write into, but got {str(path)!r}: {error.strerror}"
         raise InputError(message, key=key) from error
 
 

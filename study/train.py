@@ -8,6 +8,7 @@ are what this run must come to on an equal machine.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from study import telemetry
 from study.errors import InputError, Parser, exit_code
-from study.files import write_text
+from study.files import made_folder, write_text
 
 if TYPE_CHECKING:
     from study.config import TrialConfig
@@ -87,10 +88,14 @@ def _load(
 
 def _train(options: argparse.Namespace) -> int:
     telemetry.turn_off()
-    if options.seed is not None and options.seed < 0:
-        raise InputError(f"`0 <= seed` must hold, but got {options.seed}", key="--seed")
+    if options.seed is not None and not 0 <= options.seed < 2**63:
+        raise InputError(f"`0 <= seed < 2**63` must hold, but got {options.seed}", key="--seed")
     config, provenance, in_its_file = _load(options.config, options.seed)
-    if options.out is not None and options.out.exists() and not _is_empty_folder(options.out):
+    if (
+        options.out is not None
+        and os.path.lexists(options.out)
+        and not _is_empty_folder(options.out)
+    ):
         raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
 
     from study.data import open_data
@@ -109,6 +114,8 @@ def _train(options: argparse.Namespace) -> int:
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
+    if options.out is not None:
+        made_folder(options.out, "--out")
     here = environment(config, device)
     print(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
@@ -166,7 +173,6 @@ def epoch_line(report: EpochReport) -> str:
 def _write_epoch(folder: Path, report: EpochReport) -> None:
     import json
 
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps({"epoch": report.epoch, **report.metrics}) + "\n")
     if report.epoch == report.num_epochs:

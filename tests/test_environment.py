@@ -24,6 +24,11 @@ def test_a_device_that_is_not_here_is_bad_input():
             resolve_device(device)
 
 
+def test_a_device_that_computes_nothing_is_bad_input():
+    with pytest.raises(InputError, match=r"^device: must be cpu.* on this machine, .* got 'meta'"):
+        resolve_device("meta")
+
+
 def test_precision_follows_the_device_only_when_it_is_auto():
     assert resolve_precision("auto", CPU) == "fp32"
     assert resolve_precision("bf16", CPU) == "bf16"

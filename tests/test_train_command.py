@@ -228,6 +228,24 @@ def test_out_that_is_a_file_is_bad_input(tmp_path, capsys):
     assert "--out: must be a new or empty folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("below", ["plain.yaml/x", "x" * 300])
+def test_out_that_cannot_be_made_is_found_before_training(tmp_path, capsys, below):
+    config = write(tmp_path / "plain.yaml", TREE)
+    assert main([config, "--device", "cpu", "--out", str(tmp_path / below)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: --out: must be a folder to write into, but got ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_seed_too_large_is_the_flags_and_not_the_files(tmp_path, capsys):
+    config = write(tmp_path / "plain.yaml", TREE)
+    assert main([config, "--seed", str(10**23)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --seed: `0 <= seed < 2**63` must hold, but got {10**23}\n"
+    )
+
+
 def test_an_error_in_a_task_of_its_own_file_names_that_file(tmp_path, capsys):
     task = {**TREE["task"], "model": {"factory": "no.where:f"}}
     file = write(tmp_path / "mytask.yaml", task)
