@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from study.config import TaskConfig, TrialOptimizer
 from study.errors import Parser, exit_code
+from study.files import made_folder, write_text
 from study.grammar import FloatRange, IntRange
 from study.losses import PRESETS
 from study.losses.config import LossConfig
@@ -108,16 +108,14 @@ def files() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the schemas into a folder."""
     parser = Parser(prog="python -m study.schema", description=main.__doc__)
-    parser.add_argument(
-        "--write", type=Path, default=Path("schemas"), metavar="DIR", help="default: schemas"
-    )
+    parser.add_argument("--write", default="schemas", metavar="DIR", help="default: schemas")
     return exit_code(lambda: _write(parser.parse_args(arguments).write))
 
 
-def _write(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(target: str) -> None:
+    folder = made_folder(target, "--write")
     for name, text in files().items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     print("\n".join(str(folder / name) for name in files()))
 
 

@@ -99,3 +99,32 @@ def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
     assert {path.name for path in tmp_path.iterdir()} == schema.files().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--write", ""], "--write: must be a folder to write into, but got ''"),
+        (["--write", "file"], "--write: must be a folder to write into, but got 'file'"),
+        (["--write", "file/x"], "--write: must be a folder to write into, but got 'file/x'"),
+        (["--write", "/proc/nope"], "--write: must be a folder to write into, but got '/proc"),
+        (["--nope"], "unrecognized arguments: --nope"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert schema.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {says}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_output_that_a_full_disk_does_not_take_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "study.schema", "--write", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
