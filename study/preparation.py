@@ -253,8 +253,10 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data.splits import class_warnings
     from study.environment import environment
     from study.models import check_task
+    from study.training import loss_for
 
     data = open_data(task.config.data)
+    space.check(lambda loss: loss_for(loss, data))
     check_task(task.config, data.num_classes, data.train.images.shape[1:3])
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(

@@ -7,7 +7,7 @@ natural values everywhere; `to_optuna` turns them into what a sampler models (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -176,18 +176,29 @@ class SearchSpace:
             raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
         return active
 
-    def check(self) -> None:
-        """Resolve every option and both ends of every range; an InputError names what fails."""
-        self._resolve_corner({})
+    def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
+        """Resolve every option and both ends of every range; an InputError names what fails.
+
+        fits: raises InputError for a loss that a trial could not train with.
+        """
+        self._resolve_corner({}, fits)
         for node, conditions in _conditional(self.tree, {}):
             ends = node.ends if isinstance(node, Leaf) else tuple(node.options)
             for end in ends:
-                self._resolve_corner({**conditions, node.path: end})
+                self._resolve_corner({**conditions, node.path: end}, fits)
 
-    def _resolve_corner(self, fixed: Mapping[str, Any]) -> None:
+    def _resolve_corner(
+        self, fixed: Mapping[str, Any], fits: Callable[[LossConfig], object] | None
+    ) -> None:
         params: Params = {}
-        assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, {})
-        self.resolve(params)
+        lines: dict[str, int] = {}
+        assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, lines)
+        loss = LossConfig.model_validate(self.resolve(params)[LOSS])
+        try:
+            if fits is not None:
+                fits(loss)
+        except InputError as error:
+            raise error.of_file(self.file, lines) from error
 
 
 def _first(node: Leaf | Choice) -> Any:

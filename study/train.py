@@ -77,7 +77,7 @@ def _load(
         tree["seed"] = seed
 
     def in_its_file(error: InputError) -> InputError:
-        if error.key == "loss":
+        if str(error.key).partition("/")[0] == "loss":
             return error.of_file(str(path), file.lines)
         if named is not None:
             return error.of_file(named.file, named.lines)
@@ -102,7 +102,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.environment import environment, resolve_device, set_up_process
     from study.losses import family
     from study.models import check_task
-    from study.training import Diverged, train
+    from study.training import Diverged, loss_for, train
 
     device = resolve_device(options.device)
     if provenance is not None:
@@ -111,6 +111,7 @@ def _train(options: argparse.Namespace) -> int:
     set_up_process(num_threads or _threads())
     try:
         data = open_data(config.task.data, data_root=options.data_root)
+        loss_for(config.loss, data)
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error

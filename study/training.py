@@ -35,6 +35,7 @@ from study.errors import InputError
 from study.evaluation import Evidence, evaluate, evidence_of
 from study.losses import build_loss
 from study.losses.composite import SegmentationLoss, named_terms
+from study.losses.config import LossConfig
 from study.models import build_model
 from study.names import TEST, TRAIN, TRAIN_LOSS, VAL
 from study.optim import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -147,7 +148,7 @@ class _Training:
         with self.rng.active():
             model = build_model(task.model, data.num_classes)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss = _build_loss(config, data).to(device)
+        self.loss = loss_for(config.loss, data).to(device)
         self.optimizer = build_optimizer(
             task.optimizer, self.model, lr_scale=config.optimizer.lr_scale
         )
@@ -304,15 +305,19 @@ def _series(values: list[Held]) -> torch.Tensor:
     return torch.stack(tensors).double() if tensors else torch.tensor(values, dtype=torch.float64)
 
 
-def _build_loss(config: TrialConfig, data: SegmentationData) -> SegmentationLoss:
+def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
+    """The loss on these data; InputError where it does not fit their classes or pixel counts."""
     try:
         return build_loss(
-            config.loss,
+            config,
             num_classes=data.num_classes,
             class_counts=torch.as_tensor(data.train.class_counts),
             ignore_index=data.ignore_index,
         )
     except ValueError as error:
+        key, _, message = str(error).partition(": ")
+        if key.partition("/")[0] in LossConfig.model_fields:
+            raise InputError(message, key=f"loss/{key}") from error
         raise InputError(str(error), key="loss") from error
 
 

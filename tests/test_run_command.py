@@ -36,9 +36,12 @@ TASK: dict[str, Any] = {
 
 
 def set_up(case: dict[str, Any], here: Path) -> None:
-    """A study that is taken, and a small data set with its task, spoilt as the case says."""
+    """A study that is taken, and a small data set with its task, spoilt as the case says; a space,
+    where the case holds one."""
     (here / "studies" / "taken").mkdir(parents=True)
     town = write_folder(here / "town")
+    if "space" in case:
+        (here / "space.yaml").write_text(case["space"])
     (here / "town.yaml").write_text(yaml.safe_dump({**TASK, **case.get("task", {})}))
     spoil = case.get("spoil", {})
     for name in spoil.get("remove", ()):

@@ -181,7 +181,14 @@ def with_origin(**environment):
             ),
             ": task/optimizer/encoder_lr_scale: ",
         ),
-        ({**TREE, "loss": {"class_weights": {"scheme": "manual", "weights": [1]}}}, ": loss: "),
+        (
+            {**TREE, "loss": {"class_weights": {"scheme": "manual", "weights": [1]}}},
+            ": loss/class_weights/weights: `one weight per class` must hold, but got 1 weights",
+        ),
+        (
+            {**TREE, "loss": {"class_weights": {"scheme": "effective_number", "kappa": 1.0e-9}}},
+            ": loss/class_weights/kappa: `kappa * number of pixels > 1` must hold",
+        ),
         (
             with_task(data={"format": "folder", "size": [16, 16], "root": "a\0b"}),
             "task/data/root: ",
