@@ -7,10 +7,11 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 LONGEST = 2000  # characters of one line
 
@@ -71,6 +72,47 @@ UNWRITABLE = (
     *(errno.EACCES, errno.EPERM),
 )
 CLUSTER_GONE = errno.EHOSTDOWN
+
+
+class _Lasting:
+    """A stream that outlives its reader: once nobody reads it, what is written goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """For a command whose work is worth more than what it prints: it goes on where the reader of
+    its output is gone."""
+    stdout = sys.stdout
+    sys.stdout = cast(TextIO, _Lasting(stdout))
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stdout
 
 
 def exit_code(command: Callable[[], int | None]) -> int:

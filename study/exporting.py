@@ -116,7 +116,9 @@ def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...
         wanted[exports / PARETO / f"{source}.yaml"] = ("One of the Pareto set", source)
     for path, (title, source) in wanted.items():
         write_text(path, export_text(title, export(state, answer, source)))
-    for path in (*exports.glob("*.yaml"), *(exports / PARETO).glob("*.yaml")):
+    earlier = [exports / BEST_MIOU, exports / BEST_MACC]
+    earlier += [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
+    for path in earlier:
         if path not in wanted:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return tuple(wanted)

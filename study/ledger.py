@@ -49,7 +49,8 @@ LEDGER, LOCK = "ledger.jsonl", "lock"
 LOOKS = 5  # at a lock that `is_driven` may hold for a moment
 FSYNC_SECONDS = 1.0
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TAKEN = ("mlflow.db", "mlartifacts")  # what lies beside the studies in their storage
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -98,34 +99,55 @@ def find(name: str, storage: Path) -> Path:
     """The folder of a study: a name below `storage`, else a path."""
     storage = expanded(storage, "--storage")
     for folder in (storage / name, expanded(name, "NAME")):
-        if (folder / LEDGER).is_file():
+        if _is_file(folder / LEDGER):
             return folder.resolve()
     known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
     listed = ", ".join(known) if known else "none"
     raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, for instance
+        return False
+
+
+def as_name(stem: str) -> str:
+    """A study's name from that of a file, which may hold anything."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")[:80] or "study"
+    return f"{name}_" if name in TAKEN else name
+
+
 def new_folder(storage: Path, name: str | None, stem: str) -> Path:
     """The folder of a study to come, which is not made yet: below `storage`, of this name, else of
     the stem and the first number that is free."""
-    storage = expanded(storage, "--storage").resolve()
-    place = next(path for path in (storage, *storage.parents) if path.exists())
+    try:
+        storage = expanded(storage, "--storage").resolve()
+        place = next(path for path in (storage, *storage.parents) if path.exists())
+    except OSError as error:
+        message = f"it must be a folder, but {error.strerror} ({len(str(storage))} characters)"
+        raise InputError(message, key="--storage") from error
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise InputError("it must be a folder that can be written", file=place, key="--storage")
     if name is None:
+        stem = as_name(stem)
         count = 1
         while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():
             count += 1
         return storage / (stem if count == 1 else f"{stem}-{count}")
     if not NAME.fullmatch(name):
         raise InputError(
-            f"a name must be letters, digits, '.', '_' and '-', but got {name!r}", key="--name"
+            "a name must be letters, digits, '.', '_' and '-', at most 100 and a letter or a digit "
+            f"first, but got {name!r}",
+            key="--name",
         )
     folder = storage / name
-    if folder.exists():
+    if folder.exists() or name in TAKEN:
+        goes_on = f"--resume {name} goes on with it, " if _is_file(folder / LEDGER) else ""
+        there = f"{folder} is there" if folder.exists() else "MLflow's data have it"
         raise InputError(
-            f"the name must be free, but {folder} is there: "
-            f"--resume {name} goes on with it, another --name begins anew",
+            f"the name must be free, but {there}: {goes_on}another --name begins anew",
             key="--name",
         )
     return folder

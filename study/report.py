@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study import telemetry
-from study.errors import InputError, Parser, exit_code
+from study.errors import Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -35,8 +35,6 @@ def _report(arguments: argparse.Namespace) -> int:
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)
     state = ledger.load(folder)
-    if state.study is None:
-        raise InputError("a ledger's first line must say what is studied", file=folder)
     found = answer(state, folder)
     page = write_report(folder, state, found)
     storage.ship_files(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import telemetry
-from study.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code
+from study.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code, lasting_output
 
 if TYPE_CHECKING:
     from study.preparation import Options, Prepared
@@ -146,18 +146,23 @@ def _command(argv: Sequence[str] | None) -> int:
         prepared = _prepared(arguments.resume, options)
         print(preparation.describe_plan(prepared, options))
         return 0
+    with lasting_output():
+        return _study(arguments.resume, options)
+
+
+def _study(resume: str | None, options: Options) -> int:
     from study import session
     from study.engine.connection import Connection
     from study.ledger import LEDGER
 
     with Connection(options.address) as connection:
-        prepared = _prepared(arguments.resume, options, connection.begin)
+        prepared = _prepared(resume, options, connection.begin)
         try:
             finished = session.run(prepared, options, connection)
         except KeyboardInterrupt:
             if not (prepared.folder / LEDGER).is_file():
                 raise
-            print(f"\nstopped. To go on: {resume_command(prepared)}")
+            print(f"\nstopped. To go on: {_resume_command(prepared)}")
             return EXIT_INTERRUPTED
     return _conclusion(prepared, finished)
 
@@ -178,42 +183,35 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
     print_answer(finished.answer)
     left = left_out(prepared.plan, finished.state)
     if finished.interrupted:
-        print(f"\ninterrupted. To go on: {resume_command(prepared)}")
+        print(f"\ninterrupted. To go on: {_resume_command(prepared)}")
     elif left:
         print(f"\nleft out, as the budget is spent: {', '.join(left)}")
-        print(f"To go on, with a larger one: {resume_command(prepared)}")
+        print(f"To go on, with a larger one: {_resume_command(prepared)}")
     for path in finished.exports:
         print(f"export: {_short(path)}")
     print(f"report: {_short(finished.folder / 'report.html')}")
     print(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
     if finished.unshipped:
         print(f"{finished.unshipped}; they are in {finished.folder}")
-        print(f"Once it answers: {resume_command(prepared)}")
+        print(f"Once it answers: {_resume_command(prepared)}")
     if finished.unsent:
         print(
             f"{finished.unsent} ledger lines have not reached MLflow; "
-            f"later: python -m study.track {finished.folder}"
+            f"later: python -m study.track {shlex.quote(str(finished.folder))}"
         )
     if finished.interrupted:
         return EXIT_INTERRUPTED
     return 0 if finished.exports else EXIT_NOTHING_TRAINED
 
 
+def _resume_command(prepared: Prepared) -> str:
+    return prepared.storage.resume_command(prepared.folder)
+
+
 def _short(path: Path) -> Path:
     """Relative to here where it lies below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def resume_command(prepared: Prepared) -> str:
-    """The command that goes on with a study."""
-    command = f"python -m study.run --resume {prepared.name}"
-    if prepared.storage.place is not None:
-        return f"{command} --storage {shlex.quote(prepared.storage.place.uri)}"
-    storage = prepared.folder.parent
-    if storage == Path("studies").resolve():
-        return command
-    return f"{command} --storage {shlex.quote(str(storage))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from study.errors import InputError, Parser, exit_code
+from study.errors import Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -32,9 +32,12 @@ def _status(arguments: argparse.Namespace) -> int:
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name, whole=False)
     state = ledger.load(folder)
-    if state.study is None:
-        raise InputError("a ledger's first line must say what is studied", file=folder)
-    found = status(state, driven=storage.is_driven(folder), now=time.time())
+    found = status(
+        state,
+        driven=storage.is_driven(folder),
+        now=time.time(),
+        resume=storage.resume_command(folder),
+    )
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
     return 0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from study.analysis.answer import answer
 from study.config import TrialConfig
 from study.data import open_data
 from study.environment import environment
-from study.exporting import write_exports
+from study.exporting import export, export_text, write_exports
 from study.ledger import Ledger, load
 from study.names import BASELINE, COMPLETED, CONFIRM
 from study.records import (
@@ -84,8 +85,6 @@ def test_an_infinite_p_norm_is_exported_so_that_it_loads_again(folder: Path) -> 
     state = load(folder)
     found = answer(state, folder)
     lmp = next(trial.id for trial in state.trials.values() if trial.label == "lmp")
-    from study.exporting import export, export_text
-
     text = export_text("Largest p", export(state, found, lmp))
     tree = yaml.safe_load(text)
     assert tree["loss"]["pooling"]["p"] == math.inf
@@ -111,11 +110,39 @@ def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
     stale = folder / "exports" / "pareto" / "t9999.yaml"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
-    (folder / "exports" / "notes.txt").write_text("mine")
+    kept = [folder / "exports" / name for name in ("notes.txt", "mine.yaml", "pareto/tests.yaml")]
+    for path in kept:
+        path.write_text("mine")
     state = load(folder)
     write_exports(folder, state, answer(state, folder))
     assert not stale.exists()
-    assert (folder / "exports" / "notes.txt").exists()
+    assert [path.read_text() for path in kept] == ["mine"] * 3
+
+
+@pytest.mark.parametrize(("root", "flag"), [("/data", " --data-root DIR"), (None, "")])
+def test_the_head_of_an_export_says_that_it_needs_a_data_root(
+    folder: Path, root: str | None, flag: str
+) -> None:
+    state = load(folder)
+    tree = export(state, answer(state, folder), "t0000")
+    tree["task"]["data"] = {"format": "cityscapes", "root": root}
+    assert f"study.train THIS_FILE{flag}\n" in export_text("Best", tree)
+
+
+def test_an_export_counts_the_seeds_that_failed(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    best = found.config(found.best_miou)
+    assert best is not None
+    others = tuple(config for config in found.configs if config is not best)
+    failing = replace(found, configs=(replace(best, failed=(7,)), *others), tuned=False)
+    tree = export(state, failing, best.source)
+    assert tree["provenance"]["confirmed"]["failed_seeds"] == [7]
+    assert (
+        "versus_cross_entropy_as_the_task_states_it"
+        in (tree["provenance"]["confirmed"]["test/miou"])
+    )
+    assert "Confirmed with 3 fresh seeds (1 more failed), judged" in export_text("Best", tree)
 
 
 def test_a_study_without_results_exports_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from study.compact import Numbers
 from study.errors import InputError
-from study.ledger import LEDGER, Ledger, find, fold, load, read, replay
+from study.ledger import LEDGER, Ledger, find, fold, load, new_folder, read, replay
 from study.records import (
     EndRecord,
     FinishRecord,
@@ -30,6 +31,7 @@ from study.records import (
     decode,
     encode,
 )
+from study.remote.storage import Storage
 
 
 def trial(name: str = "t0000", **changes: object) -> TrialRecord:
@@ -287,3 +289,68 @@ def test_a_study_is_found_by_name_or_path_and_an_unknown_one_lists_the_known(
     assert find(str(tmp_path / "mine"), Path("elsewhere")) == tmp_path / "mine"
     with pytest.raises(InputError, match="mine"):
         find("yours", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("joint-synthetic", "joint-synthetic"),
+        ("mein raum ü-auf gabe'ß", "mein_raum_-auf_gabe_"),
+        ("-x-tiny", "x-tiny"),
+        (".yaml-tiny", "yaml-tiny"),
+        ("two\nlines", "two_lines"),
+        ("ü", "study"),
+        ("mlflow.db", "mlflow.db_"),
+        ("x" * 300, "x" * 80),
+    ],
+)
+def test_a_study_is_named_so_that_its_name_can_be_given_again(
+    tmp_path: Path, stem: str, name: str
+) -> None:
+    assert new_folder(tmp_path, None, stem) == tmp_path / name
+    assert new_folder(tmp_path, name, "x") == tmp_path / name
+    (tmp_path / name).mkdir()
+    assert new_folder(tmp_path, None, stem) == tmp_path / f"{name}-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 101, "at most 100"),
+        ("a b", "letters, digits"),
+        ("mlflow.db", "the name must be free, but MLflow's data have it: another --name"),
+        ("mlartifacts", "MLflow's data have it"),
+        ("there", "there is there: another --name begins anew"),
+        ("study", "study is there: --resume study goes on with it, another --name begins anew"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / LEDGER).touch()
+    with pytest.raises(InputError, match=f"^--name: .*{re.escape(said)}"):
+        new_folder(tmp_path, name, "x")
+
+
+def test_names_and_paths_that_are_too_long_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a study of the name must be in"):
+        find("x" * 5000, tmp_path)
+    with pytest.raises(
+        InputError, match=r"^--storage: it must be a folder, but File name too long"
+    ):
+        new_folder(tmp_path / ("x" * 300), None, "x")
+
+
+def test_the_command_that_goes_on_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, there = Storage(Path("studies")), Storage(tmp_path / "my studies")
+    for storage, name, said in (
+        (here, "joint", "--resume joint"),
+        (here, "a b", "--resume 'a b'"),
+        (here, "-x", "--resume=-x"),
+        (there, "joint", f"--resume joint --storage '{tmp_path}/my studies'"),
+    ):
+        command = storage.resume_command(storage.folder.resolve() / name)
+        assert command == f"python -m study.run {said}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ class Storage:
         if self.place is None:
             return ledger.new_folder(self.folder, name, stem)
         self.place.check()
+        stem = ledger.as_name(stem)
         taken = self._names()
         count = 1
         while True:
@@ -95,6 +97,16 @@ class Storage:
                 f"a study of the name must be in {self.place.where} ({known}), but got {name!r}"
             )
         return folder
+
+    def resume_command(self, folder: Path) -> str:
+        """What goes on with the study in a folder, as it can be pasted into a shell."""
+        name = shlex.quote(folder.name)
+        command = "python -m study.run --resume" + (f"={name}" if name[0] == "-" else f" {name}")
+        if self.place_of(folder) is not None and self.place is not None:
+            return f"{command} --storage {shlex.quote(self.place.uri)}"
+        if folder.parent.resolve() == Path("studies").resolve():
+            return command
+        return f"{command} --storage {shlex.quote(str(folder.parent.resolve()))}"
 
     def ship_files(self, folder: Path) -> None:
         """Ship what a command has written in a study's folder; its driver, if it has one, does."""

@@ -21,10 +21,11 @@ RUNNING = "running"
 GPU, CPU = "GPU", "CPU"
 
 
-def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
+def status(state: State, *, driven: bool, now: float, resume: str | None = None) -> dict[str, Any]:
     """Everything that `python -m study.status` says, in plain types.
 
-    driven: whether a driver holds the study's lock. now: seconds since 1970. Times are in seconds;
+    driven: whether a driver holds the study's lock. now: seconds since 1970. resume: the command
+    that goes on with it. Times are in seconds;
     `device_hours` are those of `device`: a trial's epochs, repeated ones included, times its share
     of GPUs then; on CPUs its epochs times its CPUs.
     """
@@ -40,6 +41,7 @@ def status(state: State, *, driven: bool, now: float) -> dict[str, Any]:
         "space": state.study.space_name,
         "task": state.study.task_name,
         "state": "finished" if state.finished else RUNNING if driven else "not running",
+        "resume": resume or f"python -m study.run --resume {state.study.name}",
         "cluster": state.sessions[-1].cluster if state.sessions else None,
         "sessions": len(state.sessions),
         "trials": {stage: _counts(state, stage) for stage in STAGES},
@@ -74,7 +76,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """The status as a person reads it."""
     text = [f"{found['study']}: {found['space']} on {found['task']}, {found['state']}"]
     if found["state"] == "not running":
-        text[0] += f"; python -m study.run --resume {found['study']} goes on"
+        text[0] += f"; {found['resume']} goes on"
     elif found["cluster"]:
         text[0] += f", {found['cluster']}, session {found['sessions']}"
     text += ["", *_table(found["trials"])]

@@ -150,6 +150,20 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     assert len(seen) == len(set(seen)), "no epoch is trained again"
 
 
+@pytest.mark.timeout(400)
+def test_a_study_whose_output_nobody_reads_goes_on_to_its_end(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "study.run", *study.begun]
+    done = subprocess.run(
+        command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True, **study.place
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_whole(study)
+
+
 INTERRUPTING = """
 import os, signal, sys
 from study import run

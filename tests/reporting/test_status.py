@@ -93,6 +93,8 @@ def test_without_a_driver_it_says_how_to_go_on_and_gives_no_rate(tmp_path: Path)
     assert found["state"] == "not running"
     assert found["epochs_per_second"] is None
     assert "--resume x goes on" in lines(found)[0]
+    other = status(state, driven=False, now=2e9, resume="python -m study.run --resume copy")
+    assert "--resume copy goes on" in lines(other)[0]
 
 
 def test_a_failed_trial_stands_there_with_its_reason(tmp_path: Path) -> None:
