@@ -62,6 +62,10 @@ class InputError(ValueError):
         return self.key is not None and not self.key.startswith(("-", "$"))
 
 
+class Unwritable(OSError):
+    """A file cannot be placed where it belongs, for what is there or on the way there."""
+
+
 EXIT_UNWRITABLE = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -70,6 +74,7 @@ UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
     *(errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 )
 CLUSTER_GONE = errno.EHOSTDOWN
 
@@ -116,9 +121,10 @@ def lasting_output() -> Iterator[None]:
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; bad input becomes one line on stderr and exit code 2, a disk that takes no
-    more or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where nobody
-    reads what is printed any more, as in `| head -1`, it ends with 141 and without a word."""
+    """Run a command; bad input becomes one line on stderr and exit code 2, a file that cannot be
+    written or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where
+    nobody reads what is printed any more, as in `| head -1`, it ends with 141 and without a word.
+    """
     _print_what_can_be_printed()
     try:
         return _told(command)
@@ -142,7 +148,7 @@ def _told(command: Callable[[], int | None]) -> int:
         print(f"error: {text[:LONGEST]}{more}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if error.errno not in (*UNWRITABLE, CLUSTER_GONE):
+        if not isinstance(error, Unwritable) and error.errno not in (*UNWRITABLE, CLUSTER_GONE):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {where}{error.strerror}", file=sys.stderr)

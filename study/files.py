@@ -6,11 +6,11 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from study.errors import InputError
+from study.errors import InputError, Unwritable
 
 
 def expanded(path: str | Path, key: str) -> Path:
@@ -41,18 +41,34 @@ def made_folder(path: str | Path, key: str) -> Path:
 def whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when it is complete; missing folders are made.
 
-    Raises OSError with the name of `path`; what was there before is then still there.
+    Raises OSError with the name of `path`, Unwritable where there is no place for such a file; what
+    was there before is then still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _placing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        with _placing(path):
+            partial.touch()
         with open(partial, "wb") as file:
             yield file
-        os.replace(partial, path)
+        with _placing(path):
+            os.replace(partial, path)
+    except Unwritable:
+        raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def _placing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

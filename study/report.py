@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m study.report", description=__doc__)
     parser.add_argument("name", help="a study in the storage, or the path of its folder")
     parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="also one picture of it all")
+    parser.add_argument("--picture", metavar="PNG", help="also one picture of it all")
     return parser
 
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
+    picture = None if arguments.picture is None else _picture(arguments.picture)
     from study import ledger
     from study.analysis.answer import answer
     from study.remote.storage import Storage
@@ -36,15 +38,21 @@ def _report(arguments: argparse.Namespace) -> int:
     folder = storage.find(arguments.name)
     state = ledger.load(folder)
     found = answer(state, folder)
+    if picture is not None:
+        study_picture(state, found, picture)
     page = write_report(folder, state, found)
     storage.ship_files(folder)
-    if arguments.picture is not None:
-        study_picture(state, found, arguments.picture)
     print_answer(found)
     print(f"report: {page}")
-    if arguments.picture is not None:
-        print(f"picture: {arguments.picture}")
+    if picture is not None:
+        print(f"picture: {picture}")
     return 0
+
+
+def _picture(path: str) -> Path:
+    if not path or os.path.isdir(path):
+        raise InputError(f"must be a file to write, but got {path!r}", key="--picture")
+    return Path(path)
 
 
 if __name__ == "__main__":

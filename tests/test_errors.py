@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
+from study import export, report
 from study.errors import InputError, exit_code
 
 
@@ -119,3 +120,51 @@ def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "mean ? sd over seeds" in done.stdout
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    assert code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+@pytest.mark.parametrize("picture", ["", ".", "/proc/x.png", "demo/ledger.jsonl/x.png", "x" * 300])
+def test_a_picture_that_cannot_be_written_is_one_line_and_nothing_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    picture: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(make_study(tmp_path / "demo").rglob("*"))
+    code = report.main(["demo", "--storage", ".", "--picture", picture])
+    captured = capsys.readouterr()
+    assert code == (2 if picture in ("", ".") else 1)
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted((tmp_path / "demo").rglob("*")) == before
+
+
+def test_what_is_in_the_way_of_a_report_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until="search")
+    (folder / "report.html").mkdir()
+    told = refused(capsys, report.main(["demo", "--storage", str(tmp_path)]))
+    assert told == f"error: {folder / 'report.html'}: Is a directory\n"
+    assert not list(folder.glob(".*.partial"))
+
+
+def test_what_is_in_the_way_of_an_export_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until="search")
+    exports = folder / "exports"
+    exports.write_text("")
+    told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
+    assert told.startswith(f"error: {exports}") and told.count("\n") == 1
+    exports.unlink()
+    (exports / "mine.yaml").mkdir(parents=True)
+    told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
+    assert told == f"error: {exports / 'mine.yaml'}: Is a directory\n"
