@@ -94,7 +94,12 @@ def show_token(token: Path = TOKEN) -> None:
 def host_and_port(address: str, key: str) -> tuple[str, int]:
     """The parts of HOST:PORT; InputError where it is none."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
+    try:
+        host.encode("idna")
+        named = bool(host) and "/" not in host
+    except UnicodeError:
+        named = False
+    if not (named and port.isascii() and port.isdigit() and len(port) <= 5):
         raise InputError(f"HOST:PORT must be given, but got {address!r}", key=key)
     return host.strip("[]"), int(port)
 

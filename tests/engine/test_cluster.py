@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.engine.cluster import fit, growth, show_token, started_here
+from study.engine.cluster import fit, growth, host_and_port, show_token, started_here
 from study.errors import InputError
 
 Node = Mapping[str, float]
@@ -116,3 +116,20 @@ def test_the_token_is_shown_where_there_is_one_unless_the_user_says_otherwise(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     show_token(token)
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "127.0.0.1", ":6379", "http://a:1", "127.0.0.1:²", "a:" + "1" * 5000, "a..b:1"],
+    ids=range(7),
+)
+def test_what_is_no_host_and_port_is_bad_input(address: str) -> None:
+    with pytest.raises(InputError, match=r"^--address: HOST:PORT must be given, but got"):
+        host_and_port(address, "--address")
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"), [("head:6379", ("head", 6379)), ("[::1]:1", ("::1", 1))]
+)
+def test_a_host_and_a_port_are_taken_apart(address: str, parts: tuple[str, int]) -> None:
+    assert host_and_port(address, "--address") == parts
