@@ -20,18 +20,28 @@ KEY = "--tracking-uri"
 
 def default_uri(storage: Path) -> str:
     """An SQLite file in the storage folder."""
-    return f"{SQLITE}{storage.absolute() / 'mlflow.db'}"
+    return _sqlite_uri(storage.absolute() / "mlflow.db")
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The database file of an ``sqlite:///`` URI; None for others."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    """The database file of an ``sqlite:///`` URI, in which ``%3F`` is a ``?``; None for others."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(urllib.parse.unquote(uri.removeprefix(SQLITE)))
+
+
+def _sqlite_uri(path: str | Path) -> str:
+    """SQLAlchemy takes what follows a ``?`` for options and ``%41`` for an A."""
+    quoted = str(path)
+    for letter in "%?":
+        quoted = quoted.replace(letter, urllib.parse.quote(letter))
+    return f"{SQLITE}{quoted}"
 
 
 def absolute(uri: str) -> str:
     """The same place from every working directory."""
     path = sqlite_path(uri)
-    return uri if path is None or not path.name else f"{SQLITE}{path.absolute()}"
+    return uri if path is None or not path.name else _sqlite_uri(path.absolute())
 
 
 def artifact_location(uri: str) -> str | None:
@@ -44,7 +54,12 @@ def check_form(tracking_uri: str) -> None:
     """Raise InputError unless it is an address of a kind that is known, without a password: it
     stands in the ledger and on command lines."""
     if tracking_uri.startswith(("http://", "https://")):
-        if "@" in urllib.parse.urlsplit(tracking_uri).netloc:
+        try:
+            place = urllib.parse.urlsplit(tracking_uri).netloc
+        except ValueError as error:
+            message = f"must be the address of a server, but got {tracking_uri!r}: {error}"
+            raise InputError(message, key=KEY) from error
+        if "@" in place:
             message = (
                 "user and password must be in MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, but they are in the address"
@@ -78,7 +93,7 @@ def _check_server(uri: str, timeout: float) -> None:
         hint = " (is this name among the server's --allowed-hosts?)" if error.code == 403 else ""
         message = f"an MLflow server must answer {health}, but it answered {error.code}{hint}"
         raise InputError(message, key=KEY) from error
-    except (OSError, ValueError, HTTPException) as error:
+    except (OSError, ValueError, OverflowError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         message = f"an MLflow server must answer {health}, but got: {reason}"
         raise InputError(message, key=KEY) from error
@@ -88,19 +103,19 @@ def _check_server(uri: str, timeout: float) -> None:
 
 
 def _check_file(uri: str, path: Path) -> None:
-    if not path.name or path.is_dir():
-        raise InputError(f"the path of a database file must follow, but got {uri!r}", key=KEY)
     try:
+        if not path.name or path.is_dir():
+            raise InputError(f"the path of a database file must follow, but got {uri!r}", key=KEY)
         if path.exists():
             with open(path, "rb") as file:
                 header = file.read(len(SQLITE_HEADER))
             if header not in (b"", SQLITE_HEADER):
                 message = "the file must be an SQLite database, but it is something else"
                 raise InputError(message, file=path, key=KEY)
+        target = next(place for place in (path, *path.absolute().parents) if place.exists())
     except OSError as error:
         message = f"the database file must be usable, but got: {error.strerror}"
         raise InputError(message, file=path, key=KEY) from error
-    target = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not (target.is_dir() or target == path):
         raise InputError("it must be a folder, but is a file", file=target, key=KEY)
     if not os.access(target, os.W_OK):
@@ -116,5 +131,5 @@ def ui_command(tracking_uri: str) -> str:
     shown = near if len(near) < len(str(path.absolute())) else str(path.absolute())
     python = os.path.relpath(sys.executable)
     python = python if len(python) < len(sys.executable) else sys.executable
-    words = [python, "-m", "mlflow", "ui", "--backend-store-uri", f"{SQLITE}{shown}"]
+    words = [python, "-m", "mlflow", "ui", "--backend-store-uri", _sqlite_uri(shown)]
     return shlex.join([*words, "--host", "127.0.0.1", "--port", "5000"])

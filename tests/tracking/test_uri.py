@@ -13,6 +13,7 @@ import pytest
 
 from study import tracking
 from study.errors import InputError
+from study.tracking.uri import sqlite_path
 
 
 @pytest.fixture
@@ -75,7 +76,11 @@ def test_a_silent_server_is_given_up_after_one_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["mlruns", "file:///tmp/x", "databricks", "sqlite:///", "", "http://"]
+    "uri",
+    [
+        *("mlruns", "file:///tmp/x", "databricks", "sqlite:///", "", "http://"),
+        *("http://[", "http://127.0.0.1:999999", f"sqlite:///{'x' * 300}.db"),
+    ],
 )
 def test_other_places_are_refused(uri: str) -> None:
     with pytest.raises(InputError, match="--tracking-uri"):
@@ -120,3 +125,18 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(uri: str) -> None
     with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as caught:
         tracking.check(uri)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["we#ird", "what?", "100%", "a%41b", "my studies"])
+def test_the_file_is_the_one_that_the_database_library_takes(tmp_path: Path, name: str) -> None:
+    from sqlalchemy import make_url
+
+    uri = tracking.default_uri(tmp_path / name)
+    assert make_url(uri).database == f"{tmp_path}/{name}/mlflow.db"
+    assert sqlite_path(uri) == tmp_path / name / "mlflow.db"
+    assert tracking.absolute(uri) == uri
+    tracking.check(uri)
+    words = shlex.split(tracking.ui_command(uri))
+    shown = make_url(words[words.index("--backend-store-uri") + 1]).database
+    assert shown is not None
+    assert Path(shown).resolve() == tmp_path / name / "mlflow.db"
