@@ -97,8 +97,12 @@ def _check_bounds(low: float, high: float) -> None:
 
 
 def _check_step(low: float, high: float, step: float) -> None:
-    steps = (high - low) / step
-    if abs(steps - round(steps)) > 1e-8:
+    try:
+        steps = (high - low) / step
+        whole = round(steps)
+    except OverflowError:
+        raise ValueError(f"the number of steps must be finite, but step is {step}") from None
+    if abs(steps - whole) > 1e-8:
         raise ValueError(
             "`high - low` must be a whole number of steps, "
             f"but got low {low}, high {high} and step {step}"
@@ -163,6 +167,18 @@ class Leaf:
         return (self.low, self.high)
 
     @property
+    def num_values(self) -> int | None:
+        """How many values there are, or None in a range without steps; lists none of them."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return len(choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return (high - low) // step + 1
+            case FloatDistribution(low=low, high=high, step=step) if step is not None:
+                return round((high - low) / step) + 1
+        return None
+
+    @property
     def grid(self) -> tuple[Any, ...] | None:
         """All values, where they can be listed."""
         match self.distribution:
@@ -171,7 +187,7 @@ class Leaf:
             case IntDistribution(low=low, high=high, step=step):
                 return tuple(range(low, high + 1, step))
             case FloatDistribution(low=low, high=high, step=step) if step is not None:
-                count = round((high - low) / step) + 1
+                count = self.num_values or 0
                 return tuple(min(round(low + i * step, 12), high) for i in range(count))
         return None
 

@@ -7,8 +7,10 @@ natural values everywhere; `to_optuna` turns them into what a sampler models (se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from study.shipped import SEARCH_SPACES, TASKS, find
 from study.yaml_file import YamlFile, read_yaml
 
 LOSS, OPTIMIZER, STUDY = "loss", "optimizer", "study"
+MOST_POINTS = 100_000  # of a grid: each is resolved before a study starts
 Params = dict[str, Any]
 Point = tuple[Params, dict[str, BaseDistribution]]
 
@@ -133,21 +136,30 @@ class SearchSpace:
         leave it open no more than the optimiser's leaves have points, and none for the one point
         that the baseline `ce` tries."""
         asked = self.settings.num_reference_trials
-        points = self.reference.grid
+        reference = self.reference
+        points = reference.num_points
         if self.settings.reference_trials is not None or points is None:
             return asked
-        if points == [{}] and NEUTRAL in self.settings.baselines:
+        if not any(searched(reference.tree)) and NEUTRAL in self.settings.baselines:
             return 0
-        return min(asked, len(points))
+        return min(asked, points)
 
     @property
+    def num_points(self) -> int | None:
+        """How many points there are, with those at the neutral loss, or None where a range has no
+        steps; lists none of them."""
+        return _num_points(self.tree)
+
+    @cached_property
     def grid(self) -> list[Params] | None:
-        """All points, in the order of the file, or None where a range has no steps.
+        """All points, in the order of the file, or None where a range has no steps or there are
+        more than `MOST_POINTS`.
 
         Points at the neutral loss are left out where there are others: tuning cross entropy is
         the reference trials' part.
         """
-        if any(isinstance(node, Leaf) and node.grid is None for node in searched(self.tree)):
+        num_points = self.num_points
+        if num_points is None or num_points > MOST_POINTS:
             return None
         points = list(_points(self.tree))
         idle = idle_knobs(LossConfig())
@@ -251,6 +263,19 @@ def _conditional(
                 yield from _conditional(child, conditions)
 
 
+def _num_points(node: Node) -> int | None:
+    match node:
+        case Leaf():
+            return node.num_values
+        case Choice(options=options):
+            counts = [_num_points(option) for option in options.values()]
+            return None if None in counts else sum(filter(None, counts))
+        case Branch(children=children):
+            counts = [_num_points(child) for child in children.values()]
+            return None if None in counts else math.prod(filter(None, counts))
+    return 1
+
+
 def _points(node: Node) -> Iterator[Params]:
     match node:
         case Constant():
@@ -317,7 +342,15 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
                 f"{STUDY}/rungs/by",
             )
     if settings.sampler == "grid":
-        grid = space.grid
+        num_points, grid = space.num_points, space.grid
+        if num_points is not None and num_points > MOST_POINTS:
+            leaves = [node for node in searched(space.tree) if isinstance(node, Leaf)]
+            largest = max(leaves, key=lambda leaf: leaf.num_values or 0)
+            raise error(
+                f"`sampler: grid` must have at most {MOST_POINTS} points, but got {num_points} "
+                f"({largest.path} alone takes {largest.num_values} values)",
+                f"{STUDY}/sampler",
+            )
         if grid is None:
             open_leaf = next(
                 node.path

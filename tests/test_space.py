@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from study.errors import InputError
+from study.grammar import Leaf
 from study.losses import PRESETS
 from study.losses.config import LossConfig
 from study.preparation import make_plan
@@ -305,6 +306,26 @@ def test_no_more_trials_tune_cross_entropy_than_there_are_settings(tree, study, 
     assert space.num_reference_trials == expected
     plan = make_plan(space, load_task("tiny").config, num_trials=None, seed=0)
     assert plan.reference_trials == expected
+
+
+def test_a_grid_too_large_to_list_is_counted_and_not_listed(monkeypatch):
+    fine = {"float": {"low": 0.5, "high": 1.5, "step": 1.0e-7}}
+    monkeypatch.setattr(Leaf, "grid", property(lambda leaf: pytest.fail(f"{leaf.path} listed")))
+    space = load_space({"optimizer": {"lr_scale": fine}, "study": {"num_trials": 8}})
+    assert space.num_points == 10_000_001
+    assert space.grid is None
+    assert space.num_reference_trials == 3
+
+
+def test_the_points_of_a_grid_are_counted_with_those_at_cross_entropy():
+    tree = {
+        "loss": {"jaccard": {"mix": {"float": {"low": 0.0, "high": 0.3, "step": 0.1}}}},
+        "optimizer": {"lr_scale": {"choice": [0.5, 1.0, 2.0]}},
+    }
+    space = load_space(tree)
+    assert space.num_points == 12
+    assert len(space.grid) == 9
+    assert load_space(SMALL).num_points is None
 
 
 def test_a_space_is_a_file_that_exists_or_a_shipped_name(tmp_path, monkeypatch):
