@@ -18,6 +18,7 @@ from study import telemetry
 from study.errors import InputError
 
 ADDRESS_TIMEOUT = 10.0
+LEAST_SHARE = 0.01  # of a CPU or a GPU: Ray itself counts in steps of 0.0001
 TOKEN = Path("~/.ray/auth_token")
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 WORKER_ENVIRONMENT = {
@@ -228,7 +229,7 @@ def fit(
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
     gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
-    if gpus > 1 and gpus != int(gpus):
+    if 1 < gpus < math.inf and gpus != int(gpus):
         raise InputError(
             f"`gpus-per-trial` must be a share of one GPU or a whole number, but got {gpus}",
             key="--gpus-per-trial",
@@ -243,6 +244,12 @@ def fit(
             "`0 < cpus-per-trial` must hold for a trial without a GPU, but got 0",
             key="--cpus-per-trial",
         )
+    for key, share in (("cpus-per-trial", cpus), ("gpus-per-trial", gpus)):
+        if share != 0 and not LEAST_SHARE <= share < math.inf:
+            raise InputError(
+                f"`{LEAST_SHARE} <= {key}` must hold where it is not 0, but got {share:g}",
+                key=f"--{key}",
+            )
     slots = sum(_held(node, cpus, gpus) for node in up)
     if slots == 0:
         nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]

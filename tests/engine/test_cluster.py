@@ -61,6 +61,14 @@ def test_what_no_node_can_hold_is_refused_by_name(
         fit("here", nodes, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("key", ["cpus_per_trial", "gpus_per_trial"])
+@pytest.mark.parametrize("share", [0.00001, -1.0, float("nan"), float("inf")])
+def test_a_share_that_ray_cannot_count_is_refused_by_name(key: str, share: float) -> None:
+    flag = key.replace("_", "-")
+    with pytest.raises(InputError, match=f"--{flag}: `0.01 <= {flag}` must hold"):
+        fit("here", [{"CPU": 2, "GPU": 1}], **{key: share})  # type: ignore[arg-type]
+
+
 def test_a_cluster_counts_what_it_can_grow_to(tmp_path: Path) -> None:
     config = tmp_path / "ray_bootstrap_config.yaml"
     config.write_text(
