@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
+TOO_LARGE = 10**18  # for a whole number that others are counted up from
+
+
+def _refusal(key: str, rule: str, got: object) -> InputError:
+    return InputError(f"{rule}, but got {got!r}", key=f"--{key.replace('_', '-')}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Options:
     """Where and how much; hyperparameters are in the two YAML files. A time budget counts from
     `given_at`, by the monotonic clock.
 
-    Raises InputError for a number that is too small.
+    Raises InputError for what is no number, and for a number that is too small or too large.
     """
 
     space: str | Path | Mapping[str, Any] = "joint"
@@ -58,10 +64,21 @@ class Options:
 
     def __post_init__(self) -> None:
         for key, least in (("num_trials", 1), ("max_concurrent", 1), ("seed", 0)):
-            number = getattr(self, key)
-            if number is not None and number < least:
-                flag = f"--{key.replace('_', '-')}"
-                raise InputError(f"`{least} <= {key}` must hold, but got {number}", key=flag)
+            number: Any = getattr(self, key)
+            if number is None and key != "seed":
+                continue
+            if isinstance(number, bool) or not isinstance(number, Integral):
+                raise _refusal(key, "must be a whole number", number)
+            if int(number) < least:
+                raise _refusal(key, f"`{least} <= {key}` must hold", number)
+            if int(number) >= TOO_LARGE:
+                raise _refusal(key, f"`{key} < 10^18` must hold", number)
+            object.__setattr__(self, key, int(number))
+        for key in ("time_budget", "max_gpu_hours"):
+            amount = getattr(self, key)
+            if isinstance(amount, bool) or not isinstance(amount, Real) or not float(amount) >= 0:
+                raise _refusal(key, "must be a number >= 0", amount)
+            object.__setattr__(self, key, float(amount))
         Storage.of(self.storage)
 
     @property

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from folder_data import write_folder
 from ledgers import make_study
@@ -114,6 +115,33 @@ def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
     for wrong in ({"num_trials": 0}, {"max_concurrent": 0}, {"seed": -1}):
         with pytest.raises(InputError, match="must hold"):
             Options(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("num_trials", 1.5),
+        ("num_trials", True),
+        ("max_concurrent", 1.5),
+        ("seed", 1.5),
+        ("seed", 2**70),
+        ("seed", None),
+        ("time_budget", float("nan")),
+        ("time_budget", -1),
+        ("time_budget", "30m"),
+        ("max_gpu_hours", None),
+    ],
+)
+def test_an_option_that_is_no_such_number_is_named_before_a_study_starts(
+    key: str, wrong: object
+) -> None:
+    with pytest.raises(InputError, match=f"^--{key.replace('_', '-')}: .*, but got "):
+        Options(**{key: wrong})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_options_too() -> None:
+    options = Options(num_trials=np.int64(4), time_budget=np.float32(60))  # type: ignore[arg-type]
+    assert (type(options.num_trials), type(options.time_budget)) == (int, float)
 
 
 def test_a_storage_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
