@@ -25,7 +25,7 @@ def plan_text(
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
         f"{searched} by the sampler; {_sampler(plan, takes_over)}",
-        *_choices(space),
+        *(_choices(space) if searched else []),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
         f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
