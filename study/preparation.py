@@ -79,6 +79,23 @@ class Options:
             if isinstance(amount, bool) or not isinstance(amount, Real) or not float(amount) >= 0:
                 raise _refusal(key, "must be a number >= 0", amount)
             object.__setattr__(self, key, float(amount))
+        for key in ("gpus_per_trial", "cpus_per_trial"):
+            share: Any = getattr(self, key)
+            number = isinstance(share, Real) and not isinstance(share, bool)
+            if share is not None and not (number and 0 <= float(share) < math.inf):
+                raise _refusal(key, "must be a number >= 0", share)
+        for key in ("address", "name", "storage", "tracking_uri"):
+            text: Any = getattr(self, key)
+            if isinstance(text, Path) and key == "storage":
+                continue
+            if not isinstance(text, str) and (text is not None or key == "storage"):
+                raise _refusal(key, "must be a text", text)
+            if text == "":
+                raise _refusal(key, "must not be empty", text)
+        for key in ("space", "task"):
+            given = getattr(self, key)
+            if not isinstance(given, (str, Path, Mapping)):
+                raise _refusal(key, "must be a name, a path or a mapping", given)
         Storage.of(self.storage)
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study import telemetry
-from study.errors import Parser, exit_code
+from study.errors import InputError, Parser, exit_code
 
 
 def _parser() -> Parser:

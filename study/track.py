@@ -40,7 +40,8 @@ def _track(arguments: argparse.Namespace) -> int:
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)
     state = ledger.load(folder)
-    uri = tracking.absolute(arguments.tracking_uri or tracked_at(state, storage, folder))
+    given = arguments.tracking_uri
+    uri = tracking.absolute(tracked_at(state, storage, folder) if given is None else given)
     tracking.check(uri)
     sessions = state.sessions
     elsewhere = storage.place is not None and not ledger.is_driven(folder)

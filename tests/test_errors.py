@@ -165,6 +165,6 @@ def test_what_is_in_the_way_of_an_export_is_named(
     told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
     assert told.startswith(f"error: {exports}") and told.count("\n") == 1
     exports.unlink()
-    (exports / "mine.yaml").mkdir(parents=True)
+    (exports / "best_miou.yaml").mkdir(parents=True)
     told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
-    assert told == f"error: {exports / 'mine.yaml'}: Is a directory\n"
+    assert told == f"error: {exports / 'best_miou.yaml'}: Is a directory\n"

@@ -130,9 +130,21 @@ def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
         ("time_budget", -1),
         ("time_budget", "30m"),
         ("max_gpu_hours", None),
+        ("cpus_per_trial", -1),
+        ("cpus_per_trial", float("nan")),
+        ("gpus_per_trial", "0.5"),
+        ("name", Path("a")),
+        ("name", ""),
+        ("storage", None),
+        ("storage", ""),
+        ("tracking_uri", Path("a")),
+        ("tracking_uri", ""),
+        ("address", 6379),
+        ("space", 5),
+        ("task", None),
     ],
 )
-def test_an_option_that_is_no_such_number_is_named_before_a_study_starts(
+def test_an_option_that_cannot_be_used_is_named_before_a_study_starts(
     key: str, wrong: object
 ) -> None:
     with pytest.raises(InputError, match=f"^--{key.replace('_', '-')}: .*, but got "):
