@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from study.errors import InputError
+from study.errors import InputError, Unwritable
 from study.files import expanded
 from study.records import (
     FORMAT,
@@ -206,7 +206,10 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unwritable(error.errno, error.strerror, str(folder)) from error
         lock_file = _lock(folder / LOCK)
         if lock_file is None:
             raise InputError(

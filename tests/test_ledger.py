@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from study.compact import Numbers
-from study.errors import InputError
+from study.errors import InputError, Unwritable
 from study.ledger import LEDGER, Ledger, find, fold, load, new_folder, read, replay
 from study.records import (
     EndRecord,
@@ -354,3 +354,8 @@ def test_the_command_that_goes_on_can_be_pasted(
     ):
         command = storage.resume_command(storage.folder.resolve() / name)
         assert command == f"python -m study.run {said}"
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(Unwritable, match="/proc/x"):
+        Ledger(Path("/proc/x/s"))

@@ -132,6 +132,8 @@ def where(address: str | None) -> tuple[str | None, str]:
     there = started_here() if asked == "auto" else asked
     if there is None:
         raise InputError("a cluster that `ray start` made must run here", key=_key(address))
+    if there == asked:
+        host_and_port(there, _key(address))
     return there, f"the Ray cluster at {there}"
 
 

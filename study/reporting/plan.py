@@ -24,8 +24,9 @@ def plan_text(
         f"objectives: {', '.join(plan.objectives)}",
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
-        f"{searched} by the sampler; {_sampler(plan, takes_over)}",
+        f"{searched} by the sampler{_sampler(plan, takes_over) if searched else ''}",
         *(_choices(space) if searched else []),
+        *_equal(space, searched),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
         f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
@@ -54,12 +55,18 @@ def _choices(space: SearchSpace) -> list[str]:
 
 def _sampler(plan: Plan, takes_over: int | None) -> str:
     if plan.sampler == GRID:
-        return "every point of the grid"
+        return "; every point of the grid"
     if plan.sampler == RANDOM:
-        return "at random"
+        return "; at random"
     if takes_over is None or takes_over > plan.num_trials:
-        return "stratified random (too few trials for the model to take over)"
-    return f"stratified random, from searched trial {takes_over} at the earliest a model"
+        return "; stratified random (too few trials for the model to take over)"
+    return f"; stratified random, from searched trial {takes_over} at the earliest a model"
+
+
+def _equal(space: SearchSpace, searched: int) -> list[str]:
+    if searched < 2 or space.num_points != 1:
+        return []
+    return [f"warning: the space leaves nothing open, so these {searched} trials are equal"]
 
 
 def _rungs(plan: Plan) -> str:

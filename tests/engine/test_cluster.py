@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.engine.cluster import fit, growth, host_and_port, show_token, started_here
+from study.engine.cluster import fit, growth, host_and_port, show_token, started_here, where
 from study.errors import InputError
 
 Node = Mapping[str, float]
@@ -134,6 +134,9 @@ def test_the_token_is_shown_where_there_is_one_unless_the_user_says_otherwise(
 def test_what_is_no_host_and_port_is_bad_input(address: str) -> None:
     with pytest.raises(InputError, match=r"^--address: HOST:PORT must be given, but got"):
         host_and_port(address, "--address")
+    if address:
+        with pytest.raises(InputError, match=r"^--address: HOST:PORT must be given, but got"):
+            where(address)  # as a dry run asks
 
 
 @pytest.mark.parametrize(
