@@ -221,7 +221,7 @@ def _growth() -> None:
 
 def _grow(size: int) -> dict[str, float]:
     from study.director import Director
-    from study.ledger import Ledger, load
+    from study.ledger import Ledger, replay
     from study.protocol import Done
     from study.records import TrialRecord
     from study.search.history import History
@@ -275,7 +275,7 @@ def _grow(size: int) -> dict[str, float]:
     count = len(director.state.trials)
     ledger.close()
     start = time.process_time()
-    assert len(load(ledger.path.parent).trials) == count
+    assert len(replay(ledger.path).trials) == count
     again = time.process_time() - start
     modelled = [seconds for seconds, model in proposals if model][-200:]
     return {

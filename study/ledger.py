@@ -161,8 +161,11 @@ def load(folder: Path) -> State:
     state = replay(path)
     if state.study is None:
         message = "a ledger's first line must say what is studied, but there is none"
-        hint = "" if state.trials or state.sessions else ": remove the folder and begin anew"
-        raise InputError(f"{message}{hint}", file=path)
+        if is_driven(folder):
+            message = f"{message} yet: its driver is about to begin"
+        elif not (state.trials or state.sessions):
+            message = f"{message}: remove the folder and begin anew"
+        raise InputError(message, file=path)
     return state
 
 
@@ -219,9 +222,13 @@ class Ledger:
         self._lock_file = lock_file
         self.path = folder / LEDGER
         self.state = State()
-        self._cut_torn_line()
-        if self.path.exists():
-            self.state = replay(self.path)
+        try:
+            self._cut_torn_line()
+            if self.path.exists():
+                self.state = replay(self.path)
+        except BaseException:
+            lock_file.close()
+            raise
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._opened = os.fstat(self._file)
         self.failure: OSError | None = None

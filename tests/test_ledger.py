@@ -17,7 +17,7 @@ import pytest
 
 from study.compact import Numbers
 from study.errors import InputError, Unwritable
-from study.ledger import LEDGER, Ledger, find, fold, load, new_folder, read, replay
+from study.ledger import LEDGER, Ledger, find, fold, is_driven, load, new_folder, read, replay
 from study.records import (
     EndRecord,
     FinishRecord,
@@ -157,12 +157,17 @@ def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, sai
         with pytest.raises(InputError, match=f"{LEDGER}:4: a ledger line") as error:
             reading(tmp_path)
         assert said in str(error.value)
+    assert not is_driven(tmp_path), "the lock is given back"
 
 
 def test_a_ledger_without_its_first_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("")
     with pytest.raises(InputError, match=r"there is none: remove the folder and begin anew$"):
         load(tmp_path)
+    driver = Ledger(tmp_path)
+    with pytest.raises(InputError, match=r"there is none yet: its driver is about to begin$"):
+        load(tmp_path)
+    driver.close()
     (tmp_path / LEDGER).write_text(f"{encode(trial())}\n")
     with pytest.raises(InputError, match=r"there is none$"):
         load(tmp_path)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from engine.test_engine import SPACE, task
 
-from study.ledger import LEDGER, State, load, read
+from study.ledger import LEDGER, State, fold, load, read
 from study.names import COMPLETED
 from study.records import EndRecord, ReportRecord
 
@@ -62,7 +62,7 @@ class Study:
 
     def wait_until(self, met: Callable[[State], bool], process: subprocess.Popen[str]) -> None:
         while process.poll() is None:
-            if self.ledger.exists() and met(self.state):
+            if self.ledger.exists() and met(fold(read(self.ledger))):
                 return
             time.sleep(0.02)
         raise AssertionError(process.communicate())
