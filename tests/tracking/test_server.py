@@ -43,6 +43,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (folder / LEDGER).read_bytes().splitlines(keepends=True)
     of = [re.search(rb'"trial": "(t\d+)"', line) for line in lines]
     kept = [line for line, it in zip(lines, of, strict=True) if it is None or it[1] in chosen]
+    kept = [
+        re.sub(rb"t\d{4}", lambda name: name[0] if name[0] in chosen else b"t0000", line)
+        if b'"kind": "select"' in line
+        else line
+        for line in kept
+    ]
     (folder / LEDGER).write_bytes(b"".join(kept))
     for name in ("exports/best_miou.yaml", "plots/curves.png", "plots/t0021/a.png", "report.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
