@@ -241,7 +241,7 @@ def _plain(value: Any, *, numbers: bool = False) -> Any:
             return None
         return str(value) if numbers else {INFINITE: str(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item, numbers=numbers or key in NUMBERS) for key, item in value.items()}
+        return {key: _plain(item, numbers=numbers) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, numbers=numbers) for item in value]
     return value
@@ -296,7 +296,8 @@ def encode(record: Record) -> str:
     try:
         return _ENCODER.encode(fields)
     except (ValueError, TypeError):  # a NaN, an infinity or a mapping that is no dict
-        return _ENCODER.encode(_plain(fields))
+        plain = {key: _plain(item, numbers=key in NUMBERS) for key, item in fields.items()}
+        return _ENCODER.encode(plain)
 
 
 def decode(line: str) -> Record:

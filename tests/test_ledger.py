@@ -62,7 +62,7 @@ def test_a_record_survives_the_line_with_infinities_and_nan() -> None:
 def test_a_line_is_the_same_with_and_without_numbers_that_are_not_finite() -> None:
     for value in (0.1, math.inf, -math.inf, math.nan, 3):
         report = ReportRecord("t0000", 0, 1, {"a": value, "b": 1e-7}, "c/d", {"n": [1, 2]}, 5.5)
-        plain = {"kind": "report", **_plain(vars(report))}
+        plain = {"kind": "report", **vars(report), "metrics": _plain(report.metrics, numbers=True)}
         assert encode(report) == json.dumps(plain, allow_nan=False)
         fields = [item.name for item in dataclasses.fields(report)]
         assert list(json.loads(encode(report))) == ["kind", *fields]
@@ -178,6 +178,8 @@ def test_a_text_that_reads_like_an_infinity_stays_a_text() -> None:
     assert decode(encode(record)) == record
     study = replace(STUDY, name="inf", space={"loss": {"choice": {"inf": {"p": math.inf}}}})
     assert decode(encode(study)) == study
+    nested = trial(config={"metrics": {"values": math.inf}}, params={"values": -math.inf})
+    assert decode(encode(nested)) == nested, "only a line's own metrics are numbers alone"
 
 
 @pytest.mark.parametrize("line", [b"{}", b'"text"', b"", b"\xff\xfe"])
