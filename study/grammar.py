@@ -330,6 +330,20 @@ def searched(node: Node) -> Iterator[Leaf | Choice]:
                 yield from searched(child)
 
 
+def num_points(node: Node) -> int | None:
+    """How many points a tree has, or None where a range has no steps; lists none of them."""
+    match node:
+        case Leaf():
+            return node.num_values
+        case Choice(options=options):
+            counts = [num_points(option) for option in options.values()]
+            return None if None in counts else sum(filter(None, counts))
+        case Branch(children=children):
+            counts = [num_points(child) for child in children.values()]
+            return None if None in counts else math.prod(filter(None, counts))
+    return 1
+
+
 def assemble(node: Node, pick: Pick, params: dict[str, Any], lines: dict[str, int]) -> Any:
     """The config tree for one pick per active leaf and choice; fills in params and lines."""
     if node.line is not None:

@@ -7,7 +7,6 @@ natural values everywhere; `to_optuna` turns them into what a sampler models (se
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +25,17 @@ from optuna.trial import BaseTrial
 from study.config import TaskConfig, TrialOptimizer
 from study.config_errors import did_you_mean, validate
 from study.errors import InputError
-from study.grammar import Branch, Choice, Constant, Leaf, Node, assemble, compile_tree, searched
+from study.grammar import (
+    Branch,
+    Choice,
+    Constant,
+    Leaf,
+    Node,
+    assemble,
+    compile_tree,
+    num_points,
+    searched,
+)
 from study.inverse import candidates, effective, idle_knobs, product, spellings
 from study.losses.config import LossConfig
 from study.losses.family import NEUTRAL
@@ -148,7 +157,7 @@ class SearchSpace:
     def num_points(self) -> int | None:
         """How many points there are, with those at the neutral loss, or None where a range has no
         steps; lists none of them."""
-        return _num_points(self.tree)
+        return num_points(self.tree)
 
     @cached_property
     def grid(self) -> list[Params] | None:
@@ -158,8 +167,7 @@ class SearchSpace:
         Points at the neutral loss are left out where there are others: tuning cross entropy is
         the reference trials' part.
         """
-        num_points = self.num_points
-        if num_points is None or num_points > MOST_POINTS:
+        if self.num_points is None or self.num_points > MOST_POINTS:
             return None
         points = list(_points(self.tree))
         idle = idle_knobs(LossConfig())
@@ -263,19 +271,6 @@ def _conditional(
                 yield from _conditional(child, conditions)
 
 
-def _num_points(node: Node) -> int | None:
-    match node:
-        case Leaf():
-            return node.num_values
-        case Choice(options=options):
-            counts = [_num_points(option) for option in options.values()]
-            return None if None in counts else sum(filter(None, counts))
-        case Branch(children=children):
-            counts = [_num_points(child) for child in children.values()]
-            return None if None in counts else math.prod(filter(None, counts))
-    return 1
-
-
 def _points(node: Node) -> Iterator[Params]:
     match node:
         case Constant():
@@ -342,12 +337,12 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
                 f"{STUDY}/rungs/by",
             )
     if settings.sampler == "grid":
-        num_points, grid = space.num_points, space.grid
-        if num_points is not None and num_points > MOST_POINTS:
+        count, grid = space.num_points, space.grid
+        if count is not None and count > MOST_POINTS:
             leaves = [node for node in searched(space.tree) if isinstance(node, Leaf)]
             largest = max(leaves, key=lambda leaf: leaf.num_values or 0)
             raise error(
-                f"`sampler: grid` must have at most {MOST_POINTS} points, but got {num_points} "
+                f"`sampler: grid` must have at most {MOST_POINTS} points, but got {count} "
                 f"({largest.path} alone takes {largest.num_values} values)",
                 f"{STUDY}/sampler",
             )
