@@ -38,7 +38,7 @@ import yaml
 from benchmarks.chaos_verdict import Fault, verdicts
 from benchmarks.raylets import ROOT, Cluster, kill
 from study.engine.spot import drain
-from study.ledger import LEDGER, State, fold, read
+from study.ledger.journal import LEDGER, State, fold, read
 
 KINDS = ("worker", "node", "driver", "head", "cluster", "spot")
 PROGRESS_SECONDS = 120.0

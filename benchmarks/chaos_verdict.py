@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING, Any
 from study.analysis.answer import answer
 from study.analysis.evidence import path_of
 from study.analysis.selection import select
-from study.config import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig
+from study.core.files import write_bytes
+from study.core.names import CONFIRM
 from study.data import open_data
-from study.director import Director
 from study.engine.worker import pack
-from study.environment import set_up_process
-from study.exporting import BEST_MACC, BEST_MIOU, write_exports
-from study.exporting import FOLDER as EXPORTS
-from study.files import write_bytes
-from study.handout import Handout
-from study.ledger import LEDGER, Ledger, State, fold, read
-from study.names import CONFIRM
-from study.protocol import Done, Plan, Select, Stop, Wait, next_step
-from study.records import (
+from study.ledger.journal import LEDGER, Ledger, State, fold, read
+from study.ledger.records import (
     EndRecord,
     FaultRecord,
     Record,
@@ -39,10 +33,16 @@ from study.records import (
     decode,
     encode,
 )
-from study.retries import PREEMPTED
-from study.search.rungs import decide
-from study.space import load_space
-from study.training import train
+from study.reporting.exports import BEST_MACC, BEST_MIOU, write_exports
+from study.reporting.exports import FOLDER as EXPORTS
+from study.scheduler.retries import PREEMPTED
+from study.scheduler.stages import Done, Plan, Select, Stop, Wait, next_step
+from study.scheduler.study_scheduler import Director
+from study.scheduler.trials import Handout
+from study.search.asha import decide
+from study.space.search_space import load_space
+from study.training.environment import set_up_process
+from study.training.trainer import train
 
 if TYPE_CHECKING:
     from benchmarks.chaos import Chaos

@@ -35,14 +35,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.batches import Batches
-from study.config import SyntheticData, TaskConfig, TrialConfig
+from study.config.task import SyntheticData, TaskConfig, TrialConfig
 from study.data import SegmentationData, open_data
-from study.environment import resolve_device, set_up_process
-from study.models import build_model
-from study.optim import build_optimizer, lr_factor, set_lr
-from study.space import load_task
-from study.training import _Training
+from study.space.search_space import load_task
+from study.training.batches import Batches
+from study.training.environment import resolve_device, set_up_process
+from study.training.models import build_model
+from study.training.optim import build_optimizer, lr_factor, set_lr
+from study.training.trainer import _Training
 
 TARGETS = {"data path": 1.05, "loop": 1.03}
 Batch = tuple[Tensor, Tensor]

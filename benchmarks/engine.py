@@ -124,10 +124,10 @@ class _Watch:
 
 def _ours() -> dict[str, float]:
     from study import tracking
-    from study.director import Director
     from study.engine import cluster
     from study.engine.tuner import run_trials
-    from study.ledger import Ledger
+    from study.ledger.journal import Ledger
+    from study.scheduler.study_scheduler import Director
 
     folder = Path(tempfile.mkdtemp()) / "toy"
     name = cluster.connect("local")
@@ -220,10 +220,10 @@ def _growth() -> None:
 
 
 def _grow(size: int) -> dict[str, float]:
-    from study.director import Director
-    from study.ledger import Ledger, replay
-    from study.protocol import Done
-    from study.records import TrialRecord
+    from study.ledger.journal import Ledger, replay
+    from study.ledger.records import TrialRecord
+    from study.scheduler.stages import Done
+    from study.scheduler.study_scheduler import Director
     from study.search.history import History
 
     model_points, by_model = History.model_points, [False]
@@ -289,9 +289,9 @@ def _grow(size: int) -> dict[str, float]:
 
 
 def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
-    from study.protocol import Plan
-    from study.records import SessionRecord, StudyRecord
-    from study.space import load_space, load_task
+    from study.ledger.records import SessionRecord, StudyRecord
+    from study.scheduler.stages import Plan
+    from study.space.search_space import load_space, load_task
 
     space, task = load_space("joint"), load_task("synthetic").config
     plan = Plan(
@@ -323,9 +323,9 @@ def _tracking() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tracking_server import Proxy, Server
 
-    from study.director import Director
-    from study.ledger import Ledger
-    from study.records import TrialRecord
+    from study.ledger.journal import Ledger
+    from study.ledger.records import TrialRecord
+    from study.scheduler.study_scheduler import Director
     from study.tracking.projection import Projection
 
     folder = Path(tempfile.mkdtemp())
@@ -360,7 +360,7 @@ def _tracking() -> None:
 
 
 def _study(name: str, storage: Path) -> None:
-    from study import ledger
+    from study.ledger import journal as ledger
 
     state = ledger.load(ledger.find(name, storage))
     trials = state.trials.values()

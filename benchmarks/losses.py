@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.environment import environment, set_up_process
 from study.losses import build_loss
+from study.training.environment import environment, set_up_process
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Shape = tuple[int, int, int, int]

@@ -35,8 +35,8 @@ from benchmarks.losses import (
     make_batch,
     ratios,
 )
-from study.environment import environment, set_up_process
 from study.losses import build_loss
+from study.training.environment import environment, set_up_process
 
 SHAPE: Shape = (4, 19, 256, 256)
 TARGET = 1.03

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from study.config import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig
+from study.core.names import TEST, VAL
 from study.data import SegmentationData, open_data
-from study.names import TEST, VAL
-from study.space import load_task
-from study.training import set_up_process, train
+from study.space.search_space import load_task
+from study.training.trainer import set_up_process, train
 
 LOSSES: dict[str, dict[str, Any]] = {
     "cross entropy": {},

@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from study import ledger
 from study.analysis.answer import Confirmed, answer
 from study.analysis.statistics import Comparison, compare, mean, sd
+from study.ledger import journal as ledger
 
 METRICS = {
     "test/miou": "mIoU",

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from study import telemetry
-from study.errors import InputError, Parser, exit_code
+from study.core import telemetry
+from study.core.errors import InputError, Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
-    from study import ledger
     from study.analysis.answer import answer
-    from study.exporting import write_exports
-    from study.remote.storage import Storage
+    from study.ledger import journal as ledger
+    from study.reporting.exports import write_exports
+    from study.storage.studies import Storage
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)

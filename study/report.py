@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study import telemetry
-from study.errors import InputError, Parser, exit_code
+from study.core import telemetry
+from study.core.errors import InputError, Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -28,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     picture = None if arguments.picture is None else _picture(arguments.picture)
-    from study import ledger
     from study.analysis.answer import answer
-    from study.remote.storage import Storage
+    from study.ledger import journal as ledger
     from study.reporting.html import study_picture, write_report
-    from study.reporting.table import print_answer
+    from study.reporting.tables import print_answer
+    from study.storage.studies import Storage
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)

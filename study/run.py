@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study import telemetry
-from study.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code, lasting_output
+from study.core import telemetry
+from study.core.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code, lasting_output
 
 if TYPE_CHECKING:
-    from study.preparation import Options, Prepared
-    from study.session import Finished
+    from study.session.prepare import Options, Prepared
+    from study.session.session import Finished
 
 EXIT_NOTHING_TRAINED = 1
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
@@ -118,7 +118,7 @@ FIXED_ON_RESUME = ("space", "task", "name", "seed")
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from study.preparation import Options
+    from study.session.prepare import Options
 
     given = {
         key: value
@@ -140,7 +140,7 @@ def _command(argv: Sequence[str] | None) -> int:
     telemetry.turn_off()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _options(arguments)
-    from study import preparation
+    from study.session import prepare as preparation
 
     if arguments.dry_run:
         prepared = _prepared(arguments.resume, options)
@@ -151,9 +151,9 @@ def _command(argv: Sequence[str] | None) -> int:
 
 
 def _study(resume: str | None, options: Options) -> int:
-    from study import session
     from study.engine.connection import Connection
-    from study.ledger import LEDGER
+    from study.ledger.journal import LEDGER
+    from study.session import session
 
     with Connection(options.address) as connection:
         prepared = _prepared(resume, options, connection.begin)
@@ -168,7 +168,7 @@ def _study(resume: str | None, options: Options) -> int:
 
 
 def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) -> Prepared:
-    from study import preparation
+    from study.session import prepare as preparation
 
     if resume is not None:
         return preparation.reopen(resume, options, *begin)
@@ -177,8 +177,8 @@ def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
     from study import tracking
-    from study.protocol import left_out
-    from study.reporting.table import print_answer
+    from study.reporting.tables import print_answer
+    from study.scheduler.stages import left_out
 
     print_answer(finished.answer)
     left = left_out(prepared.plan, finished.state)

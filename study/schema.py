@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from study.config import TaskConfig, TrialOptimizer
-from study.errors import Parser, exit_code
-from study.files import made_folder, write_text
-from study.grammar import FloatRange, IntRange
+from study.config.task import TaskConfig, TrialOptimizer
+from study.core.errors import Parser, exit_code
+from study.core.files import made_folder, write_text
 from study.losses import PRESETS
 from study.losses.config import LossConfig
-from study.settings import OBJECTIVES, StudySettings
+from study.space.grammar import FloatRange, IntRange
+from study.space.settings import OBJECTIVES, StudySettings
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from study.errors import Parser, exit_code
+from study.core.errors import Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from study import ledger
-    from study.remote.storage import Storage
-    from study.reporting.status import lines, status
+    from study.ledger import journal as ledger
+    from study.reporting.study_status import lines, status
+    from study.storage.studies import Storage
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name, whole=False)

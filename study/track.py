@@ -10,8 +10,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from study import telemetry
-from study.errors import InputError, Parser, exit_code
+from study.core import telemetry
+from study.core.errors import InputError, Parser, exit_code
 
 EXIT_UNSENT = 1
 
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _track(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
-    from study import ledger, tracking
-    from study.preparation import tracked_at
-    from study.remote.storage import Storage
+    from study import tracking
+    from study.ledger import journal as ledger
+    from study.session.prepare import tracked_at
+    from study.storage.studies import Storage
     from study.tracking.follow import Follower, only_writer
 
     storage = Storage.of(arguments.storage)

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import telemetry
-from study.errors import InputError, Parser, exit_code
-from study.files import made_folder, write_text
+from study.core import telemetry
+from study.core.errors import InputError, Parser, exit_code
+from study.core.files import made_folder, write_text
 
 if TYPE_CHECKING:
-    from study.config import TrialConfig
-    from study.provenance import Provenance
-    from study.training import EpochReport
+    from study.config.task import TrialConfig
+    from study.training.provenance import Provenance
+    from study.training.trainer import EpochReport
 
 MISMATCH = 1
 INTERRUPTED = 130
@@ -55,10 +55,10 @@ def _load(
     path: Path, seed: int | None
 ) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
     """The same, and what gives a later error its key's place: in the file, or in its task's."""
-    from study.config import TrialConfig
-    from study.provenance import Provenance
-    from study.space import NamedTask, load_task
-    from study.yaml_file import read_yaml, validate
+    from study.config.task import TrialConfig
+    from study.core.yaml_file import read_yaml, validate
+    from study.space.search_space import NamedTask, load_task
+    from study.training.provenance import Provenance
 
     file = read_yaml(path)
     tree = dict(file.data)
@@ -99,10 +99,10 @@ def _train(options: argparse.Namespace) -> int:
         raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
 
     from study.data import open_data
-    from study.environment import environment, resolve_device, set_up_process
     from study.losses import family
-    from study.models import check_task
-    from study.training import Diverged, loss_for, train
+    from study.training.environment import environment, resolve_device, set_up_process
+    from study.training.models import check_task
+    from study.training.trainer import Diverged, loss_for, train
 
     device = resolve_device(options.device)
     if provenance is not None:
@@ -177,7 +177,7 @@ def _write_epoch(folder: Path, report: EpochReport) -> None:
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps({"epoch": report.epoch, **report.metrics}) + "\n")
     if report.epoch == report.num_epochs:
-        from study.checkpoint import CHECKPOINT
+        from study.training.checkpoint import CHECKPOINT
 
         report.save(folder / CHECKPOINT)
 

@@ -14,9 +14,9 @@ import s3
 import torch
 import yaml
 
-from study import telemetry
-from study.environment import set_up_process
-from study.remote.bucket import Bucket
+from study.core import telemetry
+from study.storage.s3.bucket import Bucket
+from study.training.environment import set_up_process
 
 telemetry.turn_off()
 torch.set_num_threads(1)

@@ -137,7 +137,7 @@ CAMVID_FRAMES = (
 
 
 def camvid(root: Path) -> None:
-    from study.data.camvid import COLOURS
+    from study.data.formats.camvid import COLOURS
 
     for name in CAMVID_FRAMES:
         save_image(root / "701_StillsRaw_full" / f"{name}.png")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from study.config import FolderData
+from study.config.task import FolderData
 
 HEIGHT, WIDTH = 12, 16
 CLASSES = "classes: [road, car, pole]\n"

@@ -14,11 +14,10 @@ import numpy as np
 
 from study.analysis import evidence
 from study.analysis.selection import select
-from study.config import TrialConfig
-from study.ledger import Ledger
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.protocol import Plan
-from study.records import (
+from study.config.task import TrialConfig
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.ledger.journal import Ledger
+from study.ledger.records import (
     EndRecord,
     FinishRecord,
     ReportRecord,
@@ -27,6 +26,7 @@ from study.records import (
     StudyRecord,
     TrialRecord,
 )
+from study.scheduler.stages import Plan
 
 CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
 FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from study.ledger import State, load
-from study.names import BASELINE, COMPLETED, CONFIRM, REFERENCE, SEARCH
+from study.core.names import BASELINE, COMPLETED, CONFIRM, REFERENCE, SEARCH
+from study.ledger.journal import State, load
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "studies" / "joint-synthetic"

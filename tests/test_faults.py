@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_director import Driver, curve
+from simulated_driver import Driver, curve
 
-from study.director import Director
-from study.ledger import Trial, load
-from study.names import CONFIRM, FAILED
-from study.protocol import Wait
-from study.records import TrialRecord
-from study.retries import GPU_MEMORY, LOST, MEMORY, TRIES, doublings, weight
+from study.core.names import CONFIRM, FAILED
+from study.ledger.journal import Trial, load
+from study.ledger.records import TrialRecord
+from study.scheduler.retries import GPU_MEMORY, LOST, MEMORY, TRIES, doublings, weight
+from study.scheduler.stages import Wait
+from study.scheduler.study_scheduler import Director
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_help_comes_without_heavy_imports() -> None:
 def test_every_flag_of_the_command_reaches_the_options() -> None:
     from dataclasses import fields
 
-    from study.preparation import Options
+    from study.session.prepare import Options
 
     flags = {action.dest for action in parser()._actions} - {"help", "resume", "dry_run"}
     assert flags == {item.name for item in fields(Options) if item.init}

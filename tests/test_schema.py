@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from study import schema
-from study.shipped import shipped
-from study.yaml_file import parse_yaml, read_yaml
+from study.config.shipped import shipped
+from study.core.yaml_file import parse_yaml, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"search_spaces": schema.space_schema, "tasks": schema.task_schema}

@@ -10,9 +10,9 @@ import yaml
 from full_disk import full_at
 from tiny_task import CONVOLUTION, TINY
 
-from study.provenance import Provenance
-from study.space import load_task
+from study.space.search_space import load_task
 from study.train import load_config, main
+from study.training.provenance import Provenance
 
 TREE: dict[str, Any] = {
     "task": {**TINY, "model": CONVOLUTION},

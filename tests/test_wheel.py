@@ -68,7 +68,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
 
 def test_every_shipped_space_and_task_loads_from_it(installed: Installed) -> None:
     code = (
-        "import study; from study.shipped import shipped; from study.space import *\n"
+        "import study; from study.config.shipped import shipped\n"
+        "from study.space.search_space import *\n"
         "for name in shipped('search_spaces'): print(load_space(name).name)\n"
         "for name in shipped('tasks'): print(load_task(name).name)\n"
         "print(study.__file__)"

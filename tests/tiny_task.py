@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.config import TrialConfig
+from study.config.task import TrialConfig
 from study.data import SegmentationData, open_data
-from study.training import EpochReport, train
+from study.training.trainer import EpochReport, train
 
 TINY: dict[str, Any] = {
     "data": {"format": "synthetic", "size": [32, 48], "num_train": 24, "num_val": 8, "num_test": 8},

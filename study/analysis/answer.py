@@ -35,8 +35,7 @@ from study.analysis.selection import (
     value,
 )
 from study.analysis.statistics import Comparison, Interval, compare, mean, sd
-from study.ledger import State, Trial
-from study.names import (
+from study.core.names import (
     BASELINE,
     COMPLETED,
     CONFIRM,
@@ -52,6 +51,7 @@ from study.names import (
     VAL_MACC,
     VAL_MIOU,
 )
+from study.ledger.journal import State, Trial
 
 JUDGED = (TEST_MIOU, TEST_MACC)
 

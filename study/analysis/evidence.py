@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from study.errors import InputError
-from study.files import write_bytes
+from study.core.errors import InputError
+from study.core.files import write_bytes
 
 Ints = npt.NDArray[np.int64]
 FOLDER = "evidence"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from study.analysis.selection import value
-from study.ledger import State, Trial
-from study.names import BASELINE, REFERENCE, SEARCH
+from study.core.names import BASELINE, REFERENCE, SEARCH
+from study.ledger.journal import State, Trial
 
 
 def front(points: Mapping[str, Sequence[float]]) -> list[str]:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from study.config import TrialOptimizer
-from study.ledger import State, Trial
-from study.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
-from study.records import SelectRecord
+from study.config.task import TrialOptimizer
+from study.core.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
+from study.ledger.journal import State, Trial
+from study.ledger.records import SelectRecord
 
 NEUTRAL = "ce"
 MIOU_TOLERANCE = 0.005

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from study.config import (
+from study.config.task import (
     CamvidData,
     CityscapesData,
     Data,
@@ -17,11 +17,11 @@ from study.config import (
     SynthiaData,
     VocData,
 )
+from study.core.errors import InputError
+from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
 from study.data.scan import Scan
 from study.data.splits import SegmentationData, Split, check_labelled
-from study.errors import InputError
-from study.files import expanded
 
 __all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data", "scan_files"]
 
@@ -46,7 +46,7 @@ def open_data(
     if isinstance(config, FactoryData):
         return check_labelled(_from_factory(config))
     if isinstance(config, SyntheticData):
-        from study.data.synthetic import synthetic_source
+        from study.data.synthetic.source import synthetic_source
 
         return check_labelled(open_cached(synthetic_source(config), cache_dir))
     return check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
@@ -57,12 +57,12 @@ def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
 
     Raises InputError where there is no such root, or none of that format.
     """
-    from study.data.camvid import camvid_scan
-    from study.data.cityscapes import cityscapes_scan
-    from study.data.deepglobe import deepglobe_scan
-    from study.data.folder import folder_scan
-    from study.data.synthia import synthia_scan
-    from study.data.voc import voc_scan
+    from study.data.formats.camvid import camvid_scan
+    from study.data.formats.cityscapes import cityscapes_scan
+    from study.data.formats.deepglobe import deepglobe_scan
+    from study.data.formats.folder import folder_scan
+    from study.data.formats.synthia import synthia_scan
+    from study.data.formats.voc import voc_scan
 
     root = _root(config, data_root)
     match config:
@@ -94,7 +94,7 @@ def _root(config: FileData, data_root: Path | None) -> Path:
 
 
 def _from_factory(config: FactoryData) -> SegmentationData:
-    from study.factories import call_factory
+    from study.core.factories import call_factory
 
     data = call_factory(config.factory, config.kwargs, key="data/factory")
     if not isinstance(data, SegmentationData):

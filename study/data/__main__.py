@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from study import telemetry
-from study.config import FileData
+from study.config.task import FileData
+from study.core import telemetry
+from study.core.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
-from study.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code, printable
 
 DISTORTED = 0.05  # change of an aspect ratio that is worth a word
 MOST_LINES = 20  # files listed of each kind of fault
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(task: str, data_root: Path | None, out: Path | None) -> int:
     telemetry.turn_off()
-    from study.space import load_task
+    from study.space.search_space import load_task
 
     named = load_task(task)
     config = named.config.data

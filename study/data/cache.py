@@ -27,7 +27,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from study.data.progress import progress
+from study.core.errors import InputError
+from study.core.files import expanded
+from study.data.progress_bar import progress
 from study.data.splits import (
     SPLITS,
     FileProblem,
@@ -40,8 +42,6 @@ from study.data.splits import (
     count_classes,
     fingerprint_header,
 )
-from study.errors import InputError
-from study.files import expanded
 
 _CACHE_VARIABLE = "STUDY_CACHE_DIR"
 _CHUNK = 32  # images decoded at a time: bounds memory
@@ -275,5 +275,5 @@ def _digest(text: str) -> str:
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
     """Of the code that draws and decodes: no cache outlives a change of it."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

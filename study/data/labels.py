@@ -16,13 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from study.data.splits import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    FileProblem,
-    UInt8Array,
-    default_palette,
-)
+from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, FileProblem, UInt8Array, default_palette
 
 IGNORED = 255
 STRAY = 0.01  # share of pixels of unknown colour that counts as paint at the edges, so ignored

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from study.config import Resplit
+from study.config.task import Resplit
+from study.core.errors import InputError
+from study.core.names import TRAIN, VAL
 from study.data.scan import Pair
-from study.errors import InputError
-from study.names import TRAIN, VAL
 
 Placed = tuple[str, str]  # (the split whose folder holds the image, its name)
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from study.config import FileData
+from study.config.task import FileData
+from study.core.errors import InputError
 from study.data.labels import ClassTable, LabelReader, as_labelled, read_image
-from study.data.progress import progress
+from study.data.progress_bar import progress
 from study.data.splits import SPLITS, FileProblem, Source, SplitSource, UInt8Array
-from study.errors import InputError
 
 Suffixes = tuple[str, ...]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from study.core.errors import InputError
 from study.data.splits import SegmentationData, Split, UInt8Array
-from study.errors import InputError
 
 _LINE, _LEGEND = 14, 130  # pixels
 _VOID_COLOUR = (0, 0, 0)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from study.errors import InputError
-from study.names import TEST, TRAIN, VAL
+from study.core.errors import InputError
+from study.core.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8

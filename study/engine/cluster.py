@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from study import telemetry
-from study.errors import InputError
+from study.core import telemetry
+from study.core.errors import InputError
 
 ADDRESS_TIMEOUT = 10.0
 LEAST_SHARE = 0.01  # of a CPU or a GPU: Ray itself counts in steps of 0.0001
@@ -28,7 +28,7 @@ WORKER_ENVIRONMENT = {
 DRIVER_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.signals does not
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.core.signals does not
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the director
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -171,7 +171,7 @@ def check_installed(there: str) -> None:
 
     def import_it() -> str:
         try:
-            import study.training  # noqa: F401
+            import study.training.trainer  # noqa: F401
         except ImportError as error:
             return f"{type(error).__name__}: {error}"
         return ""

@@ -15,11 +15,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.util import placement_group_table
 
 from study.analysis.evidence import path_of
-from study.director import Director
+from study.core.files import write_bytes
 from study.engine import spot
-from study.files import write_bytes
-from study.keeping import Janitor
-from study.retries import LOST, MEMORY, PREEMPTED
+from study.scheduler.retries import LOST, MEMORY, PREEMPTED
+from study.scheduler.study_scheduler import Director
+from study.storage.checkpoints import Janitor
 
 FAILED_KEY, FAULT_KEY = "failed", "fault"
 REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"

@@ -6,9 +6,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from study.director import Director
 from study.engine.scheduler import Faults
-from study.protocol import Done, Stop, Wait
+from study.scheduler.stages import Done, Stop, Wait
+from study.scheduler.study_scheduler import Director
 
 
 class DirectedSearcher(Searcher):

@@ -23,9 +23,9 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from study.core.errors import Parser, exit_code
+from study.core.telemetry import turn_off
 from study.engine.cluster import host_and_port, show_token
-from study.errors import Parser, exit_code
-from study.telemetry import turn_off
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as AWS's own clients call it
 DEFAULT_ENDPOINT = "http://169.254.169.254"

@@ -14,13 +14,13 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from study.director import Director
+from study.core.errors import CLUSTER_GONE, EXIT_UNWRITABLE
 from study.engine.cluster import Resources
-from study.engine.pulse import Gone, Pulse, own_node_is_alive
+from study.engine.heartbeat import Gone, Pulse, own_node_is_alive
 from study.engine.scheduler import DirectedScheduler, Faults
 from study.engine.searcher import DirectedSearcher
-from study.errors import CLUSTER_GONE, EXIT_UNWRITABLE
-from study.keeping import Janitor
+from study.scheduler.study_scheduler import Director
+from study.storage.checkpoints import Janitor
 
 GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it

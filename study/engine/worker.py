@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from ray import tune
 
-from study.checkpoint import Misfit
-from study.config import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig
+from study.core.errors import InputError
+from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
 from study.engine import spot
 from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
-from study.environment import environment, set_up_process
-from study.errors import InputError
-from study.keeping import Keeper, open_keeper
-from study.names import CONFIRM
-from study.retries import GPU_MEMORY, MEMORY
-from study.training import Evidence, train
+from study.scheduler.retries import GPU_MEMORY, MEMORY
+from study.storage.checkpoints import Keeper, open_keeper
+from study.training.checkpoint import Misfit
+from study.training.environment import environment, set_up_process
+from study.training.trainer import Evidence, train
 
 _opened: dict[str, SegmentationData] = {}
 

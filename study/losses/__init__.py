@@ -21,7 +21,7 @@ from study.losses.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from study.losses.class_weights import Counts
-    from study.losses.composite import SegmentationLoss
+    from study.losses.loss import SegmentationLoss
 
 __all__ = ["PRESETS", "LossConfig", "Preset", "SegmentationLoss", "build_loss", "family"]
 
@@ -41,8 +41,8 @@ def build_loss(
 
     Raises ValueError with one line that names the key where the config or the counts do not fit.
     """
-    from study.config_errors import validate
-    from study.losses.composite import SegmentationLoss
+    from study.core.validation import validate
+    from study.losses.loss import SegmentationLoss
 
     if config is not None and not isinstance(config, LossConfig | Mapping):
         raise ValueError(
@@ -57,7 +57,7 @@ def build_loss(
 
 def __getattr__(name: str) -> Any:
     if name == "SegmentationLoss":
-        from study.losses.composite import SegmentationLoss
+        from study.losses.loss import SegmentationLoss
 
         return SegmentationLoss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

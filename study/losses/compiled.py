@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from study.losses.composite import SegmentationLoss
+    from study.losses.loss import SegmentationLoss
 
 _numbers = itertools.count()
 _losses: WeakValueDictionary[int, SegmentationLoss] = WeakValueDictionary()

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from study.losses.config import Boundary, LossConfig
-from study.losses.labels import Labels
+from study.losses.targets import Labels
 
 
 def smoothing(

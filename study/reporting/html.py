@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from study.analysis import evidence
 from study.analysis.answer import Answer
-from study.analysis.configs import as_yaml
 from study.analysis.importance import importances
-from study.analysis.shares import Share, shares
-from study.exporting import export
-from study.files import write_bytes, write_text
-from study.ledger import State, Trial
-from study.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
+from study.analysis.option_epochs import Share, shares
+from study.core.files import write_bytes, write_text
+from study.core.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
+from study.core.yaml_text import as_yaml
+from study.ledger.journal import State, Trial
 from study.reporting import plots
-from study.reporting.plan import warning_lines
-from study.reporting.table import EXPLANATION, columns, conclusions, is_best, percent, rows
+from study.reporting.exports import export
+from study.reporting.plan_text import warning_lines
+from study.reporting.tables import EXPLANATION, columns, conclusions, is_best, percent, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

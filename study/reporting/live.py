@@ -13,18 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.ledger import State, Trial
-from study.names import (
-    BASELINE,
-    COMPLETED,
-    CONFIRM,
-    FAILED,
-    REFERENCE,
-    SEARCH,
-    STOPPED_EARLY,
-)
-from study.protocol import Plan, confirmations, selection_in_force, settled
-from study.records import (
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.ledger.journal import State, Trial
+from study.ledger.records import (
     EndRecord,
     FaultRecord,
     Record,
@@ -33,6 +24,7 @@ from study.records import (
     TrialRecord,
     WaitRecord,
 )
+from study.scheduler.stages import Plan, confirmations, selection_in_force, settled
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2

@@ -12,8 +12,7 @@ import numpy as np
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
 from study.analysis.selection import NEUTRAL, value
-from study.ledger import State, Trial
-from study.names import (
+from study.core.names import (
     BASELINE,
     COMPLETED,
     REFERENCE,
@@ -25,6 +24,7 @@ from study.names import (
     VAL_MACC,
     VAL_MIOU,
 )
+from study.ledger.journal import State, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from study.space import Point, SearchSpace
+from study.space.search_space import Point, SearchSpace
 
 MIN_RESULTS = 16
 MAX_POINTS = 128

@@ -6,12 +6,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from study.ledger import State, Trial
-from study.names import COMPLETED, CONFIRM, FAILED, GRID, REFERENCE, SEARCH
-from study.protocol import Plan
+from study.core.names import COMPLETED, CONFIRM, FAILED, GRID, REFERENCE, SEARCH
+from study.ledger.journal import State, Trial
+from study.scheduler.stages import Plan
 from study.search.history import History, Observation
-from study.search.shares import Spent
-from study.space import SearchSpace
+from study.search.quota import Spent
+from study.space.search_space import SearchSpace
 
 
 class Memory:

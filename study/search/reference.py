@@ -14,8 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from study.grammar import Leaf, assemble
-from study.space import SearchSpace
+from study.space.grammar import Leaf, assemble
+from study.space.search_space import SearchSpace
 
 
 def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> dict[str, Any]:

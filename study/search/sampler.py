@@ -20,8 +20,8 @@ from optuna.exceptions import ExperimentalWarning
 from study.losses import LossConfig, family
 from study.losses.family import NEUTRAL
 from study.search.history import MIN_RESULTS, History, Observation
-from study.search.shares import Owed, Spent, owed
-from study.space import SearchSpace
+from study.search.quota import Owed, Spent, owed
+from study.space.search_space import SearchSpace
 
 RANDOM_SHARE = 1 / 3
 ATTEMPTS = 20  # at a loss that is not plain cross entropy, which is the reference trials' part

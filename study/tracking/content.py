@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from study.ledger import State, Trial
-from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
-from study.records import StudyRecord
+from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
+from study.ledger.journal import State, Trial
+from study.ledger.records import StudyRecord
 
 FINAL = "final"
 STUDY_STAGE = "study"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from study.errors import InputError
-from study.ledger import LEDGER, read
-from study.records import ReportRecord
+from study.core.errors import InputError
+from study.ledger.journal import LEDGER, read
+from study.ledger.records import ReportRecord
 from study.tracking.projection import Projection
 from study.tracking.sidecar import UNSENT
 

@@ -7,10 +7,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from study.errors import InputError
-from study.ledger import LEDGER, UNREADABLE, State, fold
-from study.names import CONFIRM
-from study.records import (
+from study.core.errors import InputError
+from study.core.names import CONFIRM
+from study.ledger.journal import LEDGER, UNREADABLE, State, fold
+from study.ledger.records import (
     EndRecord,
     FinishRecord,
     Record,

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from study.ledger import LEDGER
+from study.ledger.journal import LEDGER
 
 LOG = "tracking.log"
 UNSENT = "unsent"

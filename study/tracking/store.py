@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.analysis import configs
-from study.ledger import LEDGER, State, Trial
-from study.records import StudyRecord
-from study.telemetry import turn_off
+from study.core import yaml_text as configs
+from study.core.telemetry import turn_off
+from study.ledger.journal import LEDGER, State, Trial
+from study.ledger.records import StudyRecord
 from study.tracking import content
 from study.tracking.uri import artifact_location, sqlite_path
 

@@ -11,7 +11,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from study.errors import InputError
+from study.core.errors import InputError
 
 SQLITE = "sqlite:///"
 SQLITE_HEADER = b"SQLite format 3\0"

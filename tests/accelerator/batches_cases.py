@@ -12,8 +12,8 @@ import torch
 from accelerator.stand_in import DEVICE, StandIn, There
 from tiny_task import tiny_data
 
-from study.batches import AUGMENT, Batches, TrainOrder, stream
-from study.config import Augment
+from study.config.task import Augment
+from study.training.batches import AUGMENT, Batches, TrainOrder, stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,11 +9,11 @@ import torch
 from accelerator.stand_in import DEVICE, StandIn
 from tiny_task import CONVOLUTION, STATEFUL_LOSS, TINY, run, timeless, tiny
 
-from study import training
-from study.config import TrialConfig
+from study.config.task import TrialConfig
 from study.data import SegmentationData, open_data
-from study.models import build_model
-from study.training import EpochReport, load_checkpoint, train
+from study.training import trainer as training
+from study.training.models import build_model
+from study.training.trainer import EpochReport, load_checkpoint, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,10 +9,10 @@ from ledgers import make_study
 
 from study.analysis.answer import Answer, answer
 from study.analysis.evidence import path_of
-from study.errors import InputError
-from study.ledger import State, load
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
-from study.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
+from study.core.errors import InputError
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.ledger.journal import State, load
+from study.ledger.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
 
 
 @dataclass

@@ -6,9 +6,9 @@ import pytest
 from ledgers import make_study
 
 from study.analysis.selection import keeps_miou, reference_trial, select, stated_trial
-from study.ledger import State, load
-from study.names import BASELINE, COMPLETED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.records import EndRecord, ReportRecord, StudyRecord, TrialRecord
+from study.core.names import BASELINE, COMPLETED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.ledger.journal import State, load
+from study.ledger.records import EndRecord, ReportRecord, StudyRecord, TrialRecord
 
 
 def state_of(

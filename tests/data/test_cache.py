@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.config import SyntheticData
+from study.config.task import SyntheticData
+from study.core.errors import InputError
 from study.data import cache, default_cache_dir, open_data
-from study.data.folder import folder_scan
+from study.data.formats.folder import folder_scan
 from study.data.splits import Source
-from study.errors import InputError
 
 TINY = SyntheticData(format="synthetic", size=(16, 24), num_train=40, num_val=3, num_test=2)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from study.core.errors import InputError
 from study.data import open_data
-from study.errors import InputError
 
 
 def test_images_and_labels_are_read_as_they_are(root, open_root):

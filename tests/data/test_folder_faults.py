@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.errors import InputError
+from study.core.errors import InputError
 
 
 def save_label(root, label, split="train"):

@@ -10,10 +10,10 @@ import yaml
 from file_trees import HEIGHT, TREES, WIDTH, data, save
 from pydantic import TypeAdapter
 
-from study.config import Data, FileData
+from study.config.task import Data, FileData
+from study.core.errors import InputError
 from study.data import open_data, scan_files
 from study.data.__main__ import main
-from study.errors import InputError
 
 
 @pytest.fixture(params=TREES)

@@ -11,7 +11,7 @@ from file_trees import HEIGHT, WIDTH, every, save, save_16_bit, save_mat, save_p
 from PIL import Image
 from pydantic import TypeAdapter
 
-from study.config import Data, FileData
+from study.config.task import Data, FileData
 from study.data import scan_files
 from study.data.labels import read_low_bytes
 from study.data.splits import FileProblem
@@ -169,7 +169,7 @@ def test_deepglobe_colours_are_cut_at_128(tmp_path, read):
 
 
 def test_camvid_colours_become_the_11_classes_or_31(tmp_path, read):
-    from study.data.camvid import COLOURS
+    from study.data.formats.camvid import COLOURS
 
     assert {*CAMVID_11, (0, 0, 0)} == {*COLOURS.values()}
     values = list(COLOURS.values())

@@ -9,12 +9,12 @@ import pytest
 from file_trees import TREES, data, every, save, save_mat
 from pydantic import TypeAdapter
 
-from study.config import Data, FileData
+from study.config.task import Data, FileData
+from study.core.errors import InputError
 from study.data import open_data, scan_files
-from study.data.camvid import published_split
+from study.data.formats.camvid import published_split
 from study.data.resplit import in_share
 from study.data.splits import SPLITS
-from study.errors import InputError
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 

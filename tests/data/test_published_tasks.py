@@ -6,12 +6,12 @@ import pytest
 import yaml
 from file_trees import TREES, data
 
-from study.config import EpochBudget, FileData, SmpModel, StepBudget
+from study.config.shipped import shipped
+from study.config.task import EpochBudget, FileData, SmpModel, StepBudget
 from study.data import scan_files
-from study.models import build_model
 from study.run import main
-from study.shipped import shipped
-from study.space import load_task
+from study.space.search_space import load_task
+from study.training.models import build_model
 
 NAMES = [name for name in shipped("tasks") if "deeplabv3plus" in name]
 

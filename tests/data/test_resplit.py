@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from study.config import Resplit
+from study.config.task import Resplit
+from study.core.errors import InputError
 from study.data.resplit import resplit
-from study.errors import InputError
 
 NAMES = {
     "train": [f"a{i:02d}" for i in range(12)],

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from study.config import FactoryData
+from study.config.task import FactoryData
+from study.core.errors import InputError
 from study.data import SegmentationData, open_data
 from study.data.splits import default_palette
-from study.errors import InputError
 
 FACTORY = """
 import numpy as np

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from study.core.errors import InputError
 from study.engine.cluster import fit, growth, host_and_port, show_token, started_here, where
-from study.errors import InputError
 
 Node = Mapping[str, float]
 CPU_NODE = {"CPU": 2.0}

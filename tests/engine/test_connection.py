@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from study.core.errors import InputError
 from study.engine import cluster
 from study.engine.connection import Connection
-from study.errors import InputError
 
 
 @pytest.fixture

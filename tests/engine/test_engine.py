@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 import study
-from study.ledger import load
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
-from study.reporting.status import lines, status
-from study.session import Finished
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.ledger.journal import load
+from study.reporting.study_status import lines, status
+from study.session.session import Finished
 
 ray = pytest.importorskip("ray")
 
@@ -152,7 +152,7 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
 def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from study import ledger
+    from study.ledger import journal as ledger
     from study.run import main
 
     class FullDisk:

@@ -14,11 +14,11 @@ import yaml
 from engine.test_spot import Service
 
 from benchmarks.raylets import Cluster, kill
+from study.core.names import COMPLETED
 from study.engine.spot import ENDPOINT
-from study.ledger import LEDGER, State, fold, read
-from study.names import COMPLETED
-from study.records import FaultRecord, ReportRecord, TrialRecord
-from study.retries import PREEMPTED
+from study.ledger.journal import LEDGER, State, fold, read
+from study.ledger.records import FaultRecord, ReportRecord, TrialRecord
+from study.scheduler.retries import PREEMPTED
 
 ROOT = Path(__file__).parents[2]
 DOOMED, SAFE = "127.0.0.2", "127.0.0.3"

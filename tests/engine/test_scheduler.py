@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from study.engine.scheduler import _fault
-from study.retries import LOST, MEMORY
+from study.scheduler.retries import LOST, MEMORY
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
 1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, \

@@ -16,13 +16,13 @@ import s3
 import yaml
 from engine.test_engine import SPACE, task
 
-from study.keeping import checkpoint_key
-from study.ledger import LEDGER, State, fold, read
-from study.names import COMPLETED
-from study.records import Record, ReportRecord, decode
-from study.remote.bucket import Bucket
-from study.remote.segments import read_segments, segments
-from study.remote.storage import WORK_VARIABLE
+from study.core.names import COMPLETED
+from study.ledger.journal import LEDGER, State, fold, read
+from study.ledger.records import Record, ReportRecord, decode
+from study.storage.checkpoints import checkpoint_key
+from study.storage.s3.bucket import Bucket
+from study.storage.s3.segments import read_segments, segments
+from study.storage.studies import WORK_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 8

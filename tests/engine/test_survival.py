@@ -16,9 +16,9 @@ import pytest
 import yaml
 from engine.test_engine import SPACE, task
 
-from study.ledger import LEDGER, State, fold, load, read
-from study.names import COMPLETED
-from study.records import EndRecord, ReportRecord
+from study.core.names import COMPLETED
+from study.ledger.journal import LEDGER, State, fold, load, read
+from study.ledger.records import EndRecord, ReportRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,7 +167,7 @@ def test_a_study_whose_output_nobody_reads_goes_on_to_its_end(tmp_path: Path) ->
 INTERRUPTING = """
 import os, signal, sys
 from study import run
-from study.director import Director
+from study.scheduler.study_scheduler import Director
 
 hand_out = Director._hand_out
 

@@ -9,12 +9,12 @@ import pytest
 from full_disk import full_at
 from tiny_task import tiny
 
-from study.config import TrialConfig
+from study.config.task import TrialConfig
 from study.data import open_data
 from study.engine import worker
 from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
-from study.keeping import checkpoint_key
-from study.training import train
+from study.storage.checkpoints import checkpoint_key
+from study.training.trainer import train
 
 WIDTH = 1
 

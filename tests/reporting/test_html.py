@@ -14,9 +14,9 @@ from ledgers import CLASS_NAMES, make_study
 from study import report as report_command
 from study.analysis.answer import Confirmed, answer
 from study.analysis.importance import Importance, Importances
-from study.analysis.shares import shares
-from study.ledger import State, load
-from study.names import BASELINE, CONFIRM, SEARCH
+from study.analysis.option_epochs import shares
+from study.core.names import BASELINE, CONFIRM, SEARCH
+from study.ledger.journal import State, load
 from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
 

@@ -6,10 +6,10 @@ import io
 
 import pytest
 from rich.console import Console
-from test_protocol import Study, plan
+from study_in_memory import Study, plan
 
-from study.names import BASELINE, COMPLETED, CONFIRM, FAILED, SEARCH, STOPPED_EARLY
-from study.records import EndRecord, ReportRecord, SelectRecord, TrialRecord
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, SEARCH, STOPPED_EARLY
+from study.ledger.records import EndRecord, ReportRecord, SelectRecord, TrialRecord
 from study.reporting.live import Display, Progress, best, duration
 
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from study.search.history import MAX_POINTS, MIN_RESULTS, WORST, History, Observation
 from study.search.sampler import stratified
-from study.space import SearchSpace, load_space
+from study.space.search_space import SearchSpace, load_space
 
 MIOU, MACC = "val/miou", "val/macc"
 Row = tuple[dict, list[float] | None]

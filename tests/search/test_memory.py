@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from ledgers import EPOCHS, PLAN, make_study
 
-from study.ledger import LEDGER, State, Trial, read
-from study.names import BASELINE, COMPLETED, FAILED, REFERENCE, SEARCH
-from study.records import TrialRecord
+from study.core.names import BASELINE, COMPLETED, FAILED, REFERENCE, SEARCH
+from study.ledger.journal import LEDGER, State, Trial, read
+from study.ledger.records import TrialRecord
 from study.search.history import History, Observation
 from study.search.memory import Memory
-from study.search.shares import Spent, owed
-from study.space import load_space
+from study.search.quota import Spent, owed
+from study.space.search_space import load_space
 
 RUNGS = (*PLAN.rungs, EPOCHS)
 

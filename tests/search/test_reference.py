@@ -5,7 +5,7 @@ import math
 import pytest
 
 from study.search.reference import reference_params
-from study.space import load_space
+from study.space.search_space import load_space
 
 LR = "optimizer/lr_scale"
 

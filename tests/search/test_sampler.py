@@ -11,7 +11,7 @@ from study.losses import LossConfig, family
 from study.search import sampler
 from study.search.history import MAX_POINTS, WORST, History, Observation
 from study.search.sampler import model_takes_over_at, propose, stratified
-from study.space import load_space
+from study.space.search_space import load_space
 
 MIOU, MACC = "val/miou", "val/macc"
 ALPHA, MIX, OPTION = "loss/jaccard/alpha", "loss/jaccard/mix", "loss/jaccard"

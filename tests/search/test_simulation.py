@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from study.losses import PRESETS
+from study.search.asha import decide, rung_epochs
+from study.search.quota import Spent
 from study.search.reference import reference_params
-from study.search.rungs import decide, rung_epochs
 from study.search.sampler import Observation, propose
-from study.search.shares import Spent
-from study.space import load_space
+from study.space.search_space import load_space
 
 MIOU, MACC = "val/miou", "val/macc"
 EPOCHS = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
-from study.ledger import Trial, load
-from study.names import COMPLETED, FAILED, STOPPED_EARLY
+from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
+from study.ledger.journal import Trial, load
 from study.tracking import content
 
 

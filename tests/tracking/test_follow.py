@@ -7,7 +7,7 @@ import threading
 import pytest
 from ledgers import make_study
 
-from study.ledger import LEDGER
+from study.ledger.journal import LEDGER
 from study.tracking.follow import await_a_report
 
 PATIENCE = 60.0

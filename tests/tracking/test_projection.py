@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ledgers import make_study
 
-from study.errors import InputError
-from study.ledger import LEDGER, State, Trial, load
+from study.core.errors import InputError
+from study.ledger.journal import LEDGER, State, Trial, load
 from study.tracking import projection as projections
 from study.tracking.projection import Projection
 

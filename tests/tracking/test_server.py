@@ -17,7 +17,7 @@ from ledgers import make_study
 from tracking_server import ERROR, HANG, LATE, LOST, SLOW, TABLES, WELL, Proxy, Server
 
 from study import track
-from study.ledger import LEDGER
+from study.ledger.journal import LEDGER
 from study.tracking.follow import Follower, Waits
 
 WAITS = Waits(look=0.05, failure=0.05, longest=0.2, grace=30.0)

@@ -16,11 +16,11 @@ from ledgers import EPOCHS, make_study
 
 from study import track, tracking
 from study.analysis.answer import answer
-from study.analysis.configs import as_yaml
-from study.exporting import export
-from study.ledger import LEDGER, Ledger, State, load, read
-from study.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
-from study.records import EndRecord, ReportRecord, TrialRecord
+from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
+from study.core.yaml_text import as_yaml
+from study.ledger.journal import LEDGER, Ledger, State, load, read
+from study.ledger.records import EndRecord, ReportRecord, TrialRecord
+from study.reporting.exports import export
 from study.tracking.content import milliseconds
 from study.tracking.follow import only_writer
 from study.tracking.projection import Projection

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from study import tracking
-from study.errors import InputError
+from study.core.errors import InputError
 from study.tracking.uri import sqlite_path
 
 

@@ -1,0 +1,56 @@
+"""How the epochs of the search were shared out among the options of each top-level choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from study.core.names import REFERENCE, SEARCH
+from study.ledger.journal import State, Trial
+from study.space.search_space import load_space
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one option of a choice was given.
+
+    share: of the epochs of all searched trials; sampled: of those that the sampler proposed, the
+    trials that tune cross entropy left out. Both 0 while there are none. equal: 1 / options.
+    """
+
+    path: str
+    option: str
+    trials: int
+    epochs: int
+    share: float
+    sampled: float
+    equal: float
+
+
+def shares(state: State) -> list[Share]:
+    """Each option of each top-level choice of the space, in the order of the file."""
+    if state.study is None:
+        return []
+    found = []
+    for path, options in load_space(state.study.space).choices.items():
+        made = [t for t in state.of_stage(SEARCH, REFERENCE) if t.params and path in t.params]
+        sampled = [trial for trial in made if trial.stage == SEARCH]
+        for option in options:
+            own = [t for t in made if t.params and t.params[path] == option]
+            found.append(
+                Share(
+                    path=path,
+                    option=str(option),
+                    trials=len(own),
+                    epochs=_epochs(own),
+                    share=_epochs(own) / max(1, _epochs(made)),
+                    sampled=_epochs([t for t in own if t.stage == SEARCH])
+                    / max(1, _epochs(sampled)),
+                    equal=1 / len(options),
+                )
+            )
+    return found
+
+
+def _epochs(trials: Sequence[Trial]) -> int:
+    return sum(trial.epochs for trial in trials)

@@ -1,0 +1,1 @@
+"""Typed configs of a task and a trial, and the files that come with the package."""

@@ -1,0 +1,42 @@
+"""The files that come with the package: search spaces and tasks, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from study.core.errors import InputError
+from study.core.validation import did_you_mean
+
+SEARCH_SPACES, TASKS = "search_spaces", "tasks"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel carries the search spaces inside the package; a checkout has them at its root.
+_FOLDERS = {
+    SEARCH_SPACES: (_PACKAGE / "_search_spaces", _PACKAGE.parent / "search_spaces"),
+    TASKS: (_PACKAGE / "tasks",),
+}
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """name -> file of every shipped file of a kind (`search_spaces` or `tasks`)."""
+    folder = next((one for one in _FOLDERS[kind] if one.is_dir()), None)
+    files = sorted(folder.glob("*.yaml")) if folder else []
+    return {file.stem: file for file in files}
+
+
+def find(kind: str, ref: str | Path) -> Path:
+    """The file that `ref` means: a path that exists, else a shipped name.
+
+    `joint`, `joint.yaml` and `search_spaces/joint.yaml` all name the shipped file.
+    """
+    path = Path(ref)
+    if os.path.isfile(path):
+        return path
+    known = shipped(kind)
+    if path.suffix in ("", ".yaml") and path.parent.name in ("", kind) and path.stem in known:
+        return known[path.stem]
+    raise InputError(
+        f"a file or a shipped name must be given ({', '.join(known)}), but {str(ref)!r} is neither"
+        f"{did_you_mean(path.stem, known)}",
+        key=kind.replace("_", " ").removesuffix("s"),
+    )

@@ -1,0 +1,73 @@
+"""`package.module:function` in a task file: anyone's model or data, found and checked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from study.core.errors import InputError
+
+_SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
+    """The callable that `spec` names.
+
+    spec: ``package.module:function``; attributes of attributes (``module:Class.method``) work.
+    The working directory is searched after everything that is installed, also for imports that
+    the factory makes later.
+    key: the task key that holds the spec, for messages.
+
+    Raises InputError when the text has another form, the module is not found or fails to import,
+    the attribute is missing, or it cannot be called.
+    """
+    if not _SPEC.fullmatch(spec):
+        raise InputError(f"must have the form `package.module:function`, but got {spec!r}", key=key)
+    module_name, _, path = spec.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        missing = _missing(error, module_name)
+        if missing is not None:
+            message = f"module `{missing}` must be installed or lie in {here}"
+            raise InputError(f"{message}, but was not found", key=key) from error
+        message = f"module `{module_name}` must import, but raised {type(error).__name__}: {error}"
+        raise InputError(message, key=key) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise InputError(f"`{name}` of {spec!r} must exist, but does not", key=key)
+        found = getattr(found, name)
+    if not callable(found):
+        message = f"{spec!r} must be callable, but is of type {type(found).__name__}"
+        raise InputError(message, key=key)
+    return found
+
+
+def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> Any:
+    """Load and call; what the factory raises becomes one line that names it.
+
+    A MemoryError stays what it is: it says something of the machine, not of the factory.
+    """
+    factory = load_factory(spec, key=key)
+    try:
+        return factory(**kwargs)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        message = f"{spec}({', '.join(kwargs)}) must return, but raised {type(error).__name__}"
+        raise InputError(f"{message}: {error}", key=key) from error
+
+
+def _missing(error: Exception, module_name: str) -> str | None:
+    """The named module or the parent of it that is absent; None for anything that it imports."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return None
+    return error.name if f"{module_name}.".startswith(f"{error.name}.") else None

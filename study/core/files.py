@@ -1,0 +1,82 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from study.core.errors import InputError, Unwritable
+
+
+def expanded(path: str | Path, key: str) -> Path:
+    """`path` with its `~` resolved. Raises InputError where nobody of that name has a home."""
+    if "\0" in str(path):
+        raise InputError(f"must be a path, but got {str(path)!r}", key=key)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        message = f"must be a path, but {str(path)!r} begins with no known home folder"
+        raise InputError(message, key=key) from error
+
+
+def made_folder(path: str | Path, key: str) -> Path:
+    """The folder, made where it is missing. Raises InputError unless files can be made in it."""
+    try:
+        if not str(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return Path(path)
+    except OSError as error:
+        message = f"must be a folder to write into, but got {str(path)!r}: {error.strerror}"
+        raise InputError(message, key=key) from error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when it is complete; missing folders are made.
+
+    Raises OSError with the name of `path`, Unwritable where there is no place for such a file; what
+    was there before is then still there.
+    """
+    with _placing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with _placing(path):
+            partial.touch()
+        with open(partial, "wb") as file:
+            yield file
+        with _placing(path):
+            os.replace(partial, path)
+    except Unwritable:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def _placing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror, str(path)) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write the file whole or not at all."""
+    with whole(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the file, in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())

@@ -1,0 +1,144 @@
+"""YAML files as a person wrote them: their data, and the line of every key, for error messages.
+
+Reads what `yaml.safe_load` reads, with three differences: a key given twice is an error, aliases
+and merge keys are errors (a file says what it means in one place), and the keys `on`, `off`,
+`yes`, `no` stay the words they are, where YAML 1.1 would turn them into true and false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study.core.errors import InputError
+from study.core.validation import validate
+
+__all__ = ["YamlFile", "parse_yaml", "read_yaml", "validate"]
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A parsed file. `lines` maps each key path, joined by `/`, to its line (1-based)."""
+
+    file: str | None
+    text: str
+    data: dict[str, Any]
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(
+                None, None, "every value must be written out, but got an alias", mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # what PyYAML makes of `2024-13-45`, or of a value that its tag does not fit
+            kind = node.tag.rpartition(":")[2]
+            reason = f" ({error})" if type(error) is ValueError else ""
+            got = repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"a value of type {kind} must stand here, but got {got}{reason}",
+                node.start_mark,
+            ) from error
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _mark_lines(node: yaml.Node, path: str, lines: dict[str, int], file: str | None) -> None:
+    """Fill `lines` below a node; refuse keys that are not plain or stand twice."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            below = f"{path}/{index}" if path else str(index)
+            lines[below] = _line(item)
+            _mark_lines(item, below, lines, file)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        tag = key.tag.rpartition(":")[2]
+        if not isinstance(key, yaml.ScalarNode) or tag in ("null", "merge"):
+            what = getattr(key, "value", None)
+            what = repr(what) if isinstance(what, str) else f"a {key.id}"
+            raise InputError(
+                f"a key must be plain text, but got {what}", file=file, line=_line(key), key=path
+            )
+        if tag == "bool":
+            key.tag = "tag:yaml.org,2002:str"
+        below = f"{path}/{key.value}" if path else key.value
+        if below in lines:
+            raise InputError(
+                f"a key must stand once, but it stands on line {lines[below]} too",
+                file=file,
+                line=_line(key),
+                key=below,
+            )
+        lines[below] = _line(key)
+        _mark_lines(value, below, lines, file)
+
+
+def _one_line(error: yaml.MarkedYAMLError) -> tuple[str, int | None]:
+    mark = error.problem_mark or error.context_mark
+    parts = [str(part) for part in (error.context, error.problem) if part]
+    return ", ".join(parts), None if mark is None else mark.line + 1
+
+
+def parse_yaml(text: str, file: str | None = None) -> YamlFile:
+    """The mapping that a YAML text holds; anything else is an InputError with the line."""
+    lines: dict[str, int] = {}
+    node: yaml.Node | None = None
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                _mark_lines(node, "", lines, file)
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        message, line = _one_line(error)
+        raise InputError(f"the file must be YAML, but: {message}", file=file, line=line) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(
+            f"the file must be YAML, but: {error.reason}", file=file, line=line
+        ) from error
+    except InputError:
+        raise
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"the file must be YAML, but: {error}", file=file) from error
+    if data is None:
+        raise InputError("a mapping must stand here, but the file is empty", file=file)
+    if not isinstance(data, dict):
+        raise InputError(
+            f"a mapping must stand here, but got a {type(data).__name__}",
+            file=file,
+            line=None if node is None else _line(node),
+        )
+    return YamlFile(file=file, text=text, data=data, lines=lines)
+
+
+def read_yaml(path: str | Path) -> YamlFile:
+    """`parse_yaml` of a file; a missing or unreadable file is an InputError too."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("the file must exist, but there is none", file=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"the file must be UTF-8 text, but: {error.reason}", file=path) from error
+    except OSError as error:
+        raise InputError(f"the file must be readable, but: {error.strerror}", file=path) from error
+    return parse_yaml(text, str(path))

@@ -1,0 +1,1 @@
+"""Published data sets and folders of images, each read from the tree it comes in."""

@@ -1,0 +1,1 @@
+"""Procedural street scenes with a long tail: the built-in data set."""

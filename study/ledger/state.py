@@ -1,0 +1,203 @@
+"""The state of a study: a pure fold over the lines of its ledger, live and on resume alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from study.core.names import COMPLETED, CONFIRM, STOPPED_EARLY
+from study.ledger.interning import Numbers, Trees
+from study.ledger.records import (
+    EndRecord,
+    FaultRecord,
+    FinishRecord,
+    Record,
+    ReportRecord,
+    RungRecord,
+    SelectRecord,
+    SessionRecord,
+    StudyRecord,
+    TrialRecord,
+    WaitRecord,
+)
+
+
+@dataclass(slots=True)
+class Trial:
+    """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
+    that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included. `waits`:
+    no machine can hold it now."""
+
+    id: str
+    number: int
+    stage: str
+    label: str
+    family: str
+    params: dict[str, Any] | None
+    config: dict[str, Any]
+    seed: int
+    source: str | None
+    started: float
+    handed_out: float
+    attempt: int = 0
+    waits: bool = False
+    gpus: float = 0.0
+    gpu_s: float = 0.0
+    faults: list[FaultRecord] = field(default_factory=list)
+    reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    report_times: dict[int, float] = field(default_factory=dict)
+    rungs: dict[int, dict[str, float]] = field(default_factory=dict)
+    verdict: RungRecord | None = None
+    checkpoints: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    end: EndRecord | None = None
+
+    @property
+    def status(self) -> str | None:
+        """completed, stopped_early or failed; None while it is unfinished."""
+        return self.end.status if self.end else None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs reported so far."""
+        return max(self.reports, default=0)
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """The metrics of the last epoch: a trial's result once it is completed."""
+        return self.reports[self.epochs] if self.reports else {}
+
+
+@dataclass
+class State:
+    """The fold over a ledger's lines. `selection_holds` until one more searched trial ends.
+    `num_epochs` and `gpu_s` are sums over the trials: their epochs, their GPU-seconds."""
+
+    study: StudyRecord | None = None
+    sessions: list[SessionRecord] = field(default_factory=list)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    ladders: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
+    selection: SelectRecord | None = None
+    selection_holds: bool = False
+    finished: bool = False
+    num_epochs: int = 0
+    gpu_s: float = 0.0
+    _by_stage: dict[str, list[tuple[int, Trial]]] = field(default_factory=dict)
+    _unfinished: dict[str, Trial] = field(default_factory=dict)
+    _trees: Trees = field(default_factory=Trees, compare=False)
+
+    def apply(self, record: Record) -> None:
+        """Take one more line into account. Repeated epochs and rungs change nothing."""
+        match record:
+            case StudyRecord():
+                self.study = record
+            case SessionRecord():
+                self.sessions.append(record)
+                self.finished = False
+            case TrialRecord():
+                self._trial(record)
+            case ReportRecord():
+                trial = self.trials[record.trial]
+                trial.waits = False
+                gpu_s = trial.gpus * record.metrics.get("time/epoch_s", 0.0)
+                trial.gpu_s += gpu_s
+                self.gpu_s += gpu_s
+                if record.epoch not in trial.reports:
+                    self.num_epochs += 1
+                    trial.reports[record.epoch] = Numbers(record.metrics)
+                    trial.report_times[record.epoch] = record.time
+                if record.checkpoint:
+                    trial.checkpoints.append(record.checkpoint)
+                if record.environment:
+                    trial.environment = self._trees.shared(record.environment, "here")
+            case RungRecord():
+                trial = self.trials[record.trial]
+                if record.epoch not in trial.rungs:
+                    trial.rungs[record.epoch] = record.values
+                    trial.verdict = record
+                    rung = self.ladders.setdefault((record.ladder, record.epoch), [])
+                    rung.append((record.trial, record.values))
+            case FaultRecord():
+                self.trials[record.trial].faults.append(record)
+            case WaitRecord():
+                self.trials[record.trial].waits = True
+            case EndRecord():
+                self.trials[record.trial].end = record
+                self._unfinished.pop(record.trial, None)
+                if self.trials[record.trial].stage != CONFIRM:
+                    self.selection_holds = False
+            case SelectRecord():
+                self.selection = record
+                self.selection_holds = True
+            case FinishRecord():
+                self.finished = True
+
+    def _trial(self, record: TrialRecord) -> None:
+        gpus = record.gpus
+        if gpus is None:
+            gpus = self.sessions[-1].gpus_per_trial if self.sessions else 0.0
+        if record.trial in self.trials:
+            self.trials[record.trial].attempt = record.attempt
+            self.trials[record.trial].handed_out = record.time
+            self.trials[record.trial].waits = False
+            self.trials[record.trial].gpus = gpus
+            return
+        trial = Trial(
+            id=record.trial,
+            number=record.number,
+            stage=record.stage,
+            label=record.label,
+            family=record.family,
+            params=record.params and self._trees.shared(record.params, "params"),
+            config=self._trees.shared(record.config, "config"),
+            seed=record.seed,
+            source=record.source,
+            started=record.time,
+            handed_out=record.time,
+            attempt=record.attempt,
+            gpus=gpus,
+        )
+        self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
+        self.trials[trial.id] = self._unfinished[trial.id] = trial
+
+    def unfinished(self) -> list[Trial]:
+        """The trials without an end, in the order in which they were handed out."""
+        return list(self._unfinished.values())
+
+    def count(self, *stages: str) -> int:
+        """How many trials of these stages were handed out."""
+        return sum(len(self._by_stage.get(stage, ())) for stage in stages)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the last checkpoint of every trial is to stay: any session may have asked."""
+        return any(session.keep_checkpoints for session in self.sessions)
+
+    def of_stage(self, *stages: str) -> list[Trial]:
+        """The trials of these stages, in the order in which they were handed out."""
+        found = [item for stage in stages for item in self._by_stage.get(stage, ())]
+        if len(stages) > 1:
+            found.sort(key=itemgetter(0))
+        return [trial for _, trial in found]
+
+    def completed(self, *stages: str) -> list[Trial]:
+        """Those that reached the full budget."""
+        return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
+
+    def stopped(self) -> list[Trial]:
+        """Those that a ladder stopped."""
+        return [trial for trial in self.trials.values() if trial.status == STOPPED_EARLY]
+
+    def confirmations(self, source: str) -> list[Trial]:
+        """The completed confirmation trials of one trial's config."""
+        return [trial for trial in self.completed(CONFIRM) if trial.source == source]
+
+
+def fold(records: Iterable[Record]) -> State:
+    """The state after these records."""
+    state = State()
+    for record in records:
+        state.apply(record)
+    return state

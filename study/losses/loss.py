@@ -1,0 +1,229 @@
+"""The whole loss: pixel term and Jaccard term, mixed.
+
+    ce_p  = -sum_c s_p[c] log softmax(z_p)[c]
+    ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p
+    L     = (1 - mix) * Pool_p(ell) + mix * Jaccard(softmax z, target)
+
+over the valid pixels p; s one-hot, smoothed or soft labels, q_p the softmax probability of y_p.
+With every axis neutral this is exactly the mean cross entropy over valid pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from study.losses.class_weights import Counts, class_weights
+from study.losses.compiled import enroll, opaque_loss
+from study.losses.config import LossConfig
+from study.losses.cross_entropy import cross_entropy, suits
+from study.losses.family import NEUTRAL, family, has_class_weights
+from study.losses.kernel import WEIGHTS, evaluate
+from study.losses.recall import RecallState
+from study.losses.smoothing import smoothing
+from study.losses.targets import Labels, check_shapes, compute_dtype, read_labels
+
+
+class SegmentationLoss(nn.Module):
+    """forward(logits (B, C, H, W) float, target, keep=None) -> scalar.
+
+    target: (B, H, W) integers in [0, C) or `ignore_index`; or a soft target (B, C, H, W) whose
+    pixels sum to 1. keep: (B, H, W) bool, pixels that count (with hard labels, besides
+    `ignore_index`); None keeps all.
+
+    float64 logits are computed in float64, all others in float32, under autocast too. Logits of
+    ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN at a valid
+    pixel gives NaN. A batch without a valid pixel, or without any, gives 0, attached to the graph.
+
+    State: recall (one update per forward in training mode; in eval mode it is read). The class
+    weights are a buffer, too, so both move with the module and are saved with it; they stay float64
+    where the module is cast. Gradients of micro-batches add up as those of the sum of their losses;
+    each of them updates recall, and every mean is over its own pixels.
+
+    In a `torch.compile`d step it is one operator, without a graph break (compiled.py).
+
+    measure_gradients: set to True for a step, or for all, `terms()` gives the gradient norms of the
+    two terms as well, for one more evaluation of each. While False it costs nothing.
+
+    Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
+    weights a * (1 - R) to average 1 over the valid pixels of the batch.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        config: LossConfig,
+        *,
+        num_classes: int,
+        class_counts: Counts | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: `1 <= num_classes` must hold, but got {num_classes}")
+        self.config = config
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        weights = class_weights(config.class_weights, class_counts, num_classes)
+        self.register_buffer("class_weights", weights)
+        self.recall = (
+            RecallState(config.recall.ema_momentum, num_classes) if config.recall else None
+        )
+        self.measure_gradients = False
+        self._is_neutral = family(config) == NEUTRAL
+        self._terms: dict[str, Tensor] = {}
+        self._number = enroll(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = enroll(self)  # a copy is a loss of its own
+
+    def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+        check_shapes(logits, target, keep, self.num_classes)
+        if torch.compiler.is_compiling():
+            return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
+        with torch.autocast(logits.device.type, enabled=False):
+            return _Differentiable.apply(logits.to(compute_dtype(logits)), target, keep, self)
+
+    def evaluate(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As forward, of float32 or float64 logits, and the gradient in place of a graph."""
+        if target.numel() == 0:
+            return self._without_pixels(logits), torch.zeros_like(logits)
+        if self._is_neutral and suits(logits, target):
+            return self._cross_entropy(logits, target, keep, wants_gradient)
+        scores, labels = self._read(logits, target, keep)
+        value, gradient, self._terms = evaluate(scores, labels, self, wants_gradient)
+        if self.measure_gradients:
+            self._terms |= self._gradient_norms(scores, labels)
+        return value, None if gradient is None else gradient.view(logits.shape)
+
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As evaluate, where no axis acts."""
+        label = target.long()
+        if keep is not None:
+            label = label.masked_fill(~keep, self.ignore_index)
+        measures = self.measure_gradients
+        try:
+            value, gradient = cross_entropy(
+                logits, label, self.ignore_index, wants_gradient or measures
+            )
+        except IndexError:
+            self._read(logits, target, keep)  # says which label
+            raise
+        term = value.clone()  # whoever adds to the value in place leaves the terms alone
+        self._terms = {"cross_entropy": term, "pixel": term}
+        if measures:
+            self._terms["grad_norm/pixel"] = torch.linalg.vector_norm(gradient)
+        return value, gradient
+
+    def _read(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Labels]:
+        """Scores (B, C, P) and labels; moves the state to where the input is."""
+        labels = read_labels(target, keep, self.num_classes, self.ignore_index, logits.dtype)
+        if any(buffer.device != logits.device for buffer in self.buffers()):
+            self.to(logits.device)
+        scores = logits.flatten(2)
+        if self.config.label_smoothing > 0:
+            epsilon = smoothing(self.config, labels, logits.shape[2:], scores.dtype)
+            labels = replace(labels, epsilon=epsilon)
+        return scores, labels
+
+    def _without_pixels(self, logits: Tensor) -> Tensor:
+        """The value of one ignored pixel; other ranks may wait for this one's recall counts."""
+        pixel = logits.new_zeros(1, self.num_classes, 1, 1)
+        ignored = torch.full((1, 1, 1), self.ignore_index, device=logits.device)
+        return self.evaluate(pixel, ignored, None, wants_gradient=False)[0]
+
+    def _gradient_norms(self, scores: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """L2 norm over all logits of the gradient of each term times its share of the value."""
+        jaccard, norms = self.config.jaccard, {}
+        for name, alone, share in (("pixel", 0.0, 1 - jaccard.mix), ("jaccard", 1.0, jaccard.mix)):
+            if share == 0:
+                continue
+            term = copy.copy(self)
+            term.training = False  # the step has updated recall: it is read here
+            only = jaccard.model_copy(update={"mix": alone})
+            term.config = self.config.model_copy(update={"jaccard": only})
+            _, gradient, _ = evaluate(scores.detach(), labels, term, wants_gradient=True)
+            norms[f"grad_norm/{name}"] = share * torch.linalg.vector_norm(gradient)
+        return norms
+
+    def weights(self) -> Tensor | None:
+        """a * (1 - R), (C,) float64, as the pixels are weighed now; None where all weigh 1."""
+        weights = self.class_weights if has_class_weights(self.config) else None
+        if self.recall is None:
+            return weights
+        return self.recall.weights() * (1 if weights is None else weights)
+
+    def terms(self, class_names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Parts of the last step's value, detached 0-dim tensors; nothing waits for the device
+        until one is read.
+
+        cross_entropy, pixel   unweighted mean, and what pooling makes of it; unless mix is 1
+        jaccard                unless mix is 0
+        recall                 the mean R of the classes seen
+        kept, capped           share of valid pixels that OHEM keeps or max-pooling holds at its cap
+        weight/<class>         a * (1 - R) with the normaliser applied, by index or `class_names`;
+                               where class weights or recall act
+        grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
+                               mix * jaccard; where `measure_gradients` was set
+        """
+        names = range(self.num_classes) if class_names is None else class_names
+        return named_terms(self._terms, names)
+
+    @property
+    def step_terms(self) -> dict[str, Tensor]:
+        """As `terms()`, but all weights as one (C,) tensor, for `named_terms`: cheaper where the
+        terms of many steps are averaged."""
+        return self._terms
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the state where `fn` moves it, but never casts it."""
+
+        def moved(state: Tensor) -> Tensor:
+            found = fn(state)
+            return found if found.dtype == state.dtype else state.to(found.device)
+
+        return super()._apply(moved, recurse)
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, ignore_index={self.ignore_index}, {self.config}"
+
+
+def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict[str, Tensor]:
+    """`step_terms` with a weight/<class> for each class in place of all weights."""
+    named = {name: term for name, term in terms.items() if name != WEIGHTS}
+    if WEIGHTS in terms:
+        each = zip(class_names, terms[WEIGHTS].unbind(), strict=True)
+        named |= {f"weight/{name}": weight for name, weight in each}
+    return named
+
+
+class _Differentiable(torch.autograd.Function):
+    """logits (B, C, H, W) -> the loss; the gradient is ready after the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+    ) -> Tensor:
+        value, gradient = loss.evaluate(logits.detach(), target, keep, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        if upstream.device.type == "cpu" and float(upstream) == 1:
+            return gradient, None, None, None
+        return gradient * upstream, None, None, None

@@ -1,0 +1,89 @@
+"""The plan of a study in words, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from study.core.names import GRID, RANDOM, STATED, TUNED
+from study.scheduler.stages import CE, Plan
+from study.space.search_space import NamedTask, SearchSpace
+
+
+def plan_text(
+    plan: Plan, space: SearchSpace, task: NamedTask, *, name: str, takes_over: int | None
+) -> str:
+    """A few lines: what is trained, for how long at most, who may stop a trial, what is judged.
+
+    `takes_over` is the searched trial from which a model proposes; None if none ever does.
+    """
+    searched = plan.num_trials - plan.reference_trials
+    lines = [
+        f"study {name}: {space.name} on {task.name}, {plan.epochs} epochs a trial, "
+        f"seed {plan.seed}",
+        f"objectives: {', '.join(plan.objectives)}",
+        f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
+        f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
+        f"{searched} by the sampler{_sampler(plan, takes_over) if searched else ''}",
+        *(_choices(space) if searched else []),
+        *_equal(space, searched),
+        f"rungs: {_rungs(plan)}",
+        f"confirm: {_confirm(plan)}",
+        f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
+        f"{plan.worst_case_epochs} epochs if nobody is stopped",
+    ]
+    return "\n".join(lines)
+
+
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """How the splits of a study's data came about, and what to be wary of."""
+    rule = [f"data: {data['split_rule']}"] if data.get("split_rule") else []
+    return [*rule, *warning_lines(data)]
+
+
+def warning_lines(data: Mapping[str, Any]) -> list[str]:
+    """Classes of a study's data that cannot be learned, chosen by or judged on."""
+    return [f"warning: {line}" for line in data.get("warnings", [])]
+
+
+def _choices(space: SearchSpace) -> list[str]:
+    if not space.choices:
+        return []
+    counts = ", ".join(f"{path} {len(options)}" for path, options in space.choices.items())
+    return [f"options: {counts}; each gets at least half of an equal share of the search's epochs"]
+
+
+def _sampler(plan: Plan, takes_over: int | None) -> str:
+    if plan.sampler == GRID:
+        return "; every point of the grid"
+    if plan.sampler == RANDOM:
+        return "; at random"
+    if takes_over is None or takes_over > plan.num_trials:
+        return "; stratified random (too few trials for the model to take over)"
+    return f"; stratified random, from searched trial {takes_over} at the earliest a model"
+
+
+def _equal(space: SearchSpace, searched: int) -> list[str]:
+    if searched < 2 or space.num_points != 1:
+        return []
+    return [f"warning: the space leaves nothing open, so these {searched} trials are equal"]
+
+
+def _rungs(plan: Plan) -> str:
+    if not plan.rungs:
+        return "none, nobody is stopped"
+    at = ", ".join(f"epoch {epoch}" for epoch in plan.rungs)
+    split = f", one ladder for each {plan.split_by}" if plan.split_by else ""
+    return (
+        f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, as soon as there are "
+        f"{2 * plan.reduction_factor} values{split}; cross entropy is judged among itself"
+    )
+
+
+def _confirm(plan: Plan) -> str:
+    what = [f"the top {plan.confirm_top}"]
+    what += [TUNED] if plan.reference_trials else []
+    what += [STATED] if CE in plan.baselines else []
+    listed = " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
+    seeds = f"{plan.confirm_seeds} fresh seed{'s' * (plan.confirm_seeds > 1)} each"
+    return f"{listed}, {seeds}, judged on test"

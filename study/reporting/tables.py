@@ -1,0 +1,280 @@
+"""The end of a study in the terminal: the ranked table and what it comes to."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from study.analysis.answer import Answer, Confirmed
+from study.analysis.selection import NEUTRAL
+from study.core.names import STATED, TEST_MACC, TEST_MIOU, VAL_MIOU
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+MISSING = "-"
+
+
+def percent(number: float, digits: int = 2) -> str:
+    """A share in percent, without the sign: 0.4321 is 43.21."""
+    return MISSING if math.isnan(number) else f"{100 * number:.{digits}f}"
+
+
+def points(number: float) -> str:
+    """A difference in percentage points, with its sign."""
+    return f"{100 * number:+.2f}"
+
+
+def p_value(p: float | None) -> str:
+    """Three digits, or that it is smaller than they can say."""
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def with_sd(config: Confirmed, key: str) -> str:
+    """Mean and standard deviation over seeds."""
+    spread = config.sd(key)
+    text = percent(config.mean(key))
+    return text if math.isnan(spread) else f"{text} ± {percent(spread)}"
+
+
+def versus(config: Confirmed, key: str) -> str:
+    """The difference to the reference, and Dunnett's interval where there is one."""
+    if config.is_reference:
+        return "reference"
+    against = config.versus.get(key)
+    if against is None:
+        return MISSING
+    if against.interval is None:
+        return points(against.difference)
+    low, high = points(against.interval.low), points(against.interval.high)
+    return f"{points(against.difference)} [{low}, {high}]"
+
+
+def name(config: Confirmed, answer: Answer) -> str:
+    """The label, and what the config is in this study."""
+    roles = [
+        ("best mIoU", answer.confirmed and config.source == answer.best_miou),
+        ("best mAcc", answer.confirmed and config.source == answer.best_macc),
+        ("tuned CE", answer.tuned and config.is_reference),
+        ("CE as the task states it", config.is_stated),
+    ]
+    notes = [role for role, holds in roles if holds]
+    return f"{config.label} ({', '.join(notes)})" if notes else config.label
+
+
+def is_best(config: Confirmed, answer: Answer) -> bool:
+    """Whether it is confirmed to be one of the best."""
+    return answer.confirmed and config.source in (answer.best_miou, answer.best_macc)
+
+
+def seeds(config: Confirmed) -> str:
+    """How many seeds the figures are of, and how many have failed."""
+    count = len(config.seeds)
+    return f"{count}, {len(config.failed)} failed" if config.failed else str(count)
+
+
+def columns(answer: Answer) -> tuple[str, ...]:
+    """The heads of `rows`."""
+    against = f"vs {'tuned CE' if answer.tuned else 'CE'} (95 %)"
+    judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
+    return ("config", "trial", "seeds", "val mIoU", *judged)
+
+
+def rows(answer: Answer) -> list[tuple[str, ...]]:
+    """The confirmed configs as text, best mean val mIoU first."""
+    return [
+        (
+            name(config, answer),
+            config.source,
+            seeds(config),
+            percent(config.mean(VAL_MIOU)),
+            with_sd(config, TEST_MIOU),
+            versus(config, TEST_MIOU),
+            _p(config, TEST_MIOU),
+            with_sd(config, TEST_MACC),
+            versus(config, TEST_MACC),
+            _p(config, TEST_MACC),
+        )
+        for config in answer.configs
+    ]
+
+
+def _p(config: Confirmed, key: str) -> str:
+    against = config.versus.get(key)
+    return p_value(against.p) if against else ""
+
+
+def conclusions(answer: Answer) -> Iterator[str]:
+    """One line each: what the study comes to, and what it lacks."""
+    if answer.confirmed:
+        yield from _gain_lines(answer)
+    elif answer.best_miou is not None:
+        yield f"best so far, one seed, on val, unconfirmed: {answer.best_miou} (mIoU), " + (
+            f"{answer.best_macc} (mAcc)"
+        )
+    notes = {against.note for item in answer.configs for against in item.versus.values()}
+    yield from sorted(f"note: {note}" for note in notes if note)
+    for line in answer.missing:
+        yield f"missing: {line}"
+
+
+def _gain_lines(answer: Answer) -> Iterator[str]:
+    for what, source, key in (
+        ("best_miou", answer.best_miou, TEST_MIOU),
+        ("best_macc", answer.best_macc, TEST_MACC),
+    ):
+        config = answer.config(source)
+        if config is None:
+            continue
+        gains = [
+            f"{points(gain.absolute)} points ({100 * gain.relative:+.1f} %) over {over}"
+            for over, other in _references(answer).items()
+            if other is not config and (gain := answer.gain(source, other, key)) is not None
+        ]
+        verdict = _verdict(config, answer, key)
+        metric = "mIoU" if key == TEST_MIOU else "mean accuracy"
+        head = f"{what}: {config.label} ({source}), test {metric} {with_sd(config, key)}"
+        told = ", ".join([*gains, *verdict])
+        yield f"{head}: {told}" if told else head
+
+
+def _references(answer: Answer) -> dict[str, Confirmed | None]:
+    found = {answer.reference_name: answer.reference}
+    return {**found, STATED: answer.stated} if answer.tuned else found
+
+
+def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
+    reference = answer.reference_name
+    if config.is_reference:
+        others = sum(item.family != NEUTRAL and not item.failed for item in answer.configs)
+        if not others:
+            return [f"it is {reference}, and no other loss is confirmed"]
+        kept = "" if key == TEST_MIOU else " and kept mIoU"
+        return [f"it is {reference}: none of {others} confirmed losses was better on val{kept}"]
+    against = config.versus.get(key)
+    if against is None or against.interval is None:
+        return []
+    if against.interval.low > 0:
+        return [f"better than {reference} beyond the spread of seeds"]
+    if against.interval.high < 0:
+        return [f"worse than {reference} on test"]
+    return [f"not told apart from {reference}"]
+
+
+EXPLANATION = (
+    "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences in points, with "
+    "Dunnett's 95 % intervals, simultaneous within each metric, for an equal spread of all."
+)
+
+
+FIGURES = ("val mIoU", "test mIoU", "test mAcc")
+NARROWEST = 12  # characters in which the config's column can still be read
+FRAME = 13  # of borders and spaces around the table's four columns
+
+
+def table(answer: Answer) -> Table:
+    """For a terminal, also one of 80 columns: what belongs to a figure stands below it."""
+    from rich.table import Table
+
+    shown = Table(title=_title(answer), caption=EXPLANATION, show_lines=True)
+    for column in ("config", *FIGURES):
+        words = column == "config"
+        shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
+    for config in answer.configs:
+        cells = ["\n".join(_head(config, answer)), *map("\n".join, _figures(config))]
+        style = "bold" if is_best(config, answer) else ""
+        shown.add_row(*map(_literal, cells), style=style)
+    return shown
+
+
+def listing(answer: Answer) -> Text:
+    """For a terminal in which the table does not fit: a block of lines for each config."""
+    blocks = [_title(answer)]
+    width = max(map(len, FIGURES))
+    for config in answer.configs:
+        label, origin = _head(config, answer)
+        block = [label, f"  {origin}"]
+        for figure, lines in zip(FIGURES, _figures(config), strict=True):
+            heads = [figure, *[""] * (len(lines) - 1)]
+            block += [f"  {head:{width}}  {line}" for head, line in zip(heads, lines, strict=True)]
+        blocks.append("\n".join(block))
+    return _literal("\n\n".join([*blocks, EXPLANATION]))
+
+
+def fitting(answer: Answer, width: int) -> Table | Text:
+    """The table where `width` columns hold its figures and can name a config, else the list."""
+    found = [_figures(config) for config in answer.configs]
+    needed = sum(
+        max(len(head), *(len(line) for lines in column for line in lines))
+        for head, column in zip(FIGURES, zip(*found, strict=True), strict=True)
+    )
+    return table(answer) if width >= FRAME + NARROWEST + needed else listing(answer)
+
+
+def _title(answer: Answer) -> str:
+    return f"{answer.study}: {answer.space} on {answer.task}"
+
+
+def _head(config: Confirmed, answer: Answer) -> tuple[str, str]:
+    count = len(config.seeds)
+    failed = f", {len(config.failed)} failed" if config.failed else ""
+    origin = f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"
+    return name(config, answer), origin
+
+
+def _figures(config: Confirmed) -> tuple[list[str], ...]:
+    """The lines below each of FIGURES."""
+    val = [percent(config.mean(VAL_MIOU))]
+    return val, _judgement(config, TEST_MIOU), _judgement(config, TEST_MACC)
+
+
+def _judgement(config: Confirmed, key: str) -> list[str]:
+    p = _p(config, key)
+    lines = [with_sd(config, key), versus(config, key), f"p {p}" if p else ""]
+    return [line for line in lines if line]
+
+
+def _literal(cell: str) -> Text:
+    """Brackets are no markup here."""
+    from rich.text import Text
+
+    return Text(cell)
+
+
+def plain_table(answer: Answer) -> str:
+    """For a pipe or a log: aligned columns, no colours."""
+    lines = [columns(answer), *rows(answer)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def print_answer(answer: Answer, file: TextIO | None = None) -> None:
+    """The table, then one line for each thing that it comes to."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Printed(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            """As of any `print`; rich would end the process with exit code 1."""
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    console = Printed(file=file)
+    if answer.configs and console.is_terminal:
+        console.print(fitting(answer, console.width))
+    elif answer.configs:
+        console.print(Text(plain_table(answer)), soft_wrap=True)
+        console.print(Text(EXPLANATION), soft_wrap=True)
+    for line in conclusions(answer):
+        console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What a study does next, and who goes on; knows nothing of Ray."""

@@ -1,0 +1,137 @@
+"""How much of a session's time and of a study's GPU-hours is left, and what fits into it.
+
+A searched trial or a baseline fits if it, what runs, and confirming with all seeds after it do; a
+confirmation fits if it does alone. So the search ends in time to confirm. Whatever runs goes on
+from epoch to epoch while the next one fits. Estimates are those of the epochs so far, or of the
+latest if those take longer: one machine may be slow to begin with, another slow down later.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+
+from study.core.names import CONFIRM
+from study.ledger.journal import State, Trial
+from study.scheduler.stages import Plan
+
+EPOCH_SECONDS = "time/epoch_s"
+RECENT = 16  # epochs
+REPORT_SHARE, REPORT_SECONDS = 0.1, 30.0  # kept for exports and report: the lesser of the two
+
+
+class Budget:
+    """Time is this session's, from `started` on, and ends an epoch that takes too long. GPU-hours
+    are those of all sessions, exceeded by no more than what the epochs under way take longer than
+    any before.
+
+    Args:
+        seconds: of this session, exports and report included.
+        gpu_hours: of training, over all sessions.
+        gpus: of a trial.
+        started: by `clock`; now, unless given.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: State,
+        *,
+        slots: int,
+        seconds: float = math.inf,
+        gpu_hours: float = math.inf,
+        gpus: float = 0.0,
+        started: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._state = state
+        self._slots = slots
+        self._clock = clock
+        self._gpus = gpus
+        self._gpu_s = 3600 * gpu_hours
+        self._end = seconds + (clock() if started is None else started)
+        self._deadline = self._end - min(REPORT_SECONDS, REPORT_SHARE * seconds)
+        self._count, self._sum = 0, 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._search_is_over = False
+        for trial in state.trials.values():
+            for metrics in trial.reports.values():
+                self.observe(metrics.get(EPOCH_SECONDS, math.nan))
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is anything to keep to."""
+        return math.isfinite(min(self._deadline, self._gpu_s))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what runs must end now, in the middle of an epoch."""
+        return self._clock() > self._deadline
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the session, exports and report included."""
+        return self._end - self._clock()
+
+    def observe(self, epoch_s: float) -> None:
+        """An epoch took so long."""
+        if math.isfinite(epoch_s):
+            self._count += 1
+            self._sum += epoch_s
+            self._recent.append(epoch_s)
+
+    @property
+    def _epoch_s(self) -> float:
+        if not self._recent:
+            return 0.0
+        return max(self._sum / self._count, sum(self._recent) / len(self._recent))
+
+    def admits(self, stage: str, epochs: int, live: Collection[str]) -> bool:
+        """Whether a trial of this stage with so many epochs to go fits beside what is live. Once
+        one of the search does not, none does in this session."""
+        if not self.is_bounded:
+            return True
+        if stage == CONFIRM:
+            return self._fits(epochs, live, confirmations=0)
+        if not self._state.num_epochs and not live:
+            return self._fits(1, live, confirmations=0)  # without a first trial there is nothing
+        if not self._search_is_over:
+            self._search_is_over = not self._fits(
+                epochs, live, confirmations=self._num_confirmations()
+            )
+        return not self._search_is_over
+
+    def admits_next_epoch(self, trial: Trial, live: Collection[str]) -> bool:
+        """Whether a running trial's next epoch fits."""
+        if not self.is_bounded:
+            return True
+        last = trial.last.get(EPOCH_SECONDS, 0.0)
+        running = sum(self._state.trials[other].gpus for other in live)
+        if self._spent_gpu_s() + max(last, self._epoch_s) * running > self._gpu_s:
+            return False
+        return self._clock() + last <= self._deadline
+
+    def _fits(self, epochs: int, live: Collection[str], *, confirmations: int) -> bool:
+        epoch_s, whole = self._epoch_s, self._plan.epochs
+        to_go = [whole - self._state.trials[trial].epochs for trial in live]
+        waves = math.ceil(confirmations / self._slots)
+        first = max([epochs, *to_go]) if confirmations else epochs
+        seconds = (first + waves * whole) * epoch_s
+        if self._clock() + seconds > self._deadline or self.is_over:
+            return False
+        running = sum(
+            count * self._state.trials[trial].gpus for count, trial in zip(to_go, live, strict=True)
+        )
+        planned = (epochs + confirmations * whole) * self._gpus
+        return self._spent_gpu_s() + (running + planned) * epoch_s <= self._gpu_s
+
+    def _num_confirmations(self) -> int:
+        """At most, if one more trial is searched."""
+        sources = 1 + len(self._state.trials) - self._state.count(CONFIRM)
+        return min(self._plan.confirm_trials, sources * self._plan.confirm_seeds)
+
+    def _spent_gpu_s(self) -> float:
+        return self._state.gpu_s

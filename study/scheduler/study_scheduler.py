@@ -1,0 +1,295 @@
+"""The study at work: turns steps and reports into ledger lines, and says who goes on.
+
+Knows nothing of Ray, so that a simulator or a test can drive it: it hands out trials (`suggest`),
+takes reports (`report`), failures (`fail`) and what the machine does (`fault`). Every answer is
+written before it is given.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from study.analysis.selection import select
+from study.config.task import TaskConfig
+from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
+from study.ledger.journal import Ledger, Trial
+from study.ledger.records import (
+    EndRecord,
+    FaultRecord,
+    FinishRecord,
+    Record,
+    ReportRecord,
+    RungRecord,
+    TrialRecord,
+    WaitRecord,
+)
+from study.scheduler.budget import EPOCH_SECONDS, Budget
+from study.scheduler.retries import again, weight
+from study.scheduler.stages import (
+    Done,
+    Plan,
+    Resume,
+    RunConfirm,
+    Select,
+    Step,
+    Stop,
+    Wait,
+    next_step,
+)
+from study.scheduler.trials import Handout
+from study.search.asha import Rung
+from study.space.search_space import SearchSpace
+
+MAIN_LADDER = "main"
+Listener = Callable[[Record], None]
+
+
+class Director:
+    """One per driver process; not thread-safe, but for `close` and `is_unfinished`.
+
+    gpus_per_trial: a share of a GPU, or whole ones. started: when the session began, by `clock`.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        plan: Plan,
+        space: SearchSpace,
+        task: TaskConfig,
+        *,
+        slots: int = 1,
+        time_budget: float = math.inf,
+        gpu_hours: float = math.inf,
+        gpus_per_trial: float = 0.0,
+        listeners: tuple[Listener, ...] = (),
+        started: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        self.state = ledger.state
+        self.plan = plan
+        self.slots = slots
+        self.gpus_per_trial = gpus_per_trial
+        self.listeners = listeners
+        self.live: set[str] = set()
+        self.closing = False
+        self.budget = Budget(
+            plan,
+            ledger.state,
+            slots=slots,
+            seconds=time_budget,
+            gpu_hours=gpu_hours,
+            gpus=gpus_per_trial,
+            started=started,
+            clock=clock,
+        )
+        self._handout = Handout(plan, space, task, ledger.state, gpus_per_trial)
+        self._weights: dict[str, int] = {}
+        self._alone: str | None = None
+        self._budget_is_spent = False
+        self._rungs: dict[tuple[str, int, bool], tuple[int, Rung]] = {}
+
+    def write(self, record: Record) -> None:
+        """One more line, then tell whoever listens."""
+        record = self.ledger.append(record)
+        for listener in self.listeners:
+            listener(record)
+
+    def close(self) -> None:
+        """Come to an end: hand out nothing more, and let what runs end after its epoch."""
+        self.closing = True
+
+    def suggest(self) -> TrialRecord | Wait | Stop | Done:
+        """The next trial to train, already in the ledger; or wait; or this session is over."""
+        while not self.closing:
+            if self._alone is not None or self._taken >= self.slots:
+                return Wait()
+            step = next_step(self.plan, self.state, self.live, admits=self._admits)
+            match step:
+                case Wait() | Stop():
+                    return step
+                case Done():
+                    if not self.state.finished:
+                        self.write(FinishRecord())
+                    return step
+                case Select():
+                    self.write(select(self.state, top=self.plan.confirm_top))
+                case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
+                    continue
+                case _:
+                    slots = self._weight(step)
+                    if self.live and self._taken + slots > self.slots:
+                        return Wait()
+                    return self._hand_out(self._handout.record(step), slots)
+        return Wait() if self.live else Stop()
+
+    def _admits(self, stage: str, epochs: int) -> bool:
+        return not self._budget_is_spent and self.budget.admits(stage, epochs, self.live)
+
+    @property
+    def _taken(self) -> int:
+        """Slots of what is live."""
+        return sum(self._weights.get(trial, 1) for trial in self.live)
+
+    def _weight(self, step: Step) -> int:
+        match step:
+            case Resume(trial=trial) | RunConfirm(source=trial):
+                return weight(self.state.trials[trial], self.gpus_per_trial, self.slots)
+        return 1
+
+    def _hand_out(self, record: TrialRecord, slots: int) -> TrialRecord:
+        """A trial of several slots begins before anything else is handed out, or the room that it
+        waits for would be given away bit by bit."""
+        self._weights[record.trial] = slots
+        self._alone = record.trial if slots > 1 else None
+        self.live.add(record.trial)
+        self.write(record)
+        return record
+
+    def report(
+        self,
+        trial_id: str,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None = None,
+        environment: dict[str, Any] | None = None,
+    ) -> bool:
+        """Take an epoch's report; whether the trial goes on. One that does not may be unfinished,
+        because the session closes or its budget is spent."""
+        trial = self.state.trials[trial_id]
+        self._begun(trial_id)
+        if trial.end is not None:
+            return False
+        missing = [key for key in self._expected(trial, epoch) if key not in metrics]
+        if missing:
+            self.fail(trial_id, f"metric missing: {', '.join(missing)}")
+            return False
+        self.write(
+            ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
+        )
+        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan))
+        return self._goes_on(trial, epoch) and self._has_time(trial)
+
+    def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
+        """A trial ended by its own fault or the machine's."""
+        trial = self.state.trials[trial_id]
+        if trial.end is None:
+            self._end(trial, FAILED, reason, by_machine=by_machine)
+
+    def fault(self, trial_id: str, cause: str, reason: str) -> None:
+        """The machine ended an attempt (for a cause of `retries`): the trial is tried again, or has
+        failed."""
+        trial = self.state.trials[trial_id]
+        if trial.end is not None:
+            return
+        if again(trial, cause, self.slots):
+            self.write(FaultRecord(trial_id, trial.attempt, trial.epochs, cause, reason))
+            self.release(trial_id)
+        else:
+            self._end(trial, FAILED, reason, by_machine=True)
+
+    def wait(self, trial_id: str) -> None:
+        """No machine can hold a trial that was handed out, for now."""
+        trial = self.state.trials[trial_id]
+        if not trial.waits:
+            self.write(WaitRecord(trial_id, trial.attempt))
+
+    def release(self, trial_id: str) -> None:
+        """Nobody trains this trial any more (it may be unfinished)."""
+        self._begun(trial_id)
+        self.live.discard(trial_id)
+
+    def _begun(self, trial_id: str) -> None:
+        if self._alone == trial_id:
+            self._alone = None
+
+    def _has_time(self, trial: Trial) -> bool:
+        """Whether there is time for the next epoch of a trial; else its slot is free."""
+        if not self.budget.admits_next_epoch(trial, self.live):
+            self._budget_is_spent = True
+        elif not self.closing:
+            return True
+        self.release(trial.id)
+        return False
+
+    def checkpoints_needed(self, trial_id: str) -> int | None:
+        """How many checkpoints of a trial are to stay; None while it may need them. Thread-safe."""
+        trial = self.state.trials.get(trial_id)
+        if trial is None:
+            return 0
+        if trial.end is None:
+            return None
+        return int(self.state.keeps_checkpoints)
+
+    def _goes_on(self, trial: Trial, epoch: int) -> bool:
+        """What follows from a report that is in the ledger."""
+        if epoch >= self.plan.epochs:
+            self._end(trial, COMPLETED, "full budget")
+            return False
+        if epoch in self.plan.rungs and trial.stage != CONFIRM and epoch not in trial.rungs:
+            return self._judge(trial, epoch)
+        return True
+
+    def _settle(self, trial: Trial) -> bool:
+        """Write what a driver that was killed after a trial's last line had still to write of it;
+        whether the trial goes on."""
+        if trial.verdict is not None and not trial.verdict.keep:
+            self._stop(trial, trial.verdict)
+            return False
+        return self._goes_on(trial, trial.epochs)
+
+    def _expected(self, trial: Trial, epoch: int) -> tuple[str, ...]:
+        due = epoch in self.plan.rungs or epoch >= self.plan.epochs
+        return self.plan.objectives if due else ()
+
+    def _end(self, trial: Trial, status: str, reason: str, *, by_machine: bool = False) -> None:
+        self.write(EndRecord(trial.id, status, reason, trial.epochs, by_machine))
+        self.release(trial.id)
+
+    def _judge(self, trial: Trial, epoch: int) -> bool:
+        values = self._running_best(trial, epoch)
+        rung = self._rung(self._ladder(trial), epoch, neutral=trial.stage == REFERENCE)
+        decision = rung.judge(values)
+        keep = decision.keep or trial.stage == BASELINE
+        reason = "baseline" if trial.stage == BASELINE else decision.reason
+        verdict = RungRecord(trial.id, epoch, self._ladder(trial), values, keep, reason)
+        self.write(verdict)
+        if not keep:
+            self._stop(trial, verdict)
+        return keep
+
+    def _rung(self, ladder: str, epoch: int, *, neutral: bool) -> Rung:
+        """A rung as it stands now; `neutral`: cross entropies alone."""
+        reached = self.state.ladders.get((ladder, epoch), [])
+        new = Rung(self.plan.reduction_factor)
+        seen, rung = self._rungs.get((ladder, epoch, neutral), (0, new))
+        for trial_id, values in reached[seen:]:
+            if not neutral or self._is_cross_entropy(trial_id):
+                rung.add(values)
+        self._rungs[ladder, epoch, neutral] = len(reached), rung
+        return rung
+
+    def _stop(self, trial: Trial, verdict: RungRecord) -> None:
+        self._end(trial, STOPPED_EARLY, f"rung {verdict.epoch}: {verdict.reason}")
+
+    def _running_best(self, trial: Trial, epoch: int) -> dict[str, float]:
+        """Best value so far of each objective; -inf where this epoch's value is not a number."""
+        best = {}
+        for objective in self.plan.objectives:
+            now = trial.reports[epoch][objective]
+            seen = [report[objective] for report in trial.reports.values() if objective in report]
+            finite = [value for value in seen if math.isfinite(value)]
+            best[objective] = max(finite) if finite and math.isfinite(now) else -math.inf
+        return best
+
+    def _ladder(self, trial: Trial) -> str:
+        if self.plan.split_by is None:
+            return MAIN_LADDER
+        value = (trial.params or {}).get(self.plan.split_by, "other")
+        return f"{self.plan.split_by}={value}"
+
+    def _is_cross_entropy(self, trial_id: str) -> bool:
+        return self.state.trials[trial_id].family == "ce"

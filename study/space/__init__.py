@@ -1,0 +1,1 @@
+"""Search spaces: the YAML grammar, params to configs and back."""

@@ -1,0 +1,361 @@
+"""The leaf grammar of a search space: a YAML tree to a tree of constants, ranges and choices.
+
+    0.5, [1, 2], text, null                         a constant
+    {float: {low, high, log?, step?}}               log: true (log-uniform) or
+                                                    to_one (1 - value log-uniform, for momenta)
+    {int: {low, high, log?, step?}}
+    {choice: [scalar, ...]}                         the scalar is the recorded value
+    {choice: {name: subtree, ...}}                  the name is recorded under the node's own path,
+                                                    the leaves of its subtree exist only if chosen
+
+Bounds are inclusive. The path of a node, joined by `/`, leaves out the words `choice` and the
+names: `loss/recall/ema_momentum` has one distribution in a file, whatever option it is under.
+
+A range is an `optuna.distributions` object, in the coordinate in which it is uniform or
+log-uniform: for `to_one` that is 1 - value. `Leaf.natural` and `Leaf.modelled` are the only places
+where the two meet; everything outside a sampler holds natural values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field, model_validator
+
+from study.core.errors import InputError
+from study.core.validation import shown, validate
+from study.losses.config import Config
+
+Scalar = None | bool | int | float | str
+DIGITS = 6  # significant digits of a sampled number: readable, and far finer than any effect
+_KINDS = ("float", "int", "choice")
+
+
+class FloatRange(Config):
+    """An inclusive range of numbers."""
+
+    low: float
+    high: float
+    log: Literal[False, True, "to_one"] = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> FloatRange:
+        _check_bounds(self.low, self.high)
+        if self.step is not None and self.log:
+            raise ValueError("`log` and `step` must not stand together, but both do")
+        if self.log is True and self.low <= 0:
+            raise ValueError(f"`0 < low` must hold where log is true, but got {self.low}")
+        if self.log == "to_one" and self.high >= 1:
+            raise ValueError(f"`high < 1` must hold where log is to_one, but got {self.high}")
+        if self.step is not None:
+            _check_step(self.low, self.high, self.step)
+        return self
+
+    def distribution(self) -> FloatDistribution:
+        """In the coordinate that is modelled."""
+        if self.log == "to_one":
+            return FloatDistribution(1 - self.high, 1 - self.low, log=True)
+        return FloatDistribution(self.low, self.high, log=bool(self.log), step=self.step)
+
+
+class IntRange(Config):
+    """An inclusive range of whole numbers."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> IntRange:
+        _check_bounds(self.low, self.high)
+        if self.step is not None and self.log:
+            raise ValueError("`log` and `step` must not stand together, but both do")
+        if self.log and self.low < 1:
+            raise ValueError(f"`1 <= low` must hold where log is true, but got {self.low}")
+        _check_step(self.low, self.high, self.step or 1)
+        return self
+
+    def distribution(self) -> IntDistribution:
+        """The same in Optuna's words."""
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+
+
+def _check_bounds(low: float, high: float) -> None:
+    if not low <= high:
+        raise ValueError(f"`low <= high` must hold, but got low {low} and high {high}")
+
+
+def _check_step(low: float, high: float, step: float) -> None:
+    try:
+        steps = (high - low) / step
+        whole = round(steps)
+    except OverflowError:
+        raise ValueError(f"the number of steps must be finite, but step is {step}") from None
+    if abs(steps - whole) > 1e-8:
+        raise ValueError(
+            "`high - low` must be a whole number of steps, "
+            f"but got low {low}, high {high} and step {step}"
+        )
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that no trial changes."""
+
+    path: str
+    line: int | None
+    value: Any
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A range or a choice of scalars: one value per trial."""
+
+    path: str
+    line: int | None
+    distribution: BaseDistribution
+    low: float | None = None
+    high: float | None = None
+    to_one: bool = False
+
+    def natural(self, modelled: Any) -> Any:
+        """The value as a config holds it, from the one the sampler works with."""
+        if not isinstance(self.distribution, FloatDistribution):
+            return modelled
+        if self.distribution.step is not None:
+            return modelled
+        digits = DIGITS - 1 - math.floor(math.log10(abs(modelled))) if modelled else DIGITS
+        value = round(1 - modelled if self.to_one else modelled, digits)
+        assert self.low is not None and self.high is not None
+        return min(max(value, self.low), self.high)
+
+    def modelled(self, natural: Any) -> Any:
+        """The inverse of `natural`; a ValueError where the value is not in the range."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            for choice in self.distribution.choices:
+                if choice == natural and isinstance(choice, bool) == isinstance(natural, bool):
+                    return choice
+            raise ValueError(f"{self.path}: {natural!r} is none of the choices")
+        assert self.low is not None and self.high is not None
+        is_number = isinstance(natural, (int, float)) and not isinstance(natural, bool)
+        if not is_number or not self.low <= natural <= self.high:
+            raise ValueError(f"{self.path}: {natural!r} is outside of [{self.low}, {self.high}]")
+        value = natural
+        if self.to_one:
+            assert isinstance(self.distribution, FloatDistribution)
+            value = min(max(1 - natural, self.distribution.low), self.distribution.high)
+        if not self.distribution._contains(self.distribution.to_internal_repr(value)):
+            raise ValueError(f"{self.path}: {natural!r} is not on the range's steps")
+        return value
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values to check before a study starts: all choices, or both ends."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return self.distribution.choices
+        return (self.low, self.high)
+
+    @property
+    def num_values(self) -> int | None:
+        """How many values there are, or None in a range without steps; lists none of them."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return len(choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return (high - low) // step + 1
+            case FloatDistribution(low=low, high=high, step=step) if step is not None:
+                return round((high - low) / step) + 1
+        return None
+
+    @property
+    def grid(self) -> tuple[Any, ...] | None:
+        """All values, where they can be listed."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return tuple(choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return tuple(range(low, high + 1, step))
+            case FloatDistribution(low=low, high=high, step=step) if step is not None:
+                count = self.num_values or 0
+                return tuple(min(round(low + i * step, 12), high) for i in range(count))
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice between named subtrees; the name is the recorded value."""
+
+    path: str
+    line: int | None
+    options: Mapping[str, Node]
+
+    @property
+    def distribution(self) -> CategoricalDistribution:
+        """Over the names."""
+        return CategoricalDistribution(tuple(self.options))
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A mapping."""
+
+    path: str
+    line: int | None
+    children: Mapping[str, Node]
+
+
+Node = Constant | Leaf | Choice | Branch
+Pick = Callable[[Leaf | Choice], Any]
+
+
+@dataclass(frozen=True)
+class _Source:
+    file: str | None
+    lines: Mapping[str, int]
+
+    def below(self, yaml_path: str, path: str) -> dict[str, int]:
+        """Lines of a subtree, under the path that messages show."""
+        return {
+            path + key.removeprefix(yaml_path): line
+            for key, line in self.lines.items()
+            if key == yaml_path or key.startswith(yaml_path + "/")
+        }
+
+    def error(self, message: str, yaml_path: str, path: str) -> InputError:
+        return InputError(message, file=self.file, line=self.lines.get(yaml_path), key=path)
+
+
+def compile_tree(
+    value: Any, path: str, *, file: str | None = None, lines: Mapping[str, int] | None = None
+) -> Node:
+    """The tree below a top-level key of a search space. Bad grammar is an InputError."""
+    node = _compile(value, path, path, _Source(file, lines or {}))
+    seen: dict[str, Leaf | Choice] = {}
+    for item in searched(node):
+        first = seen.setdefault(item.path, item)
+        if not _same(first, item):
+            raise InputError(
+                "one path must have one distribution in a file, but line "
+                f"{first.line} gives another",
+                file=file,
+                line=item.line,
+                key=item.path,
+            )
+    return node
+
+
+def _same(first: Leaf | Choice, second: Leaf | Choice) -> bool:
+    if isinstance(first, Leaf) and isinstance(second, Leaf):
+        return (first.distribution, first.to_one) == (second.distribution, second.to_one)
+    return type(first) is type(second) and first.distribution == second.distribution
+
+
+def _compile(value: Any, yaml_path: str, path: str, source: _Source) -> Node:
+    line = source.lines.get(yaml_path)
+    if not isinstance(value, dict):
+        return Constant(path, line, value)
+    kinds = [kind for kind in _KINDS if kind in value]
+    if not kinds:
+        children = {
+            str(key): _compile(item, f"{yaml_path}/{key}", f"{path}/{key}", source)
+            for key, item in value.items()
+        }
+        return Branch(path, line, children)
+    if len(value) > 1:
+        other = next(key for key in value if key != kinds[0])
+        message = f"`{kinds[0]}` must stand alone, but {other!r} stands beside it"
+        raise source.error(message, yaml_path, path)
+    kind, spec = kinds[0], value[kinds[0]]
+    if kind == "choice":
+        return _compile_choice(spec, yaml_path, path, source)
+    model: type[FloatRange | IntRange] = FloatRange if kind == "float" else IntRange
+    below = {path: line} if line else {}
+    below |= source.below(f"{yaml_path}/{kind}", path)
+    spec_range = validate(model, spec, file=source.file, lines=below, root=path)
+    return Leaf(
+        path,
+        line,
+        spec_range.distribution(),
+        low=spec_range.low,
+        high=spec_range.high,
+        to_one=spec_range.log == "to_one",
+    )
+
+
+def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> Node:
+    line = source.lines.get(yaml_path)
+    below = f"{yaml_path}/choice"
+    if not isinstance(spec, (list, dict)) or not spec:
+        message = "a list of values or a mapping of named options must stand below `choice`, "
+        got = "an empty one" if isinstance(spec, (list, dict)) else shown(spec)
+        raise source.error(f"{message}but got {got}", yaml_path, path)
+    if isinstance(spec, dict):
+        options = {
+            str(name): _compile(item, f"{below}/{name}", path, source)
+            for name, item in spec.items()
+        }
+        return Choice(path, line, options)
+    for index, item in enumerate(spec):
+        if not isinstance(item, Scalar) or (isinstance(item, float) and math.isnan(item)):
+            message = f"a choice must list scalars, but got {shown(item)} (name such options)"
+            raise source.error(message, f"{below}/{index}", path)
+        if item in spec[:index]:
+            message = f"each value of a choice must stand once, but got {shown(item)} twice"
+            raise source.error(message, f"{below}/{index}", path)
+    return Leaf(path, line, CategoricalDistribution(tuple(spec)))
+
+
+def searched(node: Node) -> Iterator[Leaf | Choice]:
+    """Every leaf and choice of a tree, in the order of the file."""
+    match node:
+        case Leaf():
+            yield node
+        case Choice(options=options):
+            yield node
+            for option in options.values():
+                yield from searched(option)
+        case Branch(children=children):
+            for child in children.values():
+                yield from searched(child)
+
+
+def num_points(node: Node) -> int | None:
+    """How many points a tree has, or None where a range has no steps; lists none of them."""
+    match node:
+        case Leaf():
+            return node.num_values
+        case Choice(options=options):
+            counts = [num_points(option) for option in options.values()]
+            return None if None in counts else sum(filter(None, counts))
+        case Branch(children=children):
+            counts = [num_points(child) for child in children.values()]
+            return None if None in counts else math.prod(filter(None, counts))
+    return 1
+
+
+def assemble(node: Node, pick: Pick, params: dict[str, Any], lines: dict[str, int]) -> Any:
+    """The config tree for one pick per active leaf and choice; fills in params and lines."""
+    if node.line is not None:
+        lines[node.path] = node.line
+    match node:
+        case Constant(value=value):
+            return value
+        case Branch(children=children):
+            return {key: assemble(child, pick, params, lines) for key, child in children.items()}
+        case Leaf(path=path):
+            params[path] = pick(node)
+            return params[path]
+        case Choice(path=path, options=options):
+            params[path] = pick(node)
+            return assemble(options[params[path]], pick, params, lines)

@@ -1,0 +1,391 @@
+"""A search space: what may be searched, as a mapping between flat params and trial configs.
+
+`params` are the values of the leaves and choices that are active in one trial, by key path:
+`{"loss/recall": "ema", "loss/recall/ema_momentum": 0.93, "optimizer/lr_scale": 1.2}`. They are
+natural values everywhere; `to_optuna` turns them into what a sampler models (see `grammar`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial
+
+from study.config.shipped import SEARCH_SPACES, TASKS, find
+from study.config.task import TaskConfig, TrialOptimizer
+from study.core.errors import InputError
+from study.core.validation import did_you_mean, validate
+from study.core.yaml_file import YamlFile, read_yaml
+from study.losses.config import LossConfig
+from study.losses.family import NEUTRAL
+from study.space.grammar import (
+    Branch,
+    Choice,
+    Constant,
+    Leaf,
+    Node,
+    assemble,
+    compile_tree,
+    num_points,
+    searched,
+)
+from study.space.membership import candidates, effective, idle_knobs, product, spellings
+from study.space.settings import StudySettings
+
+LOSS, OPTIMIZER, STUDY = "loss", "optimizer", "study"
+MOST_POINTS = 100_000  # of a grid: each is resolved before a study starts
+Params = dict[str, Any]
+Point = tuple[Params, dict[str, BaseDistribution]]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A compiled search space. `text` and `data` are what it was read from."""
+
+    name: str
+    text: str
+    settings: StudySettings
+    tree: Branch
+    file: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _distributions: dict[tuple[str, ...], dict[str, BaseDistribution]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def sample(self, trial: BaseTrial) -> Params:
+        """Ask an Optuna trial for every active leaf and choice; natural values."""
+        params: Params = {}
+        assemble(self.tree, lambda node: _suggest(trial, node), params, {})
+        return params
+
+    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole config `{"loss": ..., "optimizer": ...}` with all defaults written out.
+
+        ValueError where params are not exactly the active leaves and choices.
+        """
+        self._active(params)
+        lines: dict[str, int] = {}
+        tree = assemble(self.tree, lambda node: params[node.path], {}, lines)
+        loss = validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS)
+        optimizer = validate(
+            TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER
+        )
+        return {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
+
+    def resolve_optimizer(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`{"optimizer": ...}` for params of `reference`."""
+        return {OPTIMIZER: self.reference.resolve(params)[OPTIMIZER]}
+
+    def params_of(self, tree: Mapping[str, Any]) -> Params | None:
+        """The params that resolve to this config, or None where the space does not contain it.
+
+        Knobs without effect do not count (see `inverse`): without class weights and recall,
+        `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
+        """
+        loss = LossConfig.model_validate(tree.get(LOSS) or {})
+        optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
+        idle = idle_knobs(loss)
+        for spelling in spellings(loss):
+            wanted = {LOSS: spelling.model_dump(), OPTIMIZER: optimizer.model_dump()}
+            for params in candidates(self.tree, wanted, idle):
+                if effective(self.resolve(params), idle) == effective(wanted, idle):
+                    return params
+        return None
+
+    def to_optuna(self, params: Mapping[str, Any]) -> Params:
+        """What a sampler models; ValueError where a value is outside of its range."""
+        return _modelled(self._active(params), params)
+
+    def point(self, params: Mapping[str, Any]) -> Point | None:
+        """`to_optuna` and `distributions` at once, or None where the space does not hold these
+        params. Points of the same leaves and choices share their distributions."""
+        try:
+            active = self._active(params)
+            modelled = _modelled(active, params)
+        except ValueError:
+            return None
+        paths = tuple(active)
+        if paths not in self._distributions:
+            self._distributions[paths] = {path: node.distribution for path, node in active.items()}
+        return modelled, self._distributions[paths]
+
+    def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The distributions of the leaves and choices that these params make active."""
+        return {path: node.distribution for path, node in self._active(params).items()}
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Top-level choices, those that every trial makes: path -> options."""
+        return {
+            node.path: tuple(node.distribution.choices)
+            for node in _unconditional(self.tree)
+            if isinstance(node.distribution, CategoricalDistribution)
+        }
+
+    @property
+    def reference(self) -> SearchSpace:
+        """The same space at the neutral loss: only the optimiser's leaves are left."""
+        children = {**self.tree.children, LOSS: Constant(LOSS, None, {})}
+        return replace(self, tree=replace(self.tree, children=children))
+
+    @property
+    def num_reference_trials(self) -> int:
+        """How many of the searched trials tune cross entropy: what the settings say, but where they
+        leave it open no more than the optimiser's leaves have points, and none for the one point
+        that the baseline `ce` tries."""
+        asked = self.settings.num_reference_trials
+        reference = self.reference
+        points = reference.num_points
+        if self.settings.reference_trials is not None or points is None:
+            return asked
+        if not any(searched(reference.tree)) and NEUTRAL in self.settings.baselines:
+            return 0
+        return min(asked, points)
+
+    @property
+    def num_points(self) -> int | None:
+        """How many points there are, with those at the neutral loss, or None where a range has no
+        steps; lists none of them."""
+        return num_points(self.tree)
+
+    @cached_property
+    def grid(self) -> list[Params] | None:
+        """All points, in the order of the file, or None where a range has no steps or there are
+        more than `MOST_POINTS`.
+
+        Points at the neutral loss are left out where there are others: tuning cross entropy is
+        the reference trials' part.
+        """
+        if self.num_points is None or self.num_points > MOST_POINTS:
+            return None
+        points = list(_points(self.tree))
+        idle = idle_knobs(LossConfig())
+        neutral = effective(LossConfig().model_dump(), idle, LOSS)
+        others = [
+            params
+            for params in points
+            if effective(self.resolve(params)[LOSS], idle, LOSS) != neutral
+        ]
+        return others or points
+
+    def _active(self, params: Mapping[str, Any]) -> dict[str, Leaf | Choice]:
+        active: dict[str, Leaf | Choice] = {}
+
+        def pick(node: Leaf | Choice) -> Any:
+            if node.path not in params:
+                raise ValueError(f"{node.path} must be given, but params hold {sorted(params)}")
+            value = params[node.path]
+            if isinstance(node, Choice) and value not in node.options:
+                raise ValueError(f"{node.path}: {value!r} is none of {sorted(node.options)}")
+            active[node.path] = node
+            return value
+
+        assemble(self.tree, pick, {}, {})
+        if extra := params.keys() - active.keys():
+            raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
+        return active
+
+    def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
+        """Resolve every option and both ends of every range; an InputError names what fails.
+
+        fits: raises InputError for a loss that a trial could not train with.
+        """
+        self._resolve_corner({}, fits)
+        for node, conditions in _conditional(self.tree, {}):
+            ends = node.ends if isinstance(node, Leaf) else tuple(node.options)
+            for end in ends:
+                self._resolve_corner({**conditions, node.path: end}, fits)
+
+    def _resolve_corner(
+        self, fixed: Mapping[str, Any], fits: Callable[[LossConfig], object] | None
+    ) -> None:
+        params: Params = {}
+        lines: dict[str, int] = {}
+        assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, lines)
+        loss = LossConfig.model_validate(self.resolve(params)[LOSS])
+        try:
+            if fits is not None:
+                fits(loss)
+        except InputError as error:
+            raise error.of_file(self.file, lines) from error
+
+
+def _first(node: Leaf | Choice) -> Any:
+    return node.ends[0] if isinstance(node, Leaf) else next(iter(node.options))
+
+
+def _modelled(active: Mapping[str, Leaf | Choice], params: Mapping[str, Any]) -> Params:
+    return {
+        path: node.modelled(params[path]) if isinstance(node, Leaf) else params[path]
+        for path, node in active.items()
+    }
+
+
+def _suggest(trial: BaseTrial, node: Leaf | Choice) -> Any:
+    match node.distribution:
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(node.path, choices)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            value = trial.suggest_float(node.path, low, high, log=log, step=step)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(node.path, low, high, log=log, step=step)
+        case other:
+            raise AssertionError(f"no such range: {other}")
+    assert isinstance(node, Leaf)
+    return node.natural(value)
+
+
+def _unconditional(node: Node) -> Iterator[Leaf | Choice]:
+    match node:
+        case Leaf() | Choice():
+            yield node
+        case Branch(children=children):
+            for child in children.values():
+                yield from _unconditional(child)
+
+
+def _conditional(
+    node: Node, conditions: dict[str, str]
+) -> Iterator[tuple[Leaf | Choice, dict[str, str]]]:
+    """Every leaf and choice with the options that make it active."""
+    match node:
+        case Leaf():
+            yield node, conditions
+        case Choice(path=path, options=options):
+            yield node, conditions
+            for name, option in options.items():
+                yield from _conditional(option, {**conditions, path: name})
+        case Branch(children=children):
+            for child in children.values():
+                yield from _conditional(child, conditions)
+
+
+def _points(node: Node) -> Iterator[Params]:
+    match node:
+        case Constant():
+            yield {}
+        case Leaf(path=path):
+            for value in node.grid or ():
+                yield {path: value}
+        case Choice(path=path, options=options):
+            for name, option in options.items():
+                for params in _points(option):
+                    yield {path: name, **params}
+        case Branch(children=children):
+            yield from product([list(_points(child)) for child in children.values()])
+
+
+def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) -> SearchSpace:
+    """The search space of a file that exists, of a shipped name, or of a mapping.
+
+    `name` is the file's stem unless given.
+
+    Everything in it is checked: the grammar, the study's settings, every option of every choice
+    and both ends of every range against what a loss allows. InputError names file, line and key.
+    """
+    source, stem = _open(ref, SEARCH_SPACES)
+    file, lines = source.file, source.lines
+    known = (LOSS, OPTIMIZER, STUDY)
+    for key in source.data:
+        if key not in known:
+            raise InputError(
+                f"a known key must stand here ({', '.join(known)}), but got {key!r}"
+                f"{did_you_mean(key, known)}",
+                file=file,
+                line=lines.get(str(key)),
+                key=str(key),
+            )
+    settings = validate(
+        StudySettings, source.data.get(STUDY, {}), file=file, lines=lines, root=STUDY
+    )
+    children = {
+        key: compile_tree(source.data.get(key, {}), key, file=file, lines=lines)
+        for key in (LOSS, OPTIMIZER)
+    }
+    space = SearchSpace(
+        name or stem, source.text, settings, Branch("", None, children), file=file, data=source.data
+    )
+    space.check()
+    _check_settings(space, lines)
+    return space
+
+
+def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
+    settings, choices = space.settings, space.choices
+
+    def error(message: str, key: str) -> InputError:
+        return InputError(message, file=space.file, line=lines.get(key), key=key)
+
+    if settings.rungs is not None and settings.rungs.by is not None:
+        by = settings.rungs.by
+        known = [path for path, options in choices.items() if len(options) in (2, 3)]
+        if by not in known:
+            raise error(
+                "a choice of two or three options that every trial makes must be named "
+                f"({', '.join(known) or 'there is none'}), but got {by!r}{did_you_mean(by, known)}",
+                f"{STUDY}/rungs/by",
+            )
+    if settings.sampler == "grid":
+        count, grid = space.num_points, space.grid
+        if count is not None and count > MOST_POINTS:
+            leaves = [node for node in searched(space.tree) if isinstance(node, Leaf)]
+            largest = max(leaves, key=lambda leaf: leaf.num_values or 0)
+            raise error(
+                f"`sampler: grid` must have at most {MOST_POINTS} points, but got {count} "
+                f"({largest.path} alone takes {largest.num_values} values)",
+                f"{STUDY}/sampler",
+            )
+        if grid is None:
+            open_leaf = next(
+                node.path
+                for node in searched(space.tree)
+                if isinstance(node, Leaf) and node.grid is None
+            )
+            raise error(
+                "`sampler: grid` must have only choices, int ranges and ranges with a step, "
+                f"but {open_leaf} has none",
+                f"{STUDY}/sampler",
+            )
+        proposed = settings.num_trials - space.num_reference_trials
+        if proposed > len(grid):
+            raise error(
+                "`num_trials - reference_trials <= points of the grid` must hold, "
+                f"but got {proposed} > {len(grid)}",
+                f"{STUDY}/num_trials",
+            )
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """A task and where it came from."""
+
+    name: str
+    file: str | None
+    config: TaskConfig
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+
+def load_task(ref: str | Path | Mapping[str, Any]) -> NamedTask:
+    """The task of a file that exists, of a shipped name, or of a mapping."""
+    source, name = _open(ref, TASKS)
+    config = validate(TaskConfig, source.data, file=source.file, lines=source.lines)
+    return NamedTask(name, source.file, config, source.lines)
+
+
+def _open(ref: str | Path | Mapping[str, Any], kind: str) -> tuple[YamlFile, str]:
+    if isinstance(ref, Mapping):
+        text = yaml.safe_dump(dict(ref), sort_keys=False)
+        return YamlFile(file=None, text=text, data=dict(ref)), "custom"
+    path = find(kind, ref)
+    return read_yaml(path), path.stem

@@ -1,0 +1,95 @@
+"""The `study:` block of a search space: how many trials, who proposes and stops, what is judged."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict, field_validator, model_validator
+
+from study.core.names import VAL, VAL_MACC, VAL_MIOU
+from study.core.validation import did_you_mean
+from study.losses.config import Config
+
+# What may be an objective: shares in [0, 1], larger is better.
+OBJECTIVES = tuple(
+    f"{VAL}/{name}"
+    for name in (
+        "miou", "macc", "mprec", "acc", "fwiou", "miou_image", "miou_class", "miou_worst5",
+    )
+)  # fmt: skip
+
+Names = Annotated[tuple[str, ...], Strict(False)]
+
+
+class Rungs(Config):
+    """The ladder of early stopping.
+
+    first: share of the schedule at the first rung; each further rung lies reduction_factor times
+    later. reduction_factor: one in so many goes on. by: a choice of two or three options; each
+    option then has a ladder of its own.
+    """
+
+    first: float = Field(0.375, gt=0, le=1)
+    reduction_factor: int = Field(3, ge=2)
+    by: str | None = None
+
+
+class Confirm(Config):
+    """The top configs that are trained again, each on num_seeds fresh seeds."""
+
+    top: int = Field(2, ge=1)
+    num_seeds: int = Field(3, ge=1)
+
+
+class StudySettings(Config):
+    """A study's numbers, apart from what is searched."""
+
+    objectives: Names = (VAL_MIOU, VAL_MACC)
+    num_trials: int = Field(16, ge=1)
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    rungs: Rungs | None = Rungs()
+    reference_trials: int | None = Field(None, ge=1)
+    baselines: Names = ()
+    confirm: Confirm = Confirm()
+
+    @property
+    def num_reference_trials(self) -> int:
+        """How many of the searched trials tune cross entropy: as given, else max(3, n / 8)."""
+        given = self.reference_trials or max(3, math.ceil(self.num_trials / 8))
+        return min(given, self.num_trials)
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if not objectives:
+            raise ValueError("at least one objective must be named, but got none")
+        return _each_known_once(objectives, OBJECTIVES)
+
+    @field_validator("baselines")
+    @classmethod
+    def _known_baselines(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
+        from study.losses import PRESETS
+
+        return _each_known_once(baselines, tuple(PRESETS))
+
+    @model_validator(mode="after")
+    def _enough_trials(self) -> StudySettings:
+        if self.reference_trials is not None and self.reference_trials > self.num_trials:
+            raise ValueError(
+                "`reference_trials <= num_trials` must hold, but got "
+                f"{self.reference_trials} > {self.num_trials}"
+            )
+        return self
+
+
+def _each_known_once(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"each must be one of {', '.join(known)}, but got {name!r}"
+                f"{did_you_mean(name, known)}"
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"each must stand once, but {name!r} stands {names.count(name)} times")
+    return names

@@ -1,0 +1,303 @@
+"""A place in an S3 bucket, and what goes wrong there in one line.
+
+``s3://BUCKET/PREFIX``, and for servers other than Amazon's, with Arrow's names,
+``?endpoint_override=HOST:PORT&scheme=http&region=REGION``. Credentials come from where boto3 looks
+for them: the environment, ``~/.aws``, the machine's own role. No call waits longer than a minute.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, urlsplit
+
+from study.core.errors import InputError
+from study.core.files import whole
+
+SCHEME = "s3"
+SETTINGS = ("endpoint_override", "scheme", "region")
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 20, 2
+AT_ONCE = 8  # calls of one process that make sense
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
+PER_DELETE = 1000  # keys that one call may name
+REFUSED = {
+    "NoSuchBucket": "the bucket must exist, but there is none of this name",
+    "AccessDenied": "reading and writing must be allowed, but access is denied",
+    "InvalidAccessKeyId": "the credentials must be valid, but the access key is unknown",
+    "SignatureDoesNotMatch": "the credentials must be valid, but the secret key is wrong",
+    "ExpiredToken": "the credentials must be valid, but they have expired",
+}
+NO_CREDENTIALS = (
+    "AWS credentials must be there (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the "
+    "machine's role), but there are none"
+)
+
+
+class Unreachable(Exception):
+    """The bucket does not answer, or refuses; the text is one line."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, " ".join(reason.split())
+        super().__init__(f"{where}: {self.reason}")
+
+    def as_input_error(self, key: str = "--storage") -> InputError:
+        """For a command that cannot do without the bucket."""
+        return InputError(self.reason, file=self.where, key=key)
+
+
+class Conflict(Exception):
+    """What was to be written on a condition is there already, or has changed."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object of a listing: its key below the place, bytes, entity tag and last change."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Content:
+    """An object: bytes, entity tag, metadata, and how long ago it was written, by the bucket's
+    own clock."""
+
+    data: bytes
+    etag: str
+    metadata: Mapping[str, str]
+    age: timedelta
+
+
+def is_remote(storage: str | Path) -> bool:
+    """Whether it is an address, not a folder."""
+    return "://" in str(storage)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """All keys that begin with `prefix`, which is empty or ends with a slash."""
+
+    name: str
+    prefix: str
+    query: str = ""
+
+    @classmethod
+    def parse(cls, uri: str, *, key: str = "--storage") -> Bucket:
+        """The place that an ``s3://`` address names. Asks nobody. Raises InputError."""
+        parts = urlsplit(uri)
+        if parts.scheme != SCHEME:
+            message = f"a folder or an s3:// address must be given, but got {uri!r}"
+            raise InputError(message, key=key)
+        if "@" in parts.netloc:
+            message = "credentials must be in the environment, but they are in the address"
+            raise InputError(message, key=key)
+        if not BUCKET_NAME.fullmatch(parts.netloc):
+            raise InputError(f"the name of a bucket must follow s3://, but got {uri!r}", key=key)
+        for setting, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if setting not in SETTINGS:
+                known = ", ".join(SETTINGS)
+                raise InputError(f"settings must be of {known}, but got {setting!r}", key=key)
+        given = dict(parse_qsl(parts.query))
+        if given.get("scheme", "https") not in ("http", "https"):
+            raise InputError(f"scheme must be http or https, but is {given['scheme']!r}", key=key)
+        if not ENDPOINT.fullmatch(given.get("endpoint_override", "localhost")):
+            wrong = given["endpoint_override"]
+            raise InputError(f"endpoint_override must be HOST:PORT, but is {wrong!r}", key=key)
+        path = parts.path.strip("/")
+        return cls(parts.netloc, f"{path}/" if path else "", parts.query)
+
+    @property
+    def uri(self) -> str:
+        """The address, as `parse` takes it."""
+        path = f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
+        return f"{path}?{self.query}" if self.query else path
+
+    @property
+    def where(self) -> str:
+        """The address for a person: without the settings."""
+        return f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
+
+    @property
+    def endpoint(self) -> str:
+        """The server, as the address gives it; empty for Amazon's."""
+        return dict(parse_qsl(self.query)).get("endpoint_override", "")
+
+    def below(self, name: str) -> Bucket:
+        """The place `name` below this one."""
+        return replace(self, prefix=f"{self.prefix}{name}/")
+
+    def check(self, *, key: str = "--storage") -> None:
+        """Raise InputError unless this machine can write, read, list and delete here."""
+        probe = f".probe-{uuid.uuid4().hex}"
+        try:
+            self.put(probe, b"")
+            self.get(probe)
+            self.delete([probe])
+            next(self.items(probe), None)
+        except Unreachable as error:
+            raise error.as_input_error(key) from error
+
+    def put(
+        self,
+        key: str,
+        data: bytes | BinaryIO,
+        *,
+        new: bool = False,
+        replacing: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Write an object, whole or not at all; its entity tag.
+
+        new: only where there is none. replacing: only where its entity tag is still this one.
+        Raises Conflict where that does not hold, Unreachable for all else.
+        """
+        condition = {"IfNoneMatch": "*"} if new else {"IfMatch": replacing} if replacing else {}
+        answer = self._call(
+            "put_object",
+            Key=self.prefix + key,
+            Body=data,
+            Metadata=dict(metadata or {}),
+            **condition,
+        )
+        return str(answer["ETag"])
+
+    def get(self, key: str) -> Content | None:
+        """An object; None where there is none."""
+        answer = self._found(key)
+        if answer is None:
+            return None
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        with _in_one_line(self.where):
+            data = answer["Body"].read()
+        age = now - answer["LastModified"]
+        return Content(data, answer["ETag"], answer.get("Metadata", {}), age)
+
+    def download(self, key: str, path: Path) -> bool:
+        """Write an object to a file, whole or not at all; False where there is none."""
+        answer = self._found(key)
+        if answer is None:
+            return False
+        with whole(path) as file, _in_one_line(self.where):
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                file.write(chunk)
+        return True
+
+    def items(self, below: str = "") -> Iterator[Item]:
+        """The objects whose keys begin with `below`, by key."""
+        for page in self._pages(Prefix=self.prefix + below):
+            yield from self._entries(page)
+
+    def top(self) -> tuple[list[Item], list[str]]:
+        """What lies directly below this place: objects, and the names of what holds more."""
+        items: list[Item] = []
+        folders: list[str] = []
+        for page in self._pages(Prefix=self.prefix, Delimiter="/"):
+            items += self._entries(page)
+            found = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+            folders += [prefix.removeprefix(self.prefix).rstrip("/") for prefix in found]
+        return items, folders
+
+    def _entries(self, page: Any) -> list[Item]:
+        return [
+            Item(
+                entry["Key"].removeprefix(self.prefix),
+                entry["Size"],
+                entry["ETag"].strip('"'),
+                entry["LastModified"],
+            )
+            for entry in page.get("Contents", ())
+            if not entry["Key"].endswith("/")  # what a console makes of an empty folder
+        ]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+        for start in range(0, len(keys), PER_DELETE):
+            objects = [{"Key": self.prefix + key} for key in keys[start : start + PER_DELETE]]
+            answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+            for problem in answer.get("Errors", ()):
+                raise Unreachable(self.where, _refusal(problem.get("Code", "")))
+
+    def _found(self, key: str) -> Any:
+        try:
+            return self._call("get_object", Key=self.prefix + key)
+        except FileNotFoundError:
+            return None
+
+    def _pages(self, **arguments: str) -> Iterator[Any]:
+        more: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", **arguments, **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        with _in_one_line(self.where):
+            return getattr(_client(self.query), method)(Bucket=self.name, **arguments)
+
+
+@lru_cache
+def _client(query: str) -> Any:
+    """One for all threads of a process."""
+    import boto3
+    from botocore.config import Config
+
+    settings = dict(parse_qsl(query))
+    endpoint = settings.get("endpoint_override")
+    if endpoint and "://" not in endpoint:
+        endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
+    config = Config(
+        max_pool_connections=2 * AT_ONCE,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        s3={"addressing_style": "path"} if endpoint else None,
+        user_agent_extra="segmentation-loss-study",
+    )
+    return boto3.Session().client(
+        SCHEME, endpoint_url=endpoint, region_name=settings.get("region"), config=config
+    )
+
+
+@contextmanager
+def _in_one_line(where: str) -> Iterator[None]:
+    """Turn what boto3 raises into Unreachable, Conflict or FileNotFoundError."""
+    from botocore import exceptions as raised
+
+    try:
+        yield
+    except raised.ClientError as error:
+        problem = error.response["Error"]
+        code = str(problem["Code"])
+        if code in ("PreconditionFailed", "ConditionalRequestConflict"):
+            raise Conflict(code) from error
+        if code == "NoSuchKey":
+            raise FileNotFoundError(code) from error
+        raise Unreachable(where, _refusal(code, str(problem.get("Message", "")))) from error
+    except (raised.NoCredentialsError, raised.PartialCredentialsError) as error:
+        raise Unreachable(where, NO_CREDENTIALS) from error
+    except (raised.ConnectionError, raised.HTTPClientError) as error:
+        raise Unreachable(where, f"it must answer, but: {error}") from error
+    except raised.BotoCoreError as error:
+        raise Unreachable(where, f"it must be usable, but: {error}") from error
+
+
+def _refusal(code: str, message: str = "") -> str:
+    if code in REFUSED:
+        return REFUSED[code]
+    if code == "403":
+        return REFUSED["AccessDenied"]
+    return f"it must do as asked, but answers {code} {message}"

@@ -1,0 +1,140 @@
+"""One driver at a time works on a study in a bucket: ``driver.json``, renewed every few seconds.
+
+It says which process drives the study. One that has not been renewed for a minute, by the bucket's
+clock, is a lost driver's and is taken over; so is one whose process was on this machine and is
+dead. A driver that finds its lease taken over ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from study.core.errors import InputError
+from study.storage.s3.bucket import Bucket, Conflict, Content
+
+KEY = "driver.json"
+STALE_SECONDS = 60.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A process: its machine, the machine's boot, its id, and its start in ticks since the boot."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Driver:
+        """The calling process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot(), pid, _started(pid))
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was a process of this machine that is no more; False where nobody knows."""
+        here = (self.host, self.boot) == (socket.gethostname(), _boot())
+        return here and self.started != _started(self.pid)
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        return f"process {self.pid} on {self.host}"
+
+
+def _boot() -> str:
+    return BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.is_file() else ""
+
+
+def _started(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+class TakenOver(Exception):
+    """Another driver has the study; the text says which."""
+
+
+class Lease:
+    """The right of this process to drive the study at a place."""
+
+    def __init__(self, place: Bucket) -> None:
+        self._place = place
+        self._me = Driver.this()
+        self._etag = ""
+
+    def take(self) -> str:
+        """Begin to hold it; in words whose it was, or empty. Raises InputError where another
+        driver is at work, or may be."""
+        there = self._place.get(KEY)
+        said = ""
+        if there is not None and (driver := _driver(there)) != self._me:
+            silent = there.age.total_seconds()
+            if silent < STALE_SECONDS and not driver.is_dead:
+                raise self._occupied(driver, silent)
+            said = f"takes over from {driver.words}, last heard of {silent:.0f} s ago"
+        try:
+            if there is None:
+                self._etag = self._place.put(KEY, self._text(), new=True)
+            else:
+                self._etag = self._place.put(KEY, self._text(), replacing=there.etag)
+        except Conflict:
+            there = self._place.get(KEY)
+            if there is None or (driver := _driver(there)) != self._me:
+                raise self._occupied(None if there is None else driver, 0.0) from None
+            self._etag = there.etag
+        return said
+
+    def renew(self) -> None:
+        """Say that this driver is at work still. Raises TakenOver where it is no longer its turn,
+        Unreachable where the bucket does not answer."""
+        try:
+            self._etag = self._place.put(KEY, self._text(), replacing=self._etag)
+        except (Conflict, FileNotFoundError):
+            there = self._place.get(KEY)
+            if there is None:
+                self._etag = self._place.put(KEY, self._text(), new=True)
+            elif _driver(there) == self._me:  # the answer to the last renewal was lost
+                self._etag = there.etag
+            else:
+                raise TakenOver(f"{_driver(there).words} has taken the study over") from None
+
+    def give_back(self) -> None:
+        """Another driver may begin at once."""
+        self._place.delete([KEY])
+
+    def _text(self) -> bytes:
+        return json.dumps(asdict(self._me)).encode()
+
+    def _occupied(self, driver: Driver | None, silent: float) -> InputError:
+        who = "another one is" if driver is None else f"{driver.words} is"
+        left = STALE_SECONDS - silent
+        return InputError(
+            f"one driver at a time may work on a study, but {who} at work (heard of {silent:.0f} s "
+            f"ago; if it is lost, try again in {left:.0f} s)",
+            file=self._place.where,
+        )
+
+
+def _driver(content: Content) -> Driver:
+    try:
+        return Driver(**json.loads(content.data))
+    except (ValueError, TypeError):
+        return Driver("an unknown machine", "", 0, "")
+
+
+def is_driven(place: Bucket) -> bool:
+    """Whether a driver is at work on the study at this place."""
+    there = place.get(KEY)
+    return there is not None and (
+        there.age.total_seconds() < STALE_SECONDS and not _driver(there).is_dead
+    )

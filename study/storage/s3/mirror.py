@@ -1,0 +1,114 @@
+"""From the bucket to this machine: a study's ledger and files in a working folder.
+
+What is here already is not fetched again. A ledger that goes on where the bucket's ends stays as
+it is: its driver was lost before the last lines were shipped. One that says something else than the
+bucket's was left behind by a driver whose study another machine has taken over: it is set aside.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from study.ledger.journal import LEDGER
+from study.storage import checkpoints
+from study.storage.s3 import lease
+from study.storage.s3 import segments as segmented
+from study.storage.s3.bucket import AT_ONCE, Bucket, Item
+from study.storage.s3.segments import Segment, read_segment, read_segments
+
+LOCK = "mirror.lock"
+SET_ASIDE = "ledger.set-aside-{}.jsonl"
+NOT_FILES = (segmented.FOLDER, checkpoints.FOLDER)
+
+
+def fetch_ledger(place: Bucket, found: list[Segment], folder: Path) -> Path | None:
+    """Bring the ledger in `folder` up to the segments; where an old one was set aside, its path.
+
+    Raises InputError where a segment is missing or damaged, Unreachable where the bucket does not
+    answer; what was here before is then still here.
+    """
+    path = folder / LEDGER
+    with _locked(folder):
+        have = path.stat().st_size if path.exists() else 0
+        aside = None
+        if have and not _agrees(place, found, path, have):
+            aside, have = _free_name(folder), 0
+        target = path if aside is None else path.with_suffix(".fetched")
+        left = [segment for segment in found if segment.end > have]
+        if left:
+            with open(target, "ab" if aside is None else "wb") as file:
+                for segment, data in zip(left, read_segments(place, left), strict=True):
+                    file.write(data[max(0, have - segment.start) :])
+        if aside is not None:
+            os.replace(path, aside)
+            os.replace(target, path)
+        return aside
+
+
+def fetch_files(place: Bucket, folder: Path) -> None:
+    """Bring what the study has written beside its ledger, where it is not here as it is there."""
+    with _locked(folder), ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(partial(_fetch_file, place, folder), files(place)))
+
+
+def _fetch_file(place: Bucket, folder: Path, item: Item) -> None:
+    path, modified = folder / item.key, item.modified.timestamp()
+    if not path.resolve().is_relative_to(folder.resolve()) or is_same(path, item):
+        return
+    if path.exists() and path.stat().st_mtime >= modified:
+        return
+    if place.download(item.key, path):
+        os.utime(path, (modified, modified))
+
+
+def files(place: Bucket) -> Iterator[Item]:
+    """The objects of a study that are files of its folder: no ledger, no checkpoint, no lease."""
+    top, folders = place.top()
+    for item in top:
+        if item.key != lease.KEY and not item.key.startswith("."):
+            yield item
+    for name in folders:
+        if name not in NOT_FILES:
+            yield from place.items(f"{name}/")
+
+
+def _agrees(place: Bucket, found: list[Segment], path: Path, have: int) -> bool:
+    """Whether the ledger and the segments are the same as far as both go. What was written in order
+    by one driver can be told by its end."""
+    common = [segment for segment in found if segment.start < have]
+    with open(path, "rb") as file:
+        for segment in common[-2:]:
+            file.seek(segment.start)
+            here = file.read(segment.size)
+            if not read_segment(place, segment).startswith(here):
+                return False
+    return True
+
+
+def _free_name(folder: Path) -> Path:
+    count = 1
+    while (path := folder / SET_ASIDE.format(count)).exists():
+        count += 1
+    return path
+
+
+def is_same(path: Path, item: Item) -> bool:
+    """Whether a file is here as it is there; False also where the bucket does not tell."""
+    if not path.is_file() or path.stat().st_size != item.size:
+        return False
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == item.etag
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,87 @@
+"""A ledger in a bucket: ``ledger/00000000.jsonl``, ``ledger/00000001.jsonl`` and so on.
+
+Each segment holds whole lines, and all of them, one after the other, are the ledger. A segment is
+written once and never again, which the bucket itself sees to: two drivers cannot both write the
+next one. Its SHA-256 is in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from study.core.errors import InputError
+from study.storage.s3.bucket import AT_ONCE, Bucket
+
+FOLDER = "ledger"
+MAX_BYTES = 4 << 20
+SHA256 = "sha256"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes `start` to `end` of a ledger."""
+
+    number: int
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first byte that is not in it."""
+        return self.start + self.size
+
+    @property
+    def key(self) -> str:
+        """Where it lies below the study's place."""
+        return f"{FOLDER}/{self.number:08d}.jsonl"
+
+
+def segments(place: Bucket) -> list[Segment]:
+    """The segments that are there, first to last. Raises InputError where one is missing."""
+    found: list[Segment] = []
+    for item in place.items(f"{FOLDER}/"):
+        segment = Segment(len(found), found[-1].end if found else 0, item.size)
+        if item.key != segment.key:
+            raise InputError(
+                f"the next segment of the ledger must be {segment.key}, but it is {item.key}",
+                file=place.where,
+            )
+        found.append(segment)
+    return found
+
+
+def read_segment(place: Bucket, segment: Segment) -> bytes:
+    """The bytes of a segment. Raises InputError unless they are those that were written."""
+    content = place.get(segment.key)
+    if content is None:
+        raise InputError(
+            "a segment of the ledger must be there, but is gone", file=_at(place, segment)
+        )
+    if hashlib.sha256(content.data).hexdigest() != content.metadata.get(SHA256):
+        raise InputError(
+            f"a segment's SHA-256 must be that of its metadata, "
+            f"{content.metadata.get(SHA256, 'which has none')}, but its {len(content.data)} bytes "
+            "have another",
+            file=_at(place, segment),
+        )
+    return content.data
+
+
+def read_segments(place: Bucket, wanted: Sequence[Segment]) -> Iterator[bytes]:
+    """Their bytes, in order; several are fetched at once."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, len(wanted), 8 * AT_ONCE):
+            part = wanted[start : start + 8 * AT_ONCE]
+            yield from pool.map(lambda segment: read_segment(place, segment), part)
+
+
+def write_segment(place: Bucket, segment: Segment, data: bytes) -> None:
+    """Write the next segment. Raises Conflict where it is there already."""
+    place.put(segment.key, data, new=True, metadata={SHA256: hashlib.sha256(data).hexdigest()})
+
+
+def _at(place: Bucket, segment: Segment) -> str:
+    return f"{place.where}/{segment.key}"

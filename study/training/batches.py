@@ -1,0 +1,168 @@
+"""From the memory-mapped arrays of a split to batches on the trial's device.
+
+On a GPU the next batch is read and copied while the GPU computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.config.task import Augment
+from study.training.augment import Views, draw_views, jitter
+from study.training.prefetch import prefetched
+
+if TYPE_CHECKING:
+    from study.data import SegmentationData, Split
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+ORDER, AUGMENT = 0, 1  # random streams of a trial
+
+
+def stream(seed: int, kind: int, index: int) -> torch.Generator:
+    """A CPU generator that depends on its three numbers alone, so that any step can be redone."""
+    state = np.random.SeedSequence([seed, kind, index]).generate_state(2, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+class TrainOrder:
+    """Which images each optimiser step sees: a fresh permutation in every pass over the split.
+
+    The last batch of a pass may be smaller. A last batch of a single image is left out, because
+    batch norm cannot learn from one (other images fall out in other passes); it stays when the
+    batch size is 1 or the split holds one image.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        rest = num_images % batch_size
+        whole = num_images // batch_size
+        self.steps_per_pass = whole + (1 if rest > 1 or (rest == 1 and whole == 0) else 0)
+        self._pass = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Image indices (b,) of the step, counted from 0 over the whole training."""
+        number, position = divmod(step, self.steps_per_pass)
+        if number != self._pass:
+            generator = stream(self.seed, ORDER, number)
+            self._permutation = torch.randperm(self.num_images, generator=generator).numpy()
+            self._pass = number
+        first = position * self.batch_size
+        return self._permutation[first : first + self.batch_size]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The bytes of a batch, (b, H, W, 3) and (b, H, W), on the device or on their way there."""
+
+    pixels: Tensor
+    labels: Tensor
+    arrival: torch.cuda.Event | None
+
+
+class Batches:
+    """Normalised float batches of a data set, in channels-last order.
+
+    reads_ahead: whether the next batch is read, and copied to the device, while the model is at
+    work with one: on a GPU. A trial on the CPU has no thread to spare for it.
+    """
+
+    def __init__(self, data: SegmentationData, device: torch.device, precision: str) -> None:
+        self.device = device
+        self.precision = precision
+        self.ignore_index = data.ignore_index
+        self.reads_ahead = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._mean = torch.as_tensor(np.asarray(data.mean), dtype=torch.float32).to(device)
+        std = torch.as_tensor(np.asarray(data.std), dtype=torch.float32).to(device)
+        self._scale = (1 / std)[:, None, None]
+        self._shift = (-self._mean / std)[:, None, None]
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which the model runs; fp32 changes nothing."""
+        return torch.autocast(
+            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
+        )
+
+    def train(
+        self, split: Split, draws: Iterable[tuple[np.ndarray, torch.Generator]], config: Augment
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each draw, the indices (b,) of its images and a generator for their augmentation,
+        the images (b, 3, H, W) float32 and the target (b, H, W) int64."""
+        full = split.images.shape[1:3]
+
+        def load(
+            draw: tuple[np.ndarray, torch.Generator],
+        ) -> tuple[_Loaded, Views, torch.Generator]:
+            index, generator = draw
+            views = draw_views(config, len(index), full, generator)
+            return self._load(*self._read(split, index, views)), views, generator
+
+        for loaded, views, generator in prefetched(load, draws, ahead=self.reads_ahead):
+            pixels, labels = self._arrived(loaded)
+            images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
+            images, target = views.show(
+                images, target, mean=self._mean, ignore_index=self.ignore_index
+            )
+            yield self._normalise(jitter(images, config.jitter, generator)), target
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and as they are."""
+
+        def load(start: int) -> _Loaded:
+            part = slice(start, start + batch_size)
+            return self._load(split.images[part], split.labels[part])
+
+        starts = range(0, len(split.images), batch_size)
+        for loaded in prefetched(load, starts, ahead=self.reads_ahead):
+            images, target = self._floats(*self._arrived(loaded))
+            yield self._normalise(images), target
+
+    @staticmethod
+    def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels and labels that the views show something of."""
+        parts = views.parts()
+        if parts is None:
+            return split.images[index], split.labels[index]
+        pixels, labels = (
+            np.stack([array[i, y, x] for i, (y, x) in zip(index, parts, strict=True)])
+            for array in (split.images, split.labels)
+        )
+        return pixels, labels
+
+    def _load(self, pixels: np.ndarray, labels: np.ndarray) -> _Loaded:
+        """Begin to copy; on a GPU on a stream of its own, beside what it computes."""
+        # Memory-mapped arrays are copied; what was gathered from them already is not.
+        held = [torch.from_numpy(np.require(a, requirements=["O", "W"])) for a in (pixels, labels)]
+        if self._copies is None:
+            images, target = (each.to(self.device) for each in held)
+            return _Loaded(images, target, None)
+        with torch.cuda.stream(self._copies):
+            images, target = (each.pin_memory().to(self.device, non_blocking=True) for each in held)
+            return _Loaded(images, target, self._copies.record_event())
+
+    def _arrived(self, loaded: _Loaded) -> tuple[Tensor, Tensor]:
+        """The bytes, for the work that is queued from here on; the host does not wait."""
+        if loaded.arrival is not None:
+            now = torch.cuda.current_stream(self.device)
+            now.wait_event(loaded.arrival)
+            for tensor in (loaded.pixels, loaded.labels):
+                tensor.record_stream(now)  # or its memory is free for the next copy too early
+        return loaded.pixels, loaded.labels
+
+    @staticmethod
+    def _floats(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, H, W, 3) and (b, H, W) bytes as (b, 3, H, W) floats, channels last, and labels."""
+        return pixels.permute(0, 3, 1, 2).float().div_(255), labels.long()
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return torch.addcmul(self._shift, images, self._scale)  # (images - mean) / std

@@ -1,0 +1,207 @@
+"""Models of segmentation-models-pytorch or of anyone's factory, checked before a study starts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Iterable
+
+import segmentation_models_pytorch as smp
+import torch
+from huggingface_hub.utils import logging as hub_logging
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from study.config.task import FactoryModel, SmpModel, TaskConfig
+from study.core.errors import InputError
+from study.core.factories import load_factory
+from study.training.optim import build_optimizer
+
+ARCH, ENCODER = "model/arch", "model/encoder"
+WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
+OFFLINE = (
+    "to work offline set `encoder_weights: null`, or fetch them once where there is a network and "
+    "copy the cache folder that HF_HOME names (~/.cache/huggingface by default)"
+)
+
+
+class PadToStride(nn.Module):
+    """A model that takes every size: padded at the bottom and right, the logits cropped back.
+
+    Padding is 0, the mean colour of normalised images. The logits of padded pixels are cut off
+    before the loss and the metrics see them, so padded pixels count as ignored.
+    """
+
+    def __init__(self, model: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.model = model
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) -> logits (B, C, H, W)."""
+        height, width = images.shape[-2:]
+        bottom, right = -height % self.stride, -width % self.stride
+        if bottom or right:
+            images = F.pad(images, (0, right, 0, bottom))
+        return self.model(images)[..., :height, :width]
+
+
+def build_model(config: SmpModel | FactoryModel, num_classes: int) -> nn.Module:
+    """The model of a task, on the CPU; random weights come from torch's global generator.
+
+    Returns a module that maps (B, 3, H, W) to logits (B, num_classes, H, W).
+    Raises InputError for an architecture, encoder, weights or keyword that does not exist, for
+    weights that cannot be fetched, and for a factory that fails or returns anything but a module.
+    """
+    if isinstance(config, FactoryModel):
+        return _from_factory(config, num_classes)
+    return _from_smp(config, num_classes)
+
+
+def check_model(
+    config: SmpModel | FactoryModel,
+    num_classes: int,
+    size: tuple[int, int],
+    batch_size: int = 2,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Build the model and pass one training batch of zeros through it, on `device`; returns it.
+
+    size: (height, width) in pixels. Raises InputError where training would fail at its first step:
+    a size the model cannot take, or logits of another shape.
+    """
+    # A check must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = build_model(config, num_classes).to(device).train()
+        shape = (batch_size, 3, *size)
+        try:
+            logits = model(torch.zeros(shape, device=device))
+        except Exception as error:
+            message = f"the model must take a batch of shape {shape}, but it raised "
+            raise InputError(f"{message}{type(error).__name__}: {error}", key="model") from error
+    expected = (batch_size, num_classes, *size)
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if got != expected:
+        raise InputError(f"logits must have shape {expected}, but got {got}", key="model")
+    return model
+
+
+def check_task(
+    task: TaskConfig,
+    num_classes: int,
+    whole: tuple[int, int],
+    device: torch.device | str = "cpu",
+) -> None:
+    """`check_model` at each size that a task trains or evaluates at; the optimiser, too.
+
+    whole: (height, width) of the data's images.
+    """
+    for size in dict.fromkeys((whole, task.augment.crop or whole)):
+        # one image alone is what models refuse
+        model = check_model(task.model, num_classes, size, min(2, task.batch_size), device)
+    build_optimizer(task.optimizer, model)
+
+
+def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:
+    if "num_classes" in config.kwargs:
+        raise InputError("num_classes must not be given: it comes from the data", key=KWARGS)
+    factory = load_factory(config.factory, key=FACTORY)
+    try:
+        model = factory(num_classes=num_classes, **config.kwargs)
+    except MemoryError:
+        raise
+    except Exception as error:
+        given = ", ".join([f"num_classes={num_classes}", *config.kwargs])
+        message = f"{config.factory}({given}) must return a model, but raised"
+        raise InputError(f"{message} {type(error).__name__}: {error}", key=FACTORY) from error
+    if not isinstance(model, nn.Module):
+        message = f"{config.factory} must return a torch.nn.Module, but got {type(model).__name__}"
+        raise InputError(message, key=FACTORY)
+    return model
+
+
+def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
+    arch = config.arch.lower()
+    architectures = smp.MODEL_ARCHITECTURES_MAPPING
+    _known(arch, architectures, key=ARCH)
+    if not config.encoder.startswith(("tu-", "timm-")):
+        _known(config.encoder, get_encoder_names(), key=ENCODER)
+    _check_kwargs(config, architectures[arch])
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            # The universal encoders take any text for "their own weights" and warn about it.
+            warnings.simplefilter("ignore")
+            model = smp.create_model(
+                arch,
+                encoder_name=config.encoder,
+                encoder_weights=config.encoder_weights,
+                in_channels=3,
+                classes=num_classes,
+                **config.kwargs,
+            )
+    except Exception as error:
+        raise _refusal(config, error) from error
+    finally:
+        hub_logging.set_verbosity(verbosity)
+    stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
+    return PadToStride(model, stride)
+
+
+def _check_kwargs(config: SmpModel, model_class: type[nn.Module]) -> None:
+    parameters = inspect.signature(model_class.__init__).parameters
+    fixed = {"self", "kwargs", "encoder_name", "encoder_weights", "in_channels", "classes"}
+    known = [name for name in parameters if name not in fixed]
+    # SMP hands unknown keywords to universal encoders, and drops them for all others.
+    to_encoder = "kwargs" in parameters and config.encoder.startswith("tu-")
+    for name in config.kwargs:
+        if name in fixed or (name not in known and not to_encoder):
+            message = f"must be one of {', '.join(known)}; got {name!r}"
+            raise InputError(message, key=f"{KWARGS}/{name}")
+        if name == "aux_params" and config.kwargs[name] is not None:
+            message = "must be null: a second head would change the output; got a mapping"
+            raise InputError(message, key=f"{KWARGS}/{name}")
+
+
+def _known(name: str, names: Iterable[str], *, key: str) -> None:
+    names = list(names)
+    if name not in names:
+        raise _unknown(name, names, key=key)
+
+
+def _unknown(name: str, names: list[str], *, key: str) -> InputError:
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[:12]
+    more = "" if len(close) == len(names) else " or another"
+    timm = ", or `tu-` and a timm model" if key == ENCODER else ""
+    message = f"must be known to segmentation-models-pytorch, but got {name!r}"
+    return InputError(f"{message}; try {', '.join(close)}{more}{timm}", key=key)
+
+
+def _refusal(config: SmpModel, error: Exception) -> InputError:
+    """What SMP, timm or the download said, as one line under the key at fault."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Wrong encoder name" in text:
+        return _unknown(config.encoder, list(get_encoder_names()), key=ENCODER)
+    if "Unknown model" in text:
+        import timm
+
+        name = config.encoder.removeprefix("tu-")
+        bare = [known.split(".")[0] for known in timm.list_models()]
+        close = difflib.get_close_matches(name, bare, n=5, cutoff=0.5)
+        hint = f"; try {', '.join(f'tu-{match}' for match in close)}" if close else ""
+        return InputError(
+            f"must name a timm model after `tu-`, but got {name!r}{hint}", key=ENCODER
+        )
+    if config.encoder_weights is not None:
+        if isinstance(error, OSError):
+            message = f"weights {config.encoder_weights!r} of {config.encoder} must be in the cache"
+            return InputError(f"{message} or reachable, but are neither; {OFFLINE}", key=WEIGHTS)
+        if "pretrained" in text:
+            return InputError(f"must exist for the encoder, but got: {text}", key=WEIGHTS)
+    return InputError(
+        f"{config.arch} with {config.encoder} must accept these keywords, but said: {text}",
+        key=KWARGS,
+    )

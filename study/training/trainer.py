@@ -1,0 +1,370 @@
+"""One trial: pure PyTorch, a generator of epoch reports.
+
+Training knows nothing of the study around it. Whoever drives it takes the next report, or stops
+taking them; a report can save the state that the next epoch starts from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils import get_total_norm
+
+from study.config.task import StepBudget, TrialConfig
+from study.core.errors import InputError
+from study.core.names import TEST, TRAIN, TRAIN_LOSS, VAL
+from study.data import SegmentationData, open_data
+from study.losses import build_loss
+from study.losses.config import LossConfig
+from study.losses.loss import SegmentationLoss, named_terms
+from study.training.batches import AUGMENT, Batches, TrainOrder, stream
+from study.training.checkpoint import Misfit, digest, load_checkpoint, save_checkpoint
+from study.training.environment import (
+    deterministic_kernels,
+    environment,
+    resolve_device,
+    resolve_precision,
+    set_up_process,
+)
+from study.training.evaluation import Evidence, evaluate, evidence_of
+from study.training.models import build_model
+from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+
+__all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
+
+
+Held = torch.Tensor | float | list[float]
+REMEMBERED = 50  # reports in a checkpoint
+DRAWN_AHEAD = 1024  # steps whose random streams are begun at once: one at a time takes longer
+
+
+class Diverged(RuntimeError):
+    """The training loss or the weights are no longer finite."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch of training came to.
+
+    epoch: 1 to num_epochs. metrics: `train/loss` and `train/<term>` (means over the epoch's
+    steps; `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
+    `time/epoch_s`, `time/images_per_s` (training alone), and
+    where the epoch was evaluated `val/miou`, `val/iou/<class>`, ... (study.metrics), on a judged
+    last epoch `test/...` too. evidence: on the last epoch only. save: writes the state after this
+    epoch to a file, whole or not at all; to be called before the next report is taken. again: the
+    report of an earlier process, which the file that was taken up remembers; it is saved already.
+    """
+
+    epoch: int
+    num_epochs: int
+    metrics: dict[str, float]
+    evidence: Evidence | None
+    save: Callable[[Path], None] = field(repr=False, compare=False)
+    again: bool = False
+
+
+def train(
+    config: TrialConfig,
+    *,
+    data: SegmentationData | None = None,
+    data_root: Path | None = None,
+    device: str | None = None,
+    resume_from: Path | None = None,
+    reported: int | None = None,
+    evaluate_test: bool = False,
+    evaluate_at: Collection[int] = (),
+) -> Iterator[EpochReport]:
+    """Train one config up to its budget, reporting each epoch.
+
+    data: the task's data set where it is open already, else it is opened from data_root.
+    device: default CUDA where there is one, else the CPU. resume_from: a file that `save` wrote;
+    what follows equals the uninterrupted training, on the CPU bit for bit. reported: epochs whose
+    reports have arrived; those of later ones come again, out of the file's memory. evaluate_test:
+    judge the last epoch on test. evaluate_at: epochs that are evaluated beside the task's own.
+
+    Equal for equal config, data, device and thread count, whatever the process did before; the
+    caller's random numbers are left alone. Raises InputError for what cannot be trained or
+    resumed, Diverged when the loss or the weights stop being finite.
+    """
+    if data is None:
+        data = open_data(config.task.data, data_root=data_root)
+    training = _Training(config, data, resolve_device(device))
+    if resume_from is not None:
+        training.load(resume_from)
+    num_epochs = config.task.num_epochs
+    if resume_from is not None and reported is not None:
+        yield from _again(training, resume_from, reported, num_epochs)
+    for epoch in range(training.epoch + 1, num_epochs + 1):
+        last = epoch == num_epochs
+        due = last or epoch % config.task.evaluation.every == 0 or epoch in evaluate_at
+        start = time.perf_counter()
+        metrics = training.train_epoch()
+        splits = [VAL] * due + [TEST] * (last and evaluate_test)
+        measured, fields = training.evaluate(splits, with_evidence=last)
+        evidence = Evidence(tuple(data.class_names), **fields) if last else None
+        metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
+        training.remember(metrics)
+        yield EpochReport(epoch, num_epochs, metrics, evidence, training.saver())
+
+
+def _again(
+    training: _Training, file: Path, reported: int, num_epochs: int
+) -> Iterator[EpochReport]:
+    late = range(reported + 1, training.epoch + 1)
+    if not all(epoch in training.reports and epoch < num_epochs for epoch in late):
+        message = f"a checkpoint must remember all reports after epoch {reported}, but does not"
+        raise InputError(message, file=file)
+    for epoch in late:
+        metrics = training.reports[epoch]
+        yield EpochReport(epoch, num_epochs, metrics, None, training.saver(), again=True)
+
+
+class _Training:
+    """The state of one training, and what an epoch does to it."""
+
+    def __init__(self, config: TrialConfig, data: SegmentationData, device: torch.device) -> None:
+        task = config.task
+        self.config = config
+        self.data = data
+        self.device = device
+        self.identity = digest(config, data.fingerprint)
+        self.order = TrainOrder(len(data.train.images), task.batch_size, config.seed)
+        if isinstance(task.budget, StepBudget):
+            self.num_steps = task.budget.steps
+        else:
+            self.num_steps = task.budget.epochs * self.order.steps_per_pass
+        self.batches = Batches(data, device, resolve_precision(task.precision, device))
+        self.rng = _OwnRandomNumbers(config.seed, device)
+        with self.rng.active():
+            model = build_model(task.model, data.num_classes)
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss_for(config.loss, data).to(device)
+        self.optimizer = build_optimizer(
+            task.optimizer, self.model, lr_scale=config.optimizer.lr_scale
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.batches.precision == "fp16")
+        self.epoch = 0
+        self.step = 0
+        self.reports: dict[int, dict[str, float]] = {}
+
+    def train_epoch(self) -> dict[str, float]:
+        """One epoch of optimiser steps; the device is waited for once, at its end."""
+        start = time.perf_counter()
+        self.epoch += 1
+        # Parts of a step budget are equal to within one step.
+        task = self.config.task
+        end = self.num_steps * self.epoch // task.num_epochs
+        first, num_images, lr = self.step, 0, 0.0
+        draws = itertools.chain.from_iterable(
+            [
+                (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
+                for step in range(start, min(start + DRAWN_AHEAD, end))
+            ]
+            for start in range(first, end, DRAWN_AHEAD)
+        )
+        losses: list[Held] = []
+        terms: list[dict[str, Held]] = []
+        self.model.train()
+        self.loss.train()
+        with self.rng.active(), deterministic_kernels(task.deterministic):
+            for images, target in self.batches.train(self.data.train, draws, task.augment):
+                self.loss.measure_gradients = self.step == first
+                lr = self._step(images, target, losses, terms)
+                num_images += len(images)
+                self.step += 1
+        metrics = self._means(losses, terms, first)
+        return metrics | {"lr": lr, "time/images_per_s": num_images / (time.perf_counter() - start)}
+
+    def _step(
+        self,
+        images: torch.Tensor,
+        target: torch.Tensor,
+        losses: list[Held],
+        terms: list[dict[str, Held]],
+    ) -> float:
+        task = self.config.task
+        lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.batches.autocast():
+            logits = self.model(images)
+        loss = self.loss(logits, target)
+        self.scaler.scale(loss).backward()
+        if task.optimizer.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.optimizer, task.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        losses.append(_held(loss.detach()))
+        terms.append({name: _held(term) for name, term in self.loss.step_terms.items()})
+        return lr
+
+    def _means(
+        self, losses: list[Held], terms: list[dict[str, Held]], first: int
+    ) -> dict[str, float]:
+        series = _series(losses)
+        mean = float(series.mean())
+        if not math.isfinite(mean):
+            step = first + int(torch.isfinite(series).logical_not().float().argmax()) + 1
+            raise Diverged(f"the training loss is {mean} in epoch {self.epoch}, from step {step}")
+        if not math.isfinite(float(get_total_norm(list(self.model.parameters())))):
+            raise Diverged(f"the weights are not finite after epoch {self.epoch}")
+        means = {
+            name: _series([each[name] for each in terms if name in each]).mean(0)
+            for name in terms[0]  # the first step has every term
+        }
+        named = named_terms(means, self.data.class_names)
+        keys = [f"{TRAIN}/{name}" for name in named]
+        values = torch.stack(list(named.values())).tolist()
+        return dict(zip(keys, values, strict=True)) | {TRAIN_LOSS: mean}
+
+    def evaluate(
+        self, names: list[str], *, with_evidence: bool
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics with the split's prefix, and the evidence fields, of the named splits."""
+        measured: dict[str, float] = {}
+        fields: dict[str, Any] = {}
+        for name in names:
+            split = self.data.val if name == VAL else self.data.test
+            # Without gradients twice the training batch fits; larger ones leave the CPU's caches.
+            size = 2 * self.config.task.batch_size
+            with deterministic_kernels(self.config.task.deterministic):
+                result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
+            measured |= {f"{name}/{key}": value for key, value in result.compute().items()}
+            if with_evidence:
+                fields |= evidence_of(name, result, split)
+        return measured, fields
+
+    def remember(self, metrics: dict[str, float]) -> None:
+        """Keep the latest reports: those of a lost machine may be missed."""
+        self.reports[self.epoch] = metrics
+        self.reports.pop(self.epoch - REMEMBERED, None)
+
+    def saver(self) -> Callable[[Path], None]:
+        """A function that writes the present state, and refuses once training has moved on."""
+        epoch = self.epoch
+
+        def save(path: Path) -> None:
+            if self.epoch != epoch:
+                message = f"epoch {epoch} must be saved before the next report is taken"
+                raise RuntimeError(f"{message}; training is in epoch {self.epoch}")
+            save_checkpoint(path, self._state(), identity=self.identity)
+
+        return save
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": self.loss.state_dict(),
+            "rng": self.rng.state,
+            "reports": self.reports,
+        }
+
+    def load(self, path: Path) -> None:
+        """Take up the state that `saver` wrote. Raises Misfit where the code has changed since."""
+        state = load_checkpoint(path, identity=self.identity, device=self.device)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.loss.load_state_dict(state["loss"])
+            self.rng.state = {
+                kind: value.cpu() if isinstance(value, torch.Tensor) else value
+                for kind, value in state["rng"].items()
+            }
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.reports = dict(state.get("reports", {}))
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Misfit(path, error) from error
+
+
+def _held(value: torch.Tensor) -> Held:
+    """A number or a row of a step, kept until its epoch ends: on a CPU not as a tensor, since small
+    ones that stay behind between the large ones of a step keep their memory from serving again."""
+    return value.tolist() if value.device.type == "cpu" else value
+
+
+def _series(values: list[Held]) -> torch.Tensor:
+    """What the steps gave, (steps, ...) float64."""
+    tensors = [each for each in values if isinstance(each, torch.Tensor)]
+    return torch.stack(tensors).double() if tensors else torch.tensor(values, dtype=torch.float64)
+
+
+def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
+    """The loss on these data; InputError where it does not fit their classes or pixel counts."""
+    try:
+        return build_loss(
+            config,
+            num_classes=data.num_classes,
+            class_counts=torch.as_tensor(data.train.class_counts),
+            ignore_index=data.ignore_index,
+        )
+    except ValueError as error:
+        key, _, message = str(error).partition(": ")
+        if key.partition("/")[0] in LossConfig.model_fields:
+            raise InputError(message, key=f"loss/{key}") from error
+        raise InputError(str(error), key="loss") from error
+
+
+class _OwnRandomNumbers:
+    """The global random states of one training, apart from its caller's: torch's, and for anyone's
+    model those of Python and numpy, too."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.state: dict[str, Any] = {
+            "cpu": torch.Generator().manual_seed(seed).get_state(),
+            "python": random.Random(seed).getstate(),
+            "numpy": _plain(np.random.RandomState(seed % 2**32).get_state()),
+        }
+        if device.type == "cuda":
+            self.state["cuda"] = torch.Generator(device).manual_seed(seed).get_state()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """The global state is this training's inside, and the caller's again afterwards."""
+        before = self._read()
+        try:
+            self._write(self.state)
+            yield
+            self.state = self._read()
+        finally:
+            self._write(before)
+
+    def _read(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "cpu": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": _plain(np.random.get_state()),
+        }
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _write(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"])
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])
+        if "cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+
+def _plain(state: Any) -> tuple[Any, ...]:
+    """A numpy random state without an array, as a checkpoint holds plain values and tensors."""
+    name, words, *rest = state
+    return (name, words.tolist(), *rest)

@@ -1,0 +1,170 @@
+"""What a command says at its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+
+from study import export, report
+from study.core.errors import InputError, exit_code
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM]
+)
+def test_storage_that_takes_no_more_is_one_line_that_names_the_file(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def command() -> None:
+        raise OSError(number, os.strerror(number), "/studies/s/report.html")
+
+    assert exit_code(command) == 1
+    told = f"error: /studies/s/report.html: {os.strerror(number)}\n"
+    assert capsys.readouterr().err == told
+
+
+def test_an_error_of_the_system_that_is_no_full_disk_is_not_hidden() -> None:
+    def command() -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "gone")
+
+    with pytest.raises(FileNotFoundError):
+        exit_code(command)
+
+
+def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise InputError("`0 < lr` must hold", file="task.yaml", line=3, key="optimizer/lr")
+
+    assert exit_code(command) == 2
+    assert capsys.readouterr().err == "error: task.yaml:3: optimizer/lr: `0 < lr` must hold\n"
+
+
+def test_names_that_no_terminal_takes_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise InputError("must be readable", file="a\nb\x1b[31m\udcff.png")
+
+    assert exit_code(command) == 2
+    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: must be readable\n"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    make_study(folder / "demo", until="search")
+    return folder
+
+
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+
+
+def unread(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output nobody reads: `command | true`, without its race."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, *arguments]
+    try:
+        return subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status", "demo"), ("status", "demo", "--json"), ("export", "demo"), ("report", "demo")],
+    ids=" ".join,
+)
+def test_a_command_that_nobody_reads_any_more_ends_without_a_word(
+    storage: Path, arguments: tuple[str, ...]
+) -> None:
+    command, *others = arguments
+    done = unread("-m", f"study.{command}", *others, "--storage", str(storage))
+    assert (done.returncode, done.stderr) == (141, "")
+    if command == "report":
+        assert (storage / "demo" / "report.html").is_file()
+
+
+def test_help_that_nobody_reads_ends_without_a_word() -> None:
+    done = unread("-m", "study.status", "--help")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_that_a_full_disk_does_not_take_is_one_line(storage: Path) -> None:
+    command = [sys.executable, "-m", "study.status", "demo", "--storage", str(storage)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
+    assert (done.returncode, done.stderr) == (1, "error: stdout: No space left on device\n")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(BrokenPipeError):
+        exit_code(command)
+
+
+def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> None:
+    make_study(tmp_path / "demo")
+    command = [sys.executable, "-m", "study.report", "demo", "--storage", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mean ? sd over seeds" in done.stdout
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    assert code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+@pytest.mark.parametrize("picture", ["", ".", "/proc/x.png", "demo/ledger.jsonl/x.png", "x" * 300])
+def test_a_picture_that_cannot_be_written_is_one_line_and_nothing_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    picture: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(make_study(tmp_path / "demo").rglob("*"))
+    code = report.main(["demo", "--storage", ".", "--picture", picture])
+    captured = capsys.readouterr()
+    assert code == (2 if picture in ("", ".") else 1)
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted((tmp_path / "demo").rglob("*")) == before
+
+
+def test_what_is_in_the_way_of_a_report_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until="search")
+    (folder / "report.html").mkdir()
+    told = refused(capsys, report.main(["demo", "--storage", str(tmp_path)]))
+    assert told == f"error: {folder / 'report.html'}: Is a directory\n"
+    assert not list(folder.glob(".*.partial"))
+
+
+def test_what_is_in_the_way_of_an_export_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until="search")
+    exports = folder / "exports"
+    exports.write_text("")
+    told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
+    assert told.startswith(f"error: {exports}") and told.count("\n") == 1
+    exports.unlink()
+    (exports / "best_miou.yaml").mkdir(parents=True)
+    told = refused(capsys, export.main(["demo", "--storage", str(tmp_path)]))
+    assert told == f"error: {exports / 'best_miou.yaml'}: Is a directory\n"

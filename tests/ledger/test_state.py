@@ -1,0 +1,41 @@
+"""What the state counts as lines come is what a walk over its trials gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+
+from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+from study.ledger.journal import LEDGER, State, read
+
+STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
+
+
+def test_counts_and_lists_are_those_of_a_walk(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "one")
+    state = State()
+    for record in read(folder / LEDGER):
+        state.apply(record)
+        trials = list(state.trials.values())
+        assert state.unfinished() == [trial for trial in trials if trial.end is None]
+        assert state.num_epochs == sum(len(trial.reports) for trial in trials)
+        for stages in ((SEARCH,), (SEARCH, REFERENCE), (CONFIRM, BASELINE), STAGES, ()):
+            of_stage = [trial for trial in trials if trial.stage in stages]
+            assert state.of_stage(*stages) == of_stage
+            assert state.count(*stages) == len(of_stage)
+    assert len(trials) > 30
+
+
+def test_gpu_seconds_are_those_of_all_trials(tmp_path: Path) -> None:
+    from study.ledger.records import ReportRecord, TrialRecord
+
+    state = State()
+    for number, gpus in enumerate((0.5, 1.0, 0.0)):
+        trial = f"t{number}"
+        state.apply(TrialRecord(trial, number, SEARCH, "", "recall", None, {}, 0, gpus=gpus))
+        for epoch in (1, 2, 2):
+            state.apply(ReportRecord(trial, 0, epoch, {"time/epoch_s": 3.0}))
+    assert state.gpu_s == sum(trial.gpu_s for trial in state.trials.values())
+    assert state.gpu_s == pytest.approx(3 * 3.0 * 1.5)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ledgers import CLASS_NAMES, PLAN, make_study
+from tiny_task import CONVOLUTION, STATEFUL_LOSS, tiny
+
+from study import export as export_command
+from study import train as train_command
+from study.analysis.answer import answer
+from study.config.task import TrialConfig
+from study.core.names import BASELINE, COMPLETED, CONFIRM
+from study.data import open_data
+from study.ledger.journal import Ledger, load
+from study.ledger.records import (
+    EndRecord,
+    FinishRecord,
+    ReportRecord,
+    SelectRecord,
+    StudyRecord,
+    TrialRecord,
+)
+from study.reporting.exports import export, export_text, write_exports
+from study.training.environment import environment
+from study.training.trainer import train
+
+
+def read(path: Path) -> dict[str, Any]:
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(tree, dict)
+    return tree
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_study(tmp_path / "studies" / "demo")
+
+
+def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    paths = write_exports(folder, state, found)
+    assert [path.relative_to(folder).as_posix() for path in paths] == [
+        "exports/best_miou.yaml",
+        "exports/best_macc.yaml",
+        *(f"exports/pareto/{trial}.yaml" for trial in found.pareto),
+    ]
+    assert sorted(paths) == sorted((folder / "exports").rglob("*.yaml"))
+
+
+def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    write_exports(folder, state, found)
+    tree = read(folder / "exports" / "best_miou.yaml")
+    origin = tree["provenance"]
+    trial, best = state.trials[origin["trial"]], found.config(found.best_miou)
+    assert best is not None
+    assert trial.stage == CONFIRM and trial.source == origin["source"] == found.best_miou
+    assert tree["seed"] == origin["seed"] == trial.seed == best.seeds[0]
+    assert origin["metrics"] == trial.last
+    assert origin["epochs"] == trial.epochs == PLAN.epochs
+    assert origin["environment"]["num_threads"] == 1
+    assert origin["data"]["fingerprint"] == state.study.data["fingerprint"]  # type: ignore[union-attr]
+    confirmed = origin["confirmed"]["test/miou"]
+    assert confirmed["values"] == list(best.metrics["test/miou"])
+    assert confirmed["mean"] == best.mean("test/miou")
+    assert confirmed["sd"] == best.sd("test/miou")
+    against = best.versus["test/miou"]
+    assert against.interval is not None
+    assert confirmed["versus_tuned_cross_entropy"]["p"] == against.p
+    assert confirmed["versus_tuned_cross_entropy"]["interval_95"] == [
+        against.interval.low,
+        against.interval.high,
+    ]
+
+
+def test_an_infinite_p_norm_is_exported_so_that_it_loads_again(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    lmp = next(trial.id for trial in state.trials.values() if trial.label == "lmp")
+    text = export_text("Largest p", export(state, found, lmp))
+    tree = yaml.safe_load(text)
+    assert tree["loss"]["pooling"]["p"] == math.inf
+    tree.pop("provenance")
+    assert TrialConfig.model_validate(tree) == TrialConfig.model_validate(state.trials[lmp].config)
+
+
+def test_a_running_study_exports_the_best_so_far_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(tmp_path / "demo", until="search")
+    assert export_command.main(["demo", "--storage", str(tmp_path)]) == 0
+    assert "nothing is confirmed yet" in capsys.readouterr().out
+    path = tmp_path / "demo" / "exports" / "best_miou.yaml"
+    assert "# Not confirmed: one seed, judged on val alone." in path.read_text()
+    tree = read(path)
+    assert tree["provenance"]["confirmed"] is None
+    assert not any(key.startswith("test/") for key in tree["provenance"]["metrics"])
+
+
+def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo")
+    stale = folder / "exports" / "pareto" / "t9999.yaml"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
+    kept = [folder / "exports" / name for name in ("notes.txt", "mine.yaml", "pareto/tests.yaml")]
+    for path in kept:
+        path.write_text("mine")
+    state = load(folder)
+    write_exports(folder, state, answer(state, folder))
+    assert not stale.exists()
+    assert [path.read_text() for path in kept] == ["mine"] * 3
+
+
+@pytest.mark.parametrize(("root", "flag"), [("/data", " --data-root DIR"), (None, "")])
+def test_the_head_of_an_export_says_that_it_needs_a_data_root(
+    folder: Path, root: str | None, flag: str
+) -> None:
+    state = load(folder)
+    tree = export(state, answer(state, folder), "t0000")
+    tree["task"]["data"] = {"format": "cityscapes", "root": root}
+    assert f"study.train THIS_FILE{flag}\n" in export_text("Best", tree)
+
+
+def test_an_export_counts_the_seeds_that_failed(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    best = found.config(found.best_miou)
+    assert best is not None
+    others = tuple(config for config in found.configs if config is not best)
+    failing = replace(found, configs=(replace(best, failed=(7,)), *others), tuned=False)
+    tree = export(state, failing, best.source)
+    assert tree["provenance"]["confirmed"]["failed_seeds"] == [7]
+    assert (
+        "versus_cross_entropy_as_the_task_states_it"
+        in (tree["provenance"]["confirmed"]["test/miou"])
+    )
+    assert "Confirmed with 3 fresh seeds (1 more failed), judged" in export_text("Best", tree)
+
+
+def test_a_study_without_results_exports_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until="start")
+    assert export_command.main(["demo", "--storage", str(tmp_path)]) == 2
+    assert "no trial has reached the full budget yet" in capsys.readouterr().err
+    assert not (folder / "exports").exists()
+
+
+def test_an_unknown_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path / "demo", until="start")
+    assert export_command.main(["other", "--storage", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "'other'" in error and "demo" in error and error.count("\n") == 1
+
+
+def test_an_export_of_a_real_training_runs_again_to_its_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    folder = tmp_path / "real"
+    ledger = Ledger(folder)
+    data = open_data(tiny().task.data)
+    plan = {"objectives": ["val/miou", "val/macc"], "confirm_top": 1, "confirm_seeds": 1}
+    facts = {"fingerprint": data.fingerprint, "class_names": list(CLASS_NAMES)}
+    ledger.append(StudyRecord("real", 0, "tiny", {}, "joint", {}, plan, facts, {}))
+    for number, (stage, source) in enumerate([(BASELINE, None), (CONFIRM, "t0000")]):
+        config = tiny(STATEFUL_LOSS, seed=number, model=CONVOLUTION)
+        trial = f"t{number:04d}"
+        ledger.append(
+            TrialRecord(
+                trial, number, stage, "all", "all", None, config.model_dump(), number, source=source
+            )
+        )
+        where = environment(config, "cpu")
+        for report in train(config, data=data, device="cpu", evaluate_test=stage == CONFIRM):
+            metrics = dict(report.metrics)
+            ledger.append(ReportRecord(trial, 0, report.epoch, metrics, environment=where))
+        ledger.append(EndRecord(trial, COMPLETED, "full budget", 2))
+        if stage == BASELINE:
+            ledger.append(SelectRecord(["t0000"], None, None))
+    ledger.append(FinishRecord())
+    ledger.close()
+
+    assert export_command.main([str(folder)]) == 0
+    path = folder / "exports" / "best_miou.yaml"
+    assert read(path)["provenance"]["trial"] == "t0001"
+    assert train_command.main([str(path), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "reproduced exactly" in out and "test/miou" in out

@@ -1,0 +1,50 @@
+"""The plan of a study promises nothing that cannot happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from study.reporting.plan_text import plan_text
+from study.session.prepare import make_plan
+from study.space.search_space import load_space, load_task
+
+
+def text_of(tree: dict[str, Any], **settings: Any) -> str:
+    space, task = load_space({**tree, "study": settings}), load_task("tiny")
+    plan = make_plan(space, task.config, num_trials=None, seed=0)
+    return plan_text(plan, space, task, name="s", takes_over=None)
+
+
+CHOICE = {"loss": {"focal_gamma": {"choice": [0.0, 2.0]}}}
+
+
+def test_options_are_promised_no_share_where_the_sampler_has_no_trial() -> None:
+    text = text_of(CHOICE, num_trials=3, reference_trials=3)
+    assert "search (3): 3 tune cross entropy, 0 by the sampler\n" in text
+    assert "equal share" not in text
+    text = text_of(CHOICE, num_trials=4, reference_trials=3)
+    assert "1 by the sampler; stratified random" in text
+    assert "equal share" in text
+
+
+def test_a_space_that_leaves_nothing_open_is_warned_of() -> None:
+    fixed = {"loss": {"focal_gamma": 2.0}}
+    said = "warning: the space leaves nothing open, so these 3 trials are equal"
+    assert said in text_of(fixed, num_trials=4).splitlines()
+    assert "warning" not in text_of(fixed, num_trials=2)
+    assert "warning" not in text_of(CHOICE, num_trials=4)
+
+
+def test_only_what_there_is_is_confirmed() -> None:
+    rates = {**CHOICE, "optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
+    one = {"top": 1, "num_seeds": 1}
+    assert (
+        "confirm: the top 2, tuned cross entropy and cross entropy as the task states it, 3 "
+        in (text_of(rates, baselines=["ce"]))
+    )
+    assert "confirm: the top 1 and tuned cross entropy, 1 fresh seed each, judged on test" in (
+        text_of(rates, confirm=one)
+    )
+    assert "confirm: the top 1 and cross entropy as the task states it, 1 fresh seed each" in (
+        text_of(CHOICE, baselines=["ce"], confirm=one)
+    )

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledgers import make_study
+from rich.console import Console
+
+from study.analysis.answer import Answer, answer
+from study.ledger.journal import load
+from study.reporting import tables
+from study.reporting.tables import conclusions, p_value, plain_table, points, print_answer, rows
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    folder = make_study(tmp_path_factory.mktemp("studies") / "demo")
+    return answer(load(folder), folder)
+
+
+def test_a_row_says_what_a_config_is_and_how_it_compares(found: Answer) -> None:
+    by_trial = {row[1]: row for row in rows(found)}
+    assert [row[1] for row in rows(found)] == [config.source for config in found.configs]
+    reference, best = found.reference, found.config(found.best_miou)
+    assert reference is not None and best is not None
+    assert by_trial[reference.source][0] == f"{reference.label} (tuned CE)"
+    assert by_trial[reference.source][5:7] == ("reference", "")
+    row = by_trial[best.source]
+    against = best.versus["test/miou"]
+    assert against.interval is not None
+    assert "(best mIoU" in row[0]
+    assert row[4] == f"{100 * best.mean('test/miou'):.2f} ± {100 * best.sd('test/miou'):.2f}"
+    assert row[5] == (
+        f"{100 * against.difference:+.2f} "
+        f"[{100 * against.interval.low:+.2f}, {100 * against.interval.high:+.2f}]"
+    )
+
+
+def test_the_plain_table_is_aligned_and_without_escapes(found: Answer) -> None:
+    out = io.StringIO()
+    print_answer(found, out)
+    lines = out.getvalue().splitlines()
+    assert "\x1b" not in out.getvalue()
+    column = lines[0].index("trial")
+    for line, config in zip(lines[1:], found.configs, strict=False):
+        assert line[column:].startswith(config.source)
+    assert plain_table(found) in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_table_keeps_its_figures_whole(found: Answer, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(tables.table(found))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= width
+    for row in rows(found):
+        for cell in (row[4], row[5], row[7], row[8]):
+            assert cell in shown
+
+
+@pytest.mark.parametrize("width", [40, 50, 64, 72, 73, 80, 140])
+def test_a_narrow_terminal_shows_every_config_and_its_figures(
+    found: Answer, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.StringIO()
+    print_answer(found, out)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(len, shown.partition("Ranked by")[0].splitlines())) <= width
+    for row in rows(found):
+        assert row[1] in shown
+        for cell in (row[3], row[4], row[5], row[7], row[8]):
+            assert cell in shown
+    assert ("┃" in shown) == (width >= 73)
+
+
+def test_the_gains_over_both_cross_entropies_are_one_line(found: Answer) -> None:
+    line = next(line for line in conclusions(found) if line.startswith("best_miou"))
+    for over in (found.reference, found.stated):
+        gain = found.gain(found.best_miou, over, "test/miou")
+        assert gain is not None
+        assert f"{100 * gain.absolute:+.2f} points ({100 * gain.relative:+.1f} %)" in line
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        ("start", ["missing: no trial has reached the full budget yet"]),
+        ("search", ["best so far", "missing: the search is not over"]),
+    ],
+)
+def test_an_unfinished_study_says_what_is_missing(
+    tmp_path: Path, until: str, said: list[str]
+) -> None:
+    folder = make_study(tmp_path / "demo", until=until)
+    out = io.StringIO()
+    print_answer(answer(load(folder), folder), out)
+    assert len(out.getvalue().splitlines()) == len(said)
+    for line in said:
+        assert line in out.getvalue()
+
+
+def test_two_seeds_show_no_interval_and_the_reason(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", num_seeds=2)
+    found = answer(load(folder), folder)
+    assert not any("[" in cell for row in rows(found) for cell in row)
+    assert "note: fewer than 3 seeds: no interval" in list(conclusions(found))
+
+
+def test_small_numbers_are_not_rounded_to_nothing() -> None:
+    assert p_value(0.0004) == "<0.001"
+    assert p_value(0.04567) == "0.046"
+    assert p_value(None) == ""
+    assert points(0.01234) == "+1.23"
+    assert tables.percent(float("nan")) == "-"
+
+
+def test_where_cross_entropy_is_best_it_is_said_among_what(found: Answer) -> None:
+    assert found.reference is not None
+    source = found.reference.source
+    lines = list(conclusions(replace(found, best_miou=source, best_macc=source)))
+    assert lines[0].endswith(
+        "it is tuned cross entropy: none of 2 confirmed losses was better on val"
+    )
+    assert lines[1].endswith("none of 2 confirmed losses was better on val and kept mIoU")
+    alone = tuple(config for config in found.configs if config.family == "ce")
+    lines = list(conclusions(replace(found, configs=alone, best_miou=source, best_macc=source)))
+    assert "it is tuned cross entropy, and no other loss is confirmed" in lines[0]
+
+
+def test_a_reference_that_was_not_tuned_is_not_called_so(found: Answer) -> None:
+    untuned = replace(found, tuned=False)
+    said = "\n".join([*conclusions(untuned), plain_table(untuned)])
+    assert "tuned" not in said
+    assert "over cross entropy as the task states it, not told apart from cross entropy as" in said
+    assert "tuned" in "\n".join([*conclusions(found), plain_table(found)])
+
+
+def test_a_config_is_named_by_its_trial_and_its_failed_seeds_are_counted(found: Answer) -> None:
+    best = found.config(found.best_miou)
+    assert best is not None
+    assert next(conclusions(found)).startswith(f"best_miou: {best.label} ({best.source}), test")
+    failing = replace(best, failed=(9,))
+    shown = replace(found, configs=(failing,))
+    assert rows(shown)[0][2] == "3, 1 failed"
+    console = Console(file=io.StringIO(), width=140)
+    console.print(tables.table(shown))
+    assert "3 seeds, 1 failed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_without_a_reference_a_line_ends_with_the_figure(found: Answer) -> None:
+    best = found.config(found.best_miou)
+    assert best is not None
+    alone = replace(found, configs=(replace(best, versus={}),))
+    figure = tables.with_sd(best, "test/miou")
+    assert next(conclusions(alone)) == (
+        f"best_miou: {best.label} ({best.source}), test mIoU {figure}"
+    )
+
+
+def test_nothing_is_called_best_before_it_is_confirmed(found: Answer) -> None:
+    early = replace(found, confirmed=False)
+    assert not any("best" in row[0] for row in rows(early))
+    assert not any(tables.is_best(config, early) for config in early.configs)
+    assert any(tables.is_best(config, found) for config in found.configs)

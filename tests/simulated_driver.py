@@ -1,0 +1,84 @@
+"""A driver without Ray and without training: the scheduler on made-up learning curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.config.task import TaskConfig
+from study.ledger.journal import LEDGER, Ledger
+from study.ledger.records import StudyRecord, TrialRecord
+from study.scheduler.stages import Done, Plan
+from study.scheduler.study_scheduler import Director
+from study.session.prepare import make_plan
+from study.space.search_space import SearchSpace, load_space, load_task
+
+Curve = Callable[[TrialRecord, int], dict[str, float]]
+
+
+def curve(record: TrialRecord, epoch: int) -> dict[str, float]:
+    """A saturating curve whose end depends on the config, and a little on the seed."""
+    config = {key: value for key, value in record.config.items() if key != "task"}
+    rng = np.random.default_rng(zlib.crc32(json.dumps(config, sort_keys=True).encode()))
+    quality = rng.uniform(0.2, 0.6)
+    noise = np.random.default_rng([record.seed, epoch]).normal(0, 0.01)
+    share = 1 - math.exp(-epoch / 3)
+    return {
+        "val/miou": quality * share + noise,
+        "val/macc": (0.9 - quality / 2) * share + noise,
+        "time/epoch_s": 2.0,
+    }
+
+
+class Driver:
+    """Trains `slots` trials in turn, an epoch each, as a cluster would."""
+
+    def __init__(self, folder: Path, metrics: Curve = curve, **options: Any) -> None:
+        self.metrics = metrics
+        self.task: TaskConfig = load_task("synthetic").config
+        self.space: SearchSpace = load_space(options.pop("space", "joint"))
+        self.plan: Plan = make_plan(self.space, self.task, num_trials=None, seed=0)
+        self.ledger = Ledger(folder)
+        if self.ledger.state.study is None:
+            self.ledger.append(
+                StudyRecord("s", 0, "synthetic", {}, "joint", {}, self.plan.as_dict(), {}, {})
+            )
+        self.director = Director(self.ledger, self.plan, self.space, self.task, **options)
+
+    def lost(self, record: TrialRecord) -> bool:
+        """Whether the machine fails this trial."""
+        return False
+
+    def run(self, *, kill_after: int | None = None) -> None:
+        reports = 0
+        running: list[tuple[TrialRecord, int]] = []
+        while True:
+            while len(running) < self.director.slots:
+                step = self.director.suggest()
+                if not isinstance(step, TrialRecord):
+                    break
+                done = self.ledger.state.trials[step.trial].epochs if step.attempt else 0
+                running.append((step, done))
+            if not running:
+                assert isinstance(step, Done)
+                break
+            record, epoch = running.pop(0)
+            reports += 1
+            if self.lost(record):
+                self.director.fail(record.trial, "the node is gone", by_machine=True)
+            elif self.director.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
+                running.append((record, epoch + 1))
+            if kill_after is not None and reports >= kill_after:
+                break
+        self.ledger.close()
+
+
+def lines_without_times(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from study.config.shipped import shipped
+from study.core.errors import InputError
+from study.losses import PRESETS
+from study.losses.config import LossConfig
+from study.search.sampler import stratified
+from study.session.prepare import make_plan
+from study.space.grammar import Leaf
+from study.space.search_space import load_space, load_task
+
+SPACES = sorted(shipped("search_spaces"))
+SMALL = {
+    "loss": {
+        "recall": {
+            "choice": {
+                "off": None,
+                "ema": {"ema_momentum": {"float": {"low": 0.5, "high": 0.99, "log": "to_one"}}},
+            }
+        },
+        "focal_gamma": {"choice": [0.0, 2.0]},
+        "jaccard": {"mix": 0.25},
+    },
+    "optimizer": {"lr_scale": {"float": {"low": 0.25, "high": 4.0, "log": True}}},
+}
+EMA = {
+    "loss/recall": "ema",
+    "loss/recall/ema_momentum": 0.93,
+    "loss/focal_gamma": 2.0,
+    "optimizer/lr_scale": 1.5,
+}
+
+
+def refused(data) -> str:
+    with pytest.raises(InputError) as caught:
+        load_space(data)
+    return str(caught.value)
+
+
+def test_params_resolve_to_a_whole_config_with_defaults():
+    tree = load_space(SMALL).resolve(EMA)
+    assert tree["optimizer"] == {"lr_scale": 1.5}
+    assert LossConfig.model_validate(tree["loss"]) == LossConfig.model_validate(
+        {"recall": {"ema_momentum": 0.93}, "focal_gamma": 2.0, "jaccard": {"mix": 0.25}}
+    )
+    assert tree["loss"].keys() == LossConfig.model_fields.keys()
+
+
+def test_the_space_of_the_results_page_confirms_every_published_loss():
+    space = load_space(Path(__file__).parents[2] / "benchmarks" / "results_camvid.yaml")
+    settings = space.settings
+    assert set(settings.baselines) == set(PRESETS)
+    assert space.grid is not None
+    assert settings.confirm.top == len(PRESETS) - 1 + len(space.grid)
+
+
+def test_the_leaves_of_an_option_exist_only_when_it_is_chosen():
+    off = {"loss/recall": "off", "loss/focal_gamma": 0.0, "optimizer/lr_scale": 1.0}
+    space = load_space(SMALL)
+    assert space.resolve(off)["loss"]["recall"] is None
+    assert set(space.distributions(off)) == set(off)
+    with pytest.raises(ValueError, match=r"\['loss/recall/ema_momentum'\] must not be given"):
+        space.resolve({**off, "loss/recall/ema_momentum": 0.9})
+    with pytest.raises(ValueError, match="loss/recall/ema_momentum must be given"):
+        space.resolve({**off, "loss/recall": "ema"})
+    with pytest.raises(ValueError, match="'on' is none of"):
+        space.resolve({**off, "loss/recall": "on"})
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_samples_resolve_and_come_back_from_their_config(name):
+    space = load_space(name)
+    for number in range(30):
+        params = stratified(space, seed=1, number=number)
+        tree = space.resolve(params)
+        back = space.params_of(tree)
+        assert back is not None
+        assert space.resolve(back) == tree
+        json.dumps(params)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_samples_become_optuna_trials(name):
+    space = load_space(name)
+    for number in range(10):
+        params = stratified(space, seed=2, number=number)
+        modelled = space.to_optuna(params)
+        trial = optuna.trial.create_trial(
+            params=modelled, distributions=space.distributions(params), value=0.0
+        )
+        again = space.sample(optuna.trial.FixedTrial(trial.params))
+        assert again == params
+
+
+def test_what_optuna_models_is_the_transformed_value_and_params_the_natural_one():
+    space = load_space(SMALL)
+    assert space.to_optuna(EMA)["loss/recall/ema_momentum"] == pytest.approx(0.07)
+    with pytest.raises(ValueError, match="outside of"):
+        space.to_optuna({**EMA, "loss/recall/ema_momentum": 0.995})
+
+
+def test_momenta_are_drawn_log_uniformly_below_one():
+    space = load_space(SMALL)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.sample(study.ask()) for _ in range(400)]
+    values = [p["loss/recall/ema_momentum"] for p in drawn if "loss/recall/ema_momentum" in p]
+    share = sum(value > 1 - 0.0707 for value in values) / len(values)
+    assert 0.4 < share < 0.6  # 0.0707 is the geometric middle of 0.01 and 0.5
+
+
+def test_choices_are_those_that_every_trial_makes():
+    assert load_space(SMALL).choices == {
+        "loss/recall": ("off", "ema"),
+        "loss/focal_gamma": (0.0, 2.0),
+    }
+    nested = {"loss": {"choice": {"a": {"focal_gamma": {"choice": [0, 1]}}, "b": {}}}}
+    assert load_space(nested).choices == {"loss": ("a", "b")}
+
+
+def test_the_reference_is_cross_entropy_with_the_optimiser_open():
+    space = load_space("joint")
+    assert [*space.reference.distributions({"optimizer/lr_scale": 1.0})] == ["optimizer/lr_scale"]
+    tree = space.reference.resolve({"optimizer/lr_scale": 2.0})
+    assert LossConfig.model_validate(tree["loss"]) == LossConfig()
+    assert space.resolve_optimizer({"optimizer/lr_scale": 2.0}) == {"optimizer": {"lr_scale": 2.0}}
+
+
+def test_cross_entropy_is_a_point_of_the_joint_space_although_the_normalizer_differs():
+    params = load_space("joint").params_of({"loss": {}, "optimizer": {"lr_scale": 0.5}})
+    assert params == {
+        "loss/class_weights": "none",
+        "loss/recall": "off",
+        "loss/pooling": "mean",
+        "loss/jaccard": "off",
+        "optimizer/lr_scale": 0.5,
+    }
+
+
+def test_a_normalizer_that_matters_is_not_overlooked():
+    joint = load_space("joint")
+    recall = {"recall": {"ema_momentum": 0.0}}
+    assert joint.params_of({"loss": recall}) is None
+    params = joint.params_of({"loss": {**recall, "normalizer": "weight"}})
+    assert params is not None
+    assert params["loss/recall"] == "instantaneous"
+
+
+def test_where_labels_stay_sharp_it_does_not_matter_where_they_would_be_smoothed():
+    space = load_space(
+        {
+            "loss": {
+                "label_smoothing": {"choice": [0.0, 0.5]},
+                "smoothing_region": {"kind": "boundary", "width": 3},
+            }
+        }
+    )
+    assert space.params_of({"loss": {}}) == {"loss/label_smoothing": 0.0}
+    assert space.params_of({"loss": {"label_smoothing": 0.5}}) is None
+
+
+def test_no_class_weights_are_those_of_exponent_zero():
+    params = load_space("recall").params_of({"loss": PRESETS["recall"].config})
+    assert params is not None
+    assert params["loss/class_weights/exponent"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "presets"),
+    [
+        ("joint", {"ce", "lmp", "jml"}),
+        ("recall", {"ce", "recall", "recall_ema"}),
+        ("class_weights", {"median_frequency"}),
+        ("max_pooling", {"lmp", "ohem"}),
+        ("jaccard", {"jml", "jml_soft"}),
+        ("baselines", set(PRESETS)),
+    ],
+)
+def test_the_presets_that_a_space_contains(name, presets):
+    space = load_space(name)
+    found = {key for key, one in PRESETS.items() if space.params_of({"loss": one.config})}
+    assert found == presets
+
+
+def test_the_baselines_space_is_the_table_of_presets():
+    space = load_space("baselines")
+    assert space.data["loss"]["choice"] == {name: one.config for name, one in PRESETS.items()}
+    assert space.settings.num_trials == 3 * len(PRESETS)
+    grid = space.grid
+    assert grid is not None
+    assert len(grid) == 3 * (len(PRESETS) - 1)
+    assert "ce" not in {point["loss"] for point in grid}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_shipped_space_opens_the_learning_rate_and_starts_from_cross_entropy(name):
+    space = load_space(name)
+    assert "optimizer/lr_scale" in space.reference.distributions({"optimizer/lr_scale": 1.0})
+    assert "ce" in space.settings.baselines
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_survives_json_and_its_own_text(name):
+    space = load_space(name)
+    for data in (json.loads(json.dumps(space.data)), dict(space.data)):
+        again = load_space(data, name=name)
+        assert (again.name, again.settings) == (name, space.settings)
+        for number in range(3):
+            params = stratified(space, seed=0, number=number)
+            assert stratified(again, seed=0, number=number) == params
+    assert load_space(yaml.safe_load(load_space(dict(space.data)).text)).choices == space.choices
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"losses": {}}, "losses: a known key must stand here (loss, optimizer, study), but got "
+         "'losses'; did you mean 'loss'?"),
+        ({"loss": 3}, "loss: a mapping must stand here, but got 3"),
+        (
+            {"loss": {"recall": {"ema_momentum": {"float": {"low": 0.5, "high": 1.0}}}}},
+            "loss/recall/ema_momentum: `0 <= ema_momentum < 1` must hold, but got 1.0",
+        ),
+        (
+            {"loss": {"pooling": {"kind": "max", "p": {"float": {"low": 0.9, "high": 2.0}}}}},
+            "loss/pooling/p: `1 <= p` must hold, but got 0.9",
+        ),
+        (
+            {"loss": {"normalizer": {"choice": ["valid", "pixels"]}}},
+            "loss/normalizer: one of valid, weight must stand here, but got the text 'pixels'",
+        ),
+        (
+            {"loss": {"choice": {"a": {}, "b": {"focal": 1}}}},
+            "loss/focal: a known key must stand here (label_smoothing, smoothing_region, "
+            "focal_gamma, class_weights, recall, pooling, normalizer, jaccard), but got 'focal'; "
+            "did you mean 'focal_gamma'?",
+        ),
+        ({"optimizer": {"lr_scale": {"choice": [0.0, 1.0]}}}, "optimizer/lr_scale: `0 < lr_scale` "
+         "must hold, but got 0.0"),
+        ({"optimizer": {"lr": 0.1}}, "optimizer/lr: a known key must stand here (lr_scale), but "
+         "got 'lr'; did you mean 'lr_scale'?"),
+        ({"study": {"objectives": ["miou"]}}, "study/objectives: each must be one of val/miou, "),
+        ({"study": {"objectives": []}}, "study/objectives: at least one objective must be named"),
+        ({"study": {"objectives": ["val/miou"] * 2}}, "study/objectives: each must stand once"),
+        ({"study": {"baselines": ["lmpp"]}}, "study/baselines: each must be one of ce, recall, "),
+        ({"study": {"num_trials": 2, "reference_trials": 3}}, "study: `reference_trials <= "
+         "num_trials` must hold, but got 3 > 2"),
+        ({"study": {"rungs": {"first": 0}}}, "study/rungs/first: `0 < first <= 1` must hold"),
+        ({"study": {"rungs": {"by": "loss/recall"}}}, "study/rungs/by: a choice of two or three "
+         "options that every trial makes must be named (there is none), but got 'loss/recall'"),
+        (
+            {**SMALL, "study": {"sampler": "grid"}},
+            "study/sampler: `sampler: grid` must have only choices, int ranges and ranges with a "
+            "step, but loss/recall/ema_momentum has none",
+        ),
+        (
+            {"loss": {"focal_gamma": {"choice": [1, 2]}}, "study": {"sampler": "grid"}},
+            "study/num_trials: `num_trials - reference_trials <= points of the grid` must hold, "
+            "but got 15 > 2",
+        ),
+    ],
+)  # fmt: skip
+def test_a_space_that_cannot_be_searched_is_refused(data, message):
+    assert refused(data).startswith(message)
+
+
+def test_a_ladder_may_be_split_by_a_choice_of_three():
+    space = load_space({**load_space("joint").data, "study": {"rungs": {"by": "loss/recall"}}})
+    assert space.settings.rungs is not None
+    assert space.settings.rungs.by == "loss/recall"
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "given", "expected"), [(16, None, 3), (80, None, 10), (2, None, 2), (16, 5, 5)]
+)
+def test_an_eighth_of_the_trials_tunes_cross_entropy_but_at_least_three(
+    num_trials, given, expected
+):
+    study = {"num_trials": num_trials} | ({"reference_trials": given} if given else {})
+    assert load_space({"study": study}).settings.num_reference_trials == expected
+
+
+RATES = {"optimizer": {"lr_scale": {"choice": [0.5, 2.0]}}}
+RANGE = {"optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "study", "expected"),
+    [
+        (RANGE, {}, 3),
+        (RATES, {}, 2),
+        ({}, {}, 1),
+        ({}, {"baselines": ["ce"]}, 0),
+        ({}, {"baselines": ["ce"], "reference_trials": 2}, 2),
+    ],
+)
+def test_no_more_trials_tune_cross_entropy_than_there_are_settings(tree, study, expected):
+    loss = {"loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}}}
+    space = load_space({**loss, **tree, "study": study})
+    assert space.num_reference_trials == expected
+    plan = make_plan(space, load_task("tiny").config, num_trials=None, seed=0)
+    assert plan.reference_trials == expected
+
+
+def test_a_grid_too_large_to_list_is_counted_and_not_listed(monkeypatch):
+    fine = {"float": {"low": 0.5, "high": 1.5, "step": 1.0e-7}}
+    monkeypatch.setattr(Leaf, "grid", property(lambda leaf: pytest.fail(f"{leaf.path} listed")))
+    space = load_space({"optimizer": {"lr_scale": fine}, "study": {"num_trials": 8}})
+    assert space.num_points == 10_000_001
+    assert space.grid is None
+    assert space.num_reference_trials == 3
+
+
+def test_the_points_of_a_grid_are_counted_with_those_at_cross_entropy():
+    tree = {
+        "loss": {"jaccard": {"mix": {"float": {"low": 0.0, "high": 0.3, "step": 0.1}}}},
+        "optimizer": {"lr_scale": {"choice": [0.5, 1.0, 2.0]}},
+    }
+    space = load_space(tree)
+    assert space.num_points == 12
+    assert len(space.grid) == 9
+    assert load_space(SMALL).num_points is None
+
+
+def test_a_space_is_a_file_that_exists_or_a_shipped_name(tmp_path, monkeypatch):
+    by_name = load_space("joint")
+    assert by_name.name == "joint"
+    monkeypatch.chdir(tmp_path)
+    assert load_space("search_spaces/joint.yaml") == by_name
+    assert load_space("joint.yaml") == by_name
+    (tmp_path / "mine.yaml").write_text("optimizer: {lr_scale: {choice: [1, 2]}}")
+    assert load_space("mine.yaml").name == "mine"
+    assert load_space(tmp_path / "mine.yaml").choices == {"optimizer/lr_scale": (1, 2)}
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    assert refused("jiont") == (
+        "search space: a file or a shipped name must be given (baselines, class_weights, jaccard, "
+        "joint, max_pooling, recall), but 'jiont' is neither; did you mean 'joint'?"
+    )
+    with pytest.raises(InputError, match=r"^task: .*synthetic.* 'my/tiny.yaml' is neither"):
+        load_task("my/tiny.yaml")
+
+
+def test_a_task_is_loaded_by_name_and_from_a_mapping():
+    task = load_task("synthetic")
+    assert (task.name, task.config.num_epochs) == ("synthetic", 8)
+    again = load_task(task.config.model_dump())
+    assert (again.name, again.config) == ("custom", task.config)

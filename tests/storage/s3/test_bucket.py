@@ -1,0 +1,179 @@
+"""A place in a bucket: what is written is read; every refusal is one line, and none takes long."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from study import run, status
+from study.core.errors import InputError
+from study.storage.s3 import bucket as buckets
+from study.storage.s3.bucket import Bucket, Conflict, Unreachable
+
+
+def test_what_is_put_is_found_listed_and_deleted(place: Bucket, tmp_path: Path) -> None:
+    place.put("a/1", b"one", metadata={"sha256": "x"})
+    place.below("a").put("2", b"two")
+    content = place.get("a/1")
+    assert content is not None
+    assert (content.data, content.metadata) == (b"one", {"sha256": "x"})
+    assert 0 <= content.age.total_seconds() < 60
+    assert [(item.key, item.size) for item in place.items("a/")] == [("a/1", 3), ("a/2", 3)]
+    place.put("top", b"")
+    assert ([item.key for item in place.top()[0]], place.top()[1]) == (["top"], ["a"])
+    assert place.download("a/2", tmp_path / "new" / "two")
+    assert (tmp_path / "new" / "two").read_bytes() == b"two"
+    place.delete(["a/1", "a/2", "not there"])
+    assert list(place.items("a/")) == []
+    assert place.get("a/1") is None
+    assert not place.download("a/1", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_listing_has_every_object_however_many_there_are(
+    place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Bucket._call
+
+    def two_at_a_time(self: Bucket, method: str, **arguments: object) -> object:
+        if method == "list_objects_v2":
+            arguments["MaxKeys"] = 2
+        return call(self, method, **arguments)
+
+    monkeypatch.setattr(Bucket, "_call", two_at_a_time)
+    monkeypatch.setattr(buckets, "PER_DELETE", 2)
+    for number in range(5):
+        place.put(f"many/{number}", b"")
+    assert [item.key for item in place.items("many/")] == [f"many/{n}" for n in range(5)]
+    place.delete([item.key for item in place.items("many/")])
+    assert list(place.items()) == []
+
+
+def test_a_condition_that_does_not_hold_changes_nothing(place: Bucket) -> None:
+    etag = place.put("one", b"1", new=True)
+    with pytest.raises(Conflict):
+        place.put("one", b"2", new=True)
+    changed = place.put("one", b"3", replacing=etag)
+    with pytest.raises(Conflict):
+        place.put("one", b"4", replacing=etag)
+    content = place.get("one")
+    assert content is not None
+    assert (content.data, content.etag) == (b"3", changed)
+
+
+def test_check_leaves_nothing_behind(place: Bucket) -> None:
+    place.check()
+    assert list(place.items()) == []
+
+
+def test_an_address_reads_as_it_was_written() -> None:
+    for uri in ("s3://bucket", "s3://bucket/a/b", "s3://bucket/a?region=eu-central-1"):
+        assert Bucket.parse(uri).uri == uri
+    assert Bucket.parse("s3://bucket/a/?region=x").where == "s3://bucket/a"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ("scheme=ftp", "scheme must be http or https, but is 'ftp'"),
+        ("endpoint_override=a b", "endpoint_override must be HOST:PORT, but is 'a b'"),
+    ],
+)
+def test_a_setting_that_cannot_be_one_is_refused(settings: str, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        Bucket.parse(f"s3://bucket/p?{settings}")
+
+
+def test_what_a_console_makes_of_an_empty_folder_is_no_object(place: Bucket) -> None:
+    place.put("evidence/", b"")
+    assert list(place.items()) == []
+
+
+def refusal(place: Bucket) -> str:
+    with pytest.raises(InputError) as caught:
+        place.check()
+    text = str(caught.value)
+    assert text.startswith(f"{place.where}: --storage: ")
+    assert "\n" not in text
+    return text
+
+
+def test_a_bucket_that_does_not_exist_is_named(place: Bucket) -> None:
+    missing = Bucket("no-such-bucket", "p/", place.query)
+    assert refusal(missing).endswith("the bucket must exist, but there is none of this name")
+
+
+def test_the_commands_refuse_a_bucket_in_one_line(
+    place: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = Bucket("no-such-bucket", "p/", place.query).uri
+    for command in (
+        lambda: run.main(["--task", "tiny", "--storage", uri]),
+        lambda: run.main(["--resume", "s", "--storage", uri]),
+        lambda: status.main(["s", "--storage", uri]),
+    ):
+        assert command() == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: s3://no-such-bucket/p")
+        assert err.endswith("the bucket must exist, but there is none of this name\n")
+        assert err.count("\n") == 1
+
+
+def test_no_credentials_are_bad_input(place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    other = Bucket(place.name, place.prefix, f"{place.query}&region=eu-west-1")
+    assert "AWS credentials must be there" in refusal(other)
+
+
+@pytest.fixture
+def denying() -> Iterator[Bucket]:
+    """A server that lets nobody write."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    yield Bucket("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("place")
+def test_no_right_to_write_is_bad_input(denying: Bucket) -> None:
+    assert refusal(denying).endswith("must be allowed, but access is denied")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_server_that_is_not_there_is_bad_input() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    gone = Bucket("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
+    assert "it must answer, but: Could not connect" in refusal(gone)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_server_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "READ_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        query = f"endpoint_override={address}&scheme=http&region=us-east-1"
+        with pytest.raises(Unreachable, match="it must answer, but: Read timeout"):
+            Bucket("studies", "p/", query).put("key", b"")
