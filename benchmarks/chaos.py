@@ -38,7 +38,8 @@ import yaml
 from benchmarks.chaos_verdict import Fault, verdicts
 from benchmarks.raylets import ROOT, Cluster, kill
 from study.engine.spot import drain
-from study.ledger.journal import LEDGER, State, fold, read
+from study.ledger.journal import LEDGER, read
+from study.ledger.state import State, fold
 
 KINDS = ("worker", "node", "driver", "head", "cluster", "spot")
 PROGRESS_SECONDS = 120.0

@@ -20,7 +20,8 @@ from study.core.files import write_bytes
 from study.core.names import CONFIRM
 from study.data import open_data
 from study.engine.worker import pack
-from study.ledger.journal import LEDGER, Ledger, State, fold, read
+from study.ledger.journal import LEDGER, Ledger, read
+from study.ledger.plan import Plan
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -33,12 +34,19 @@ from study.ledger.records import (
     decode,
     encode,
 )
+from study.ledger.state import State, fold
 from study.reporting.exports import BEST_MACC, BEST_MIOU, write_exports
 from study.reporting.exports import FOLDER as EXPORTS
 from study.scheduler.retries import PREEMPTED
-from study.scheduler.stages import Done, Plan, Select, Stop, Wait, next_step
-from study.scheduler.study_scheduler import Director
-from study.scheduler.trials import Handout
+from study.scheduler.stages import (
+    Done,
+    Select,
+    Stop,
+    Wait,
+    next_action,
+)
+from study.scheduler.study_scheduler import StudyScheduler
+from study.scheduler.trials import TrialFactory
 from study.search.asha import decide
 from study.space.search_space import load_space
 from study.training.environment import set_up_process
@@ -167,7 +175,7 @@ def rungs(state: State, records: list[Record]) -> Iterator[str]:
     """Each rung's values from the trial's reports, and its decision from the rungs before it."""
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
-    ladders: dict[int, list[tuple[str, Numbers]]] = {}
+    brackets: dict[int, list[tuple[str, Numbers]]] = {}
     for record in records:
         if not isinstance(record, RungRecord):
             continue
@@ -176,19 +184,19 @@ def rungs(state: State, records: list[Record]) -> Iterator[str]:
         values = {key: max(report[key] for report in reports) for key in plan.objectives}
         if values != record.values:
             yield f"{trial.id} at {record.epoch}: {record.values}, but its reports give {values}"
-        ladder = ladders.setdefault(record.epoch, [])
+        bracket = brackets.setdefault(record.epoch, [])
         rivals = [
             other
-            for name, other in ladder
+            for name, other in bracket
             if trial.stage != "reference" or state.trials[name].family == "ce"
         ]
         keep = decide(rivals, values, reduction_factor=plan.reduction_factor).keep
         if record.keep != (keep or trial.stage == "baseline"):
             yield f"{trial.id} at {record.epoch}: keep={record.keep}"
-        ladder.append((trial.id, values))
-    kept = {epoch: [(n, dict(v)) for n, v in values] for epoch, values in ladders.items()}
-    if kept != {epoch: values for (_, epoch), values in state.ladders.items()}:
-        yield "the ladders are not the fold of the lines"
+        bracket.append((trial.id, values))
+    kept = {epoch: [(n, dict(v)) for n, v in values] for epoch, values in brackets.items()}
+    if kept != {epoch: values for (_, epoch), values in state.brackets.items()}:
+        yield "the brackets are not the fold of the lines"
 
 
 def proposals(end: State, records: list[Record]) -> Iterator[str]:
@@ -197,15 +205,15 @@ def proposals(end: State, records: list[Record]) -> Iterator[str]:
     assert study is not None
     plan, state = Plan.from_dict(study.plan), State()
     task = TaskConfig.model_validate(study.task)
-    handout = Handout(plan, load_space(study.space), task, state, 0.0)
+    trial_factory = TrialFactory(plan, load_space(study.space), task, state, 0.0)
     for record in records:
         if isinstance(record, TrialRecord) and record.attempt == 0:
             live = {trial.id for trial in state.trials.values() if trial.end is None}
-            step = next_step(plan, state, live)
+            step = next_action(plan, state, live)
             if isinstance(step, Wait | Stop | Done | Select):
                 yield f"{record.trial}: {step} was next"
             else:
-                yield from unlike(record, handout.record(step))
+                yield from unlike(record, trial_factory.record(step))
         elif isinstance(record, SelectRecord):
             yield from unlike(record, select(state, top=plan.confirm_top))
         state.apply(record)
@@ -329,14 +337,14 @@ def undisturbed(state: State, folder: Path) -> list[Record]:
     ledger = Ledger(folder)
     ledger.append(study)
     first = TrialConfig.model_validate(next(iter(state.trials.values())).config)
-    director = Director(ledger, plan, load_space(study.space), first.task)
-    while not isinstance(step := director.suggest(), Done):
+    scheduler = StudyScheduler(ledger, plan, load_space(study.space), first.task)
+    while not isinstance(step := scheduler.suggest(), Done):
         assert isinstance(step, TrialRecord)
         config = TrialConfig.model_validate(step.config)
         for report in _train(config, plan, step.stage):
-            if not director.report(step.trial, report.epoch, report.metrics):
+            if not scheduler.report(step.trial, report.epoch, report.metrics):
                 break
-        director.release(step.trial)
+        scheduler.release(step.trial)
     ledger.close()
     return list(read(folder / LEDGER))
 
@@ -364,7 +372,7 @@ def _story(records: list[Record]) -> list[Any]:
             case RungRecord() | EndRecord():
                 story.append((type(record).__name__, fields(record)))
             case SelectRecord():
-                story.append((record.confirmed, record.reference, record.stated))
+                story.append((record.confirmed, record.reference, record.default_ce))
             case StudyRecord() | _:
                 pass
     return story

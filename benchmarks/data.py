@@ -35,9 +35,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.config.task import SyntheticData, TaskConfig, TrialConfig
+from study.config.task import SyntheticData, TaskConfig, TrialConfig, load_task
 from study.data import SegmentationData, open_data
-from study.space.search_space import load_task
 from study.training.batches import Batches
 from study.training.environment import resolve_device, set_up_process
 from study.training.models import build_model

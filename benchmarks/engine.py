@@ -10,7 +10,7 @@ overhead  a toy whose epochs are naps of 50 ms, 24 trials of 8 epochs, a rung at
           (wall * slots - naps) / trials. Driver time per report is what Tune's controller spends
           on one: scheduler, searcher, callbacks and, for ours, ledger. Start-up is what comes
           before the first report, the rest until everything is in MLflow what comes after.
-growth    the director without Ray on 32 made-up slots, 100, 1,000 and 5,000 trials of the joint
+growth    the scheduler without Ray on 32 made-up slots, 100, 1,000 and 5,000 trials of the joint
           space, the same metrics: time of a proposal, of one by the sampler's model, of a report,
           of reading the ledger again; ledger per trial; resident memory; and 5,000 to 100.
 tracking  the ledger of a study of 40 such trials written to a real MLflow server on SQLite: time
@@ -127,7 +127,7 @@ def _ours() -> dict[str, float]:
     from study.engine import cluster
     from study.engine.tuner import run_trials
     from study.ledger.journal import Ledger
-    from study.scheduler.study_scheduler import Director
+    from study.scheduler.study_scheduler import StudyScheduler
 
     folder = Path(tempfile.mkdtemp()) / "toy"
     name = cluster.connect("local")
@@ -136,13 +136,13 @@ def _ours() -> dict[str, float]:
     )
     ledger = Ledger(folder)
     plan, space, task = _begin(ledger, TRIALS)
-    director = Director(ledger, plan, space, task, slots=SLOTS)
+    scheduler = StudyScheduler(ledger, plan, space, task, slots=SLOTS)
     sidecar = tracking.start(folder, f"sqlite:///{folder}/mlflow.db")
     watch, start = _Watch(), time.perf_counter()
-    run_trials(director, resources, folder, trial=_nap)
+    run_trials(scheduler, resources, folder, trial=_nap)
     unsent = sidecar.close()
     assert unsent == 0, f"{unsent} lines are not in MLflow"
-    trials = director.state.trials.values()
+    trials = scheduler.state.trials.values()
     found = watch.found(start, NAP * sum(len(trial.reports) for trial in trials), len(trials))
     cluster.disconnect()
     return found
@@ -152,7 +152,7 @@ def _nap(config: dict[str, Any]) -> None:
     import torch  # noqa: F401
     from ray import tune
 
-    from study.engine.scheduler import REPORT_KEY
+    from study.engine.tune_adapter import REPORT_KEY
 
     quality = random.Random(config["run"]["id"]).random()
     for epoch in range(1, EPOCHS + 1):
@@ -223,7 +223,7 @@ def _grow(size: int) -> dict[str, float]:
     from study.ledger.journal import Ledger, replay
     from study.ledger.records import TrialRecord
     from study.scheduler.stages import Done
-    from study.scheduler.study_scheduler import Director
+    from study.scheduler.study_scheduler import StudyScheduler
     from study.search.history import History
 
     model_points, by_model = History.model_points, [False]
@@ -236,7 +236,7 @@ def _grow(size: int) -> dict[str, float]:
     setattr(History, "model_points", noted)  # noqa: B010
     ledger = Ledger(Path(tempfile.mkdtemp()) / "toy")
     plan, space, task = _begin(ledger, size)
-    director = Director(ledger, plan, space, task, slots=32)
+    scheduler = StudyScheduler(ledger, plan, space, task, slots=32)
     rng, now = random.Random(0), 0.0
     proposals: list[tuple[float, bool]] = []
     reports: list[float] = []
@@ -246,7 +246,7 @@ def _grow(size: int) -> dict[str, float]:
         """Whether there may be more."""
         by_model[0] = False
         start = time.process_time()
-        step = director.suggest()
+        step = scheduler.suggest()
         if not isinstance(step, TrialRecord):
             return not isinstance(step, Done)
         proposals.append((time.process_time() - start, by_model[0]))
@@ -255,7 +255,7 @@ def _grow(size: int) -> dict[str, float]:
 
     more = True
     while True:
-        while more and len(director.live) < director.slots:
+        while more and len(scheduler.live) < scheduler.slots:
             before = len(events)
             more = hand_out()
             if len(events) == before:
@@ -265,14 +265,14 @@ def _grow(size: int) -> dict[str, float]:
         now, trial, epoch = heapq.heappop(events)
         metrics = _metrics(random.Random(trial).random(), epoch)
         start = time.process_time()
-        goes_on = director.report(trial, epoch, metrics)
+        goes_on = scheduler.report(trial, epoch, metrics)
         reports.append(time.process_time() - start)
         if goes_on:
             heapq.heappush(events, (now + 1 + rng.random() / 5, trial, epoch + 1))
         else:
-            director.release(trial)
+            scheduler.release(trial)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = len(director.state.trials)
+    count = len(scheduler.state.trials)
     ledger.close()
     start = time.process_time()
     assert len(replay(ledger.path).trials) == count
@@ -289,9 +289,10 @@ def _grow(size: int) -> dict[str, float]:
 
 
 def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
+    from study.config.task import load_task
+    from study.ledger.plan import Plan
     from study.ledger.records import SessionRecord, StudyRecord
-    from study.scheduler.stages import Plan
-    from study.space.search_space import load_space, load_task
+    from study.space.search_space import load_space
 
     space, task = load_space("joint"), load_task("synthetic").config
     plan = Plan(
@@ -308,7 +309,7 @@ def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
         confirm_top=0,
         confirm_seeds=0,
     )
-    data = {"class_names": [], "num_images": {}, "class_share": [], "fingerprint": ""}
+    data = {"class_names": [], "num_images": {}, "class_fraction": [], "fingerprint": ""}
     ledger.append(
         StudyRecord("toy", 0, "toy", task.model_dump(), "joint", {}, plan.as_dict(), data, {})
     )
@@ -325,19 +326,19 @@ def _tracking() -> None:
 
     from study.ledger.journal import Ledger
     from study.ledger.records import TrialRecord
-    from study.scheduler.study_scheduler import Director
+    from study.scheduler.study_scheduler import StudyScheduler
     from study.tracking.projection import Projection
 
     folder = Path(tempfile.mkdtemp())
     ledger = Ledger(folder / "toy")
-    director = Director(ledger, *_begin(ledger, 40))
-    while isinstance(step := director.suggest(), TrialRecord):
+    scheduler = StudyScheduler(ledger, *_begin(ledger, 40))
+    while isinstance(step := scheduler.suggest(), TrialRecord):
         quality = random.Random(step.trial).random()
         epoch = 1
-        while director.report(step.trial, epoch, _metrics(quality, epoch)):
+        while scheduler.report(step.trial, epoch, _metrics(quality, epoch)):
             epoch += 1
-        director.release(step.trial)
-    count = len(director.state.trials)
+        scheduler.release(step.trial)
+    count = len(scheduler.state.trials)
     ledger.close()
     server = Server(folder / "server")
     try:
@@ -360,9 +361,9 @@ def _tracking() -> None:
 
 
 def _study(name: str, storage: Path) -> None:
-    from study.ledger import journal as ledger
+    from study.storage.studies import find, load
 
-    state = ledger.load(ledger.find(name, storage))
+    state = load(find(name, storage))
     trials = state.trials.values()
     times = [at for trial in trials for at in trial.report_times.values()]
     own = sum(report["time/epoch_s"] for trial in trials for report in trial.reports.values())

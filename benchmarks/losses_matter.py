@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from study.config.task import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig, load_task
 from study.core.names import TEST, VAL
 from study.data import SegmentationData, open_data
-from study.space.search_space import load_task
 from study.training.trainer import set_up_process, train
 
 LOSSES: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from study.analysis.answer import Confirmed, answer
 from study.analysis.statistics import Comparison, compare, mean, sd
-from study.ledger import journal as ledger
+from study.storage.studies import find, load
 
 METRICS = {
     "test/miou": "mIoU",
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--storage", type=Path, default=Path("studies"))
     options = parser.parse_args()
-    folder = ledger.find(options.name, options.storage)
-    found = answer(ledger.load(folder), folder)
+    folder = find(options.name, options.storage)
+    found = answer(load(folder), folder)
     assert found.reference is not None, "tuned cross entropy must be confirmed"
     versus = {
         key: compare(
@@ -68,7 +68,7 @@ def _values(item: Confirmed, key: str) -> Sequence[float]:
 
 
 def _name(item: Confirmed) -> str:
-    roles = ["tuned"] * item.is_reference + ["as stated"] * item.is_stated
+    roles = ["tuned"] * item.is_reference + ["as stated"] * item.is_default_ce
     return item.label + (f" ({', '.join(roles)})" if roles else "")
 
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from study.core import telemetry
-from study.core.errors import InputError, Parser, exit_code
+from study.core.console import Parser, exit_code
+from study.core.errors import InputError
 
 
 def _parser() -> Parser:
@@ -25,13 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     from study.analysis.answer import answer
-    from study.ledger import journal as ledger
     from study.reporting.exports import write_exports
-    from study.storage.studies import Storage
+    from study.storage.studies import Storage, load
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)
-    state = ledger.load(folder)
+    state = load(folder)
     found = answer(state, folder)
     paths = write_exports(folder, state, found)
     if not paths:

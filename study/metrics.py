@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["SegmentationMetrics"]
+
 WORST_PERCENT = 5
 Floats = NDArray[np.float64]
 

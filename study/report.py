@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.core import telemetry
-from study.core.errors import InputError, Parser, exit_code
+from study.core.console import Parser, exit_code
+from study.core.errors import InputError
 
 
 def _parser() -> Parser:
@@ -29,14 +30,13 @@ def _report(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     picture = None if arguments.picture is None else _picture(arguments.picture)
     from study.analysis.answer import answer
-    from study.ledger import journal as ledger
     from study.reporting.html import study_picture, write_report
     from study.reporting.tables import print_answer
-    from study.storage.studies import Storage
+    from study.storage.studies import Storage, load
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)
-    state = ledger.load(folder)
+    state = load(folder)
     found = answer(state, folder)
     if picture is not None:
         study_picture(state, found, picture)

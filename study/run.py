@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.core import telemetry
-from study.core.errors import EXIT_INTERRUPTED, InputError, Parser, exit_code, lasting_output
+from study.core.console import (
+    EXIT_INTERRUPTED,
+    Parser,
+    exit_code,
+    pipe_safe_output,
+)
+from study.core.errors import InputError
 
 if TYPE_CHECKING:
     from study.session.prepare import Options, Prepared
@@ -146,7 +152,7 @@ def _command(argv: Sequence[str] | None) -> int:
         prepared = _prepared(arguments.resume, options)
         print(preparation.describe_plan(prepared, options))
         return 0
-    with lasting_output():
+    with pipe_safe_output():
         return _study(arguments.resume, options)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from study.config.task import TaskConfig, TrialOptimizer
-from study.core.errors import Parser, exit_code
+from study.core.console import Parser, exit_code
 from study.core.files import made_folder, write_text
 from study.losses import PRESETS
 from study.losses.config import LossConfig

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from study.core.errors import Parser, exit_code
+from study.core.console import Parser, exit_code
 
 
 def _parser() -> Parser:
@@ -25,13 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from study.ledger import journal as ledger
     from study.reporting.study_status import lines, status
-    from study.storage.studies import Storage
+    from study.storage.studies import Storage, load
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name, whole=False)
-    state = ledger.load(folder)
+    state = load(folder)
     found = status(
         state,
         driven=storage.is_driven(folder),

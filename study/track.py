@@ -11,7 +11,8 @@ import threading
 from collections.abc import Sequence
 
 from study.core import telemetry
-from study.core.errors import InputError, Parser, exit_code
+from study.core.console import Parser, exit_code
+from study.core.errors import InputError
 
 EXIT_UNSENT = 1
 
@@ -33,19 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _track(arguments: argparse.Namespace) -> int:
     telemetry.turn_off()
     from study import tracking
-    from study.ledger import journal as ledger
     from study.session.prepare import tracked_at
-    from study.storage.studies import Storage
+    from study.storage.session_lock import is_driven
+    from study.storage.studies import Storage, load
     from study.tracking.follow import Follower, only_writer
 
     storage = Storage.of(arguments.storage)
     folder = storage.find(arguments.name)
-    state = ledger.load(folder)
+    state = load(folder)
     given = arguments.tracking_uri
     uri = tracking.absolute(tracked_at(state, storage, folder) if given is None else given)
     tracking.check(uri)
     sessions = state.sessions
-    elsewhere = storage.place is not None and not ledger.is_driven(folder)
+    elsewhere = storage.prefix is not None and not is_driven(folder)
     if elsewhere and sessions and uri == sessions[-1].tracking_uri and storage.is_driven(folder):
         raise InputError("nobody else may track the study, but its driver does", file=folder)
     closing = threading.Event()

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.core import telemetry
-from study.core.errors import InputError, Parser, exit_code
+from study.core.console import Parser, exit_code
+from study.core.errors import InputError
 from study.core.files import made_folder, write_text
 
 if TYPE_CHECKING:
@@ -55,9 +56,8 @@ def _load(
     path: Path, seed: int | None
 ) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
     """The same, and what gives a later error its key's place: in the file, or in its task's."""
-    from study.config.task import TrialConfig
+    from study.config.task import NamedTask, TrialConfig, load_task
     from study.core.yaml_file import read_yaml, validate
-    from study.space.search_space import NamedTask, load_task
     from study.training.provenance import Provenance
 
     file = read_yaml(path)

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from study.core import telemetry
-from study.storage.s3.bucket import Bucket
+from study.storage.s3.bucket import S3Prefix
 from study.training.environment import set_up_process
 
 telemetry.turn_off()
@@ -46,14 +46,14 @@ def s3_server() -> Iterator[s3.Server]:
 
 
 @pytest.fixture
-def place(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """An empty place on that server; the user's own AWS settings are out of the way."""
+def prefix(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> S3Prefix:
+    """An empty prefix on that server; the user's own AWS settings are out of the way."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name, value in s3.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    return Bucket.parse(s3_server.uri(uuid.uuid4().hex[:8]))
+    return S3Prefix.parse(s3_server.uri(uuid.uuid4().hex[:8]))
 
 
 @pytest.fixture

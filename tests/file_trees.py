@@ -173,7 +173,7 @@ TREES = {
     "cityscapes": Tree(cityscapes, 19, _index_99, {"val_cities": ["ulm"]}),
     "voc": Tree(voc, 21, _index_99, inner="VOCdevkit/VOC2012"),
     "synthia": Tree(synthia, 16, _id_23, {"block": 1}, inner="RAND_CITYSCAPES"),
-    "deepglobe": Tree(deepglobe, 6, _red, {"val_share": 0.5}, inner="land"),
+    "deepglobe": Tree(deepglobe, 6, _red, {"val_fraction": 0.5}, inner="land"),
     "camvid": Tree(camvid, 11, _red, {"resplit": {"block": 2, "every": 2, "thin": {"val": 2}}}),
 }
 

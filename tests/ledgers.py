@@ -17,6 +17,7 @@ from study.analysis.selection import select
 from study.config.task import TrialConfig
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 from study.ledger.journal import Ledger
+from study.ledger.plan import Plan
 from study.ledger.records import (
     EndRecord,
     FinishRecord,
@@ -26,7 +27,6 @@ from study.ledger.records import (
     StudyRecord,
     TrialRecord,
 )
-from study.scheduler.stages import Plan
 
 CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
 FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])
@@ -246,7 +246,7 @@ def _write(
         "fingerprint": "f00d" * 16,
         "class_names": list(CLASS_NAMES),
         "num_images": {"train": 24, "val": IMAGES, "test": IMAGES},
-        "class_share": FREQUENCIES.tolist(),
+        "class_fraction": FREQUENCIES.tolist(),
     }
     choice = {"off": {"mix": 0.0}, "on": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}
     space = {"loss": {"jaccard": {"choice": choice}}}
@@ -300,7 +300,7 @@ def _write(
     ledger.append(selection)
     if until == "select":
         return
-    sources = dict.fromkeys([selection.reference, selection.stated, *selection.confirmed])
+    sources = dict.fromkeys([selection.reference, selection.default_ce, *selection.confirmed])
     for repeat in range(num_seeds):
         for source in sources:
             assert source is not None

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from study.config.task import TaskConfig
+from study.config.task import TaskConfig, load_task
 from study.ledger.journal import LEDGER, Ledger
+from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
-from study.scheduler.stages import Done, Plan
-from study.scheduler.study_scheduler import Director
+from study.scheduler.stages import Done
+from study.scheduler.study_scheduler import StudyScheduler
 from study.session.prepare import make_plan
-from study.space.search_space import SearchSpace, load_space, load_task
+from study.space.search_space import SearchSpace, load_space
 
 Curve = Callable[[TrialRecord, int], dict[str, float]]
 
@@ -49,7 +50,7 @@ class Driver:
             self.ledger.append(
                 StudyRecord("s", 0, "synthetic", {}, "joint", {}, self.plan.as_dict(), {}, {})
             )
-        self.director = Director(self.ledger, self.plan, self.space, self.task, **options)
+        self.scheduler = StudyScheduler(self.ledger, self.plan, self.space, self.task, **options)
 
     def lost(self, record: TrialRecord) -> bool:
         """Whether the machine fails this trial."""
@@ -59,8 +60,8 @@ class Driver:
         reports = 0
         running: list[tuple[TrialRecord, int]] = []
         while True:
-            while len(running) < self.director.slots:
-                step = self.director.suggest()
+            while len(running) < self.scheduler.slots:
+                step = self.scheduler.suggest()
                 if not isinstance(step, TrialRecord):
                     break
                 done = self.ledger.state.trials[step.trial].epochs if step.attempt else 0
@@ -71,8 +72,8 @@ class Driver:
             record, epoch = running.pop(0)
             reports += 1
             if self.lost(record):
-                self.director.fail(record.trial, "the node is gone", by_machine=True)
-            elif self.director.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
+                self.scheduler.fail(record.trial, "the node is gone", by_machine=True)
+            elif self.scheduler.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
                 running.append((record, epoch + 1))
             if kill_after is not None and reports >= kill_after:
                 break

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from study.core.names import REFERENCE
-from study.ledger.journal import State
+from study.ledger.plan import Plan
 from study.ledger.records import EndRecord, ReportRecord, TrialRecord
-from study.scheduler.stages import Admits, Plan, next_step
+from study.ledger.state import State
+from study.scheduler.stages import Admits, next_action
 
 
 def plan(**changes: object) -> Plan:
@@ -52,4 +53,4 @@ class Study:
         self.live.discard(name)
 
     def next(self, **options: Admits) -> object:
-        return next_step(self.plan, self.state, self.live, **options)
+        return next_action(self.plan, self.state, self.live, **options)

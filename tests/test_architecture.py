@@ -1,5 +1,6 @@
 """The shape of the program, read from its source: who may import whom, and what no file may do.
 
+The order of the rooms is derived from the folders: nothing may import in a circle, at any level.
 Every import counts, also one inside a function or for a type checker.
 """
 
@@ -11,189 +12,117 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import cache
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from docs import architecture
+from docs.architecture import MODULES, ROOT, imports, is_command, own_imports, room
 
-# From the ground up. A module imports from its own room and the rooms before it; the rooms of one
-# row do not know each other. The longest matching name decides.
-ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {
-        "ground": (
-            "errors",
-            "names",
-            "telemetry",
-            "config_errors",
-            "yaml_file",
-            "factories",
-            "files",
-            "signals",
-        )
-    },
-    {"losses": ("losses", "metrics")},
-    {
-        "config": (
-            *("config", "describe", "provenance"),
-            *("space", "grammar", "inverse", "settings", "shipped"),
-        )
-    },
-    {
-        "training": (
-            *("data", "models", "training"),
-            *("augment", "batches", "checkpoint", "environment", "evaluation", "optim", "prefetch"),
-        )
-    },
-    {"ledger": ("compact", "records", "state", "ledger")},
-    {"storage": ("remote", "keeping")},
-    {
-        "decisions": (
-            *("protocol", "search", "analysis", "exporting", "director"),
-            *("budget", "handout", "retries"),
-        )
-    },
-    {"engine": ("engine",), "tracking": ("tracking",), "reporting": ("reporting",)},
-    {
-        "commands": (
-            *("", "preparation", "session"),
-            *("run", "train", "export", "report", "status", "track", "schema", "data.__main__"),
-        )
-    },
-)
-ONLY_IN = {"ray": ("engine",), "mlflow": ("tracking",)}
-LOSS_LIBRARIES = {"torch", "numpy", "pydantic"}
-LOSS_MODULES = (
-    "study.losses",
-    "study.metrics",
-    "study.core.errors",
-    "study.core.names",
-    "study.core.validation",
-)
+PACKAGES = [module for module, path in MODULES.items() if path.name == "__init__.py"]
+# A library that only these rooms may import.
+ONLY_IN = {
+    "ray": {"study.engine"},
+    "mlflow": {"study.tracking"},
+    "optuna": {"study.space", "study.search"},
+    "rich": {"study.reporting"},
+    "matplotlib": {"study.reporting"},
+    "boto3": {"study.storage"},
+}
+LOSS_LIBRARIES = {"torch", "numpy", "pydantic", "pydantic_core", "annotated_types"}
+# What a user may lift into other training code, and what that may stand on.
+LOSS_ROOMS = {"study.losses", "study.metrics"}
 # Needed, but by another dependency's code.
 UNSEEN = {"torchvision"}
-MAX_LINES = 400
-
-
-def _name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {_name(path): path for path in sorted((ROOT / "study").rglob("*.py"))}
-
-
-@cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
-
-
-def _imported(nodes: Iterator[ast.AST]) -> set[str]:
-    """Full names of what import statements name; of `from study import x` it is study.x."""
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, "imports are absolute"
-            below = {f"{node.module}.{alias.name}" for alias in node.names}
-            submodules = below & MODULES.keys()
-            names |= submodules
-            if node.module not in MODULES or len(submodules) < len(below):
-                names.add(node.module)
-    return names
-
-
-def _imports(module: str) -> set[str]:
-    return _imported(ast.walk(_tree(module)))
-
-
-def _own_imports(module: str) -> set[str]:
-    return {name for name in _imports(module) if name.split(".")[0] == "study"}
+# Import paths that stay: users' code holds them.
+PUBLIC = {
+    "study": ("run_study",),
+    "study.losses": ("PRESETS", "LossConfig", "SegmentationLoss", "build_loss"),
+    "study.metrics": ("SegmentationMetrics",),
+    "study.training": ("EpochReport", "train"),
+    "study.data": ("SegmentationData", "open_data"),
+}
 
 
 def _libraries(module: str) -> set[str]:
-    roots = {name.split(".")[0] for name in _imports(module)}
+    roots = {name.split(".")[0] for name in imports(module)}
     return roots - {"study"} - sys.stdlib_module_names
 
 
-def _room(module: str) -> tuple[int, str]:
-    """(row, room) of a module."""
-    below = module.removeprefix("study").removeprefix(".")
-    best: tuple[int, int, str] | None = None
-    for row, rooms in enumerate(ROWS):
-        for room, members in rooms.items():
-            for member in members:
-                inside = below == member or (member and below.startswith(f"{member}."))
-                if inside and (best is None or len(member) > best[0]):
-                    best = (len(member), row, room)
-    assert best is not None, f"{module} has no room: give it one in ROWS"
-    return best[1:]
+def _reached(module: str) -> set[str]:
+    """The modules that a module imports, directly or through others."""
+    found, left = set[str](), [module]
+    while left:
+        new = own_imports(left.pop()) - found
+        found |= new
+        left += new
+    return found
 
 
-def _may_import(module: str, other: str) -> bool:
-    (row, room), (other_row, other_room) = _room(module), _room(other)
-    return other_row < row or room == other_room
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_no_import_points_back(module: str) -> None:
-    wrong = [other for other in _own_imports(module) if not _may_import(module, other)]
-    assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
-
-
-def test_the_rule_says_no_where_it_should() -> None:
-    assert _may_import("study.training.trainer", "study.losses")
-    assert not _may_import("study.losses", "study.training.trainer")
-    assert not _may_import("study.reporting", "study.tracking.uri")
-    assert not _may_import("study.data.formats.folder", "study.data.__main__")
-    with pytest.raises(AssertionError, match="no room"):
-        _room("study.somewhere_new")
-
-
-@pytest.mark.parametrize("library", ONLY_IN)
-def test_a_library_is_imported_by_one_package(library: str) -> None:
-    users = {module for module in MODULES if library in _libraries(module)}
-    assert users, f"nothing imports {library}"
-    assert {_room(module)[1] for module in users} == set(ONLY_IN[library])
-
-
-def test_losses_and_metrics_can_be_lifted_into_any_training_code() -> None:
-    for module in MODULES:
-        if _room(module)[1] == "losses":
-            assert _libraries(module) <= LOSS_LIBRARIES, module
-            own = {name for name in _own_imports(module) if not name.startswith(LOSS_MODULES)}
-            assert not own, f"{module} imports {own}"
-
-
-def test_training_knows_nothing_of_the_search() -> None:
-    for module in MODULES:
-        if _room(module)[1] == "training" and module != "study.data.__main__":
-            assert not _libraries(module) & {"optuna", "ray", "mlflow", "rich"}, module
-
-
-def test_modules_import_each_other_in_no_circle() -> None:
-    def at_import(module: str) -> Iterator[ast.AST]:
-        for node in _tree(module).body:
-            if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
-                yield node
-
-    graph = {
-        module: {name for name in _imported(at_import(module)) if name in MODULES} - {module}
-        for module in MODULES
-    }
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_in_a_folder_imports_in_a_circle(package: str) -> None:
     try:
-        TopologicalSorter(graph).prepare()
+        architecture.ordered(package)
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_can_be_read_in_one_sitting(module: str) -> None:
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < MAX_LINES
+def test_a_circle_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upward = tmp_path / "upward.py"
+    upward.write_text("if TYPE_CHECKING:\n    from study.losses import build_loss\n", "utf-8")
+    monkeypatch.setitem(MODULES, "study.core.upward", upward)
+    with pytest.raises(CycleError, match=r"study\.core"):
+        architecture.ordered()
+
+
+def test_nothing_imports_a_command() -> None:
+    commands = {module for module in MODULES if is_command(module)}
+    assert {"study.run", "study.train", "study.report", "study.status"} <= commands
+    assert [m for m in MODULES if own_imports(m) & commands] == []
+
+
+def test_every_file_beside_the_rooms_is_a_command_or_public() -> None:
+    beside = [m for m, path in MODULES.items() if path.parent.name == "study"]
+    assert [m for m in beside if not is_command(m) and m not in PUBLIC] == []
+
+
+def test_the_page_shows_the_tree_as_it_is() -> None:
+    _, written, _ = architecture.parts(architecture.PAGE.read_text(encoding="utf-8"))
+    assert written == architecture.text(), "run: python -m docs.architecture"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_by_its_rooms_alone(library: str) -> None:
+    users = {room(module) for module in MODULES if library in _libraries(module)}
+    assert users == ONLY_IN[library]
+
+
+def test_losses_and_metrics_can_be_lifted_into_any_training_code() -> None:
+    for module in MODULES:
+        if room(module) in LOSS_ROOMS:
+            assert _libraries(module) <= LOSS_LIBRARIES, module
+            rooms = {room(name) for name in _reached(module)}
+            assert rooms <= {*LOSS_ROOMS, "study.core"}, f"{module} reaches {rooms}"
+
+
+def test_training_knows_nothing_of_the_search() -> None:
+    for module in MODULES:
+        if room(module) in {"study.training", "study.data"}:
+            for reached in {module, *_reached(module)}:
+                found = _libraries(reached) & {"optuna", "ray", "mlflow", "rich"}
+                assert not found, f"{module} reaches {reached}, which imports {found}"
+
+
+@pytest.mark.parametrize(("module", "names"), PUBLIC.items())
+def test_a_public_path_can_be_imported(module: str, names: tuple[str, ...]) -> None:
+    lines = f"import {module} as it; print(set({names!r}) <= set(it.__all__))"
+    lines += f"; from {module} import {', '.join(names)}"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
 
 
 def test_help_needs_no_heavy_library() -> None:
@@ -206,7 +135,7 @@ def test_help_needs_no_heavy_library() -> None:
 
 
 def _calls(module: str) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(architecture.tree(module)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
 
@@ -219,7 +148,7 @@ def _unsafe_loads(module: str) -> list[str]:
     """Calls that run code which a file brings along."""
     safe_loaders = {
         node.name
-        for node in ast.walk(_tree(module))
+        for node in ast.walk(architecture.tree(module))
         if isinstance(node, ast.ClassDef)
         and any("SafeLoader" in ast.unparse(b) for b in node.bases)
     }

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from study.config.task import load_task
 from study.core.errors import InputError
-from study.space.search_space import load_space, load_task
+from study.space.search_space import load_space
 from study.train import load_config
 
 FOLDER = Path(__file__).parent / "bad_input"

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from study.core.names import BASELINE, COMPLETED, CONFIRM, REFERENCE, SEARCH
-from study.ledger.journal import State, load
+from study.ledger.state import State
+from study.storage.studies import load
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "studies" / "joint-synthetic"
@@ -47,7 +48,7 @@ def test_the_default_study_keeps_its_plan(state: State) -> None:
     assert sum(trial.family == "ce" for trial in searched) >= 3
     assert state.selection is not None
     assert len(state.selection.confirmed) == 2
-    sources = {state.selection.reference, state.selection.stated, *state.selection.confirmed}
+    sources = {state.selection.reference, state.selection.default_ce, *state.selection.confirmed}
     assert {(trial.source, trial.seed) for trial in state.completed(CONFIRM)} == {
         (source, seed) for source in sources for seed in (1, 2, 3)
     }

@@ -22,7 +22,7 @@ from study.losses import (
 )
 
 PAGE = (Path(__file__).parents[1] / "docs" / "losses.md").read_text(encoding="utf-8")
-NEUTRAL = "–"
+CE = "–"
 
 
 def _rows(heading: str) -> list[list[str]]:
@@ -37,7 +37,7 @@ def _config(axes: list[str], cells: list[str]) -> dict[str, Any]:
     return {
         axis: yaml.safe_load(cell.strip("`"))
         for axis, cell in zip(axes, cells, strict=True)
-        if cell != NEUTRAL
+        if cell != CE
     }
 
 

@@ -48,18 +48,11 @@ def test_links_lead_somewhere() -> None:
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def test_the_tree_names_every_module() -> None:
-    tree = README[README.index("## Reading the code") :]
-    named: set[Path] = set()
-    folders: list[str] = []
-    for line in re.findall(r"```text\n(.*?)```", tree, flags=re.DOTALL)[0].splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split()[0]
-        folders = [*folders[:depth], name.rstrip("/")]
-        if name.endswith(".py"):
-            named.add(ROOT.joinpath(*folders))
-    modules = {path for path in (ROOT / "study").rglob("*.py") if path.name != "__init__.py"}
-    assert named == modules
+def test_the_table_of_rooms_names_every_room() -> None:
+    named = set(re.findall(r"`study/([a-z_]+)/`", README))
+    assert named == {
+        path.name for path in (ROOT / "study").iterdir() if path.name[0] != "_" and path.is_dir()
+    }
 
 
 def test_no_command_names_a_flag_that_is_not_there() -> None:

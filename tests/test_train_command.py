@@ -10,7 +10,7 @@ import yaml
 from full_disk import full_at
 from tiny_task import CONVOLUTION, TINY
 
-from study.space.search_space import load_task
+from study.config.task import load_task
 from study.train import load_config, main
 from study.training.provenance import Provenance
 

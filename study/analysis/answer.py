@@ -27,11 +27,11 @@ from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
 from study.analysis.pareto import pareto_trials
 from study.analysis.selection import (
+    default_ce_trial,
     is_tuned,
     keeps_miou,
     ranked,
     reference_trial,
-    stated_trial,
     value,
 )
 from study.analysis.statistics import Comparison, Interval, compare, mean, sd
@@ -39,19 +39,19 @@ from study.core.names import (
     BASELINE,
     COMPLETED,
     CONFIRM,
+    DEFAULT_CE,
     MACC,
     MIOU,
     REFERENCE,
     SEARCH,
-    STATED,
     TEST,
     TEST_MACC,
     TEST_MIOU,
-    TUNED,
+    TUNED_CE,
     VAL_MACC,
     VAL_MIOU,
 )
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 
 JUDGED = (TEST_MIOU, TEST_MACC)
 
@@ -77,7 +77,7 @@ class Confirmed:
     label: str
     family: str
     is_reference: bool
-    is_stated: bool
+    is_default_ce: bool
     trials: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: Mapping[str, tuple[float, ...]]
@@ -123,12 +123,12 @@ class Answer:
     @property
     def reference_name(self) -> str:
         """What the reference is, in words."""
-        return TUNED if self.tuned else STATED
+        return TUNED_CE if self.tuned else DEFAULT_CE
 
     @property
-    def stated(self) -> Confirmed | None:
+    def default_ce(self) -> Confirmed | None:
         """Cross entropy as the task states it."""
-        return next((item for item in self.configs if item.is_stated), None)
+        return next((item for item in self.configs if item.is_default_ce), None)
 
     def gain(self, source: str | None, over: Confirmed | None, key: str) -> Gain | None:
         """Mean over seeds of a confirmed config minus that of another."""
@@ -145,12 +145,14 @@ def answer(state: State, folder: Path) -> Answer:
     study = state.study
     selection = state.selection
     reference = state.trials.get(selection.reference or "") if selection else None
-    stated = state.trials.get(selection.stated or "") if selection else stated_trial(state)
-    sources: list[Trial] = [trial for trial in (reference, stated) if trial is not None]
+    default_ce = (
+        state.trials.get(selection.default_ce or "") if selection else default_ce_trial(state)
+    )
+    sources: list[Trial] = [trial for trial in (reference, default_ce) if trial is not None]
     sources += [state.trials[trial] for trial in selection.confirmed] if selection else []
     distinct = list({trial.id: trial for trial in sources}.values())
     failed = {source.id: _failed(state, source) for source in distinct}
-    configs = _confirmed(state, folder, distinct, reference, stated, failed)
+    configs = _confirmed(state, folder, distinct, reference, default_ce, failed)
     tuned = is_tuned(state)
     settled = bool(configs) and _settled(state, {item.source for item in configs}, failed)
     best_miou, best_macc = _best_confirmed(configs) if settled else _best_so_far(state)
@@ -190,7 +192,7 @@ def _confirmed(
     folder: Path,
     sources: Sequence[Trial],
     reference: Trial | None,
-    stated: Trial | None,
+    default_ce: Trial | None,
     failed: Mapping[str, tuple[int, ...]],
 ) -> list[Confirmed]:
     repeats = {source.id: _judged(state, source) for source in sources}
@@ -216,7 +218,7 @@ def _confirmed(
                 label=of.label,
                 family=of.family,
                 is_reference=reference is not None and source == reference.id,
-                is_stated=stated is not None and source == stated.id,
+                is_default_ce=default_ce is not None and source == default_ce.id,
                 trials=tuple(trial.id for trial in trials),
                 seeds=tuple(trial.seed for trial in trials),
                 metrics={key: tuple(_values(trials, key)) for key in keys},
@@ -321,7 +323,7 @@ def _missing(
     if state.selection.reference is None:
         lines.append("no cross entropy trial reached the full budget: there is no reference")
     elif not tuned:
-        lines.append(f"cross entropy was not tuned: the reference is {STATED}")
+        lines.append(f"cross entropy was not tuned: the reference is {DEFAULT_CE}")
     if not state.selection.confirmed:
         lines.append("no loss but cross entropy reached the full budget: none is compared with it")
     by_source = {config.source: config for config in configs}

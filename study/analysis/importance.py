@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from study.core.names import BASELINE, REFERENCE, SEARCH
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 
 MIN_TRIALS = 10
 NUM_TREES, NUM_FOLDS, NUM_REPEATS, SEED = 200, 5, 20, 0

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.core.names import REFERENCE, SEARCH
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 from study.space.search_space import load_space
 
 
 @dataclass(frozen=True)
-class Share:
+class OptionEpochs:
     """What one option of a choice was given.
 
-    share: of the epochs of all searched trials; sampled: of those that the sampler proposed, the
+    fraction: of the epochs of all searched trials; sampled: of those that the sampler proposed, the
     trials that tune cross entropy left out. Both 0 while there are none. equal: 1 / options.
     """
 
@@ -22,12 +22,12 @@ class Share:
     option: str
     trials: int
     epochs: int
-    share: float
+    fraction: float
     sampled: float
     equal: float
 
 
-def shares(state: State) -> list[Share]:
+def option_epochs(state: State) -> list[OptionEpochs]:
     """Each option of each top-level choice of the space, in the order of the file."""
     if state.study is None:
         return []
@@ -38,12 +38,12 @@ def shares(state: State) -> list[Share]:
         for option in options:
             own = [t for t in made if t.params and t.params[path] == option]
             found.append(
-                Share(
+                OptionEpochs(
                     path=path,
                     option=str(option),
                     trials=len(own),
                     epochs=_epochs(own),
-                    share=_epochs(own) / max(1, _epochs(made)),
+                    fraction=_epochs(own) / max(1, _epochs(made)),
                     sampled=_epochs([t for t in own if t.stage == SEARCH])
                     / max(1, _epochs(sampled)),
                     equal=1 / len(options),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from study.analysis.selection import value
 from study.core.names import BASELINE, REFERENCE, SEARCH
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 
 
 def front(points: Mapping[str, Sequence[float]]) -> list[str]:

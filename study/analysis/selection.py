@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.config.task import TrialOptimizer
-from study.core.names import BASELINE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
-from study.ledger.journal import State, Trial
+from study.core.names import BASELINE, CE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
 from study.ledger.records import SelectRecord
+from study.ledger.state import State, Trial
 
-NEUTRAL = "ce"
 MIOU_TOLERANCE = 0.005
 
 
@@ -47,7 +46,7 @@ def keeps_miou(miou: float, reference_miou: float | None) -> bool:
 
 def neutral_trials(state: State) -> list[Trial]:
     """The completed cross entropies, at whatever settings, confirmations left out."""
-    return [t for t in state.completed(BASELINE, REFERENCE, SEARCH) if t.family == NEUTRAL]
+    return [t for t in state.completed(BASELINE, REFERENCE, SEARCH) if t.family == CE]
 
 
 def is_tuned(state: State) -> bool:
@@ -61,9 +60,9 @@ def reference_trial(state: State) -> Trial | None:
     return next(iter(ranked(neutral_trials(state), VAL_MIOU)), None)
 
 
-def stated_trial(state: State) -> Trial | None:
+def default_ce_trial(state: State) -> Trial | None:
     """Cross entropy as the task states it: the completed neutral baseline."""
-    return next((t for t in state.completed(BASELINE) if t.family == NEUTRAL), None)
+    return next((t for t in state.completed(BASELINE) if t.family == CE), None)
 
 
 def select(state: State, *, top: int) -> SelectRecord:
@@ -74,15 +73,15 @@ def select(state: State, *, top: int) -> SelectRecord:
     than val mIoU choose among candidates that keep mIoU (`keeps_miou`); where none is left, the
     turn goes to mIoU. A config is confirmed once, however many trials had it.
 
-    Fewer than `top` are chosen where there are fewer; `reference` and `stated` are None where no
-    such trial completed.
+    Fewer than `top` are chosen where there are fewer; `reference` and `default_ce` are None where
+    no such trial completed.
     """
     reference = reference_trial(state)
-    stated = stated_trial(state)
+    default = default_ce_trial(state)
     floor = value(reference, VAL_MIOU) if reference else None
     plan = state.study.plan if state.study else {}
     objectives = list(plan.get("objectives", (VAL_MIOU, VAL_MACC)))
-    candidates = [t for t in state.completed(BASELINE, SEARCH) if t.family != NEUTRAL]
+    candidates = [t for t in state.completed(BASELINE, SEARCH) if t.family != CE]
     by_miou = ranked(candidates, VAL_MIOU)
     lines = {
         key: by_miou
@@ -102,6 +101,6 @@ def select(state: State, *, top: int) -> SelectRecord:
     return SelectRecord(
         confirmed=[trial.id for trial in chosen],
         reference=reference.id if reference else None,
-        stated=stated.id if stated else None,
+        default_ce=default.id if default else None,
         searched=len(state.of_stage(REFERENCE, SEARCH)),
     )

@@ -1,12 +1,17 @@
-"""The files that come with the package: search spaces and tasks, by name."""
+"""The files that come with the package, search spaces and tasks: found by name, opened."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from study.core.errors import InputError
 from study.core.validation import did_you_mean
+from study.core.yaml_file import YamlFile, read_yaml
 
 SEARCH_SPACES, TASKS = "search_spaces", "tasks"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,3 +45,13 @@ def find(kind: str, ref: str | Path) -> Path:
         f"{did_you_mean(path.stem, known)}",
         key=kind.replace("_", " ").removesuffix("s"),
     )
+
+
+def open_shipped(kind: str, ref: str | Path | Mapping[str, Any]) -> tuple[YamlFile, str]:
+    """The content and the name of what `ref` means: a path that exists, a shipped name, or the
+    content itself, whose name is `custom`."""
+    if isinstance(ref, Mapping):
+        text = yaml.safe_dump(dict(ref), sort_keys=False)
+        return YamlFile(file=None, text=text, data=dict(ref)), "custom"
+    path = find(kind, ref)
+    return read_yaml(path), path.stem

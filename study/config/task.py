@@ -1,7 +1,13 @@
-"""Typed configs of a task and of one trial. What is not written here is not an option."""
+"""Typed configs of a task and of one trial, and tasks by name.
+
+A task holds data, model, optimiser and budget. What is not written here is not an option.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from study.config.shipped import TASKS, open_shipped
+from study.core.validation import validate
 from study.losses.config import Config, LossConfig
 
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
@@ -90,7 +98,7 @@ class VocData(FileData):
     format: Literal["voc"]
     fit: Literal["stretch", "pad"] = "pad"
     sbd: bool = False
-    val_share: float = Field(0.2, gt=0, lt=1)
+    val_fraction: float = Field(0.2, gt=0, lt=1)
 
 
 class SynthiaData(FileData):
@@ -108,7 +116,7 @@ class DeepglobeData(FileData):
 
     format: Literal["deepglobe"]
     fold: int = Field(0, ge=0, le=4)
-    val_share: float = Field(0.15, gt=0, lt=1)
+    val_fraction: float = Field(0.15, gt=0, lt=1)
 
 
 class CamvidData(FileData):
@@ -292,3 +300,24 @@ class TrialConfig(Config):
     loss: LossConfig = LossConfig()
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """A task and where it came from."""
+
+    name: str
+    file: str | None
+    config: TaskConfig
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+
+def load_task(ref: str | Path | Mapping[str, Any]) -> NamedTask:
+    """The task of a file that exists, of a shipped name, or of a mapping.
+
+    Raises:
+        InputError: with the file, the line and the key of the first fault.
+    """
+    source, name = open_shipped(TASKS, ref)
+    config = validate(TaskConfig, source.data, file=source.file, lines=source.lines)
+    return NamedTask(name, source.file, config, source.lines)

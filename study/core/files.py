@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from study.core.errors import InputError, Unwritable
+from study.core.errors import InputError, OutputError
 
 
 def expanded(path: str | Path, key: str) -> Path:
@@ -39,13 +39,12 @@ def made_folder(path: str | Path, key: str) -> Path:
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when it is complete; missing folders are made.
+    """A file to write that replaces `path` when it is complete; missing folders are made.
 
-    Raises OSError with the name of `path`, Unwritable where there is no place for such a file; what
-    was there before is then still there.
+    Raises OSError with the name of `path`, OutputError where such a file cannot be placed. What was
+    there before is then still there.
     """
-    with _placing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with _placing(path):
@@ -54,7 +53,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             yield file
         with _placing(path):
             os.replace(partial, path)
-    except Unwritable:
+    except OutputError:
         raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -63,12 +62,18 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             partial.unlink()
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder where it is missing. Raises OutputError where it cannot be made."""
+    with _placing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def _placing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unwritable(error.errno, error.strerror, str(path)) from error
+        raise OutputError(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -12,7 +12,11 @@ LR_SCALE = "optimizer/lr_scale"
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
 
-# What every gain is taken to.
-TUNED, STATED = "tuned cross entropy", "cross entropy as the task states it"
+CE = "ce"  # the family of the neutral loss, and the name of its preset
+
+# What every gain is taken to; the default is at the task's own optimiser settings.
+TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
+
+CHECKPOINTS = "checkpoints"  # the folder, below a study's, of what its trials go on from
 
 TPE, RANDOM, GRID = "tpe", "random", "grid"

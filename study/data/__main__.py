@@ -12,7 +12,8 @@ import numpy as np
 
 from study.config.task import FileData
 from study.core import telemetry
-from study.core.errors import EXIT_BAD_INPUT, InputError, Parser, exit_code, printable
+from study.core.console import EXIT_BAD_INPUT, Parser, exit_code
+from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(task: str, data_root: Path | None, out: Path | None) -> int:
     telemetry.turn_off()
-    from study.space.search_space import load_task
+    from study.config.task import load_task
 
     named = load_task(task)
     config = named.config.data

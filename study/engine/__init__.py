@@ -1,1 +1,1 @@
-"""The only package that imports ray: trials on a cluster, driven by the director."""
+"""The only package that imports ray: trials on a cluster, driven by the scheduler."""

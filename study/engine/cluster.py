@@ -29,7 +29,7 @@ DRIVER_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.core.signals does not
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the director
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the scheduler
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -15,11 +15,11 @@ NODE_GONE = "the Ray node that this study is driven from is gone"
 SILENT = "the Ray cluster does not answer any more"
 
 
-class Gone(BaseException):
+class ClusterLost(BaseException):
     """The cluster is gone. No Exception: Tune would try to clean up on it."""
 
 
-class Pulse:
+class Heartbeat:
     """Looks every few seconds, in a thread of its own; a context manager around a study's work.
 
     The main thread learns of the end by `check`. Often it cannot, for Ray's calls do not return
@@ -43,7 +43,7 @@ class Pulse:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._look_again, daemon=True, name="pulse")
 
-    def __enter__(self) -> Pulse:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 
@@ -55,9 +55,9 @@ class Pulse:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise Gone where the cluster is."""
+        """Raise ClusterLost where the cluster is."""
         if self._gone:
-            raise Gone(self._gone)
+            raise ClusterLost(self._gone)
 
     def look(self) -> None:
         """One look."""

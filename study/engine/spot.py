@@ -23,7 +23,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from study.core.errors import Parser, exit_code
+from study.core.console import Parser, exit_code
 from study.core.telemetry import turn_off
 from study.engine.cluster import host_and_port, show_token
 

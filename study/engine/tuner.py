@@ -14,13 +14,12 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from study.core.errors import CLUSTER_GONE, EXIT_UNWRITABLE
+from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
 from study.engine.cluster import Resources
-from study.engine.heartbeat import Gone, Pulse, own_node_is_alive
-from study.engine.scheduler import DirectedScheduler, Faults
-from study.engine.searcher import DirectedSearcher
-from study.scheduler.study_scheduler import Director
-from study.storage.checkpoints import Janitor
+from study.engine.heartbeat import ClusterLost, Heartbeat, own_node_is_alive
+from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher
+from study.scheduler.study_scheduler import StudyScheduler
+from study.storage.checkpoints import CheckpointCleaner
 
 GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
@@ -45,7 +44,7 @@ def _end(reason: str) -> None:
     if sys.stdout.isatty():
         print(SHOW_CURSOR, end="", flush=True)
     print(f"error: {reason}: {GO_ON}", file=sys.stderr, flush=True)
-    os._exit(EXIT_UNWRITABLE)
+    os._exit(EXIT_OUTPUT_ERROR)
 
 
 def _own_id(trial: TuneTrial) -> str:
@@ -57,17 +56,17 @@ def _own_folder(trial: TuneTrial) -> str:
 
 
 def run_trials(
-    director: Director,
+    scheduler: StudyScheduler,
     resources: Resources,
     folder: Path,
     *,
-    place: str | None = None,
+    prefix: str | None = None,
     say: Callable[[str], None] = print,
     trial: Callable[[dict[str, Any]], None] = _trial,
 ) -> None:
-    """Train whatever the director hands out, until nothing is left or Ctrl-C.
+    """Train whatever the scheduler hands out, until nothing is left or Ctrl-C.
 
-    folder: of the study. place: its address in a bucket, where checkpoints are then kept. say:
+    folder: of the study. prefix: its address in a bucket, where checkpoints are then kept. say:
     hears what a person should know.
     trial: what a worker process does with a trial's config; a benchmark gives a shorter one.
 
@@ -76,15 +75,15 @@ def run_trials(
     """
     settings = {
         "folder": str(folder),
-        "place": place,
+        "prefix": prefix,
         "num_threads": resources.num_threads,
-        "rungs": list(director.plan.rungs),
-        "keep_last": director.state.keeps_checkpoints,
+        "rungs": list(scheduler.plan.rungs),
+        "keep_last": scheduler.state.keeps_checkpoints,
     }
 
     faults: Faults = {}
-    pulse = Pulse(own_node_is_alive, _end)
-    janitor = Janitor(folder, place, director.checkpoints_needed)
+    heartbeat = Heartbeat(own_node_is_alive, _end)
+    cleaner = CheckpointCleaner(folder, prefix, scheduler.checkpoints_needed)
 
     def trainable(config: dict[str, Any]) -> None:
         trial(config)
@@ -100,8 +99,8 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
-                search_alg=DirectedSearcher(director, settings, faults),
-                scheduler=DirectedScheduler(director, folder, faults, janitor, say, pulse.check),
+                search_alg=TuneSearcher(scheduler, settings, faults),
+                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, say, heartbeat.check),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,
@@ -109,21 +108,21 @@ def run_trials(
                 trial_dirname_creator=_own_folder,
             ),
             run_config=tune.RunConfig(
-                name=f"session{len(director.state.sessions):02d}",
+                name=f"session{len(scheduler.state.sessions):02d}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
                 callbacks=[_Silence()],
-                failure_config=tune.FailureConfig(max_failures=0),  # the director tries again
+                failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
             ),
         )
         try:
-            with pulse:
+            with heartbeat:
                 tuner.fit()
-        except Gone as gone:
+        except ClusterLost as gone:
             raise OSError(CLUSTER_GONE, f"{gone}: {GO_ON}") from None
         except Exception as error:
-            if director.ledger.failure is None:
+            if scheduler.ledger.failure is None:
                 raise
-            raise director.ledger.failure from error  # Tune has made a text of it
+            raise scheduler.ledger.failure from error  # Tune has made a text of it
         finally:
-            janitor.close()
+            cleaner.close()

@@ -18,10 +18,10 @@ from study.core.errors import InputError
 from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
 from study.engine import spot
-from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
+from study.engine.tune_adapter import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
 from study.scheduler.retries import GPU_MEMORY, MEMORY
-from study.storage.checkpoints import Keeper, open_keeper
-from study.training.checkpoint import Misfit
+from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
+from study.training.checkpoint import IncompatibleCheckpoint
 from study.training.environment import environment, set_up_process
 from study.training.trainer import Evidence, train
 
@@ -71,30 +71,30 @@ def _line(error: BaseException) -> str:
 
 def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
     data = _data(config.task)
-    keeper = open_keeper(Path(settings["folder"]), settings["place"], settings["id"])
+    store = open_checkpoint_store(Path(settings["folder"]), settings["prefix"], settings["id"])
     try:
         begun = settings["attempt"] or settings["reported"]
-        for checkpoint in itertools.chain(keeper.found() if begun else (), (None,)):
+        for checkpoint in itertools.chain(store.found() if begun else (), (None,)):
             try:
-                _report_all(config, data, settings, keeper, checkpoint)
+                _report_all(config, data, settings, store, checkpoint)
                 return
-            except Misfit:
+            except IncompatibleCheckpoint:
                 raise
             except InputError:
                 if checkpoint is None:
                     raise
     except spot.Drained:
-        keeper.flush()
+        store.flush()
         raise
     finally:
-        keeper.close()
+        store.close()
 
 
 def _report_all(
     config: TrialConfig,
     data: SegmentationData,
     settings: dict[str, Any],
-    keeper: Keeper,
+    store: CheckpointStore,
     checkpoint: Path | None,
 ) -> None:
     device = None if settings["gpus"] else "cpu"
@@ -113,11 +113,11 @@ def _report_all(
         last = report.epoch == report.num_epochs
         kept = None
         if not report.again and (not last or settings["keep_last"]):
-            kept = keeper.keep(report.epoch, report.save)
-        if last and settings["keep_last"] and not keeper.trouble:
-            keeper.flush()
+            kept = store.keep(report.epoch, report.save)
+        if last and settings["keep_last"] and not store.trouble:
+            store.flush()
         result = (report.epoch, dict(report.metrics), evidence, where)
-        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, keeper.trouble)})
+        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, store.trouble)})
         where = None
         spot.leave_if_drained()
 

@@ -10,7 +10,7 @@ from typing import Any
 _layouts: dict[tuple[str, ...], dict[str, int]] = {}
 
 
-class Numbers(Mapping[str, float]):
+class MetricRow(Mapping[str, float]):
     """A mapping from text to float, not to be changed. All of the same keys share them: 8 bytes a
     value, where a dict takes 60 and more."""
 
@@ -19,7 +19,7 @@ class Numbers(Mapping[str, float]):
     def __init__(self, values: Mapping[str, float]) -> None:
         keys = tuple(values)
         if keys not in _layouts:
-            _layouts[keys] = {sys.intern(key): place for place, key in enumerate(keys)}
+            _layouts[keys] = {sys.intern(key): offset for offset, key in enumerate(keys)}
         self._layout = _layouts[keys]
         self._values = array("d", list(values.values()))  # of a list: without room to grow
 
@@ -39,8 +39,8 @@ class Numbers(Mapping[str, float]):
         return repr(dict(self))
 
 
-class Trees:
-    """Shares mappings: one that is written like the last at its place is that one."""
+class ConfigInterner:
+    """Shares mappings: one that is written like the last at its offset is that one."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, dict[str, Any]]] = {}

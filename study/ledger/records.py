@@ -91,12 +91,12 @@ class ReportRecord:
 
 @dataclass(frozen=True)
 class RungRecord:
-    """A trial reached a rung of a ladder: the running best of each objective, and what followed."""
+    """A trial reached a rung of a bracket: the best of each objective so far, and the decision."""
 
     kind: ClassVar[str] = "rung"
     trial: str
     epoch: int
-    ladder: str
+    bracket: str
     values: dict[str, float]
     keep: bool
     reason: str
@@ -154,7 +154,7 @@ class SelectRecord:
     kind: ClassVar[str] = "select"
     confirmed: list[str]
     reference: str | None
-    stated: str | None
+    default_ce: str | None
     searched: int | None = None
     time: float = 0.0
 

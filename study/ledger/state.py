@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from study.core.names import COMPLETED, CONFIRM, STOPPED_EARLY
-from study.ledger.interning import Numbers, Trees
+from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -78,7 +78,9 @@ class State:
     study: StudyRecord | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
-    ladders: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
+    brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
+        default_factory=dict
+    )
     selection: SelectRecord | None = None
     selection_holds: bool = False
     finished: bool = False
@@ -86,7 +88,7 @@ class State:
     gpu_s: float = 0.0
     _by_stage: dict[str, list[tuple[int, Trial]]] = field(default_factory=dict)
     _unfinished: dict[str, Trial] = field(default_factory=dict)
-    _trees: Trees = field(default_factory=Trees, compare=False)
+    _interner: ConfigInterner = field(default_factory=ConfigInterner, compare=False)
 
     def apply(self, record: Record) -> None:
         """Take one more line into account. Repeated epochs and rungs change nothing."""
@@ -106,18 +108,18 @@ class State:
                 self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
                     self.num_epochs += 1
-                    trial.reports[record.epoch] = Numbers(record.metrics)
+                    trial.reports[record.epoch] = MetricRow(record.metrics)
                     trial.report_times[record.epoch] = record.time
                 if record.checkpoint:
                     trial.checkpoints.append(record.checkpoint)
                 if record.environment:
-                    trial.environment = self._trees.shared(record.environment, "here")
+                    trial.environment = self._interner.shared(record.environment, "here")
             case RungRecord():
                 trial = self.trials[record.trial]
                 if record.epoch not in trial.rungs:
                     trial.rungs[record.epoch] = record.values
                     trial.verdict = record
-                    rung = self.ladders.setdefault((record.ladder, record.epoch), [])
+                    rung = self.brackets.setdefault((record.bracket, record.epoch), [])
                     rung.append((record.trial, record.values))
             case FaultRecord():
                 self.trials[record.trial].faults.append(record)
@@ -150,8 +152,8 @@ class State:
             stage=record.stage,
             label=record.label,
             family=record.family,
-            params=record.params and self._trees.shared(record.params, "params"),
-            config=self._trees.shared(record.config, "config"),
+            params=record.params and self._interner.shared(record.params, "params"),
+            config=self._interner.shared(record.config, "config"),
             seed=record.seed,
             source=record.source,
             started=record.time,
@@ -187,7 +189,7 @@ class State:
         return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
 
     def stopped(self) -> list[Trial]:
-        """Those that a ladder stopped."""
+        """Those that a bracket stopped."""
         return [trial for trial in self.trials.values() if trial.status == STOPPED_EARLY]
 
     def confirmations(self, source: str) -> list[Trial]:

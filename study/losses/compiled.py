@@ -11,20 +11,26 @@ number is an attribute, so a compiled step is compiled anew for another loss.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from study.losses.loss import SegmentationLoss
+
+class Evaluated(Protocol):
+    """What a registered loss gives: its value and, where that is wanted, the gradient by logits."""
+
+    def evaluate(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]: ...
+
 
 _numbers = itertools.count()
-_losses: WeakValueDictionary[int, SegmentationLoss] = WeakValueDictionary()
+_losses: WeakValueDictionary[int, Evaluated] = WeakValueDictionary()
 
 
-def enroll(loss: SegmentationLoss) -> int:
+def register(loss: Evaluated) -> int:
     """A number for `opaque_loss`, until the loss is gone."""
     number = next(_numbers)
     _losses[number] = loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from study.core.names import CE
 from study.losses.config import (
     Boundary,
     EffectiveNumber,
@@ -21,7 +22,7 @@ def describe(loss: LossConfig) -> str:
     parts.append(_smoothing(loss))
     if loss.focal_gamma:
         parts.append(f"focal {loss.focal_gamma:.2g}")
-    return " + ".join(part for part in parts if part) or "ce"
+    return " + ".join(part for part in parts if part) or CE
 
 
 def _class_weights(loss: LossConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from study.core.names import CE
 from study.losses.config import (
     Boundary,
     InverseFrequency,
@@ -10,8 +11,6 @@ from study.losses.config import (
     NoClassWeights,
     Ohem,
 )
-
-NEUTRAL = "ce"
 
 
 def family(config: LossConfig) -> str:
@@ -36,7 +35,7 @@ def family(config: LossConfig) -> str:
         "ohem": isinstance(config.pooling, Ohem) and pools(config) and not jaccard_only,
         "jaccard": config.jaccard.mix > 0,
     }
-    return "+".join(name for name, on in axes.items() if on) or NEUTRAL
+    return "+".join(name for name, on in axes.items() if on) or CE
 
 
 def has_class_weights(config: LossConfig) -> bool:

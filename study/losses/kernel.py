@@ -14,29 +14,38 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from study.losses.config import MaxPooling, Ohem
+from study.losses.config import LossConfig, MaxPooling, Ohem
 from study.losses.family import pools
 from study.losses.histogram import sum_by_label
 from study.losses.jaccard import Overlap, active_classes, partial_derivatives
 from study.losses.max_pooling import max_pooling_weights
 from study.losses.ohem import ohem_kept
-from study.losses.recall import predicted_right
+from study.losses.recall import RecallState, predicted_right
 from study.losses.targets import Labels
-
-if TYPE_CHECKING:
-    from study.losses.loss import SegmentationLoss
 
 WEIGHTS = "weights"  # (C,), beside the terms, which are 0-dim
 _BLOCK = 1 << 11  # pixels summed at once by a matrix product, whose rounding grows with them
 
 
+class KernelInputs(Protocol):
+    """What the kernel reads of a loss: its config, its classes, and the state that it keeps."""
+
+    config: LossConfig
+    num_classes: int
+    recall: RecallState | None
+    training: bool
+
+    def weights(self) -> Tensor | None:
+        """Class weights times recall weights, (C,), or None where neither acts."""
+
+
 def evaluate(
-    scores: Tensor, labels: Labels, loss: SegmentationLoss, wants_gradient: bool
+    scores: Tensor, labels: Labels, loss: KernelInputs, wants_gradient: bool
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """The loss, its gradient by scores (B, C, P) where wanted, and the terms; no autograd."""
     step = _Step(scores, labels, loss, wants_gradient)
@@ -48,7 +57,7 @@ class _Step:
     """One evaluation. `probability` is the softmax until `run` turns it into the gradient."""
 
     def __init__(
-        self, scores: Tensor, labels: Labels, loss: SegmentationLoss, wants_gradient: bool
+        self, scores: Tensor, labels: Labels, loss: KernelInputs, wants_gradient: bool
     ) -> None:
         self.loss, self.config, self.labels = loss, loss.config, labels
         self.wants_gradient = wants_gradient

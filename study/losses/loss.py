@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.core.names import CE
 from study.losses.class_weights import Counts, class_weights
-from study.losses.compiled import enroll, opaque_loss
+from study.losses.compiled import opaque_loss, register
 from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
-from study.losses.family import NEUTRAL, family, has_class_weights
+from study.losses.family import family, has_class_weights
 from study.losses.kernel import WEIGHTS, evaluate
 from study.losses.recall import RecallState
 from study.losses.smoothing import smoothing
@@ -77,13 +78,13 @@ class SegmentationLoss(nn.Module):
             RecallState(config.recall.ema_momentum, num_classes) if config.recall else None
         )
         self.measure_gradients = False
-        self._is_neutral = family(config) == NEUTRAL
+        self._is_neutral = family(config) == CE
         self._terms: dict[str, Tensor] = {}
-        self._number = enroll(self)
+        self._number = register(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._number = enroll(self)  # a copy is a loss of its own
+        self._number = register(self)  # a copy is a loss of its own
 
     def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
         check_shapes(logits, target, keep, self.num_classes)

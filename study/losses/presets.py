@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from study.core.names import CE
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -16,7 +18,7 @@ class Preset:
 
 
 _ALL = (
-    Preset("ce", {}, "cross entropy, mean over valid pixels"),
+    Preset(CE, {}, "cross entropy, mean over valid pixels"),
     Preset(
         "recall",
         {"recall": {"ema_momentum": 0.0}},

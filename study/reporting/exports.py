@@ -10,7 +10,7 @@ from typing import Any
 from study.analysis.answer import JUDGED, Answer, Confirmed
 from study.core.files import write_text
 from study.core.yaml_text import as_yaml
-from study.ledger.journal import State
+from study.ledger.state import State
 
 FOLDER = "exports"
 PARETO = "pareto"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from study.analysis import evidence
 from study.analysis.answer import Answer
 from study.analysis.importance import importances
-from study.analysis.option_epochs import Share, shares
+from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.core.files import write_bytes, write_text
 from study.core.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
 from study.core.yaml_text import as_yaml
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 from study.reporting import plots
 from study.reporting.exports import export
 from study.reporting.plan_text import warning_lines
@@ -138,7 +138,7 @@ def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[s
 def _by_share(state: State) -> list[str]:
     """Class names, the most frequent first."""
     data = state.study.data if state.study else {}
-    names, shares = data.get("class_names", []), data.get("class_share", [])
+    names, shares = data.get("class_names", []), data.get("class_fraction", [])
     if len(shares) < len(names):
         return list(names)
     return [name for _, name in sorted(zip(shares, names, strict=True), key=lambda x: -x[0])]
@@ -202,7 +202,7 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         tree = export(state, answer, source)
         shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
         parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{html.escape(shown)}</pre>")
-    if found := shares(state):
+    if found := option_epochs(state):
         parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
     parts += ["<h2>All trials</h2>", _trials_table(state), "<h2>How it was done</h2>"]
     record = {
@@ -218,7 +218,7 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def _shares_table(found: Sequence[Share]) -> str:
+def _shares_table(found: Sequence[OptionEpochs]) -> str:
     columns = ("choice", "option", "trials", "epochs", "share", "of the sampler's", "equal share")
     lines = [
         (
@@ -226,7 +226,7 @@ def _shares_table(found: Sequence[Share]) -> str:
             item.option,
             str(item.trials),
             str(item.epochs),
-            f"{item.share:.1%}",
+            f"{item.fraction:.1%}",
             f"{item.sampled:.1%}",
             f"{item.equal:.1%}",
         )

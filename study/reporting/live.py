@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.ledger.journal import State, Trial
+from study.ledger.plan import Plan
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -24,7 +24,8 @@ from study.ledger.records import (
     TrialRecord,
     WaitRecord,
 )
-from study.scheduler.stages import Plan, confirmations, selection_in_force, settled
+from study.ledger.state import State, Trial
+from study.scheduler.stages import confirmations, selection_in_force, settled
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2

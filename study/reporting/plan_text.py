@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study.core.names import GRID, RANDOM, STATED, TUNED
-from study.scheduler.stages import CE, Plan
-from study.space.search_space import NamedTask, SearchSpace
+from study.config.task import NamedTask
+from study.core.names import CE, DEFAULT_CE, GRID, RANDOM, TUNED_CE
+from study.ledger.plan import Plan
+from study.space.search_space import SearchSpace
 
 
 def plan_text(
@@ -73,7 +74,7 @@ def _rungs(plan: Plan) -> str:
     if not plan.rungs:
         return "none, nobody is stopped"
     at = ", ".join(f"epoch {epoch}" for epoch in plan.rungs)
-    split = f", one ladder for each {plan.split_by}" if plan.split_by else ""
+    split = f", one bracket for each {plan.split_by}" if plan.split_by else ""
     return (
         f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, as soon as there are "
         f"{2 * plan.reduction_factor} values{split}; cross entropy is judged among itself"
@@ -82,8 +83,8 @@ def _rungs(plan: Plan) -> str:
 
 def _confirm(plan: Plan) -> str:
     what = [f"the top {plan.confirm_top}"]
-    what += [TUNED] if plan.reference_trials else []
-    what += [STATED] if CE in plan.baselines else []
+    what += [TUNED_CE] if plan.reference_trials else []
+    what += [DEFAULT_CE] if CE in plan.baselines else []
     listed = " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
     seeds = f"{plan.confirm_seeds} fresh seed{'s' * (plan.confirm_seeds > 1)} each"
     return f"{listed}, {seeds}, judged on test"

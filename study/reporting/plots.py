@@ -11,9 +11,10 @@ import numpy as np
 
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
-from study.analysis.selection import NEUTRAL, value
+from study.analysis.selection import value
 from study.core.names import (
     BASELINE,
+    CE,
     COMPLETED,
     REFERENCE,
     SEARCH,
@@ -24,7 +25,7 @@ from study.core.names import (
     VAL_MACC,
     VAL_MIOU,
 )
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def _kind(trial: Trial, best: str | None) -> tuple[str, str, int]:
         return "best", BEST_COLOR, 5
     if trial.status == STOPPED_EARLY:
         return "stopped early", STOPPED_COLOR, 1
-    if trial.family == NEUTRAL:
+    if trial.family == CE:
         return "cross entropy", CE_COLOR, 4
     if trial.stage == BASELINE:
         return "other baseline", BASELINE_COLOR, 3
@@ -79,7 +80,7 @@ def shorten(label: str) -> str:
 
 def config_name(config: Confirmed) -> str:
     """What tells a config from all others, in lines."""
-    role = " as the task states it" if config.is_stated else ""
+    role = " as the task states it" if config.is_default_ce else ""
     return shorten(f"{config.source} {config.label}{role}")
 
 
@@ -135,7 +136,7 @@ def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
     for row, config in enumerate(shown):
         against = config.versus[key]
         color = BEST_COLOR if config.source == answer.best_miou else OTHER_COLOR
-        color = CE_COLOR if config.family == NEUTRAL else color
+        color = CE_COLOR if config.family == CE else color
         if key in config.images:
             low, high = config.images[key].low, config.images[key].high
             axes.plot(

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from study.analysis.option_epochs import shares
+from study.analysis.option_epochs import option_epochs
 from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
-from study.ledger.journal import State, Trial
+from study.ledger.plan import Plan
+from study.ledger.state import State, Trial
 from study.reporting.live import STAGES, WAITS, Progress, best, duration
 from study.scheduler.retries import GPU_MEMORY
-from study.scheduler.stages import Plan
 from study.search.asha import bars
 
 RATE_WINDOW = 600.0  # seconds of reports that the rate is taken from
@@ -35,7 +35,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
     trials = list(state.trials.values())
     rate = _epochs_per_second(state, now) if driven else None
     left = 0 if state.finished else progress.epochs_left
-    device, share, epoch_s = _cost(state)
+    device, per_trial, epoch_s = _cost(state)
     return {
         "study": state.study.name,
         "space": state.study.space_name,
@@ -46,7 +46,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
         "sessions": len(state.sessions),
         "trials": {stage: _counts(state, stage) for stage in STAGES},
         "running": [_running(trial, plan, now) for trial in trials if trial.end is None],
-        "rungs": [_rung(*rung, values, plan) for rung, values in state.ladders.items()],
+        "rungs": [_rung(*rung, values, plan) for rung, values in state.brackets.items()],
         "best": {key: _best(state, key) for key in plan.objectives},
         "failed": [
             {"trial": trial.id, "label": trial.label, "epoch": trial.epochs, "reason": _why(trial)}
@@ -65,10 +65,10 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
         "seconds_left": left / rate if rate else None,
         "device": device,
         "device_hours": {
-            "spent": (state.gpu_s if device == GPU else share * _spent(trials)) / 3600,
-            "at_most_left": share * left * epoch_s / 3600,
+            "spent": (state.gpu_s if device == GPU else per_trial * _spent(trials)) / 3600,
+            "at_most_left": per_trial * left * epoch_s / 3600,
         },
-        "shares": [asdict(share) for share in shares(state)],
+        "option_epochs": [asdict(item) for item in option_epochs(state)],
     }
 
 
@@ -85,20 +85,20 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         ago += f"last heard of {duration(item['silent_s'])} ago"
         text.append(f"{item['trial']} epoch {item['epoch']}/{item['of']}, {ago}: {item['label']}")
     text.append("")
-    plain = len({rung["ladder"] for rung in found["rungs"]}) == 1
+    plain = len({rung["bracket"] for rung in found["rungs"]}) == 1
     for rung in found["rungs"]:
         bars = ", ".join(f"{key} {100 * bar:.1f}" for key, bar in rung["to_go_on"].items())
         needs = f"to go on: {bars}" if bars else f"judges from {rung['judges_from']} on"
-        of = "" if plain else f" of {rung['ladder']}"
+        of = "" if plain else f" of {rung['bracket']}"
         text.append(f"rung at epoch {rung['epoch']}{of}: {rung['size']} values, {needs}")
     for key, item in found["best"].items():
         if item is not None:
             text.append(f"best {key}: {100 * item['value']:.1f}, {item['trial']} {item['label']}")
     text.append(_pace(found))
     text.append(_cost_line(found))
-    for path in dict.fromkeys(share["path"] for share in found["shares"]):
-        options = [share for share in found["shares"] if share["path"] == path]
-        parts = ", ".join(f"{share['option']} {share['share']:.0%}" for share in options)
+    for path in dict.fromkeys(item["path"] for item in found["option_epochs"]):
+        options = [item for item in found["option_epochs"] if item["path"] == path]
+        parts = ", ".join(f"{item['option']} {item['fraction']:.0%}" for item in options)
         text.append(f"epochs by {path}: {parts} (equal: {options[0]['equal']:.0%})")
     if found["faults"]:
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(found["faults"].items()))
@@ -133,12 +133,12 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
 
 
 def _rung(
-    ladder: str, epoch: int, values: list[tuple[str, dict[str, float]]], plan: Plan
+    bracket: str, epoch: int, values: list[tuple[str, dict[str, float]]], plan: Plan
 ) -> dict[str, Any]:
     """`to_go_on`: what the next trial must reach in one of the objectives."""
     found = bars([value for _, value in values], reduction_factor=plan.reduction_factor)
     return {
-        "ladder": ladder,
+        "bracket": bracket,
         "epoch": epoch,
         "size": len(values),
         "judges_from": 2 * plan.reduction_factor,

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
-from study.analysis.selection import NEUTRAL
-from study.core.names import STATED, TEST_MACC, TEST_MIOU, VAL_MIOU
+from study.core.names import CE, DEFAULT_CE, TEST_MACC, TEST_MIOU, VAL_MIOU
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +61,7 @@ def name(config: Confirmed, answer: Answer) -> str:
         ("best mIoU", answer.confirmed and config.source == answer.best_miou),
         ("best mAcc", answer.confirmed and config.source == answer.best_macc),
         ("tuned CE", answer.tuned and config.is_reference),
-        ("CE as the task states it", config.is_stated),
+        ("default CE", config.is_default_ce),
     ]
     notes = [role for role, holds in roles if holds]
     return f"{config.label} ({', '.join(notes)})" if notes else config.label
@@ -146,13 +145,13 @@ def _gain_lines(answer: Answer) -> Iterator[str]:
 
 def _references(answer: Answer) -> dict[str, Confirmed | None]:
     found = {answer.reference_name: answer.reference}
-    return {**found, STATED: answer.stated} if answer.tuned else found
+    return {**found, DEFAULT_CE: answer.default_ce} if answer.tuned else found
 
 
 def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
     reference = answer.reference_name
     if config.is_reference:
-        others = sum(item.family != NEUTRAL and not item.failed for item in answer.configs)
+        others = sum(item.family != CE and not item.failed for item in answer.configs)
         if not others:
             return [f"it is {reference}, and no other loss is confirmed"]
         kept = "" if key == TEST_MIOU else " and kept mIoU"

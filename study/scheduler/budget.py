@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from study.core.names import CONFIRM
-from study.ledger.journal import State, Trial
-from study.scheduler.stages import Plan
+from study.ledger.plan import Plan
+from study.ledger.state import State, Trial
 
 EPOCH_SECONDS = "time/epoch_s"
 RECENT = 16  # epochs

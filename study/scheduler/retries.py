@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 
-from study.ledger.journal import Trial
+from study.ledger.state import Trial
 
 LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
 CAUSES = (LOST, MEMORY, GPU_MEMORY, PREEMPTED)
 TRIES = 3  # after one epoch
 
 
-def again(trial: Trial, cause: str, slots: int) -> bool:
+def should_retry(trial: Trial, cause: str, slots: int) -> bool:
     """Whether a trial is tried again after one more fault, which its `faults` do not hold yet."""
     if cause == PREEMPTED:
         return True
@@ -30,15 +30,15 @@ def again(trial: Trial, cause: str, slots: int) -> bool:
     return failures.count(trial.epochs) < TRIES
 
 
-def share(trial: Trial, gpus: float) -> float:
+def gpus_needed(trial: Trial, gpus: float) -> float:
     """What a trial gets of a GPU, or its GPUs, where `gpus` is what others get."""
     short = any(fault.cause == GPU_MEMORY for fault in trial.faults)
     return max(gpus, 1.0) if short and gpus else gpus
 
 
-def weight(trial: Trial, gpus: float, slots: int) -> int:
+def slots_needed(trial: Trial, gpus: float, slots: int) -> int:
     """How many of the study's slots the trial takes."""
-    of_gpu = int(share(trial, gpus) / gpus + 1e-9) if gpus else 1
+    of_gpu = int(gpus_needed(trial, gpus) / gpus + 1e-9) if gpus else 1
     return min(slots, of_gpu * 2 ** doublings(trial))
 
 

@@ -17,69 +17,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from study.analysis.selection import stated_trial
+from study.analysis.selection import default_ce_trial
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
-from study.ledger.journal import State
+from study.ledger.plan import Plan
 from study.ledger.records import SelectRecord
+from study.ledger.state import State
 
-CE = "ce"
 CONFIRM_TRIES = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study's numbers, all resolved. Epochs are epoch reports of one trial."""
-
-    seed: int
-    epochs: int
-    objectives: tuple[str, ...]
-    sampler: str
-    num_trials: int
-    reference_trials: int
-    baselines: tuple[str, ...]
-    rungs: tuple[int, ...]
-    reduction_factor: int
-    split_by: str | None
-    confirm_top: int
-    confirm_seeds: int
-
-    @property
-    def confirm_trials(self) -> int:
-        """At most: the top configs, tuned cross entropy and cross entropy as stated."""
-        references = (self.reference_trials > 0) + (CE in self.baselines)
-        return (self.confirm_top + references) * self.confirm_seeds
-
-    @property
-    def worst_case_epochs(self) -> int:
-        """Epochs if no trial is stopped."""
-        return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
-
-    def is_reference(self, index: int) -> bool:
-        """Whether searched trial `index` tunes cross entropy: they are spread evenly."""
-        return (index * self.reference_trials) % self.num_trials < self.reference_trials
-
-    def references_before(self, index: int) -> int:
-        """How many of the searched trials before `index` tune cross entropy."""
-        num = self.reference_trials
-        return (index - 1) * num // self.num_trials + 1 if num else 0
-
-    def sampled_before(self, index: int) -> int:
-        """How many of the searched trials before `index` the sampler proposes."""
-        return index - self.references_before(index)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the ledger's first line."""
-        return {**asdict(self), "worst_case_epochs": self.worst_case_epochs}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """The plan of a ledger's first line."""
-        fields = {key: values[key] for key in cls.__dataclass_fields__}
-        lists = ("objectives", "baselines", "rungs")
-        return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})
 
 
 @dataclass(frozen=True)
@@ -138,7 +84,7 @@ class Done:
     """Nothing is left to do."""
 
 
-Step = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
+Action = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
 Admits = Callable[[str, int], bool]
 
 
@@ -152,8 +98,10 @@ def confirm_seeds(plan: Plan) -> tuple[int, ...]:
     return tuple(range(plan.seed + 1, plan.seed + 1 + plan.confirm_seeds))
 
 
-def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits = always) -> Step:
-    """The next step of the study.
+def next_action(
+    plan: Plan, state: State, live: Collection[str], *, admits: Admits = always
+) -> Action:
+    """The next action of the study.
 
     Args:
         plan: the study's numbers.
@@ -165,9 +113,9 @@ def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits
     for trial in unfinished:
         if admits(trial.stage, plan.epochs - trial.epochs):
             return Resume(trial.id)
-    step = _search(plan, state, admits)
-    if step is not None:
-        return step
+    action = _search(plan, state, admits)
+    if action is not None:
+        return action
     if any(state.trials[trial].stage != CONFIRM for trial in live):
         return _confirm(plan, state, _stated(state), admits) or Wait()
     selection = selection_in_force(state)
@@ -175,17 +123,17 @@ def next_step(plan: Plan, state: State, live: Collection[str], *, admits: Admits
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
             return Stop()
         return Select()
-    chosen = [selection.reference, selection.stated, *selection.confirmed]
+    chosen = [selection.reference, selection.default_ce, *selection.confirmed]
     sources = [source for source in chosen if source is not None]
-    step = _confirm(plan, state, sources, admits)
-    if step is not None:
-        return step
+    action = _confirm(plan, state, sources, admits)
+    if action is not None:
+        return action
     if live:
         return Wait()
     return Stop() if unfinished or _confirm(plan, state, sources, always) else Done()
 
 
-def _search(plan: Plan, state: State, admits: Admits) -> Step | None:
+def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
     baselines = state.count(BASELINE)
     if baselines < len(plan.baselines):
         fits = admits(BASELINE, plan.epochs)
@@ -210,7 +158,7 @@ def selection_in_force(state: State) -> SelectRecord | None:
 
 
 def _stated(state: State) -> list[str]:
-    trial = stated_trial(state)
+    trial = default_ce_trial(state)
     return [] if trial is None else [trial.id]
 
 
@@ -244,7 +192,7 @@ def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
     """Source and seed of what is to be confirmed, as far as it is known by now."""
     selection = selection_in_force(state)
     chosen = (
-        [selection.reference, selection.stated, *selection.confirmed]
+        [selection.reference, selection.default_ce, *selection.confirmed]
         if selection
         else _stated(state)
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 from study.analysis.selection import select
 from study.config.task import TaskConfig
-from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
-from study.ledger.journal import Ledger, Trial
+from study.core.names import BASELINE, CE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
+from study.ledger.journal import Ledger
+from study.ledger.plan import Plan
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -26,28 +27,28 @@ from study.ledger.records import (
     TrialRecord,
     WaitRecord,
 )
+from study.ledger.state import Trial
 from study.scheduler.budget import EPOCH_SECONDS, Budget
-from study.scheduler.retries import again, weight
+from study.scheduler.retries import should_retry, slots_needed
 from study.scheduler.stages import (
+    Action,
     Done,
-    Plan,
     Resume,
     RunConfirm,
     Select,
-    Step,
     Stop,
     Wait,
-    next_step,
+    next_action,
 )
-from study.scheduler.trials import Handout
+from study.scheduler.trials import TrialFactory
 from study.search.asha import Rung
 from study.space.search_space import SearchSpace
 
-MAIN_LADDER = "main"
+MAIN_BRACKET = "main"
 Listener = Callable[[Record], None]
 
 
-class Director:
+class StudyScheduler:
     """One per driver process; not thread-safe, but for `close` and `is_unfinished`.
 
     gpus_per_trial: a share of a GPU, or whole ones. started: when the session began, by `clock`.
@@ -86,8 +87,8 @@ class Director:
             started=started,
             clock=clock,
         )
-        self._handout = Handout(plan, space, task, ledger.state, gpus_per_trial)
-        self._weights: dict[str, int] = {}
+        self._trial_factory = TrialFactory(plan, space, task, ledger.state, gpus_per_trial)
+        self._slots_by_trial: dict[str, int] = {}
         self._alone: str | None = None
         self._budget_is_spent = False
         self._rungs: dict[tuple[str, int, bool], tuple[int, Rung]] = {}
@@ -107,23 +108,23 @@ class Director:
         while not self.closing:
             if self._alone is not None or self._taken >= self.slots:
                 return Wait()
-            step = next_step(self.plan, self.state, self.live, admits=self._admits)
-            match step:
+            action = next_action(self.plan, self.state, self.live, admits=self._admits)
+            match action:
                 case Wait() | Stop():
-                    return step
+                    return action
                 case Done():
                     if not self.state.finished:
                         self.write(FinishRecord())
-                    return step
+                    return action
                 case Select():
                     self.write(select(self.state, top=self.plan.confirm_top))
                 case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
                     continue
                 case _:
-                    slots = self._weight(step)
+                    slots = self._slots_of(action)
                     if self.live and self._taken + slots > self.slots:
                         return Wait()
-                    return self._hand_out(self._handout.record(step), slots)
+                    return self._hand_out(self._trial_factory.record(action), slots)
         return Wait() if self.live else Stop()
 
     def _admits(self, stage: str, epochs: int) -> bool:
@@ -132,18 +133,18 @@ class Director:
     @property
     def _taken(self) -> int:
         """Slots of what is live."""
-        return sum(self._weights.get(trial, 1) for trial in self.live)
+        return sum(self._slots_by_trial.get(trial, 1) for trial in self.live)
 
-    def _weight(self, step: Step) -> int:
-        match step:
+    def _slots_of(self, action: Action) -> int:
+        match action:
             case Resume(trial=trial) | RunConfirm(source=trial):
-                return weight(self.state.trials[trial], self.gpus_per_trial, self.slots)
+                return slots_needed(self.state.trials[trial], self.gpus_per_trial, self.slots)
         return 1
 
     def _hand_out(self, record: TrialRecord, slots: int) -> TrialRecord:
         """A trial of several slots begins before anything else is handed out, or the room that it
         waits for would be given away bit by bit."""
-        self._weights[record.trial] = slots
+        self._slots_by_trial[record.trial] = slots
         self._alone = record.trial if slots > 1 else None
         self.live.add(record.trial)
         self.write(record)
@@ -185,7 +186,7 @@ class Director:
         trial = self.state.trials[trial_id]
         if trial.end is not None:
             return
-        if again(trial, cause, self.slots):
+        if should_retry(trial, cause, self.slots):
             self.write(FaultRecord(trial_id, trial.attempt, trial.epochs, cause, reason))
             self.release(trial_id)
         else:
@@ -251,25 +252,25 @@ class Director:
 
     def _judge(self, trial: Trial, epoch: int) -> bool:
         values = self._running_best(trial, epoch)
-        rung = self._rung(self._ladder(trial), epoch, neutral=trial.stage == REFERENCE)
+        rung = self._rung(self._bracket(trial), epoch, neutral=trial.stage == REFERENCE)
         decision = rung.judge(values)
         keep = decision.keep or trial.stage == BASELINE
         reason = "baseline" if trial.stage == BASELINE else decision.reason
-        verdict = RungRecord(trial.id, epoch, self._ladder(trial), values, keep, reason)
+        verdict = RungRecord(trial.id, epoch, self._bracket(trial), values, keep, reason)
         self.write(verdict)
         if not keep:
             self._stop(trial, verdict)
         return keep
 
-    def _rung(self, ladder: str, epoch: int, *, neutral: bool) -> Rung:
+    def _rung(self, bracket: str, epoch: int, *, neutral: bool) -> Rung:
         """A rung as it stands now; `neutral`: cross entropies alone."""
-        reached = self.state.ladders.get((ladder, epoch), [])
+        reached = self.state.brackets.get((bracket, epoch), [])
         new = Rung(self.plan.reduction_factor)
-        seen, rung = self._rungs.get((ladder, epoch, neutral), (0, new))
+        seen, rung = self._rungs.get((bracket, epoch, neutral), (0, new))
         for trial_id, values in reached[seen:]:
             if not neutral or self._is_cross_entropy(trial_id):
                 rung.add(values)
-        self._rungs[ladder, epoch, neutral] = len(reached), rung
+        self._rungs[bracket, epoch, neutral] = len(reached), rung
         return rung
 
     def _stop(self, trial: Trial, verdict: RungRecord) -> None:
@@ -285,11 +286,11 @@ class Director:
             best[objective] = max(finite) if finite and math.isfinite(now) else -math.inf
         return best
 
-    def _ladder(self, trial: Trial) -> str:
+    def _bracket(self, trial: Trial) -> str:
         if self.plan.split_by is None:
-            return MAIN_LADDER
+            return MAIN_BRACKET
         value = (trial.params or {}).get(self.plan.split_by, "other")
         return f"{self.plan.split_by}={value}"
 
     def _is_cross_entropy(self, trial_id: str) -> bool:
-        return self.state.trials[trial_id].family == "ce"
+        return self.state.trials[trial_id].family == CE

@@ -1,4 +1,4 @@
-"""From a step of the protocol to the trial that is handed out."""
+"""From an action to the trial that it starts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from study.config.task import TaskConfig, TrialConfig
-from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
-from study.ledger.journal import State, Trial
+from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
+from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
+from study.ledger.state import State, Trial
 from study.losses import PRESETS, LossConfig, family
 from study.losses.describe import describe
-from study.scheduler.retries import share
-from study.scheduler.stages import Plan, Resume, RunBaseline, RunConfirm, RunReference, RunSearch
+from study.scheduler.retries import gpus_needed
+from study.scheduler.stages import (
+    Resume,
+    RunBaseline,
+    RunConfirm,
+    RunReference,
+    RunSearch,
+)
 from study.search.memory import Memory
 from study.search.reference import reference_params
 from study.search.sampler import propose
@@ -20,7 +27,7 @@ from study.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
-class Handout:
+class TrialFactory:
     """Makes the ledger lines of trials. `gpus`: what a trial gets in this session."""
 
     plan: Plan
@@ -34,10 +41,10 @@ class Handout:
         object.__setattr__(self, "_memory", Memory(self.plan, self.space, self.state))
 
     def record(
-        self, step: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
+        self, action: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
     ) -> TrialRecord:
-        """The trial of a step, or a further attempt at it."""
-        match step:
+        """The trial of an action, or a further attempt at it."""
+        match action:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
             case RunBaseline(name=name):
@@ -67,13 +74,13 @@ class Handout:
             seed=self.plan.seed,
             number=number,
             sampler=self.plan.sampler,
-            spent=self._memory.spent,
+            used=self._memory.used,
             full=self.plan.epochs,
         )
         tree = self.space.resolve(params)
         loss = LossConfig.model_validate(tree["loss"])
         scale = tree["optimizer"].get("lr_scale", 1.0)
-        neutral = family(loss) == "ce"
+        neutral = family(loss) == CE
         label = f"ce lr x{scale:.2g}" if neutral else describe(loss)
         return self._new(REFERENCE if neutral else SEARCH, label, loss, scale, params)
 
@@ -88,7 +95,7 @@ class Handout:
             config={**self._here(source), "seed": seed},
             seed=seed,
             source=source.id,
-            gpus=share(source, self.gpus),
+            gpus=gpus_needed(source, self.gpus),
         )
 
     def _new(
@@ -132,7 +139,7 @@ class Handout:
             attempt=trial.attempt + 1,
             source=trial.source,
             resume_from=trial.checkpoints[-1] if trial.checkpoints else None,
-            gpus=share(trial, self.gpus),
+            gpus=gpus_needed(trial, self.gpus),
         )
 
     def _next_id(self) -> str:

@@ -67,16 +67,16 @@ class Rung:
         for objective, mine in value.items():
             if not math.isfinite(mine):
                 return Decision(False, f"{objective} is not finite", ranks, size)
-        places = _places(size, self._reduction_factor)
-        if not places:
+        kept = _num_kept(size, self._reduction_factor)
+        if not kept:
             needed = 2 * self._reduction_factor
             reason = f"{size} of the {needed} values that a rung needs to judge"
             return Decision(True, reason, ranks, size)
         best = min(ranks, key=lambda objective: ranks[objective])
-        keep = ranks[best] <= places
+        keep = ranks[best] <= kept
         standing = ", ".join(f"{objective} {rank}" for objective, rank in ranks.items())
         standing = f"{best} is {ranks[best]}" if keep else standing
-        return Decision(keep, f"{standing} of {size}, best {places} go on", ranks, size)
+        return Decision(keep, f"{standing} of {size}, best {kept} go on", ranks, size)
 
 
 def decide(
@@ -101,14 +101,14 @@ def decide(
 def bars(before: Sequence[Mapping[str, float]], *, reduction_factor: int) -> dict[str, float]:
     """What takes the next trial on: one of these values of an objective; {} where it goes on
     anyway."""
-    places = _places(len(before) + 1, reduction_factor)
-    if not places:
+    kept = _num_kept(len(before) + 1, reduction_factor)
+    if not kept:
         return {}
     scores = {key: sorted(_score(value[key]) for value in before) for key in before[0]}
-    return {key: ranked[-places] for key, ranked in scores.items()}
+    return {key: ranked[-kept] for key, ranked in scores.items()}
 
 
-def _places(size: int, reduction_factor: int) -> int:
+def _num_kept(size: int, reduction_factor: int) -> int:
     """How many of a rung's values go on by one objective; 0 where it stops nobody yet."""
     return size // reduction_factor if size >= 2 * reduction_factor else 0
 

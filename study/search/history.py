@@ -67,20 +67,20 @@ class History:
     def __len__(self) -> int:
         return len(self._points)
 
-    def put(self, place: int, observation: Observation) -> None:
-        """What is known of trial `place` by now."""
-        if place == len(self):
+    def put(self, row: int, observation: Observation) -> None:
+        """What is known of trial `row` by now."""
+        if row == len(self):
             self._points.append(self._space.point(observation.params))
             self._fates = _with_room(self._fates, len(self), LEFT_OUT)
-        if self._points[place] is None:
+        if self._points[row] is None:
             return
         failed, running = observation.failed, observation.running
-        self._fates[place] = FAILED if failed else RUNNING if running else OVER
+        self._fates[row] = FAILED if failed else RUNNING if running else OVER
         for epoch, values in observation.rungs.items():
             column = self._scores.get(epoch, np.empty((0, len(self._objectives))))
             self._scores[epoch] = column = _with_room(column, len(self), np.nan)
             found = (values[objective] for objective in self._objectives)
-            column[place] = [value if math.isfinite(value) else WORST for value in found]
+            column[row] = [value if math.isfinite(value) else WORST for value in found]
 
     def model_points(self) -> list[FrozenTrial] | None:
         """The trials of the model, or None while no rung holds enough results."""
@@ -96,17 +96,17 @@ class History:
         judged = np.flatnonzero(on | (fates == FAILED))
         running = np.flatnonzero(~on & (fates == RUNNING))
         chosen = judged[thinned(scores[judged])]
-        found = [(int(place), scores[place].tolist()) for place in chosen]
-        found += [(int(place), None) for place in running]
-        return [self._point(place, values) for place, values in sorted(found, key=lambda at: at[0])]
+        found = [(int(row), scores[row].tolist()) for row in chosen]
+        found += [(int(row), None) for row in running]
+        return [self._point(row, values) for row, values in sorted(found, key=lambda at: at[0])]
 
-    def _point(self, place: int, values: list[float] | None) -> FrozenTrial:
-        if place not in self._frozen:
-            known = self._points[place]
+    def _point(self, row: int, values: list[float] | None) -> FrozenTrial:
+        if row not in self._frozen:
+            known = self._points[row]
             assert known is not None
-            self._frozen[place] = _ModelPoint(
-                number=place,
-                trial_id=place,
+            self._frozen[row] = _ModelPoint(
+                number=row,
+                trial_id=row,
                 state=TrialState.RUNNING,
                 value=None,
                 datetime_start=LONG_AGO,
@@ -117,7 +117,7 @@ class History:
                 system_attrs={},
                 intermediate_values={},
             )
-        point = self._frozen[place]
+        point = self._frozen[row]
         over = values is not None
         point.state = TrialState.COMPLETE if over else TrialState.RUNNING
         point.datetime_complete = LONG_AGO if over else None

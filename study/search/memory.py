@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from study.core.names import COMPLETED, CONFIRM, FAILED, GRID, REFERENCE, SEARCH
-from study.ledger.journal import State, Trial
-from study.scheduler.stages import Plan
+from study.ledger.plan import Plan
+from study.ledger.state import State, Trial
 from study.search.history import History, Observation
-from study.search.quota import Spent
+from study.search.quota import EpochsUsed
 from study.space.search_space import SearchSpace
 
 
@@ -24,41 +24,39 @@ class Memory:
         self._state = state
         self._choices = tuple(space.choices)
         self._seen = 0
-        self._open: dict[int, Trial] = {}  # by place in the history
-        self._over: dict[tuple[Any, ...], Spent] = {}  # sums, of trials that chose the same
+        self._open: dict[int, Trial] = {}  # by row in the history
+        self._over: dict[tuple[Any, ...], EpochsUsed] = {}  # sums, of trials that chose the same
 
     def update(self) -> None:
         """Take in what the state holds by now."""
         for trial in islice(self._state.trials.values(), self._seen, None):
             self._seen += 1
             if trial.stage != CONFIRM and trial.params is not None:
-                place = len(self.history)
-                self.history.put(place, self._observation(trial))
-                self._open[place] = trial
-        for place, trial in list(self._open.items()):
-            self.history.put(place, self._observation(trial))
+                row = len(self.history)
+                self.history.put(row, self._observation(trial))
+                self._open[row] = trial
+        for row, trial in list(self._open.items()):
+            self.history.put(row, self._observation(trial))
             if trial.end is not None:
-                del self._open[place]
+                del self._open[row]
                 if trial.stage in (REFERENCE, SEARCH):
-                    self._add(self._spent(trial), trial)
+                    self._add(self._used(trial), trial)
 
     @property
-    def spent(self) -> list[Spent]:
-        """For `shares.owed`, to which only sums over equal options matter. Of a grid, whose points
-        are looked up in it, each trial for itself."""
+    def used(self) -> list[EpochsUsed]:
+        """For `quota.below_minimum_share`, to which only sums over equal options matter. Of a grid,
+        whose points are looked up in it, each trial for itself."""
         running = [
-            self._spent(trial)
-            for trial in self._open.values()
-            if trial.stage in (REFERENCE, SEARCH)
+            self._used(trial) for trial in self._open.values() if trial.stage in (REFERENCE, SEARCH)
         ]
         return [*self._over.values(), *running]
 
-    def _add(self, one: Spent, trial: Trial) -> None:
+    def _add(self, one: EpochsUsed, trial: Trial) -> None:
         key: tuple[Any, ...] = (one.proposed, *(one.params.get(path) for path in self._choices))
         if self._plan.sampler == GRID:
             key = (trial.id,)
-        sum_ = self._over.get(key, Spent(one.params, 0, 0, one.proposed))
-        self._over[key] = Spent(
+        sum_ = self._over.get(key, EpochsUsed(one.params, 0, 0, one.proposed))
+        self._over[key] = EpochsUsed(
             sum_.params, sum_.least + one.least, sum_.most + one.most, one.proposed
         )
 
@@ -74,9 +72,9 @@ class Memory:
             failed=trial.status == FAILED,
         )
 
-    def _spent(self, trial: Trial) -> Spent:
+    def _used(self, trial: Trial) -> EpochsUsed:
         assert trial.params is not None
-        return Spent(trial.params, *self._bounds(trial), proposed=trial.stage == SEARCH)
+        return EpochsUsed(trial.params, *self._bounds(trial), proposed=trial.stage == SEARCH)
 
     def _bounds(self, trial: Trial) -> tuple[int, int]:
         ahead = (*(rung for rung in self._plan.rungs if rung > trial.epochs), self._plan.epochs)

@@ -2,7 +2,7 @@
 
 Proposing each option equally often does not bring that about: a trial that is stopped at the first
 rung spends a fraction of one that is not, and a model proposes what it thinks well of. So before
-each proposal the account is drawn up. One of k options is *owed* a trial where it would have less
+each proposal the account is drawn up. An option of k is due a trial where it would have less
 than 1 / (2 k) of the epochs if the next trial went to another option and to its end. What runs
 counts against the option: its own trials as if the next rung stopped them, those of the others as
 if they went on to the end.
@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Owed = dict[str, tuple[Any, ...]]
+Due = dict[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class Spent:
+class EpochsUsed:
     """A searched trial's epochs: at least and at most, which differ while it runs.
 
     proposed: by the sampler. The others tune cross entropy; their part of the epochs is given.
@@ -38,18 +38,20 @@ class Spent:
     proposed: bool = True
 
 
-def owed(choices: Mapping[str, Sequence[Any]], spent: Sequence[Spent], full: int) -> Owed:
-    """Of each top-level choice the options that have least, where they are owed a trial: the next
+def below_minimum_share(
+    choices: Mapping[str, Sequence[Any]], used: Sequence[EpochsUsed], full: int
+) -> Due:
+    """Of each top-level choice the options that have least, where they are due a trial: the next
     proposal must be one of them. The most urgent choice comes first.
 
     Args:
         choices: path -> options.
-        spent: the searched trials so far.
+        used: the searched trials so far.
         full: the epochs of a trial that nobody stops.
     """
     found: list[tuple[float, str, tuple[Any, ...]]] = []
     for path, options in choices.items():
-        margins = {option: margin(path, option, len(options), spent) for option in options}
+        margins = {option: margin(path, option, len(options), used) for option in options}
         least = min(margins.values())
         if least < full / (2 * len(options)):
             lacking = tuple(option for option in options if margins[option] == least)
@@ -57,12 +59,12 @@ def owed(choices: Mapping[str, Sequence[Any]], spent: Sequence[Spent], full: int
     return {path: lacking for _, path, lacking in sorted(found, key=lambda item: item[:2])}
 
 
-def margin(path: str, option: Any, num_options: int, spent: Sequence[Spent]) -> float:
+def margin(path: str, option: Any, num_options: int, used: Sequence[EpochsUsed]) -> float:
     """Epochs that an option certainly has beyond half of its equal share; negative where it lacks
     some. The lesser of two accounts: of all searched trials, and of the sampler's alone."""
     part = 1 / (2 * num_options)
     accounts = []
-    for counted in (spent, [item for item in spent if item.proposed]):
+    for counted in (used, [item for item in used if item.proposed]):
         made = [item for item in counted if path in item.params]
         own = sum(item.least for item in made if item.params[path] == option)
         others = sum(item.most for item in made if item.params[path] != option)

@@ -33,7 +33,7 @@ def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> di
         rng = np.random.default_rng([seed, zlib.crc32(node.path.encode()), count])
         shares = (rng.permutation(count) + rng.random(count)) / count
         value = _quantile(node.distribution, float(shares[rank]))
-        return node.natural(value) if isinstance(node, Leaf) else value
+        return node.from_sampler(value) if isinstance(node, Leaf) else value
 
     assemble(space.reference.tree, pick, params, {})
     return params

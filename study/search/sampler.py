@@ -17,13 +17,13 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
+from study.core.names import CE
 from study.losses import LossConfig, family
-from study.losses.family import NEUTRAL
 from study.search.history import MIN_RESULTS, History, Observation
-from study.search.quota import Owed, Spent, owed
+from study.search.quota import Due, EpochsUsed, below_minimum_share
 from study.space.search_space import SearchSpace
 
-RANDOM_SHARE = 1 / 3
+RANDOM_FRACTION = 1 / 3
 ATTEMPTS = 20  # at a loss that is not plain cross entropy, which is the reference trials' part
 Params = dict[str, Any]
 
@@ -35,7 +35,7 @@ def propose(
     seed: int,
     number: int,
     sampler: str = "tpe",
-    spent: Sequence[Spent] = (),
+    used: Sequence[EpochsUsed] = (),
     full: int = 0,
 ) -> Params:
     """The params of search trial `number` (0-based). Where a draw comes to plain cross entropy it
@@ -47,12 +47,12 @@ def propose(
         seed: the study's seed.
         number: counts the proposals of this study; also the point of a grid.
         sampler: tpe, random or grid.
-        spent: the searched trials so far, of which options that are owed a trial get it (`shares`).
+        used: the searched trials so far; an option below its minimum share (`quota`) comes next.
         full: epochs of a trial that nobody stops.
     """
-    due = owed(space.choices, spent, full) if full else {}
+    due = below_minimum_share(space.choices, used, full) if full else {}
     if sampler == "grid":
-        return _grid_point(space, number, [item.params for item in spent if item.proposed], due)
+        return _grid_point(space, number, [item.params for item in used if item.proposed], due)
     if not isinstance(history, History):
         history = History(space, history)
     for attempt in range(ATTEMPTS):
@@ -62,15 +62,15 @@ def propose(
             space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
         )
         loss = LossConfig.model_validate(space.resolve(params)["loss"])
-        if family(loss) != NEUTRAL:
+        if family(loss) != CE:
             break
     return params
 
 
 def _grid_point(
-    space: SearchSpace, number: int, taken: Sequence[Mapping[str, Any]], due: Owed
+    space: SearchSpace, number: int, taken: Sequence[Mapping[str, Any]], due: Due
 ) -> Params:
-    """The first point left, of those with an option that is owed a trial where there are any."""
+    """The first point left, of those with an option that is due where there are any."""
     grid = space.grid
     if grid is None or number >= len(grid):
         size = "no end" if grid is None else f"{len(grid)} points"
@@ -88,11 +88,11 @@ def _draw(
     number: int,
     sampler: str,
     attempt: int,
-    due: Owed,
+    due: Due,
 ) -> Params:
     rng = np.random.default_rng([seed, number] if attempt == 0 else [seed, number, attempt])
     model_seed = int(rng.integers(2**31))
-    is_random = sampler == "random" or rng.random() < RANDOM_SHARE
+    is_random = sampler == "random" or rng.random() < RANDOM_FRACTION
     points = None if is_random else history.model_points()
     if points is None and attempt == 0:
         return stratified(space, seed=seed, number=number, due=due)
@@ -119,9 +119,9 @@ def _draw(
         return space.sample(study.ask())
 
 
-def stratified(space: SearchSpace, *, seed: int, number: int, due: Owed | None = None) -> Params:
+def stratified(space: SearchSpace, *, seed: int, number: int, due: Due | None = None) -> Params:
     """Random leaves; every top-level choice takes each of its options once per block of proposals,
-    in an order drawn anew for each block. An option that is owed a trial comes before its turn."""
+    in an order drawn anew for each block. An option that is due comes before its turn."""
     fixed: Params = {}
     for path, options in space.choices.items():
         block, position = divmod(number, len(options))

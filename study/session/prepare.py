@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from study.config.task import FileData, TaskConfig, TrialConfig
+from study.config.task import FileData, NamedTask, TaskConfig, TrialConfig, load_task
 from study.core.errors import InputError
 from study.core.files import expanded
 from study.core.names import GRID
 from study.core.yaml_file import parse_yaml
-from study.ledger import journal as ledgers
-from study.ledger.journal import State
+from study.ledger.journal import LEDGER
+from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, encode
-from study.scheduler.stages import Plan
+from study.ledger.state import State
 from study.search.asha import rung_epochs
-from study.space.search_space import NamedTask, SearchSpace, load_space, load_task
-from study.storage.s3.bucket import Bucket
-from study.storage.studies import Storage
+from study.space.search_space import SearchSpace, load_space
+from study.storage.s3.bucket import S3Prefix
+from study.storage.studies import Storage, load
 
 if TYPE_CHECKING:
     from study.engine.cluster import Resources
@@ -123,9 +123,9 @@ class Prepared:
         return self.folder.name
 
     @property
-    def place(self) -> Bucket | None:
+    def prefix(self) -> S3Prefix | None:
         """Where the study is shipped to, with storage in a bucket."""
-        return self.storage.place_of(self.folder)
+        return self.storage.prefix_of(self.folder)
 
 
 def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
@@ -217,7 +217,7 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
 
     storage = options.studies
     folder = storage.find(name)
-    state = ledgers.load(folder)
+    state = load(folder)
     assert state.study is not None
     first = state.study
     try:
@@ -228,7 +228,7 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
     except (ValidationError, KeyError, TypeError, InputError) as error:
         raise InputError(
             f"the first line must say what is studied, but: {error!r}",
-            file=folder / ledgers.LEDGER,
+            file=folder / LEDGER,
             line=1,
         ) from error
     if options.data_root is not None:
@@ -254,7 +254,7 @@ def tracked_at(state: State, storage: Storage, folder: Path) -> str:
 
     uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
     file = sqlite_path(uri)
-    if storage.place is not None and file is not None and not file.parent.is_dir():
+    if storage.prefix is not None and file is not None and not file.parent.is_dir():
         return default_uri(folder.parent)
     return uri
 
@@ -309,7 +309,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
             },
             "split_rule": data.rule,
             "warnings": class_warnings(data),
-            "class_share": [round(float(count) / float(counts.sum()), 8) for count in counts],
+            "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },
         environment=environment(TrialConfig(task=task.config)),
     )

@@ -13,10 +13,10 @@ from study.core.errors import InputError
 from study.core.files import write_text
 from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
-from study.ledger.journal import State
 from study.ledger.records import SessionRecord
+from study.ledger.state import State
 from study.session.prepare import Options, Prepared, fit, prepare
-from study.storage.s3.driving import Driving, drive
+from study.storage.driving import Driving, drive
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
@@ -96,7 +96,7 @@ def _run(
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
     from study.reporting.plan_text import warning_lines
-    from study.scheduler.study_scheduler import Director
+    from study.scheduler.study_scheduler import StudyScheduler
 
     ledger = driving.ledger
     if prepared.first_line is not None:
@@ -105,7 +105,7 @@ def _run(
         ledger.append(prepared.first_line)
         _write_inputs(prepared)
     display = Display(prepared.plan, ledger.state, file)
-    director = Director(
+    scheduler = StudyScheduler(
         ledger,
         prepared.plan,
         prepared.space,
@@ -119,11 +119,11 @@ def _run(
     )
 
     def end() -> str:
-        director.close()
-        now = "finishing the running epochs" if director.live else "writing exports and report"
+        scheduler.close()
+        now = "finishing the running epochs" if scheduler.live else "writing exports and report"
         return f"{now}; again to stop now"
 
-    director.write(
+    scheduler.write(
         SessionRecord(
             number=len(ledger.state.sessions),
             cluster=resources.cluster,
@@ -135,8 +135,8 @@ def _run(
         )
     )
     display.say(f"{prepared.name} on {resources.text}")
-    if prepared.place is not None:
-        display.say(f"in {prepared.place.where}, worked on in {prepared.folder}")
+    if prepared.prefix is not None:
+        display.say(f"in {prepared.prefix.where}, worked on in {prepared.folder}")
     if prepared.first_line is not None:
         for line in warning_lines(prepared.first_line.data):
             display.say(line)
@@ -147,20 +147,20 @@ def _run(
 
         def patience() -> float:
             """Seconds for what is still to be sent."""
-            left = director.budget.seconds_left if signals.count < 2 else 0.0
+            left = scheduler.budget.seconds_left if signals.count < 2 else 0.0
             return min(UNSENT_TIMEOUT, max(1.0, left))
 
         try:
             with display:
-                place = None if prepared.place is None else prepared.place.uri
-                run_trials(director, resources, prepared.folder, place=place, say=display.say)
+                prefix = None if prepared.prefix is None else prepared.prefix.uri
+                run_trials(scheduler, resources, prepared.folder, prefix=prefix, say=display.say)
             exports, answer = conclude(prepared.folder, ledger.state)
             if ledger.state.finished:
                 shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
         finally:
             unshipped = driving.ship(patience())
             unsent = sidecar.close(patience())
-    interrupted = director.closing and not ledger.state.finished
+    interrupted = scheduler.closing and not ledger.state.finished
     return Finished(prepared.folder, ledger.state, answer, exports, unsent, unshipped, interrupted)
 
 

@@ -12,8 +12,8 @@ Bounds are inclusive. The path of a node, joined by `/`, leaves out the words `c
 names: `loss/recall/ema_momentum` has one distribution in a file, whatever option it is under.
 
 A range is an `optuna.distributions` object, in the coordinate in which it is uniform or
-log-uniform: for `to_one` that is 1 - value. `Leaf.natural` and `Leaf.modelled` are the only places
-where the two meet; everything outside a sampler holds natural values.
+log-uniform: for `to_one` that is 1 - value. Only `Leaf.from_sampler` and `Leaf.to_sampler` convert
+between the two; everything outside a sampler holds the values of a config.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FloatRange(Config):
         return self
 
     def distribution(self) -> FloatDistribution:
-        """In the coordinate that is modelled."""
+        """In the coordinate of the sampler."""
         if self.log == "to_one":
             return FloatDistribution(1 - self.high, 1 - self.low, log=True)
         return FloatDistribution(self.low, self.high, log=bool(self.log), step=self.step)
@@ -129,35 +129,35 @@ class Leaf:
     high: float | None = None
     to_one: bool = False
 
-    def natural(self, modelled: Any) -> Any:
+    def from_sampler(self, value: Any) -> Any:
         """The value as a config holds it, from the one the sampler works with."""
         if not isinstance(self.distribution, FloatDistribution):
-            return modelled
+            return value
         if self.distribution.step is not None:
-            return modelled
-        digits = DIGITS - 1 - math.floor(math.log10(abs(modelled))) if modelled else DIGITS
-        value = round(1 - modelled if self.to_one else modelled, digits)
+            return value
+        digits = DIGITS - 1 - math.floor(math.log10(abs(value))) if value else DIGITS
+        rounded = round(1 - value if self.to_one else value, digits)
         assert self.low is not None and self.high is not None
-        return min(max(value, self.low), self.high)
+        return min(max(rounded, self.low), self.high)
 
-    def modelled(self, natural: Any) -> Any:
-        """The inverse of `natural`; a ValueError where the value is not in the range."""
+    def to_sampler(self, value: Any) -> Any:
+        """The inverse of `from_sampler`; a ValueError where the value is not in the range."""
         if isinstance(self.distribution, CategoricalDistribution):
             for choice in self.distribution.choices:
-                if choice == natural and isinstance(choice, bool) == isinstance(natural, bool):
+                if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                     return choice
-            raise ValueError(f"{self.path}: {natural!r} is none of the choices")
+            raise ValueError(f"{self.path}: {value!r} is none of the choices")
         assert self.low is not None and self.high is not None
-        is_number = isinstance(natural, (int, float)) and not isinstance(natural, bool)
-        if not is_number or not self.low <= natural <= self.high:
-            raise ValueError(f"{self.path}: {natural!r} is outside of [{self.low}, {self.high}]")
-        value = natural
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not self.low <= value <= self.high:
+            raise ValueError(f"{self.path}: {value!r} is outside of [{self.low}, {self.high}]")
+        inner = value
         if self.to_one:
             assert isinstance(self.distribution, FloatDistribution)
-            value = min(max(1 - natural, self.distribution.low), self.distribution.high)
-        if not self.distribution._contains(self.distribution.to_internal_repr(value)):
-            raise ValueError(f"{self.path}: {natural!r} is not on the range's steps")
-        return value
+            inner = min(max(1 - value, self.distribution.low), self.distribution.high)
+        if not self.distribution._contains(self.distribution.to_internal_repr(inner)):
+            raise ValueError(f"{self.path}: {value!r} is not on the range's steps")
+        return inner
 
     @property
     def ends(self) -> tuple[Any, ...]:

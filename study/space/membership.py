@@ -1,6 +1,6 @@
 """From a config back to the params that give it: which leaves and options of a tree agree with it.
 
-Two configs count as the same where they differ only in knobs that do nothing.
+Two configs count as the same where they differ only in fields that do nothing.
 """
 
 from __future__ import annotations
@@ -21,48 +21,50 @@ def product(parts: list[list[Params]]) -> Iterator[Params]:
         yield {path: value for part in combination for path, value in part.items()}
 
 
-def candidates(node: Node, value: Any, idle: frozenset[str]) -> Iterator[Params]:
+def candidates(node: Node, value: Any, unused: frozenset[str]) -> Iterator[Params]:
     """Params whose written parts agree with a config; what a file leaves open is not checked."""
     match node:
         case Constant(path=path, value=constant):
-            if isinstance(constant, dict) or path in idle or _plain(constant) == _plain(value):
+            if isinstance(constant, dict) or path in unused or _plain(constant) == _plain(value):
                 yield {}
         case Leaf(path=path):
             try:
-                node.modelled(value)
+                node.to_sampler(value)
             except ValueError:
                 return
             yield {path: value}
         case Choice(path=path, options=options):
             for name, option in options.items():
-                for params in candidates(option, value, idle):
+                for params in candidates(option, value, unused):
                     yield {path: name, **params}
         case Branch(children=children):
-            # an idle knob may stand in another form than the config's: boundary beside everywhere
+            # an unused field may be of another form than the config's: boundary beside everywhere
             needed = {
                 key: child
                 for key, child in children.items()
-                if not (isinstance(child, Constant) and child.path in idle)
+                if not (isinstance(child, Constant) and child.path in unused)
             }
             if isinstance(value, Mapping) and needed.keys() <= value.keys():
-                parts = [list(candidates(child, value[key], idle)) for key, child in needed.items()]
+                parts = [
+                    list(candidates(child, value[key], unused)) for key, child in needed.items()
+                ]
                 yield from product(parts)
 
 
-def idle_knobs(loss: LossConfig) -> frozenset[str]:
-    """Key paths of the knobs that do nothing in this loss."""
-    idle = set()
+def unused_fields(loss: LossConfig) -> frozenset[str]:
+    """Key paths of the fields that do nothing in this loss."""
+    unused = set()
     if _is_unweighted(loss) and loss.recall is None:
-        idle.add("loss/normalizer")
+        unused.add("loss/normalizer")
     if loss.label_smoothing == 0:
-        idle |= {"loss/jaccard/target"}
-        idle |= {f"loss/smoothing_region/{key}" for key in Boundary.model_fields}
+        unused |= {"loss/jaccard/target"}
+        unused |= {f"loss/smoothing_region/{key}" for key in Boundary.model_fields}
     if loss.jaccard.mix == 0:
-        idle |= {f"loss/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
-    return frozenset(idle)
+        unused |= {f"loss/jaccard/{key}" for key in type(loss.jaccard).model_fields if key != "mix"}
+    return frozenset(unused)
 
 
-def spellings(loss: LossConfig) -> Iterator[LossConfig]:
+def equivalent_forms(loss: LossConfig) -> Iterator[LossConfig]:
     """The same loss in all ways to write it: no class weights are those of exponent 0."""
     yield loss
     if _is_unweighted(loss):
@@ -78,13 +80,13 @@ def _is_unweighted(loss: LossConfig) -> bool:
     )
 
 
-def effective(tree: Any, idle: frozenset[str], path: str = "") -> dict[str, Any]:
-    """Flat leaves of a config, without the idle ones."""
+def effective(tree: Any, unused: frozenset[str], path: str = "") -> dict[str, Any]:
+    """Flat leaves of a config, without the unused ones."""
     if not isinstance(tree, Mapping):
-        return {} if path in idle else {path: _plain(tree)}
+        return {} if path in unused else {path: _plain(tree)}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= effective(value, idle, f"{path}/{key}" if path else str(key))
+        flat |= effective(value, unused, f"{path}/{key}" if path else str(key))
     return flat
 
 

@@ -1,8 +1,8 @@
 """A search space: what may be searched, as a mapping between flat params and trial configs.
 
 `params` are the values of the leaves and choices that are active in one trial, by key path:
-`{"loss/recall": "ema", "loss/recall/ema_momentum": 0.93, "optimizer/lr_scale": 1.2}`. They are
-natural values everywhere; `to_optuna` turns them into what a sampler models (see `grammar`).
+`{"loss/recall": "ema", "loss/recall/ema_momentum": 0.93, "optimizer/lr_scale": 1.2}`. They
+hold values as a config does; `to_optuna` turns them into what a sampler models (see `grammar`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -22,13 +21,12 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from study.config.shipped import SEARCH_SPACES, TASKS, find
-from study.config.task import TaskConfig, TrialOptimizer
+from study.config.shipped import SEARCH_SPACES, open_shipped
+from study.config.task import TrialOptimizer
 from study.core.errors import InputError
+from study.core.names import CE
 from study.core.validation import did_you_mean, validate
-from study.core.yaml_file import YamlFile, read_yaml
 from study.losses.config import LossConfig
-from study.losses.family import NEUTRAL
 from study.space.grammar import (
     Branch,
     Choice,
@@ -40,7 +38,7 @@ from study.space.grammar import (
     num_points,
     searched,
 )
-from study.space.membership import candidates, effective, idle_knobs, product, spellings
+from study.space.membership import candidates, effective, equivalent_forms, product, unused_fields
 from study.space.settings import StudySettings
 
 LOSS, OPTIMIZER, STUDY = "loss", "optimizer", "study"
@@ -64,7 +62,7 @@ class SearchSpace:
     )
 
     def sample(self, trial: BaseTrial) -> Params:
-        """Ask an Optuna trial for every active leaf and choice; natural values."""
+        """Ask an Optuna trial for every active leaf and choice."""
         params: Params = {}
         assemble(self.tree, lambda node: _suggest(trial, node), params, {})
         return params
@@ -90,35 +88,35 @@ class SearchSpace:
     def params_of(self, tree: Mapping[str, Any]) -> Params | None:
         """The params that resolve to this config, or None where the space does not contain it.
 
-        Knobs without effect do not count (see `inverse`): without class weights and recall,
+        Fields without effect do not count (see `membership`): without class weights and recall,
         `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
         """
         loss = LossConfig.model_validate(tree.get(LOSS) or {})
         optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
-        idle = idle_knobs(loss)
-        for spelling in spellings(loss):
-            wanted = {LOSS: spelling.model_dump(), OPTIMIZER: optimizer.model_dump()}
-            for params in candidates(self.tree, wanted, idle):
-                if effective(self.resolve(params), idle) == effective(wanted, idle):
+        unused = unused_fields(loss)
+        for form in equivalent_forms(loss):
+            wanted = {LOSS: form.model_dump(), OPTIMIZER: optimizer.model_dump()}
+            for params in candidates(self.tree, wanted, unused):
+                if effective(self.resolve(params), unused) == effective(wanted, unused):
                     return params
         return None
 
     def to_optuna(self, params: Mapping[str, Any]) -> Params:
         """What a sampler models; ValueError where a value is outside of its range."""
-        return _modelled(self._active(params), params)
+        return _for_sampler(self._active(params), params)
 
     def point(self, params: Mapping[str, Any]) -> Point | None:
         """`to_optuna` and `distributions` at once, or None where the space does not hold these
         params. Points of the same leaves and choices share their distributions."""
         try:
             active = self._active(params)
-            modelled = _modelled(active, params)
+            converted = _for_sampler(active, params)
         except ValueError:
             return None
         paths = tuple(active)
         if paths not in self._distributions:
             self._distributions[paths] = {path: node.distribution for path, node in active.items()}
-        return modelled, self._distributions[paths]
+        return converted, self._distributions[paths]
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of the leaves and choices that these params make active."""
@@ -149,7 +147,7 @@ class SearchSpace:
         points = reference.num_points
         if self.settings.reference_trials is not None or points is None:
             return asked
-        if not any(searched(reference.tree)) and NEUTRAL in self.settings.baselines:
+        if not any(searched(reference.tree)) and CE in self.settings.baselines:
             return 0
         return min(asked, points)
 
@@ -170,12 +168,12 @@ class SearchSpace:
         if self.num_points is None or self.num_points > MOST_POINTS:
             return None
         points = list(_points(self.tree))
-        idle = idle_knobs(LossConfig())
-        neutral = effective(LossConfig().model_dump(), idle, LOSS)
+        unused = unused_fields(LossConfig())
+        neutral = effective(LossConfig().model_dump(), unused, LOSS)
         others = [
             params
             for params in points
-            if effective(self.resolve(params)[LOSS], idle, LOSS) != neutral
+            if effective(self.resolve(params)[LOSS], unused, LOSS) != neutral
         ]
         return others or points
 
@@ -225,9 +223,9 @@ def _first(node: Leaf | Choice) -> Any:
     return node.ends[0] if isinstance(node, Leaf) else next(iter(node.options))
 
 
-def _modelled(active: Mapping[str, Leaf | Choice], params: Mapping[str, Any]) -> Params:
+def _for_sampler(active: Mapping[str, Leaf | Choice], params: Mapping[str, Any]) -> Params:
     return {
-        path: node.modelled(params[path]) if isinstance(node, Leaf) else params[path]
+        path: node.to_sampler(params[path]) if isinstance(node, Leaf) else params[path]
         for path, node in active.items()
     }
 
@@ -243,7 +241,7 @@ def _suggest(trial: BaseTrial, node: Leaf | Choice) -> Any:
         case other:
             raise AssertionError(f"no such range: {other}")
     assert isinstance(node, Leaf)
-    return node.natural(value)
+    return node.from_sampler(value)
 
 
 def _unconditional(node: Node) -> Iterator[Leaf | Choice]:
@@ -294,7 +292,7 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
     Everything in it is checked: the grammar, the study's settings, every option of every choice
     and both ends of every range against what a loss allows. InputError names file, line and key.
     """
-    source, stem = _open(ref, SEARCH_SPACES)
+    source, stem = open_shipped(SEARCH_SPACES, ref)
     file, lines = source.file, source.lines
     known = (LOSS, OPTIMIZER, STUDY)
     for key in source.data:
@@ -364,28 +362,3 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
                 f"but got {proposed} > {len(grid)}",
                 f"{STUDY}/num_trials",
             )
-
-
-@dataclass(frozen=True)
-class NamedTask:
-    """A task and where it came from."""
-
-    name: str
-    file: str | None
-    config: TaskConfig
-    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-
-
-def load_task(ref: str | Path | Mapping[str, Any]) -> NamedTask:
-    """The task of a file that exists, of a shipped name, or of a mapping."""
-    source, name = _open(ref, TASKS)
-    config = validate(TaskConfig, source.data, file=source.file, lines=source.lines)
-    return NamedTask(name, source.file, config, source.lines)
-
-
-def _open(ref: str | Path | Mapping[str, Any], kind: str) -> tuple[YamlFile, str]:
-    if isinstance(ref, Mapping):
-        text = yaml.safe_dump(dict(ref), sort_keys=False)
-        return YamlFile(file=None, text=text, data=dict(ref)), "custom"
-    path = find(kind, ref)
-    return read_yaml(path), path.stem

@@ -23,11 +23,11 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 
 
 class Rungs(Config):
-    """The ladder of early stopping.
+    """The bracket of early stopping.
 
     first: share of the schedule at the first rung; each further rung lies reduction_factor times
     later. reduction_factor: one in so many goes on. by: a choice of two or three options; each
-    option then has a ladder of its own.
+    option then has a bracket of its own.
     """
 
     first: float = Field(0.375, gt=0, le=1)

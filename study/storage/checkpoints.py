@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from study.storage.s3.bucket import Bucket, Unreachable
+from study.core.names import CHECKPOINTS
+from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.training.checkpoint import CHECKPOINT
 
-FOLDER = "checkpoints"
 KEPT = 2
 CLOSE_SECONDS = 1.5  # Tune gives up on a stopped trial's process after 2
 AGAIN_SECONDS, RESTORE_SECONDS, FLUSH_SECONDS = 5.0, 60.0, 60.0
@@ -34,8 +34,8 @@ Save = Callable[[Path], None]
 
 
 def checkpoint_key(trial: str, epoch: int) -> str:
-    """Where the checkpoint after an epoch lies, below a study's folder or place."""
-    return f"{FOLDER}/{trial}/{epoch:06d}.pt"
+    """Where the checkpoint after an epoch lies, below a study's folder or prefix."""
+    return f"{CHECKPOINTS}/{trial}/{epoch:06d}.pt"
 
 
 def _epoch(name: str) -> int:
@@ -43,7 +43,7 @@ def _epoch(name: str) -> int:
     return int(stem) if stem.isdigit() else 0
 
 
-class FolderKeeper:
+class FolderCheckpointStore:
     """The checkpoints of a trial in a folder that every node sees."""
 
     def __init__(self, folder: Path, trial: str) -> None:
@@ -64,7 +64,7 @@ class FolderKeeper:
         try:
             save(self._folder / key)
             for name in sorted(self._files(), key=_epoch)[:-KEPT]:
-                (self._folder / FOLDER / self._trial / name).unlink(missing_ok=True)
+                (self._folder / CHECKPOINTS / self._trial / name).unlink(missing_ok=True)
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
         else:
@@ -75,7 +75,7 @@ class FolderKeeper:
         """The checkpoints that are there, latest first."""
         for name in sorted(self._files(), key=_epoch, reverse=True):
             if _epoch(name):
-                yield self._folder / FOLDER / self._trial / name
+                yield self._folder / CHECKPOINTS / self._trial / name
 
     def flush(self) -> None:
         """Nothing is under way."""
@@ -85,19 +85,19 @@ class FolderKeeper:
 
     def _files(self) -> list[str]:
         try:
-            return [path.name for path in (self._folder / FOLDER / self._trial).iterdir()]
+            return [path.name for path in (self._folder / CHECKPOINTS / self._trial).iterdir()]
         except FileNotFoundError:
             return []
 
 
-class BucketKeeper:
+class BucketCheckpointStore:
     """The checkpoints of a trial in a bucket, sent by a thread of the trial's process.
 
     What waits to be sent is a file without a name: it is gone with the process, however that ends.
     """
 
-    def __init__(self, place: Bucket, trial: str) -> None:
-        self._place = place
+    def __init__(self, prefix: S3Prefix, trial: str) -> None:
+        self._prefix = prefix
         self._trial = trial
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
@@ -138,9 +138,9 @@ class BucketKeeper:
                         self._forget()
                         self._taken_up = tempfile.TemporaryDirectory()
                         path = Path(self._taken_up.name) / CHECKPOINT
-                        if self._place.download(key, path):
+                        if self._prefix.download(key, path):
                             yield path
-            except Unreachable:
+            except StorageUnavailable:
                 if time.monotonic() - start < RESTORE_SECONDS:
                     time.sleep(AGAIN_SECONDS)
                     continue
@@ -166,7 +166,7 @@ class BucketKeeper:
             self._taken_up = None
 
     def _keys(self) -> list[str]:
-        return [item.key for item in self._place.items(f"{FOLDER}/{self._trial}/")]
+        return [item.key for item in self._prefix.items(f"{CHECKPOINTS}/{self._trial}/")]
 
     def _send(self) -> None:
         while True:
@@ -189,10 +189,10 @@ class BucketKeeper:
     def _sent(self, key: str, file: BinaryIO) -> bool:
         try:
             file.seek(0)
-            self._place.put(key, file)
+            self._prefix.put(key, file)
             self._safe = key
-            self._place.delete(sorted(self._keys(), key=_epoch)[:-KEPT])
-        except Unreachable as error:
+            self._prefix.delete(sorted(self._keys(), key=_epoch)[:-KEPT])
+        except StorageUnavailable as error:
             self.trouble = str(error)
             return self._safe == key
         self.trouble = ""
@@ -206,18 +206,18 @@ def _unnamed_copy(save: Save) -> BinaryIO:
         return open(path, "rb")
 
 
-Keeper = FolderKeeper | BucketKeeper
+CheckpointStore = FolderCheckpointStore | BucketCheckpointStore
 
 
-def open_keeper(folder: Path, place: str | None, trial: str) -> Keeper:
-    """The keeper of a trial's checkpoints: in the bucket at the address `place`, else in the
+def open_checkpoint_store(folder: Path, prefix: str | None, trial: str) -> CheckpointStore:
+    """The store of a trial's checkpoints: in the bucket at the address `prefix`, else in the
     study's folder."""
-    if place is None:
-        return FolderKeeper(folder, trial)
-    return BucketKeeper(Bucket.parse(place), trial)
+    if prefix is None:
+        return FolderCheckpointStore(folder, trial)
+    return BucketCheckpointStore(S3Prefix.parse(prefix), trial)
 
 
-class Janitor:
+class CheckpointCleaner:
     """Removes checkpoints that nobody needs any more, off the driver's path.
 
     needed: how many of a trial's checkpoints, by its id, are to stay; None for a trial that lives.
@@ -226,44 +226,44 @@ class Janitor:
     """
 
     def __init__(
-        self, folder: Path, place: str | None, needed: Callable[[str], int | None]
+        self, folder: Path, prefix: str | None, needed: Callable[[str], int | None]
     ) -> None:
-        self._folder = folder / FOLDER
-        self._place = Bucket.parse(place) if place is not None else None
+        self._folder = folder / CHECKPOINTS
+        self._prefix = S3Prefix.parse(prefix) if prefix is not None else None
         self._needed = needed
-        self._poked = threading.Event()
+        self._notified = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True, name="checkpoint-janitor")
-        self._poked.set()  # what an earlier session left
+        self._thread = threading.Thread(target=self._loop, daemon=True, name="checkpoint-cleaner")
+        self._notified.set()  # what an earlier session left
         self._thread.start()
 
-    def poke(self) -> None:
+    def notify(self) -> None:
         """A trial has ended."""
-        self._poked.set()
+        self._notified.set()
 
     def close(self, timeout: float = 10.0) -> None:
         """Look once more, for at most `timeout` seconds."""
         self._closing.set()
-        self._poked.set()
+        self._notified.set()
         self._thread.join(timeout)
 
     def _loop(self) -> None:
         closing = False
         while not closing:
-            self._poked.wait(None if self._place is None else SWEEP_SECONDS)
+            self._notified.wait(None if self._prefix is None else SWEEP_SECONDS)
             self._closing.wait(PAUSE_SECONDS)
-            self._poked.clear()
+            self._notified.clear()
             closing = self._closing.is_set()
-            with contextlib.suppress(Unreachable, OSError):
+            with contextlib.suppress(StorageUnavailable, OSError):
                 self._sweep()
 
     def _sweep(self) -> None:
-        if self._place is not None:
-            keys = [item.key for item in self._place.items(f"{FOLDER}/")]
+        if self._prefix is not None:
+            keys = [item.key for item in self._prefix.items(f"{CHECKPOINTS}/")]
             by_trial = itertools.groupby(keys, key=lambda key: key.split("/")[1])
             for trial, found in by_trial:
                 needed = self._needed(trial)
-                self._place.delete(_all_but(KEPT if needed is None else needed, found))
+                self._prefix.delete(_all_but(KEPT if needed is None else needed, found))
             return
         for folder in self._folder.iterdir():
             needed = self._needed(folder.name)

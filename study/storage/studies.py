@@ -1,4 +1,4 @@
-"""Where all studies are: a folder, or a place in a bucket with a working folder on this machine.
+"""Where all studies are: a folder, or a prefix in a bucket with a working folder on this machine.
 
 What a study writes, it writes to a folder. That of a bucket is below ``$STUDY_WORK_DIR``, else
 ``~/.local/share/segmentation-loss-study``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -15,52 +16,130 @@ from pathlib import Path
 
 from study.core.errors import InputError
 from study.core.files import expanded
-from study.ledger import journal as ledger
-from study.storage.s3.bucket import Bucket, Unreachable, is_remote
-from study.storage.s3.lease import is_driven
+from study.ledger.journal import LEDGER, replay
+from study.ledger.state import State
+from study.storage.s3 import lease
+from study.storage.s3.bucket import S3Prefix, StorageUnavailable, is_remote
 from study.storage.s3.mirror import fetch_files, fetch_ledger
 from study.storage.s3.segments import segments
 from study.storage.s3.shipper import FileShipper
+from study.storage.session_lock import is_driven
 
 WORK_VARIABLE = "STUDY_WORK_DIR"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TAKEN = ("mlflow.db", "mlartifacts")  # what lies beside the studies in their storage
 
 
-def work_folder(place: Bucket) -> Path:
-    """This machine's folder for the studies at a place."""
+def find(name: str, storage: Path) -> Path:
+    """The folder of a study: a name below `storage`, else a path."""
+    storage = expanded(storage, "--storage")
+    for folder in (storage / name, expanded(name, "NAME")):
+        if _is_file(folder / LEDGER):
+            return folder.resolve()
+    known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
+    listed = ", ".join(known) if known else "none"
+    raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, for instance
+        return False
+
+
+def as_name(stem: str) -> str:
+    """A study's name from that of a file, which may hold anything."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")[:80] or "study"
+    return f"{name}_" if name in TAKEN else name
+
+
+def new_folder(storage: Path, name: str | None, stem: str) -> Path:
+    """The folder of a study to come, which is not made yet: below `storage`, of this name, else of
+    the stem and the first number that is free."""
+    try:
+        storage = expanded(storage, "--storage").resolve()
+        existing = next(path for path in (storage, *storage.parents) if path.exists())
+    except OSError as error:
+        message = f"it must be a folder, but {error.strerror} ({len(str(storage))} characters)"
+        raise InputError(message, key="--storage") from error
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise InputError("it must be a folder that can be written", file=existing, key="--storage")
+    if name is None:
+        stem = as_name(stem)
+        count = 1
+        while (storage / (stem if count == 1 else f"{stem}-{count}")).exists():
+            count += 1
+        return storage / (stem if count == 1 else f"{stem}-{count}")
+    if not NAME.fullmatch(name):
+        raise InputError(
+            "a name must be letters, digits, '.', '_' and '-', at most 100 and a letter or a digit "
+            f"first, but got {name!r}",
+            key="--name",
+        )
+    folder = storage / name
+    if folder.exists() or name in TAKEN:
+        goes_on = f"--resume {name} goes on with it, " if _is_file(folder / LEDGER) else ""
+        there = f"{folder} is there" if folder.exists() else "MLflow's data have it"
+        raise InputError(
+            f"the name must be free, but {there}: {goes_on}another --name begins anew",
+            key="--name",
+        )
+    return folder
+
+
+def load(folder: Path) -> State:
+    """The state of the study in this folder."""
+    path = folder / LEDGER
+    if not path.is_file():
+        raise InputError(f"a study's {LEDGER} must be there, but there is none", file=folder)
+    state = replay(path)
+    if state.study is None:
+        message = "a ledger's first line must say what is studied, but there is none"
+        if is_driven(folder):
+            message = f"{message} yet: its driver is about to begin"
+        elif not (state.trials or state.sessions):
+            message = f"{message}: remove the folder and begin anew"
+        raise InputError(message, file=path)
+    return state
+
+
+def work_folder(prefix: S3Prefix) -> Path:
+    """This machine's folder for the studies at a prefix."""
     given = os.environ.get(WORK_VARIABLE)
     root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
-    digest = hashlib.sha256(f"{place.endpoint}|{place.where}".encode()).hexdigest()
-    return expanded(root, f"${WORK_VARIABLE}").resolve() / f"{place.name}-{digest[:8]}"
+    digest = hashlib.sha256(f"{prefix.endpoint}|{prefix.where}".encode()).hexdigest()
+    return expanded(root, f"${WORK_VARIABLE}").resolve() / f"{prefix.name}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """All studies: in `folder` alone, or at `place`, with `folder` to work in."""
+    """All studies: in `folder` alone, or at `prefix`, with `folder` to work in."""
 
     folder: Path
-    place: Bucket | None = None
+    prefix: S3Prefix | None = None
 
     @classmethod
     def of(cls, given: str | Path) -> Storage:
         """What ``--storage`` names. Raises InputError for an address of another kind."""
         if not is_remote(given):
             return cls(expanded(given, "--storage"))
-        place = Bucket.parse(str(given))
-        return cls(work_folder(place), place)
+        prefix = S3Prefix.parse(str(given))
+        return cls(work_folder(prefix), prefix)
 
-    def place_of(self, folder: Path) -> Bucket | None:
+    def prefix_of(self, folder: Path) -> S3Prefix | None:
         """Where the study in a folder of this storage lies in the bucket."""
-        if self.place is None or folder.parent != self.folder:
+        if self.prefix is None or folder.parent != self.folder:
             return None
-        return self.place.below(folder.name)
+        return self.prefix.below(folder.name)
 
     def new_folder(self, name: str | None, stem: str) -> Path:
         """The folder of a study to come, which is not made yet; its name is free in the bucket,
         too. Raises InputError where it is not, or where nothing can be written."""
-        if self.place is None:
-            return ledger.new_folder(self.folder, name, stem)
-        self.place.check()
-        stem = ledger.as_name(stem)
+        if self.prefix is None:
+            return new_folder(self.folder, name, stem)
+        self.prefix.check()
+        stem = as_name(stem)
         taken = self._names()
         count = 1
         while True:
@@ -70,31 +149,31 @@ class Storage:
                 continue
             if wanted in taken:
                 raise InputError(
-                    f"the name must be free, but {self.place.below(wanted).where} is there: "
+                    f"the name must be free, but {self.prefix.below(wanted).where} is there: "
                     f"--resume {wanted} goes on with it, another --name begins anew",
                     key="--name",
                 )
-            return ledger.new_folder(self.folder, wanted, stem)
+            return new_folder(self.folder, wanted, stem)
 
     def find(self, name: str, *, whole: bool = True) -> Path:
         """The folder of a study, brought up to date with the bucket unless its driver works in it.
 
         name: below the storage, else a path. whole: with all its files, not the ledger alone.
         """
-        if self.place is None:
-            return ledger.find(name, self.folder)
+        if self.prefix is None:
+            return find(name, self.folder)
         folder = self.folder / name
-        if not ledger.NAME.fullmatch(name):
-            return ledger.find(name, self.folder)
-        if not ledger.is_driven(folder):
+        if not NAME.fullmatch(name):
+            return find(name, self.folder)
+        if not is_driven(folder):
             try:
                 self.fetch(folder, whole=whole)
-            except Unreachable as error:
+            except StorageUnavailable as error:
                 raise error.as_input_error() from error
-        if not (folder / ledger.LEDGER).is_file():
+        if not (folder / LEDGER).is_file():
             known = ", ".join(self._names()) or "none"
             raise InputError(
-                f"a study of the name must be in {self.place.where} ({known}), but got {name!r}"
+                f"a study of the name must be in {self.prefix.where} ({known}), but got {name!r}"
             )
         return folder
 
@@ -102,38 +181,38 @@ class Storage:
         """What goes on with the study in a folder, as it can be pasted into a shell."""
         name = shlex.quote(folder.name)
         command = "python -m study.run --resume" + (f"={name}" if name[0] == "-" else f" {name}")
-        if self.place_of(folder) is not None and self.place is not None:
-            return f"{command} --storage {shlex.quote(self.place.uri)}"
+        if self.prefix_of(folder) is not None and self.prefix is not None:
+            return f"{command} --storage {shlex.quote(self.prefix.uri)}"
         if folder.parent.resolve() == Path("studies").resolve():
             return command
         return f"{command} --storage {shlex.quote(str(folder.parent.resolve()))}"
 
     def ship_files(self, folder: Path) -> None:
         """Ship what a command has written in a study's folder; its driver, if it has one, does."""
-        place = self.place_of(folder)
-        if place is not None and not self.is_driven(folder):
+        prefix = self.prefix_of(folder)
+        if prefix is not None and not self.is_driven(folder):
             try:
-                FileShipper(folder, place).ship()
-            except Unreachable as error:
+                FileShipper(folder, prefix).ship()
+            except StorageUnavailable as error:
                 raise error.as_input_error() from error
 
     def is_driven(self, folder: Path) -> bool:
         """Whether a driver works on the study in a folder of this storage now, on any machine."""
-        place = self.place_of(folder)
-        if place is None or ledger.is_driven(folder):
-            return ledger.is_driven(folder)
+        prefix = self.prefix_of(folder)
+        if prefix is None or is_driven(folder):
+            return is_driven(folder)
         try:
-            return is_driven(place)
-        except Unreachable as error:
+            return lease.is_driven(prefix)
+        except StorageUnavailable as error:
             raise error.as_input_error() from error
 
     def fetch(self, folder: Path, *, whole: bool = True) -> None:
-        """Bring a study's folder up to date with the bucket. Raises Unreachable."""
-        place = self.place_of(folder)
-        found = [] if place is None else segments(place)
-        if place is None or not found:
+        """Bring a study's folder up to date with the bucket. Raises StorageUnavailable."""
+        prefix = self.prefix_of(folder)
+        found = [] if prefix is None else segments(prefix)
+        if prefix is None or not found:
             return
-        aside = fetch_ledger(place, found, folder)
+        aside = fetch_ledger(prefix, found, folder)
         if aside is not None:
             print(
                 f"note: another driver has gone on with {folder.name}: the lines that only this "
@@ -141,11 +220,11 @@ class Storage:
                 file=sys.stderr,
             )
         if whole:
-            fetch_files(place, folder)
+            fetch_files(prefix, folder)
 
     def _names(self) -> list[str]:
-        assert self.place is not None
+        assert self.prefix is not None
         try:
-            return self.place.top()[1]
-        except Unreachable as error:
+            return self.prefix.top()[1]
+        except StorageUnavailable as error:
             raise error.as_input_error() from error

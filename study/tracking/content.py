@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
-from study.ledger.journal import State, Trial
 from study.ledger.records import StudyRecord
+from study.ledger.state import State, Trial
 
 FINAL = "final"
 STUDY_STAGE = "study"

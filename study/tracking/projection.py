@@ -9,7 +9,7 @@ from pathlib import Path
 
 from study.core.errors import InputError
 from study.core.names import CONFIRM
-from study.ledger.journal import LEDGER, UNREADABLE, State, fold
+from study.ledger.journal import LEDGER, UNREADABLE
 from study.ledger.records import (
     EndRecord,
     FinishRecord,
@@ -21,6 +21,7 @@ from study.ledger.records import (
     TrialRecord,
     decode,
 )
+from study.ledger.state import State, fold
 from study.tracking.store import Store, is_refusal
 
 PUSH_SECONDS = 5.0

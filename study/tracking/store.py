@@ -10,8 +10,9 @@ from typing import Any
 
 from study.core import yaml_text as configs
 from study.core.telemetry import turn_off
-from study.ledger.journal import LEDGER, State, Trial
+from study.ledger.journal import LEDGER
 from study.ledger.records import StudyRecord
+from study.ledger.state import State, Trial
 from study.tracking import content
 from study.tracking.uri import artifact_location, sqlite_path
 

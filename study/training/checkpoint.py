@@ -19,7 +19,7 @@ FORMAT = "segmentation-loss-study/checkpoint/2"
 CHECKPOINT = "checkpoint.pt"  # its name inside a folder
 
 
-class Misfit(InputError):
+class IncompatibleCheckpoint(InputError):
     """A whole checkpoint of this training that its code, as it is now, cannot take up."""
 
     def __init__(self, path: Path, reason: Exception) -> None:

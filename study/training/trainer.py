@@ -28,7 +28,12 @@ from study.losses import build_loss
 from study.losses.config import LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
 from study.training.batches import AUGMENT, Batches, TrainOrder, stream
-from study.training.checkpoint import Misfit, digest, load_checkpoint, save_checkpoint
+from study.training.checkpoint import (
+    IncompatibleCheckpoint,
+    digest,
+    load_checkpoint,
+    save_checkpoint,
+)
 from study.training.environment import (
     deterministic_kernels,
     environment,
@@ -274,7 +279,10 @@ class _Training:
         }
 
     def load(self, path: Path) -> None:
-        """Take up the state that `saver` wrote. Raises Misfit where the code has changed since."""
+        """Take up the state that `saver` wrote.
+
+        Raises IncompatibleCheckpoint where the code has changed since.
+        """
         state = load_checkpoint(path, identity=self.identity, device=self.device)
         try:
             self.model.load_state_dict(state["model"])
@@ -290,7 +298,7 @@ class _Training:
         except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Misfit(path, error) from error
+            raise IncompatibleCheckpoint(path, error) from error
 
 
 def _held(value: torch.Tensor) -> Held:

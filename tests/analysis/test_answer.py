@@ -11,8 +11,9 @@ from study.analysis.answer import Answer, answer
 from study.analysis.evidence import path_of
 from study.core.errors import InputError
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
-from study.ledger.journal import State, load
 from study.ledger.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
+from study.ledger.state import State
+from study.storage.studies import load
 
 
 @dataclass
@@ -89,7 +90,7 @@ def test_the_best_are_chosen_on_val_and_reported_on_test(hand: Hand) -> None:
 def test_gains_are_taken_over_both_cross_entropies(hand: Hand) -> None:
     found = confirmed(hand)
     tuned = found.gain("a", found.reference, "test/miou")
-    stated = found.gain("a", found.stated, "test/miou")
+    stated = found.gain("a", found.default_ce, "test/miou")
     assert tuned is not None and stated is not None
     assert (tuned.absolute, tuned.relative) == pytest.approx((0.06, 0.12))
     assert (stated.absolute, stated.relative) == pytest.approx((0.08, 1 / 6))
@@ -234,7 +235,7 @@ def test_one_cross_entropy_can_be_both(hand: Hand) -> None:
     hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
     hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
     found = answer(hand.state, NOWHERE)
-    assert found.reference is found.stated is not None
+    assert found.reference is found.default_ce is not None
     assert len(found.configs) == 2
 
 

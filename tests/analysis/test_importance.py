@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from study.analysis.importance import importances
-from study.ledger.journal import State
 from study.ledger.records import ReportRecord, RungRecord, StudyRecord, TrialRecord
+from study.ledger.state import State
 
 
 def state_of(num_trials: int, *, at_rung: bool = True) -> State:

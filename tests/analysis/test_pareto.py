@@ -10,7 +10,7 @@ from ledgers import make_study
 from study.analysis.pareto import front, pareto_trials
 from study.analysis.selection import value
 from study.core.names import COMPLETED, CONFIRM
-from study.ledger.journal import load
+from study.storage.studies import load
 
 
 def test_only_points_that_none_beats_are_on_the_front() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
-from study.analysis.selection import keeps_miou, reference_trial, select, stated_trial
+from study.analysis.selection import default_ce_trial, keeps_miou, reference_trial, select
 from study.core.names import BASELINE, COMPLETED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.ledger.journal import State, load
 from study.ledger.records import EndRecord, ReportRecord, StudyRecord, TrialRecord
+from study.ledger.state import State
+from study.storage.studies import load
 
 
 def state_of(
@@ -28,12 +29,12 @@ def state_of(
 
 
 CE = ("ce", BASELINE, "ce", 0.50, 0.60)
-TUNED = ("tuned", REFERENCE, "ce", 0.52, 0.61)
+TUNED_CE = ("tuned", REFERENCE, "ce", 0.52, 0.61)
 
 
 def test_the_objectives_take_turns() -> None:
     state = state_of(
-        CE, TUNED,
+        CE, TUNED_CE,
         ("a", SEARCH, "recall", 0.60, 0.65),
         ("b", SEARCH, "recall", 0.58, 0.70),
         ("c", BASELINE, "jaccard", 0.59, 0.60),
@@ -43,18 +44,18 @@ def test_the_objectives_take_turns() -> None:
 
 
 def test_both_cross_entropies_are_named_and_never_among_the_chosen() -> None:
-    record = select(state_of(CE, TUNED, ("a", SEARCH, "recall", 0.4, 0.5)), top=3)
-    assert (record.reference, record.stated, record.confirmed) == ("tuned", "ce", ["a"])
+    record = select(state_of(CE, TUNED_CE, ("a", SEARCH, "recall", 0.4, 0.5)), top=3)
+    assert (record.reference, record.default_ce, record.confirmed) == ("tuned", "ce", ["a"])
 
 
 def test_the_stated_cross_entropy_is_the_reference_when_tuning_did_not_help() -> None:
     record = select(state_of(CE, ("tuned", REFERENCE, "ce", 0.49, 0.6)), top=1)
-    assert (record.reference, record.stated) == ("ce", "ce")
+    assert (record.reference, record.default_ce) == ("ce", "ce")
 
 
 def test_a_mean_accuracy_bought_with_miou_is_not_chosen() -> None:
     state = state_of(
-        TUNED,
+        TUNED_CE,
         ("a", SEARCH, "recall", 0.60, 0.65),
         ("bought", SEARCH, "recall", 0.514, 0.95),
         ("kept", SEARCH, "recall", 0.516, 0.90),
@@ -64,7 +65,7 @@ def test_a_mean_accuracy_bought_with_miou_is_not_chosen() -> None:
 
 def test_the_turn_of_mean_accuracy_goes_to_miou_when_nothing_keeps_it() -> None:
     state = state_of(
-        TUNED,
+        TUNED_CE,
         ("a", SEARCH, "recall", 0.50, 0.65),
         ("b", SEARCH, "recall", 0.40, 0.95),
         ("c", SEARCH, "recall", 0.45, 0.66),
@@ -74,7 +75,7 @@ def test_the_turn_of_mean_accuracy_goes_to_miou_when_nothing_keeps_it() -> None:
 
 def test_equal_configs_are_confirmed_once() -> None:
     state = state_of(
-        TUNED,
+        TUNED_CE,
         ("a.1", SEARCH, "recall", 0.60, 0.65),
         ("a.2", SEARCH, "recall", 0.59, 0.64),
         ("b", SEARCH, "recall", 0.55, 0.60),
@@ -84,7 +85,7 @@ def test_equal_configs_are_confirmed_once() -> None:
 
 def test_stopped_trials_and_missing_values_are_no_candidates() -> None:
     state = state_of(
-        TUNED,
+        TUNED_CE,
         ("nan", SEARCH, "recall", float("nan"), 0.9),
         ("stopped", SEARCH, "recall", 0.9, 0.9),
         ("a", SEARCH, "recall", 0.53, 0.62),
@@ -95,13 +96,13 @@ def test_stopped_trials_and_missing_values_are_no_candidates() -> None:
 
 def test_one_objective_alone_is_walked_by_rank() -> None:
     rows = [("a", SEARCH, "recall", 0.6, 0.6), ("b", SEARCH, "recall", 0.5, 0.9)]
-    state = state_of(TUNED, *rows, ("c", SEARCH, "recall", 0.55, 0.1), objectives=["val/miou"])
+    state = state_of(TUNED_CE, *rows, ("c", SEARCH, "recall", 0.55, 0.1), objectives=["val/miou"])
     assert select(state, top=2).confirmed == ["a", "c"]
 
 
 def test_without_any_trial_nothing_is_chosen() -> None:
     record = select(State(), top=2)
-    assert (record.confirmed, record.reference, record.stated) == ([], None, None)
+    assert (record.confirmed, record.reference, record.default_ce) == ([], None, None)
 
 
 def test_without_cross_entropy_mean_accuracy_is_free() -> None:
@@ -116,7 +117,7 @@ def test_half_a_point_of_miou_may_be_given_up(miou: float, kept: bool) -> None:
 
 def test_a_written_study_names_its_tuned_cross_entropy(tmp_path: Path) -> None:
     state = load(make_study(tmp_path / "demo", until="search"))
-    reference, stated = reference_trial(state), stated_trial(state)
+    reference, stated = reference_trial(state), default_ce_trial(state)
     assert reference is not None and reference.stage == REFERENCE
     assert stated is not None and stated.stage == BASELINE
     assert reference.last["val/miou"] >= stated.last["val/miou"]

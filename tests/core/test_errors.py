@@ -12,7 +12,8 @@ import pytest
 from ledgers import make_study
 
 from study import export, report
-from study.core.errors import InputError, exit_code
+from study.core.console import exit_code
+from study.core.errors import InputError
 
 
 @pytest.mark.parametrize(

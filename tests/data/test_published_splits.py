@@ -75,11 +75,11 @@ def test_a_split_without_images_is_refused(source):
 
 
 def test_voc_holds_out_a_share_of_its_train_by_name(source):
-    half = names(source("voc", val_share=0.5))
+    half = names(source("voc", val_fraction=0.5))
     assert half["test"] == ("2008_000001", "2008_000002")
     assert sorted(half["train"] + half["val"]) == [f"2007_{i:06d}" for i in range(12)]
     assert all(in_share(name, 0.5) for name in half["val"])
-    less = names(source("voc", val_share=0.2))
+    less = names(source("voc", val_fraction=0.2))
     assert set(less["val"]) < set(half["val"])
 
 

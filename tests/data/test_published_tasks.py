@@ -7,10 +7,9 @@ import yaml
 from file_trees import TREES, data
 
 from study.config.shipped import shipped
-from study.config.task import EpochBudget, FileData, SmpModel, StepBudget
+from study.config.task import EpochBudget, FileData, SmpModel, StepBudget, load_task
 from study.data import scan_files
 from study.run import main
-from study.space.search_space import load_task
 from study.training.models import build_model
 
 NAMES = [name for name in shipped("tasks") if "deeplabv3plus" in name]

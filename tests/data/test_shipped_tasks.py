@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.config.task import EpochBudget, FolderData, SyntheticData
+from study.config.task import EpochBudget, FolderData, SyntheticData, load_task
 from study.data import open_data
-from study.space.search_space import load_task
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 

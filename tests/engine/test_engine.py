@@ -13,9 +13,9 @@ import yaml
 
 import study
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
-from study.ledger.journal import load
 from study.reporting.study_status import lines, status
 from study.session.session import Finished
+from study.storage.studies import load
 
 ray = pytest.importorskip("ray")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from study.engine import heartbeat as pulse
-from study.engine.heartbeat import NODE_GONE, SILENT, SILENT_SECONDS, Gone, Pulse
+from study.engine.heartbeat import NODE_GONE, SILENT, SILENT_SECONDS, ClusterLost, Heartbeat
 
 
 class Cluster:
@@ -17,7 +17,7 @@ class Cluster:
     def __init__(self) -> None:
         self.alive: bool | None = True
         self.now = 0.0
-        self.pulse = Pulse(self.is_alive, lambda _: None, clock=lambda: self.now)
+        self.pulse = Heartbeat(self.is_alive, lambda _: None, clock=lambda: self.now)
 
     def is_alive(self) -> bool:
         if self.alive is None:
@@ -46,7 +46,7 @@ def test_a_dead_node_and_a_long_silence_are_the_end(answers: list[Any], words: s
     for count, alive in enumerate(answers, 1):
         cluster.pulse.check()
         cluster.look(alive, count * 0.75 * SILENT_SECONDS)
-    with pytest.raises(Gone, match=words):
+    with pytest.raises(ClusterLost, match=words):
         cluster.pulse.check()
 
 
@@ -63,11 +63,11 @@ def test_a_main_thread_that_is_stuck_in_ray_is_ended(
         ended.append(reason)
         told.set()
 
-    with Pulse(lambda: False, end) as beat:
+    with Heartbeat(lambda: False, end) as beat:
         if stuck:
             assert told.wait(30)
         else:
-            with pytest.raises(Gone):
+            with pytest.raises(ClusterLost):
                 while True:
                     beat.check()
     beat.join()

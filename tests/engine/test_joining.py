@@ -20,7 +20,7 @@ from engine.test_engine import SPACE, task
 
 from study.core.names import COMPLETED
 from study.engine import cluster
-from study.ledger.journal import load
+from study.storage.studies import load
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--head", "--block", "--port=0", "--num-cpus=1", "--include-dashboard=false")

@@ -16,8 +16,9 @@ from engine.test_spot import Service
 from benchmarks.raylets import Cluster, kill
 from study.core.names import COMPLETED
 from study.engine.spot import ENDPOINT
-from study.ledger.journal import LEDGER, State, fold, read
+from study.ledger.journal import LEDGER, read
 from study.ledger.records import FaultRecord, ReportRecord, TrialRecord
+from study.ledger.state import State, fold
 from study.scheduler.retries import PREEMPTED
 
 ROOT = Path(__file__).parents[2]

@@ -17,10 +17,11 @@ import yaml
 from engine.test_engine import SPACE, task
 
 from study.core.names import COMPLETED
-from study.ledger.journal import LEDGER, State, fold, read
+from study.ledger.journal import LEDGER, read
 from study.ledger.records import Record, ReportRecord, decode
+from study.ledger.state import State, fold
 from study.storage.checkpoints import checkpoint_key
-from study.storage.s3.bucket import Bucket
+from study.storage.s3.bucket import S3Prefix
 from study.storage.s3.segments import read_segments, segments
 from study.storage.studies import WORK_VARIABLE
 
@@ -32,10 +33,10 @@ class Study:
     """A study in a bucket, run as a command on one machine after the other: `machine` has a
     working folder of its own, which goes with it."""
 
-    def __init__(self, folder: Path, place: Bucket) -> None:
+    def __init__(self, folder: Path, prefix: S3Prefix) -> None:
         self.folder = folder
-        self.place = place.below("s")
-        self._storage = place.uri
+        self.prefix = prefix.below("s")
+        self._storage = prefix.uri
         self._machines = 0
         (folder / "lost").mkdir()
         settings = {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}
@@ -84,7 +85,7 @@ class Study:
     @property
     def there(self) -> list[Record]:
         """What is in the bucket."""
-        data = b"".join(read_segments(self.place, segments(self.place)))
+        data = b"".join(read_segments(self.prefix, segments(self.prefix)))
         return [decode(line) for line in data.decode().splitlines()]
 
     def wait_until(self, it_is: Callable[[], bool]) -> None:
@@ -99,21 +100,21 @@ def reports(records: list[Record]) -> list[ReportRecord]:
 
 @pytest.mark.timeout(400)
 def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
-    place: Bucket, s3_server: s3.Server, tmp_path: Path
+    prefix: S3Prefix, s3_server: s3.Server, tmp_path: Path
 ) -> None:
-    study = Study(tmp_path, place)
+    study = Study(tmp_path, prefix)
     study.wait_until(lambda: len(reports(study.there)) > 0)
     study.wait_until(lambda: reports(study.here)[-1].epoch in (2, 3))
     out, err = study.end(130, signal.SIGINT)
-    assert f"in {study.place.where}, worked on in {study.work}" in out
-    assert f"--resume s --storage '{place.uri}'" in out
+    assert f"in {study.prefix.where}, worked on in {study.work}" in out
+    assert f"--resume s --storage '{prefix.uri}'" in out
     assert err == ""
     stopped = study.here
     assert study.there == stopped, "an orderly end ships everything"
-    assert study.place.get("report.html") is not None
-    assert study.place.get("driver.json") is None
+    assert study.prefix.get("report.html") is not None
+    assert study.prefix.get("driver.json") is None
     (trial,) = [trial for trial in fold(stopped).trials.values() if trial.end is None]
-    kept = [item.key for item in study.place.items("checkpoints/")]
+    kept = [item.key for item in study.prefix.items("checkpoints/")]
     assert 0 < len(kept) <= 2
     all_or_all_but_one = (trial.epochs, trial.epochs - 1)
     latest = next(e for e in all_or_all_but_one if kept[-1] == checkpoint_key(trial.id, e))
@@ -146,7 +147,7 @@ def assert_whole(state: State, study: Study, without_checkpoint: set[str]) -> No
     for trial in state.trials.values():
         assert trial.status == COMPLETED
         assert sorted(trial.reports) == list(range(1, EPOCHS + 1))
-    there = {item.key for item in study.place.items()}
+    there = {item.key for item in study.prefix.items()}
     assert "exports/best_miou.yaml" in there
     assert "driver.json" not in there
     assert not any(key.startswith("ray/") for key in there)

@@ -17,8 +17,10 @@ import yaml
 from engine.test_engine import SPACE, task
 
 from study.core.names import COMPLETED
-from study.ledger.journal import LEDGER, State, fold, load, read
+from study.ledger.journal import LEDGER, read
 from study.ledger.records import EndRecord, ReportRecord
+from study.ledger.state import State, fold
+from study.storage.studies import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,9 +169,9 @@ def test_a_study_whose_output_nobody_reads_goes_on_to_its_end(tmp_path: Path) ->
 INTERRUPTING = """
 import os, signal, sys
 from study import run
-from study.scheduler.study_scheduler import Director
+from study.scheduler.study_scheduler import StudyScheduler
 
-hand_out = Director._hand_out
+hand_out = StudyScheduler._hand_out
 
 def interrupted(self, record, slots):
     handed_out = hand_out(self, record, slots)
@@ -177,7 +179,7 @@ def interrupted(self, record, slots):
         os.kill(os.getpid(), signal.SIGINT)
     return handed_out
 
-Director._hand_out = interrupted
+StudyScheduler._hand_out = interrupted
 sys.exit(run.main(sys.argv[1:]))
 """
 

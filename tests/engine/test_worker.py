@@ -12,7 +12,7 @@ from tiny_task import tiny
 from study.config.task import TrialConfig
 from study.data import open_data
 from study.engine import worker
-from study.engine.scheduler import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
+from study.engine.tune_adapter import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
 from study.storage.checkpoints import checkpoint_key
 from study.training.trainer import train
 
@@ -49,7 +49,7 @@ def run(config: TrialConfig, folder: Path, reported: int = 0, attempt: int = 0) 
         "attempt": attempt,
         "stage": "search",
         "id": "t0000",
-        "place": None,
+        "prefix": None,
         "reported": reported,
     }
     worker.run({"run": settings, "trial": config.model_dump()})
@@ -95,7 +95,7 @@ def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_
     run(config, tmp_path, reported=1)
     (only,) = reported
     reason, by_machine = only[FAILED_KEY]
-    assert reason.startswith(f"Misfit: {path}: must fit the model's code")
+    assert reason.startswith(f"IncompatibleCheckpoint: {path}: must fit the model's code")
     assert "\n" not in reason
     assert not by_machine
 

@@ -5,36 +5,36 @@ import math
 import pickle
 import sys
 
-from study.ledger.interning import Numbers, Trees
+from study.ledger.interning import ConfigInterner, MetricRow
 
 
 def test_numbers_are_a_mapping_like_the_dict_they_were_made_of() -> None:
     values = {"val/miou": 0.1 + 0.2, "lr": 1e-300, "worst": -math.inf}
-    numbers = Numbers(values)
+    numbers = MetricRow(values)
     assert numbers == values and values == numbers
     assert list(numbers.items()) == list(values.items())
     assert numbers.get("none") is None and "none" not in numbers and "lr" in numbers
-    assert numbers != Numbers({**values, "lr": 0.0})
-    assert math.isnan(Numbers({"x": math.nan})["x"])
+    assert numbers != MetricRow({**values, "lr": 0.0})
+    assert math.isnan(MetricRow({"x": math.nan})["x"])
     assert copy.deepcopy(numbers) == pickle.loads(pickle.dumps(numbers)) == numbers
     assert repr(numbers) == repr(values)
 
 
 def test_equal_keys_in_another_order_are_kept_in_that_order() -> None:
-    one, other = Numbers({"a": 1.0, "b": 2.0}), Numbers({"b": 2.0, "a": 1.0})
+    one, other = MetricRow({"a": 1.0, "b": 2.0}), MetricRow({"b": 2.0, "a": 1.0})
     assert one == other
     assert (list(one), list(other)) == (["a", "b"], ["b", "a"])
 
 
 def test_numbers_take_a_fifth_of_a_dict_of_them() -> None:
     values = {f"val/iou/{number}": float(number) for number in range(50)}
-    numbers = Numbers(values)
+    numbers = MetricRow(values)
     as_dict = sys.getsizeof(values) + 50 * sys.getsizeof(0.5)
     assert sys.getsizeof(numbers) + sys.getsizeof(numbers._values) < as_dict / 5
 
 
 def test_a_tree_shares_what_the_last_one_had_and_is_equal_to_its_original() -> None:
-    trees = Trees()
+    trees = ConfigInterner()
     first = {"task": {"lr": 0.1, "data": {"size": [1, 2]}}, "loss": {"kind": "mean"}, "seed": 0}
     second = copy.deepcopy({**first, "loss": {"kind": "max"}})
     kept = [trees.shared(tree, "config") for tree in (first, second)]
@@ -44,6 +44,6 @@ def test_a_tree_shares_what_the_last_one_had_and_is_equal_to_its_original() -> N
 
 
 def test_trees_that_are_equal_and_not_written_alike_stay_apart() -> None:
-    trees = Trees()
+    trees = ConfigInterner()
     kept = [trees.shared({"loss": {"mix": mix}}, "config") for mix in (1, 1.0, True)]
     assert [type(tree["loss"]["mix"]) for tree in kept] == [int, float, bool]

@@ -15,16 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from study.core.errors import InputError, Unwritable
-from study.ledger.interning import Numbers
+from study.core.errors import InputError, OutputError
+from study.ledger.interning import MetricRow
 from study.ledger.journal import (
     LEDGER,
     Ledger,
-    find,
-    fold,
-    is_driven,
-    load,
-    new_folder,
     read,
     replay,
 )
@@ -41,7 +36,9 @@ from study.ledger.records import (
     decode,
     encode,
 )
-from study.storage.studies import Storage
+from study.ledger.state import fold
+from study.storage.session_lock import is_driven
+from study.storage.studies import Storage, find, load, new_folder
 
 
 def trial(name: str = "t0000", **changes: object) -> TrialRecord:
@@ -76,7 +73,7 @@ def test_a_line_is_the_same_with_and_without_numbers_that_are_not_finite() -> No
         assert encode(report) == json.dumps(plain, allow_nan=False)
         fields = [item.name for item in dataclasses.fields(report)]
         assert list(json.loads(encode(report))) == ["kind", *fields]
-    assert encode(ReportRecord("t0", 0, 1, Numbers({"a": 0.5}))) == encode(
+    assert encode(ReportRecord("t0", 0, 1, MetricRow({"a": 0.5}))) == encode(
         ReportRecord("t0", 0, 1, {"a": 0.5})
     )
 
@@ -279,7 +276,7 @@ def test_the_fold_keeps_the_first_report_and_rung_of_an_epoch() -> None:
     assert only.report_times == {1: 1.0}
     assert only.checkpoints == ["a", "b"]
     assert only.attempt == 1
-    assert state.ladders[("main", 1)] == [("t0000", {"val/miou": 0.1})]
+    assert state.brackets[("main", 1)] == [("t0000", {"val/miou": 0.1})]
 
 
 def test_status_is_derived_from_the_end() -> None:
@@ -374,5 +371,5 @@ def test_the_command_that_goes_on_can_be_pasted(
 
 
 def test_a_folder_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(Unwritable, match="/proc/x"):
+    with pytest.raises(OutputError, match="/proc/x"):
         Ledger(Path("/proc/x/s"))

@@ -8,7 +8,8 @@ import pytest
 from ledgers import make_study
 
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
-from study.ledger.journal import LEDGER, State, read
+from study.ledger.journal import LEDGER, read
+from study.ledger.state import State
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 

@@ -183,7 +183,7 @@ def test_a_batch_twice_is_the_batch_once(config, batch):
 
 # --- single axes --------------------------------------------------------------------------------
 
-NEUTRAL = {
+CE = {
     "max-p": {"pooling": {"kind": "max", "p": float("inf"), "ratio": 0.3}},
     "max-ratio": {"pooling": {"kind": "max", "p": 1.7, "ratio": 1.0}},
     "ohem": {"pooling": {"kind": "ohem", "min_kept": 1.0}},
@@ -195,7 +195,7 @@ NEUTRAL = {
 }
 
 
-@pytest.mark.parametrize("config", NEUTRAL.values(), ids=NEUTRAL)
+@pytest.mark.parametrize("config", CE.values(), ids=CE)
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(batch=batches(dtypes=(torch.float64, torch.float32)))
 def test_a_neutral_setting_is_cross_entropy(config, batch):

@@ -17,7 +17,7 @@ from study.analysis.answer import answer
 from study.config.task import TrialConfig
 from study.core.names import BASELINE, COMPLETED, CONFIRM
 from study.data import open_data
-from study.ledger.journal import Ledger, load
+from study.ledger.journal import Ledger
 from study.ledger.records import (
     EndRecord,
     FinishRecord,
@@ -27,6 +27,7 @@ from study.ledger.records import (
     TrialRecord,
 )
 from study.reporting.exports import export, export_text, write_exports
+from study.storage.studies import load
 from study.training.environment import environment
 from study.training.trainer import train
 

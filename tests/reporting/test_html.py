@@ -14,11 +14,12 @@ from ledgers import CLASS_NAMES, make_study
 from study import report as report_command
 from study.analysis.answer import Confirmed, answer
 from study.analysis.importance import Importance, Importances
-from study.analysis.option_epochs import shares
+from study.analysis.option_epochs import option_epochs
 from study.core.names import BASELINE, CONFIRM, SEARCH
-from study.ledger.journal import State, load
+from study.ledger.state import State
 from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
+from study.storage.studies import load
 
 PNG = b"\x89PNG\r\n"
 
@@ -76,8 +77,8 @@ def test_the_page_holds_the_answer(folder: Path) -> None:
 
 def test_the_page_shows_how_the_epochs_were_shared_out(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
-    for item in shares(load(folder)):
-        cells = (item.path, item.option, str(item.trials), str(item.epochs), f"{item.share:.1%}")
+    for item in option_epochs(load(folder)):
+        cells = (item.path, item.option, str(item.trials), str(item.epochs), f"{item.fraction:.1%}")
         assert "".join(f"<td>{cell}</td>" for cell in cells) in page
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from study.config.task import load_task
 from study.reporting.plan_text import plan_text
 from study.session.prepare import make_plan
-from study.space.search_space import load_space, load_task
+from study.space.search_space import load_space
 
 
 def text_of(tree: dict[str, Any], **settings: Any) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ledgers import EPOCHS, make_study
 
-from study.analysis.option_epochs import shares
+from study.analysis.option_epochs import option_epochs
 from study.core.names import SEARCH
-from study.ledger.journal import Ledger, is_driven, load
+from study.ledger.journal import Ledger
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -24,6 +24,8 @@ from study.ledger.records import (
 from study.reporting.study_status import lines, status
 from study.scheduler.retries import GPU_MEMORY
 from study.status import main
+from study.storage.session_lock import is_driven
+from study.storage.studies import load
 
 
 def begin(folder: Path, gpus: float = 0.5) -> Ledger:
@@ -119,15 +121,15 @@ def test_the_share_of_a_gpu_that_a_trial_needed_stands_there(tmp_path: Path) -> 
 def test_the_epochs_of_the_search_are_shown_by_option(tmp_path: Path) -> None:
     state = load(make_study(tmp_path / "x"))
     text = lines(status(state, driven=False, now=2e9))
-    given = {item.option: item for item in shares(state)}
-    line = f"epochs by loss/jaccard: off {given['off'].share:.0%}, on {given['on'].share:.0%}"
+    given = {item.option: item for item in option_epochs(state)}
+    line = f"epochs by loss/jaccard: off {given['off'].fraction:.0%}, on {given['on'].fraction:.0%}"
     assert f"{line} (equal: 50%)" in text
 
 
 def test_a_rung_says_what_the_next_trial_must_reach(tmp_path: Path) -> None:
     state = load(make_study(tmp_path / "x", until="search"))
     found = status(state, driven=False, now=2e9)
-    ((_, values),) = state.ladders.items()
+    ((_, values),) = state.brackets.items()
     (rung,) = found["rungs"]
     assert rung["size"] == len(values)
     for key, bar in rung["to_go_on"].items():
@@ -151,12 +153,12 @@ def test_a_rung_names_a_bar_once_it_judges(tmp_path: Path) -> None:
 def test_the_rungs_of_a_split_ladder_are_told_apart(tmp_path: Path) -> None:
     ledger = begin(tmp_path / "x")
     value = {"val/miou": 0.3, "val/macc": 0.5}
-    for ladder in ("loss/recall=off", "loss/recall=ema"):
-        ledger.append(RungRecord(hand_out(ledger, "x"), 3, ladder, value, True, ""))
+    for bracket in ("loss/recall=off", "loss/recall=ema"):
+        ledger.append(RungRecord(hand_out(ledger, "x"), 3, bracket, value, True, ""))
     text = lines(status(ledger.state, driven=True, now=2e9))
     ledger.close()
-    for ladder in ("loss/recall=off", "loss/recall=ema"):
-        assert f"rung at epoch 3 of {ladder}: 1 values, judges from 6 on" in text
+    for bracket in ("loss/recall=off", "loss/recall=ema"):
+        assert f"rung at epoch 3 of {bracket}: 1 values, judges from 6 on" in text
 
 
 def test_the_command_prints_lines_or_one_json_object(

@@ -10,9 +10,9 @@ from ledgers import make_study
 from rich.console import Console
 
 from study.analysis.answer import Answer, answer
-from study.ledger.journal import load
 from study.reporting import tables
 from study.reporting.tables import conclusions, p_value, plain_table, points, print_answer, rows
+from study.storage.studies import load
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_narrow_terminal_shows_every_config_and_its_figures(
 
 def test_the_gains_over_both_cross_entropies_are_one_line(found: Answer) -> None:
     line = next(line for line in conclusions(found) if line.startswith("best_miou"))
-    for over in (found.reference, found.stated):
+    for over in (found.reference, found.default_ce):
         gain = found.gain(found.best_miou, over, "test/miou")
         assert gain is not None
         assert f"{100 * gain.absolute:+.2f} points ({100 * gain.relative:+.1f} %)" in line

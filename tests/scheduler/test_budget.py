@@ -14,9 +14,9 @@ import pytest
 from simulated_driver import Driver, curve
 
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
-from study.ledger.journal import load
 from study.ledger.records import TrialRecord
 from study.scheduler.stages import Done, Stop, left_out
+from study.storage.studies import load
 
 EPOCH = 2.0
 Cost = Callable[[TrialRecord, int, float], float]
@@ -36,7 +36,7 @@ class Timed(Driver):
         super().__init__(folder, clock=lambda: self.now, **options)
 
     def run_session(self) -> float:
-        """Until the director has nothing more; the seconds that went by."""
+        """Until the scheduler has nothing more; the seconds that went by."""
         start, tie = self.now, itertools.count()
         events: list[tuple[float, int, TrialRecord, int, float]] = []
 
@@ -46,20 +46,20 @@ class Timed(Driver):
             heapq.heappush(events, event)
 
         while True:
-            while len(self.director.live) < self.director.slots:
-                step = self.director.suggest()
-                if not isinstance(step, TrialRecord):
+            while len(self.scheduler.live) < self.scheduler.slots:
+                action = self.scheduler.suggest()
+                if not isinstance(action, TrialRecord):
                     break
-                begin(step, self.ledger.state.trials[step.trial].epochs + 1)
+                begin(action, self.ledger.state.trials[action.trial].epochs + 1)
             if not events:
-                assert isinstance(step, Done | Stop)
+                assert isinstance(action, Done | Stop)
                 break
             end, _, record, epoch, seconds = heapq.heappop(events)
             self.now = end
-            if self.director.budget.is_over:  # what runs is ended by force
+            if self.scheduler.budget.is_over:  # what runs is ended by force
                 break
             metrics = {**curve(record, epoch), "time/epoch_s": seconds}
-            if self.director.report(record.trial, epoch, metrics):
+            if self.scheduler.report(record.trial, epoch, metrics):
                 begin(record, epoch + 1)
         self.ledger.close()
         return self.now - start
@@ -188,20 +188,20 @@ def test_gpu_hours_end_the_search_so_that_confirming_fits_and_more_of_them_go_on
     assert len(state.of_stage(SEARCH, REFERENCE)) == 16
     assert state.selection is not None
     assert state.selection.searched == 16
-    sources = {state.selection.reference, state.selection.stated, *state.selection.confirmed}
+    sources = {state.selection.reference, state.selection.default_ce, *state.selection.confirmed}
     confirmed = {(t.source, t.seed) for t in state.completed(CONFIRM)}
     assert {(source, seed) for source in sources for seed in (1, 2, 3)} <= confirmed
 
 
 def test_a_share_that_grew_is_paid_for(tmp_path: Path) -> None:
     driver = Timed(tmp_path, slots=2, gpus_per_trial=0.5)
-    record = driver.director.suggest()
+    record = driver.scheduler.suggest()
     assert isinstance(record, TrialRecord)
-    driver.director.report(record.trial, 1, {"time/epoch_s": 10.0})
-    driver.director.fault(record.trial, "gpu_memory", "out of GPU memory")
-    again = driver.director.suggest()
+    driver.scheduler.report(record.trial, 1, {"time/epoch_s": 10.0})
+    driver.scheduler.fault(record.trial, "gpu_memory", "out of GPU memory")
+    again = driver.scheduler.suggest()
     assert isinstance(again, TrialRecord)
-    driver.director.report(again.trial, 2, {"time/epoch_s": 10.0})
+    driver.scheduler.report(again.trial, 2, {"time/epoch_s": 10.0})
     driver.ledger.close()
     assert load(tmp_path).trials[record.trial].gpu_s == 0.5 * 10 + 1.0 * 10
-    assert not math.isnan(driver.director.budget.seconds_left)
+    assert not math.isnan(driver.scheduler.budget.seconds_left)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from study.ledger.journal import Trial
 from study.ledger.records import FaultRecord
+from study.ledger.state import Trial
 from study.scheduler.retries import (
     CAUSES,
     GPU_MEMORY,
@@ -15,8 +15,8 @@ from study.scheduler.retries import (
     MEMORY,
     PREEMPTED,
     TRIES,
-    again,
     doublings,
+    should_retry,
 )
 
 
@@ -31,19 +31,19 @@ def trial(*faults: tuple[str, int], gpus: float = 0.5, epochs: int = 2) -> Trial
 
 
 def test_a_trial_that_is_lost_is_tried_again_until_an_epoch_has_cost_it_three_attempts() -> None:
-    assert again(trial(*[(LOST, 2)] * (TRIES - 1)), LOST, slots=1)
-    assert not again(trial(*[(LOST, 2)] * TRIES), LOST, slots=1)
-    assert again(trial(*[(LOST, 1)] * TRIES), LOST, slots=1), "it has come further since"
+    assert should_retry(trial(*[(LOST, 2)] * (TRIES - 1)), LOST, slots=1)
+    assert not should_retry(trial(*[(LOST, 2)] * TRIES), LOST, slots=1)
+    assert should_retry(trial(*[(LOST, 1)] * TRIES), LOST, slots=1), "it has come further since"
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_only_to_leave_a_drained_node_is_never_counted(cause: str) -> None:
     often = trial(*[(cause, 2)] * 10)
-    assert again(often, PREEMPTED, slots=8)
-    assert again(often, LOST, slots=8) == (cause == PREEMPTED)
+    assert should_retry(often, PREEMPTED, slots=8)
+    assert should_retry(often, LOST, slots=8) == (cause == PREEMPTED)
     assert bool(doublings(often)) == (cause in (LOST, MEMORY))
 
 
 def test_a_trial_out_of_gpu_memory_is_tried_again_while_it_shares_the_gpu() -> None:
-    assert again(trial(gpus=0.5), GPU_MEMORY, slots=2)
-    assert not again(trial(gpus=1.0), GPU_MEMORY, slots=2)
+    assert should_retry(trial(gpus=0.5), GPU_MEMORY, slots=2)
+    assert not should_retry(trial(gpus=1.0), GPU_MEMORY, slots=2)

@@ -6,10 +6,10 @@ import pytest
 from study_in_memory import Study, plan
 
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+from study.ledger.plan import Plan
 from study.ledger.records import SelectRecord
 from study.scheduler.stages import (
     Done,
-    Plan,
     Resume,
     RunBaseline,
     RunConfirm,
@@ -44,9 +44,9 @@ def test_baselines_come_first_then_references_are_spread_among_the_search() -> N
     study = Study(plan())
     order = []
     for _ in range(18):
-        step = study.next()
-        order.append(step)
-        match step:
+        action = study.next()
+        order.append(action)
+        match action:
             case RunBaseline(name=name):
                 study.add(BASELINE, name)
             case RunReference():
@@ -54,10 +54,10 @@ def test_baselines_come_first_then_references_are_spread_among_the_search() -> N
             case RunSearch():
                 study.add(SEARCH)
     assert order[:2] == [RunBaseline("ce"), RunBaseline("recall")]
-    kinds = [type(step) for step in order[2:]]
+    kinds = [type(action) for action in order[2:]]
     assert kinds.count(RunReference) == 3
     assert [i for i, kind in enumerate(kinds) if kind is RunReference] == [0, 6, 11]
-    numbers = [step.number for step in order if isinstance(step, RunSearch)]
+    numbers = [action.number for action in order if isinstance(action, RunSearch)]
     assert numbers == list(range(13))
 
 
@@ -94,13 +94,13 @@ def test_confirmation_goes_seed_by_seed_and_ends() -> None:
     assert study.next() == Select()
     study.state.apply(SelectRecord(["t0003", "t0004"], "t0002", "t0000"))
     steps = []
-    while not isinstance(step := study.next(), (Wait, Done)):
-        assert isinstance(step, RunConfirm)
-        steps.append((step.source, step.seed))
-        study.add(CONFIRM, source=step.source, seed=step.seed)
+    while not isinstance(action := study.next(), (Wait, Done)):
+        assert isinstance(action, RunConfirm)
+        steps.append((action.source, action.seed))
+        study.add(CONFIRM, source=action.source, seed=action.seed)
     sources = ["t0002", "t0000", "t0003", "t0004"]
     assert steps == [(source, seed) for seed in (1, 2, 3) for source in sources]
-    assert step == Wait()
+    assert action == Wait()
     for name in list(study.live):
         study.finish(name)
     assert study.next() == Done()
@@ -160,9 +160,9 @@ def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
     searched(study)
     study.state.apply(SelectRecord([], "t0000", "t0000"))
     steps = []
-    while isinstance(step := study.next(), RunConfirm):
-        steps.append(step.source)
-        study.finish(study.add(CONFIRM, source=step.source, seed=step.seed))
+    while isinstance(action := study.next(), RunConfirm):
+        steps.append(action.source)
+        study.finish(study.add(CONFIRM, source=action.source, seed=action.seed))
     assert steps == ["t0000"] * 3
 
 
@@ -173,16 +173,16 @@ def test_a_seed_that_the_machine_lost_is_tried_again_after_the_others_three_time
     assert study.next() == RunConfirm("t0000", 1)
     study.fail(study.add(CONFIRM, source="t0000", seed=1), by_machine=True)
     steps = []
-    while isinstance(step := study.next(), RunConfirm):
-        steps.append((step.source, step.seed))
-        name = study.add(CONFIRM, source=step.source, seed=step.seed)
+    while isinstance(action := study.next(), RunConfirm):
+        steps.append((action.source, action.seed))
+        name = study.add(CONFIRM, source=action.source, seed=action.seed)
         if steps[-1] == ("t0000", 1):
-            assert study.next() != step, "it is under way"
+            assert study.next() != action, "it is under way"
             study.fail(name, by_machine=True)
         else:
             study.finish(name)
     assert steps == [("t0003", 1), ("t0000", 2), ("t0003", 2), ("t0000", 1), ("t0000", 1)]
-    assert step == Done()
+    assert action == Done()
 
 
 def test_a_seed_that_failed_by_its_own_fault_is_not_tried_again() -> None:

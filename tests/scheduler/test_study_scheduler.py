@@ -1,4 +1,4 @@
-"""The director drives whole studies here on made-up learning curves: no Ray, no training."""
+"""The scheduler drives whole studies here on made-up learning curves: no Ray, no training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from simulated_driver import Driver, curve, lines_without_times
 
-from study.analysis.option_epochs import shares
+from study.analysis.option_epochs import option_epochs
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.ledger.journal import LEDGER, load
+from study.ledger.journal import LEDGER
+from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
-from study.scheduler.stages import Plan
 from study.space.search_space import load_space
+from study.storage.studies import load
 
 
 def without_attempts(folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
     selection = state.selection
     assert selection is not None
     assert len(selection.confirmed) == 2
-    sources = {selection.reference, selection.stated, *selection.confirmed}
+    sources = {selection.reference, selection.default_ce, *selection.confirmed}
     confirmations = state.of_stage(CONFIRM)
     assert len(confirmations) == 3 * len(sources)
     assert {trial.seed for trial in confirmations} == {1, 2, 3}
@@ -159,10 +160,10 @@ def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
     state = load(tmp_path)
     assert state.study is not None
     state.study = replace(state.study, space=dict(load_space("joint").data))
-    found = shares(state)
+    found = option_epochs(state)
     assert len(found) == 9
     for item in found:
-        assert item.share >= 0.48 * item.equal
+        assert item.fraction >= 0.48 * item.equal
         assert item.sampled >= 0.48 * item.equal
     ended = [t for t in state.of_stage(SEARCH) if t.params and t.params[path] == option]
     assert sum(trial.status == STOPPED_EARLY for trial in ended) >= len(ended) - 1
@@ -172,11 +173,11 @@ def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
     space = load_space("recall")
     by = next(path for path, options in space.choices.items() if len(options) in (2, 3))
     driver = Driver(tmp_path, space="recall")
-    driver.plan = driver.director.plan = Plan(**{**vars(driver.plan), "split_by": by})
+    driver.plan = driver.scheduler.plan = Plan(**{**vars(driver.plan), "split_by": by})
     driver.run()
-    ladders = {ladder for ladder, _ in load(tmp_path).ladders}
-    assert len(ladders) > 1
-    assert all(ladder.startswith(f"{by}=") for ladder in ladders)
+    brackets = {bracket for bracket, _ in load(tmp_path).brackets}
+    assert len(brackets) > 1
+    assert all(bracket.startswith(f"{by}=") for bracket in brackets)
 
 
 def test_a_study_killed_after_a_line_of_any_kind_goes_on_to_the_ledger_of_an_undisturbed_one(

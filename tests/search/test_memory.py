@@ -9,11 +9,12 @@ import pytest
 from ledgers import EPOCHS, PLAN, make_study
 
 from study.core.names import BASELINE, COMPLETED, FAILED, REFERENCE, SEARCH
-from study.ledger.journal import LEDGER, State, Trial, read
+from study.ledger.journal import LEDGER, read
 from study.ledger.records import TrialRecord
+from study.ledger.state import State, Trial
 from study.search.history import History, Observation
 from study.search.memory import Memory
-from study.search.quota import Spent, owed
+from study.search.quota import EpochsUsed, below_minimum_share
 from study.space.search_space import load_space
 
 RUNGS = (*PLAN.rungs, EPOCHS)
@@ -31,14 +32,14 @@ def observations(state: State) -> list[Observation]:
     return found
 
 
-def spent(trial: Trial) -> Spent:
+def used(trial: Trial) -> EpochsUsed:
     assert trial.params is not None
     least = most = trial.epochs
     if trial.end is None:
         least, most = min([rung for rung in RUNGS if rung > trial.epochs], default=EPOCHS), EPOCHS
     elif trial.status == FAILED:
         least = max(trial.epochs, RUNGS[0])
-    return Spent(trial.params, least, most, trial.stage == SEARCH)
+    return EpochsUsed(trial.params, least, most, trial.stage == SEARCH)
 
 
 @pytest.mark.parametrize("until", ["search", "finish"])
@@ -67,10 +68,12 @@ def test_memory_is_what_a_walk_over_all_trials_gives(tmp_path: Path, until: str)
             assert [(p.params, p.state, p.values) for p in mine] == [
                 (p.params, p.state, p.values) for p in other
             ]
-        each = [spent(t) for t in state.of_stage(REFERENCE, SEARCH) if t.params is not None]
-        assert owed(space.choices, memory.spent, EPOCHS) == owed(space.choices, each, EPOCHS)
+        each = [used(t) for t in state.of_stage(REFERENCE, SEARCH) if t.params is not None]
+        assert below_minimum_share(space.choices, memory.used, EPOCHS) == below_minimum_share(
+            space.choices, each, EPOCHS
+        )
         total = sum(item.least for item in each), sum(item.most for item in each)
-        sums = memory.spent
+        sums = memory.used
         assert (sum(item.least for item in sums), sum(item.most for item in sums)) == total
         assert len(sums) <= 2 or len(sums) < len(each)
         looks += 1

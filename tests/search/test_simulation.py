@@ -10,7 +10,7 @@ import pytest
 
 from study.losses import PRESETS
 from study.search.asha import decide, rung_epochs
-from study.search.quota import Spent
+from study.search.quota import EpochsUsed
 from study.search.reference import reference_params
 from study.search.sampler import Observation, propose
 from study.space.search_space import load_space
@@ -50,10 +50,10 @@ def simulate(
 ) -> list[Trial]:
     space = load_space("joint")
     rng = np.random.default_rng(seed)
-    ladder = space.settings.rungs
-    assert ladder is not None
-    factor = ladder.reduction_factor
-    epochs = rung_epochs(ladder.first, factor, EPOCHS)
+    bracket = space.settings.rungs
+    assert bracket is not None
+    factor = bracket.reduction_factor
+    epochs = rung_epochs(bracket.first, factor, EPOCHS)
     trials: list[Trial] = []
 
     def run(params, known, protected):
@@ -78,13 +78,13 @@ def simulate(
         history = [
             Observation(trial.params, trial.rungs) for trial in trials if trial.params is not None
         ]
-        spent = [
-            Spent(trial.params, max(trial.rungs), max(trial.rungs), not trial.protected)
+        used = [
+            EpochsUsed(trial.params, max(trial.rungs), max(trial.rungs), not trial.protected)
             for trial in trials[len(space.settings.baselines) :]
             if trial.params is not None
         ]
         params = propose(
-            space, history, seed=seed, number=number, spent=spent, full=EPOCHS if fair else 0
+            space, history, seed=seed, number=number, used=used, full=EPOCHS if fair else 0
         )
         run(params, params, False)
     return trials

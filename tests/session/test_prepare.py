@@ -13,10 +13,11 @@ from ledgers import make_study
 from torch import nn
 
 from study.core.errors import InputError
-from study.ledger.journal import LEDGER, Ledger, find
+from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
-from study.scheduler.study_scheduler import Director
+from study.scheduler.study_scheduler import StudyScheduler
 from study.session.prepare import Options, Prepared, prepare, reopen
+from study.storage.studies import find
 
 FLAT: dict[str, Any] = {
     "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
@@ -44,11 +45,11 @@ def begun(tmp_path: Path, task: dict[str, Any]) -> Prepared:
     assert prepared.first_line is not None
     ledger = Ledger(prepared.folder)
     ledger.append(prepared.first_line)
-    director = Director(ledger, prepared.plan, prepared.space, prepared.task.config)
-    first = director.suggest()
+    scheduler = StudyScheduler(ledger, prepared.plan, prepared.space, prepared.task.config)
+    first = scheduler.suggest()
     assert isinstance(first, TrialRecord)
-    director.report(first.trial, 1, {"val/miou": 0.5, "val/macc": 0.5})
-    director.suggest()
+    scheduler.report(first.trial, 1, {"val/miou": 0.5, "val/macc": 0.5})
+    scheduler.suggest()
     ledger.close()
     return prepared
 
@@ -59,11 +60,11 @@ def test_a_resumed_study_trains_on_the_data_where_they_lie_by_now(
     moved = (tmp_path / "town").rename(tmp_path / "city")
     again = reopen("s", Options(storage=tmp_path / "studies", data_root=moved))
     ledger = Ledger(again.folder)
-    director = Director(ledger, again.plan, again.space, again.task.config)
+    scheduler = StudyScheduler(ledger, again.plan, again.space, again.task.config)
     roots = []
-    while isinstance(step := director.suggest(), TrialRecord):
+    while isinstance(step := scheduler.suggest(), TrialRecord):
         roots.append((step.stage, step.config["task"]["data"]["root"]))
-        director.report(step.trial, 1, {"val/miou": 0.4, "val/macc": 0.4})
+        scheduler.report(step.trial, 1, {"val/miou": 0.4, "val/macc": 0.4})
     ledger.close()
     assert {stage for stage, _ in roots} == {"reference", "search", "confirm"}
     assert {root for _, root in roots} == {str(moved)}

@@ -123,17 +123,17 @@ def test_natural_and_modelled_values_are_inverse(data):
     distribution = leaf.distribution
     assert isinstance(distribution, FloatDistribution)
     modelled = data.draw(st.floats(distribution.low, distribution.high))
-    natural = leaf.natural(modelled)
+    natural = leaf.from_sampler(modelled)
     assert low <= natural <= high
-    assert math.isclose(leaf.modelled(natural), modelled, rel_tol=1e-5, abs_tol=1e-9)
-    assert leaf.natural(leaf.modelled(natural)) == natural
+    assert math.isclose(leaf.to_sampler(natural), modelled, rel_tol=1e-5, abs_tol=1e-9)
+    assert leaf.from_sampler(leaf.to_sampler(natural)) == natural
 
 
 def test_both_ends_of_a_momentum_range_are_reached_and_it_is_dense_near_one():
     leaf = compiled("x: {float: {low: 0.5, high: 0.99, log: to_one}}")
     low, high = leaf.distribution.low, leaf.distribution.high
-    assert (leaf.natural(low), leaf.natural(high)) == (0.99, 0.5)
-    assert leaf.natural(math.sqrt(low * high)) == pytest.approx(1 - math.sqrt(0.005), abs=1e-6)
+    assert (leaf.from_sampler(low), leaf.from_sampler(high)) == (0.99, 0.5)
+    assert leaf.from_sampler(math.sqrt(low * high)) == pytest.approx(1 - math.sqrt(0.005), abs=1e-6)
 
 
 def test_sampled_numbers_are_short():
@@ -141,7 +141,7 @@ def test_sampled_numbers_are_short():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         trial = study.ask()
-        value = leaf.natural(trial.suggest_float("x", 0.01, 0.5, log=True))
+        value = leaf.from_sampler(trial.suggest_float("x", 0.01, 0.5, log=True))
         assert len(str(value)) <= 9
 
 
@@ -149,7 +149,7 @@ def test_sampled_numbers_are_short():
 def test_a_value_outside_of_a_range_is_refused(value):
     leaf = compiled("x: {float: {low: 0, high: 1, step: 0.25}}")
     with pytest.raises(ValueError, match=r"^x: "):
-        leaf.modelled(value)
+        leaf.to_sampler(value)
 
 
 def test_grids_list_every_value():

@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from study.config.shipped import shipped
+from study.config.task import load_task
 from study.core.errors import InputError
 from study.losses import PRESETS
 from study.losses.config import LossConfig
 from study.search.sampler import stratified
 from study.session.prepare import make_plan
 from study.space.grammar import Leaf
-from study.space.search_space import load_space, load_task
+from study.space.search_space import load_space
 
 SPACES = sorted(shipped("search_spaces"))
 SMALL = {

@@ -14,13 +14,13 @@ import s3
 
 from study.storage import checkpoints as keeping
 from study.storage.checkpoints import (
-    BucketKeeper,
-    FolderKeeper,
-    Janitor,
+    BucketCheckpointStore,
+    CheckpointCleaner,
+    FolderCheckpointStore,
     checkpoint_key,
-    open_keeper,
+    open_checkpoint_store,
 )
-from study.storage.s3.bucket import READ_SECONDS, Bucket
+from study.storage.s3.bucket import READ_SECONDS, S3Prefix
 
 
 def of(epoch: int) -> Callable[[Path], None]:
@@ -43,65 +43,65 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.pt"))
 
 
-def keys(place: Bucket) -> list[str]:
-    return [item.key for item in place.items("checkpoints/")]
+def keys(prefix: S3Prefix) -> list[str]:
+    return [item.key for item in prefix.items("checkpoints/")]
 
 
 def test_a_folder_holds_the_two_latest(tmp_path: Path) -> None:
-    keeper = open_keeper(tmp_path, None, "t0000")
-    assert isinstance(keeper, FolderKeeper)
-    assert list(keeper.found()) == []
+    store = open_checkpoint_store(tmp_path, None, "t0000")
+    assert isinstance(store, FolderCheckpointStore)
+    assert list(store.found()) == []
     for epoch in range(1, 12):
-        assert keeper.keep(epoch, of(epoch)) == checkpoint_key("t0000", epoch)
+        assert store.keep(epoch, of(epoch)) == checkpoint_key("t0000", epoch)
         assert len(files(tmp_path)) <= 2
     assert files(tmp_path) == ["000010.pt", "000011.pt"]
-    assert [path.read_text() for path in keeper.found()] == ["after 11", "after 10"]
+    assert [path.read_text() for path in store.found()] == ["after 11", "after 10"]
 
 
 def test_what_a_killed_process_had_begun_to_write_goes_with_the_next_checkpoints(
     tmp_path: Path,
 ) -> None:
-    keeper = FolderKeeper(tmp_path, "t0000")
+    store = FolderCheckpointStore(tmp_path, "t0000")
     _write(tmp_path / "checkpoints" / "t0000" / ".000001.pt.77.partial", 1)
     for epoch in (1, 2):
-        keeper.keep(epoch, of(epoch))
+        store.keep(epoch, of(epoch))
     left = {path.name for path in (tmp_path / "checkpoints" / "t0000").iterdir()}
     assert left == {"000001.pt", "000002.pt"}
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    keeper = FolderKeeper(tmp_path, "t0000")
-    keeper.keep(1, of(1))
+    store = FolderCheckpointStore(tmp_path, "t0000")
+    store.keep(1, of(1))
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    assert keeper.keep(2, full) == checkpoint_key("t0000", 1)
-    assert keeper.trouble == f"No space left on device: {tmp_path}/checkpoints/t0000/000002.pt"
-    assert [path.read_text() for path in keeper.found()] == ["after 1"]
-    assert keeper.keep(3, of(3)) == checkpoint_key("t0000", 3)
-    assert keeper.trouble == ""
+    assert store.keep(2, full) == checkpoint_key("t0000", 1)
+    assert store.trouble == f"No space left on device: {tmp_path}/checkpoints/t0000/000002.pt"
+    assert [path.read_text() for path in store.found()] == ["after 1"]
+    assert store.keep(3, of(3)) == checkpoint_key("t0000", 3)
+    assert store.trouble == ""
 
 
 def test_a_folder_that_this_node_does_not_see_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="every node must see the study's folder"):
-        FolderKeeper(tmp_path / "elsewhere", "t0000").keep(1, of(1))
+        FolderCheckpointStore(tmp_path / "elsewhere", "t0000").keep(1, of(1))
 
 
 def test_a_bucket_comes_to_hold_the_two_latest_and_gives_them_back(
-    place: Bucket, tmp_path: Path
+    prefix: S3Prefix, tmp_path: Path
 ) -> None:
-    keeper = open_keeper(tmp_path, place.uri, "t0000")
-    assert isinstance(keeper, BucketKeeper)
-    assert keeper.keep(1, of(1)) is None, "it is not there yet"
-    wait_for(lambda: keys(place) == [checkpoint_key("t0000", 1)])
+    store = open_checkpoint_store(tmp_path, prefix.uri, "t0000")
+    assert isinstance(store, BucketCheckpointStore)
+    assert store.keep(1, of(1)) is None, "it is not there yet"
+    wait_for(lambda: keys(prefix) == [checkpoint_key("t0000", 1)])
     for epoch in range(2, 6):
-        keeper.flush()
-        before = keeper.keep(epoch, of(epoch))
+        store.flush()
+        before = store.keep(epoch, of(epoch))
         assert before is not None and before < checkpoint_key("t0000", epoch)
-    keeper.close()
-    wait_for(lambda: keys(place) == [checkpoint_key("t0000", epoch) for epoch in (4, 5)])
-    again = BucketKeeper(place, "t0000")
+    store.close()
+    wait_for(lambda: keys(prefix) == [checkpoint_key("t0000", epoch) for epoch in (4, 5)])
+    again = BucketCheckpointStore(prefix, "t0000")
     assert [path.read_text() for path in again.found()] == ["after 5", "after 4"]
     path = next(iter(again.found()))
     again.keep(6, of(6))
@@ -111,81 +111,83 @@ def test_a_bucket_comes_to_hold_the_two_latest_and_gives_them_back(
 
 
 def test_a_silent_bucket_holds_up_no_epoch_and_gets_the_latest(
-    place: Bucket, s3_server: s3.Server
+    prefix: S3Prefix, s3_server: s3.Server
 ) -> None:
-    keeper = BucketKeeper(place, "t0000")
+    store = BucketCheckpointStore(prefix, "t0000")
     with s3_server.silent():
         start = time.monotonic()
         for epoch in range(1, 9):
-            keeper.keep(epoch, of(epoch))
+            store.keep(epoch, of(epoch))
         assert time.monotonic() - start < READ_SECONDS, "no epoch has waited for an answer"
-    wait_for(lambda: checkpoint_key("t0000", 8) in keys(place))
-    keeper.close()
-    assert len(keys(place)) <= 2
+    wait_for(lambda: checkpoint_key("t0000", 8) in keys(prefix))
+    store.close()
+    assert len(keys(prefix)) <= 2
 
 
 def test_a_bucket_that_refuses_is_told_of_and_tried_again(
-    place: Bucket, monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
-    keeper = BucketKeeper(place, "t0000")
+    store = BucketCheckpointStore(prefix, "t0000")
     with monkeypatch.context() as refusing:
 
-        def refuse(self: Bucket, *_: object) -> str:
-            raise keeping.Unreachable(self.where, "access is denied")
+        def refuse(self: S3Prefix, *_: object) -> str:
+            raise keeping.StorageUnavailable(self.where, "access is denied")
 
-        refusing.setattr(Bucket, "put", refuse)
-        assert keeper.keep(1, of(1)) is None
-        wait_for(lambda: bool(keeper.trouble))
-        assert keeper.trouble == f"{place.where}: access is denied"
-    keeper.flush()
-    assert keeper.trouble == ""
-    assert keys(place) == [checkpoint_key("t0000", 1)], "flush has waited until it was there"
-    keeper.close()
+        refusing.setattr(S3Prefix, "put", refuse)
+        assert store.keep(1, of(1)) is None
+        wait_for(lambda: bool(store.trouble))
+        assert store.trouble == f"{prefix.where}: access is denied"
+    store.flush()
+    assert store.trouble == ""
+    assert keys(prefix) == [checkpoint_key("t0000", 1)], "flush has waited until it was there"
+    store.close()
 
 
-def test_a_node_without_room_is_told_of_and_the_trial_goes_on(place: Bucket) -> None:
+def test_a_node_without_room_is_told_of_and_the_trial_goes_on(prefix: S3Prefix) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    keeper = BucketKeeper(place, "t0000")
-    assert keeper.keep(1, full) is None
-    assert keeper.trouble.startswith("No space left on device: ")
-    keeper.keep(2, of(2))
-    keeper.flush()
-    assert keeper.trouble == ""
-    keeper.close()
-    assert keys(place) == [checkpoint_key("t0000", 2)]
+    store = BucketCheckpointStore(prefix, "t0000")
+    assert store.keep(1, full) is None
+    assert store.trouble.startswith("No space left on device: ")
+    store.keep(2, of(2))
+    store.flush()
+    assert store.trouble == ""
+    store.close()
+    assert keys(prefix) == [checkpoint_key("t0000", 2)]
 
 
 def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
-    place: Bucket, monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.put(checkpoint_key("t0000", 1), b"after 1")
+    prefix.put(checkpoint_key("t0000", 1), b"after 1")
     monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
-    items = Bucket.items
+    items = S3Prefix.items
     tries = []
 
-    def away(self: Bucket, below: str = ""):
+    def away(self: S3Prefix, below: str = ""):
         tries.append(below)
         if len(tries) < 3:
-            raise keeping.Unreachable(self.where, "away")
+            raise keeping.StorageUnavailable(self.where, "away")
         return items(self, below)
 
-    monkeypatch.setattr(Bucket, "items", away)
-    assert [path.read_text() for path in BucketKeeper(place, "t0000").found()] == ["after 1"]
+    monkeypatch.setattr(S3Prefix, "items", away)
+    assert [path.read_text() for path in BucketCheckpointStore(prefix, "t0000").found()] == [
+        "after 1"
+    ]
     tries.clear()
     monkeypatch.setattr(keeping, "RESTORE_SECONDS", 0.0)
-    assert list(BucketKeeper(place, "t0000").found()) == []
+    assert list(BucketCheckpointStore(prefix, "t0000").found()) == []
 
 
 def test_what_a_process_had_no_time_to_remove_of_a_trial_that_lives_is_removed(
-    place: Bucket, tmp_path: Path
+    prefix: S3Prefix, tmp_path: Path
 ) -> None:
     for epoch in (1, 2, 9, 10):
-        place.put(checkpoint_key("t0000", epoch), io.BytesIO(b"x"))
-    Janitor(tmp_path, place.uri, lambda trial: None).close()
-    assert keys(place) == [checkpoint_key("t0000", epoch) for epoch in (9, 10)]
+        prefix.put(checkpoint_key("t0000", epoch), io.BytesIO(b"x"))
+    CheckpointCleaner(tmp_path, prefix.uri, lambda trial: None).close()
+    assert keys(prefix) == [checkpoint_key("t0000", epoch) for epoch in (9, 10)]
 
 
 def test_what_comes_while_it_looks_for_the_last_but_one_time_is_removed(
@@ -195,17 +197,17 @@ def test_what_comes_while_it_looks_for_the_last_but_one_time_is_removed(
     looks: list[int] = []
     began, go_on = threading.Event(), threading.Event()
 
-    def sweep(janitor: Janitor) -> None:
+    def sweep(cleaner: CheckpointCleaner) -> None:
         looks.append(len(looks))
         began.set()
         go_on.wait(60)
 
-    monkeypatch.setattr(Janitor, "_sweep", sweep)
-    janitor = Janitor(tmp_path, None, lambda trial: 0)
+    monkeypatch.setattr(CheckpointCleaner, "_sweep", sweep)
+    cleaner = CheckpointCleaner(tmp_path, None, lambda trial: 0)
     began.wait(60)
-    closing = threading.Thread(target=janitor.close)
+    closing = threading.Thread(target=cleaner.close)
     closing.start()
-    wait_for(janitor._poked.is_set)
+    wait_for(cleaner._notified.is_set)
     go_on.set()
     closing.join(60)
     assert looks == [0, 1]
@@ -217,38 +219,38 @@ def test_in_a_folder_a_trial_that_lives_is_left_alone(tmp_path: Path) -> None:
     names = {".000004.pt.1.partial", "000001.pt", "000002.pt", "000003.pt"}
     for name in names:
         (folder / name).touch()
-    Janitor(tmp_path, None, lambda trial: None).close()
+    CheckpointCleaner(tmp_path, None, lambda trial: None).close()
     assert {path.name for path in folder.iterdir()} == names
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_what_nobody_needs_any_more_is_removed(
-    where: str, place: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.1)
-    address = place.uri if where == "bucket" else None
+    address = prefix.uri if where == "bucket" else None
     needed: dict[str, int | None] = {"t0000": None, "t0001": None}
 
     def there() -> dict[str, int]:
-        found = keys(place) if address else [str(path) for path in tmp_path.rglob("*.pt")]
+        found = keys(prefix) if address else [str(path) for path in tmp_path.rglob("*.pt")]
         return dict(Counter(key.split("/")[-2] for key in found))
 
     for trial in ("t0000", "t0001", "orphan"):
-        keeper = open_keeper(tmp_path, address, trial)
+        store = open_checkpoint_store(tmp_path, address, trial)
         for epoch in (1, 2):
-            keeper.keep(epoch, of(epoch))
-            keeper.flush()
-        keeper.close()
+            store.keep(epoch, of(epoch))
+            store.flush()
+        store.close()
     assert there() == {"t0000": 2, "t0001": 2, "orphan": 2}
-    janitor = Janitor(tmp_path, address, lambda trial: needed.get(trial, 0))
+    cleaner = CheckpointCleaner(tmp_path, address, lambda trial: needed.get(trial, 0))
     wait_for(lambda: there() == {"t0000": 2, "t0001": 2})
     needed["t0001"] = 0
-    janitor.poke()
+    cleaner.notify()
     wait_for(lambda: there() == {"t0000": 2})
     needed["t0000"] = 1
-    janitor.close()
+    cleaner.close()
     assert there() == {"t0000": 1}
-    last = open_keeper(tmp_path, address, "t0000")
+    last = open_checkpoint_store(tmp_path, address, "t0000")
     assert [path.read_text() for path in last.found()] == ["after 2"]
     last.close()

@@ -7,7 +7,8 @@ import pytest
 from ledgers import make_study
 
 from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
-from study.ledger.journal import Trial, load
+from study.ledger.state import Trial
+from study.storage.studies import load
 from study.tracking import content
 
 

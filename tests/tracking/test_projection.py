@@ -11,7 +11,9 @@ import pytest
 from ledgers import make_study
 
 from study.core.errors import InputError
-from study.ledger.journal import LEDGER, State, Trial, load
+from study.ledger.journal import LEDGER
+from study.ledger.state import State, Trial
+from study.storage.studies import load
 from study.tracking import projection as projections
 from study.tracking.projection import Projection
 

@@ -18,9 +18,11 @@ from study import track, tracking
 from study.analysis.answer import answer
 from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
 from study.core.yaml_text import as_yaml
-from study.ledger.journal import LEDGER, Ledger, State, load, read
+from study.ledger.journal import LEDGER, Ledger, read
 from study.ledger.records import EndRecord, ReportRecord, TrialRecord
+from study.ledger.state import State
 from study.reporting.exports import export
+from study.storage.studies import load
 from study.tracking.content import milliseconds
 from study.tracking.follow import only_writer
 from study.tracking.projection import Projection

@@ -16,7 +16,7 @@ from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, ti
 
 from study.core.errors import InputError
 from study.data import SegmentationData
-from study.training.checkpoint import Misfit, load_checkpoint, save_checkpoint
+from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
 from study.training.trainer import train
 
 HERE = Path(__file__).parents[1]
@@ -164,7 +164,9 @@ def test_a_model_whose_code_has_changed_under_a_checkpoint_is_named_in_one_line(
     file = tmp_path / "one.pt"
     next(iter(train(config, data=data, device="cpu"))).save(file)
     monkeypatch.setattr(sys.modules[edited.__module__], "WIDTH", 3)
-    with pytest.raises(Misfit, match=f"^{file}: must fit the model's code") as caught:
+    with pytest.raises(
+        IncompatibleCheckpoint, match=f"^{file}: must fit the model's code"
+    ) as caught:
         run(config, data, resume_from=file)
     assert "\n" not in str(caught.value)
     assert "size mismatch for weight" in str(caught.value)

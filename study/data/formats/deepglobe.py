@@ -52,8 +52,8 @@ def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
         test = pairs[fold]
         rest = [*pairs[: fold.start], *pairs[fold.stop :]]
         return {
-            TRAIN: in_blocks([p for p in rest if not in_share(p.name, config.val_share)], 1),
-            VAL: in_blocks([p for p in rest if in_share(p.name, config.val_share)], 1),
+            TRAIN: in_blocks([p for p in rest if not in_share(p.name, config.val_fraction)], 1),
+            VAL: in_blocks([p for p in rest if in_share(p.name, config.val_fraction)], 1),
             TEST: in_blocks(test, 1),
         }
 
@@ -66,7 +66,7 @@ def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
         read_label=_read_label,
         members=members,
         rule=f"test is fold {config.fold} of {FOLDS} in name order, as no other labels are public; "
-        f"val is {config.val_share:.0%} of the rest by the hash of the name",
+        f"val is {config.val_fraction:.0%} of the rest by the hash of the name",
     )
 
 

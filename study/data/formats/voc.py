@@ -49,8 +49,8 @@ def voc_scan(config: VocData, root: Path) -> Scan:
     further = _further(found, root, voc, {*ids[TRAIN], *ids[VAL]}) if config.sbd else []
 
     def members() -> Members:
-        held_out = [pair for pair in pairs[TRAIN] if in_share(pair.name, config.val_share)]
-        rest = [pair for pair in pairs[TRAIN] if not in_share(pair.name, config.val_share)]
+        held_out = [pair for pair in pairs[TRAIN] if in_share(pair.name, config.val_fraction)]
+        rest = [pair for pair in pairs[TRAIN] if not in_share(pair.name, config.val_fraction)]
         return {
             TRAIN: in_blocks([*rest, *further], 1),
             VAL: in_blocks(held_out, 1),
@@ -66,7 +66,7 @@ def voc_scan(config: VocData, root: Path) -> Scan:
         read_label=_read_label,
         members=members,
         rule="test is the official val, as the test labels are not public; val is "
-        f"{config.val_share:.0%} of the official train by the hash of the name"
+        f"{config.val_fraction:.0%} of the official train by the hash of the name"
         + ("; SBD is in train alone" if config.sbd else ""),
     )
 

@@ -1,4 +1,4 @@
-"""A place in an S3 bucket, and what goes wrong there in one line.
+"""A prefix in an S3 bucket, and what goes wrong there in one line.
 
 ``s3://BUCKET/PREFIX``, and for servers other than Amazon's, with Arrow's names,
 ``?endpoint_override=HOST:PORT&scheme=http&region=REGION``. Credentials come from where boto3 looks
@@ -42,7 +42,7 @@ NO_CREDENTIALS = (
 )
 
 
-class Unreachable(Exception):
+class StorageUnavailable(Exception):
     """The bucket does not answer, or refuses; the text is one line."""
 
     def __init__(self, where: str, reason: str) -> None:
@@ -60,7 +60,7 @@ class Conflict(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """An object of a listing: its key below the place, bytes, entity tag and last change."""
+    """An object of a listing: its key below the prefix, bytes, entity tag and last change."""
 
     key: str
     size: int
@@ -85,7 +85,7 @@ def is_remote(storage: str | Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Bucket:
+class S3Prefix:
     """All keys that begin with `prefix`, which is empty or ends with a slash."""
 
     name: str
@@ -93,8 +93,8 @@ class Bucket:
     query: str = ""
 
     @classmethod
-    def parse(cls, uri: str, *, key: str = "--storage") -> Bucket:
-        """The place that an ``s3://`` address names. Asks nobody. Raises InputError."""
+    def parse(cls, uri: str, *, key: str = "--storage") -> S3Prefix:
+        """The prefix that an ``s3://`` address names. Asks nobody. Raises InputError."""
         parts = urlsplit(uri)
         if parts.scheme != SCHEME:
             message = f"a folder or an s3:// address must be given, but got {uri!r}"
@@ -133,8 +133,8 @@ class Bucket:
         """The server, as the address gives it; empty for Amazon's."""
         return dict(parse_qsl(self.query)).get("endpoint_override", "")
 
-    def below(self, name: str) -> Bucket:
-        """The place `name` below this one."""
+    def below(self, name: str) -> S3Prefix:
+        """The prefix `name` below this one."""
         return replace(self, prefix=f"{self.prefix}{name}/")
 
     def check(self, *, key: str = "--storage") -> None:
@@ -145,7 +145,7 @@ class Bucket:
             self.get(probe)
             self.delete([probe])
             next(self.items(probe), None)
-        except Unreachable as error:
+        except StorageUnavailable as error:
             raise error.as_input_error(key) from error
 
     def put(
@@ -160,7 +160,7 @@ class Bucket:
         """Write an object, whole or not at all; its entity tag.
 
         new: only where there is none. replacing: only where its entity tag is still this one.
-        Raises Conflict where that does not hold, Unreachable for all else.
+        Raises Conflict where that does not hold, StorageUnavailable for all else.
         """
         condition = {"IfNoneMatch": "*"} if new else {"IfMatch": replacing} if replacing else {}
         answer = self._call(
@@ -200,7 +200,7 @@ class Bucket:
             yield from self._entries(page)
 
     def top(self) -> tuple[list[Item], list[str]]:
-        """What lies directly below this place: objects, and the names of what holds more."""
+        """What lies directly below this prefix: objects, and the names of what holds more."""
         items: list[Item] = []
         folders: list[str] = []
         for page in self._pages(Prefix=self.prefix, Delimiter="/"):
@@ -227,7 +227,7 @@ class Bucket:
             objects = [{"Key": self.prefix + key} for key in keys[start : start + PER_DELETE]]
             answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
             for problem in answer.get("Errors", ()):
-                raise Unreachable(self.where, _refusal(problem.get("Code", "")))
+                raise StorageUnavailable(self.where, _refusal(problem.get("Code", "")))
 
     def _found(self, key: str) -> Any:
         try:
@@ -246,7 +246,7 @@ class Bucket:
 
     def _call(self, method: str, **arguments: Any) -> Any:
         with _in_one_line(self.where):
-            return getattr(_client(self.query), method)(Bucket=self.name, **arguments)
+            return getattr(_client(self.query), method)(S3Prefix=self.name, **arguments)
 
 
 @lru_cache
@@ -274,7 +274,7 @@ def _client(query: str) -> Any:
 
 @contextmanager
 def _in_one_line(where: str) -> Iterator[None]:
-    """Turn what boto3 raises into Unreachable, Conflict or FileNotFoundError."""
+    """Turn what boto3 raises into StorageUnavailable, Conflict or FileNotFoundError."""
     from botocore import exceptions as raised
 
     try:
@@ -286,13 +286,13 @@ def _in_one_line(where: str) -> Iterator[None]:
             raise Conflict(code) from error
         if code == "NoSuchKey":
             raise FileNotFoundError(code) from error
-        raise Unreachable(where, _refusal(code, str(problem.get("Message", "")))) from error
+        raise StorageUnavailable(where, _refusal(code, str(problem.get("Message", "")))) from error
     except (raised.NoCredentialsError, raised.PartialCredentialsError) as error:
-        raise Unreachable(where, NO_CREDENTIALS) from error
+        raise StorageUnavailable(where, NO_CREDENTIALS) from error
     except (raised.ConnectionError, raised.HTTPClientError) as error:
-        raise Unreachable(where, f"it must answer, but: {error}") from error
+        raise StorageUnavailable(where, f"it must answer, but: {error}") from error
     except raised.BotoCoreError as error:
-        raise Unreachable(where, f"it must be usable, but: {error}") from error
+        raise StorageUnavailable(where, f"it must be usable, but: {error}") from error
 
 
 def _refusal(code: str, message: str = "") -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from study.core.errors import InputError
-from study.storage.s3.bucket import Bucket, Conflict, Content
+from study.storage.s3.bucket import Conflict, Content, S3Prefix
 
 KEY = "driver.json"
 STALE_SECONDS = 60.0
@@ -65,17 +65,17 @@ class TakenOver(Exception):
 
 
 class Lease:
-    """The right of this process to drive the study at a place."""
+    """The right of this process to drive the study at a prefix."""
 
-    def __init__(self, place: Bucket) -> None:
-        self._place = place
+    def __init__(self, prefix: S3Prefix) -> None:
+        self._prefix = prefix
         self._me = Driver.this()
         self._etag = ""
 
     def take(self) -> str:
         """Begin to hold it; in words whose it was, or empty. Raises InputError where another
         driver is at work, or may be."""
-        there = self._place.get(KEY)
+        there = self._prefix.get(KEY)
         said = ""
         if there is not None and (driver := _driver(there)) != self._me:
             silent = there.age.total_seconds()
@@ -84,11 +84,11 @@ class Lease:
             said = f"takes over from {driver.words}, last heard of {silent:.0f} s ago"
         try:
             if there is None:
-                self._etag = self._place.put(KEY, self._text(), new=True)
+                self._etag = self._prefix.put(KEY, self._text(), new=True)
             else:
-                self._etag = self._place.put(KEY, self._text(), replacing=there.etag)
+                self._etag = self._prefix.put(KEY, self._text(), replacing=there.etag)
         except Conflict:
-            there = self._place.get(KEY)
+            there = self._prefix.get(KEY)
             if there is None or (driver := _driver(there)) != self._me:
                 raise self._occupied(None if there is None else driver, 0.0) from None
             self._etag = there.etag
@@ -96,13 +96,13 @@ class Lease:
 
     def renew(self) -> None:
         """Say that this driver is at work still. Raises TakenOver where it is no longer its turn,
-        Unreachable where the bucket does not answer."""
+        StorageUnavailable where the bucket does not answer."""
         try:
-            self._etag = self._place.put(KEY, self._text(), replacing=self._etag)
+            self._etag = self._prefix.put(KEY, self._text(), replacing=self._etag)
         except (Conflict, FileNotFoundError):
-            there = self._place.get(KEY)
+            there = self._prefix.get(KEY)
             if there is None:
-                self._etag = self._place.put(KEY, self._text(), new=True)
+                self._etag = self._prefix.put(KEY, self._text(), new=True)
             elif _driver(there) == self._me:  # the answer to the last renewal was lost
                 self._etag = there.etag
             else:
@@ -110,7 +110,7 @@ class Lease:
 
     def give_back(self) -> None:
         """Another driver may begin at once."""
-        self._place.delete([KEY])
+        self._prefix.delete([KEY])
 
     def _text(self) -> bytes:
         return json.dumps(asdict(self._me)).encode()
@@ -121,7 +121,7 @@ class Lease:
         return InputError(
             f"one driver at a time may work on a study, but {who} at work (heard of {silent:.0f} s "
             f"ago; if it is lost, try again in {left:.0f} s)",
-            file=self._place.where,
+            file=self._prefix.where,
         )
 
 
@@ -132,9 +132,9 @@ def _driver(content: Content) -> Driver:
         return Driver("an unknown machine", "", 0, "")
 
 
-def is_driven(place: Bucket) -> bool:
-    """Whether a driver is at work on the study at this place."""
-    there = place.get(KEY)
+def is_driven(prefix: S3Prefix) -> bool:
+    """Whether a driver is at work on the study at this prefix."""
+    there = prefix.get(KEY)
     return there is not None and (
         there.age.total_seconds() < STALE_SECONDS and not _driver(there).is_dead
     )

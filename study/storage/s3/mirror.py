@@ -16,35 +16,35 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from study.core.names import CHECKPOINTS
 from study.ledger.journal import LEDGER
-from study.storage import checkpoints
 from study.storage.s3 import lease
 from study.storage.s3 import segments as segmented
-from study.storage.s3.bucket import AT_ONCE, Bucket, Item
+from study.storage.s3.bucket import AT_ONCE, Item, S3Prefix
 from study.storage.s3.segments import Segment, read_segment, read_segments
 
 LOCK = "mirror.lock"
 SET_ASIDE = "ledger.set-aside-{}.jsonl"
-NOT_FILES = (segmented.FOLDER, checkpoints.FOLDER)
+NOT_FILES = (segmented.FOLDER, CHECKPOINTS)
 
 
-def fetch_ledger(place: Bucket, found: list[Segment], folder: Path) -> Path | None:
+def fetch_ledger(prefix: S3Prefix, found: list[Segment], folder: Path) -> Path | None:
     """Bring the ledger in `folder` up to the segments; where an old one was set aside, its path.
 
-    Raises InputError where a segment is missing or damaged, Unreachable where the bucket does not
-    answer; what was here before is then still here.
+    Raises InputError where a segment is missing or damaged, StorageUnavailable where the bucket
+    does not answer. What was here before is then still here.
     """
     path = folder / LEDGER
     with _locked(folder):
         have = path.stat().st_size if path.exists() else 0
         aside = None
-        if have and not _agrees(place, found, path, have):
+        if have and not _agrees(prefix, found, path, have):
             aside, have = _free_name(folder), 0
         target = path if aside is None else path.with_suffix(".fetched")
         left = [segment for segment in found if segment.end > have]
         if left:
             with open(target, "ab" if aside is None else "wb") as file:
-                for segment, data in zip(left, read_segments(place, left), strict=True):
+                for segment, data in zip(left, read_segments(prefix, left), strict=True):
                     file.write(data[max(0, have - segment.start) :])
         if aside is not None:
             os.replace(path, aside)
@@ -52,34 +52,34 @@ def fetch_ledger(place: Bucket, found: list[Segment], folder: Path) -> Path | No
         return aside
 
 
-def fetch_files(place: Bucket, folder: Path) -> None:
+def fetch_files(prefix: S3Prefix, folder: Path) -> None:
     """Bring what the study has written beside its ledger, where it is not here as it is there."""
     with _locked(folder), ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(partial(_fetch_file, place, folder), files(place)))
+        list(pool.map(partial(_fetch_file, prefix, folder), files(prefix)))
 
 
-def _fetch_file(place: Bucket, folder: Path, item: Item) -> None:
+def _fetch_file(prefix: S3Prefix, folder: Path, item: Item) -> None:
     path, modified = folder / item.key, item.modified.timestamp()
     if not path.resolve().is_relative_to(folder.resolve()) or is_same(path, item):
         return
     if path.exists() and path.stat().st_mtime >= modified:
         return
-    if place.download(item.key, path):
+    if prefix.download(item.key, path):
         os.utime(path, (modified, modified))
 
 
-def files(place: Bucket) -> Iterator[Item]:
+def files(prefix: S3Prefix) -> Iterator[Item]:
     """The objects of a study that are files of its folder: no ledger, no checkpoint, no lease."""
-    top, folders = place.top()
+    top, folders = prefix.top()
     for item in top:
         if item.key != lease.KEY and not item.key.startswith("."):
             yield item
     for name in folders:
         if name not in NOT_FILES:
-            yield from place.items(f"{name}/")
+            yield from prefix.items(f"{name}/")
 
 
-def _agrees(place: Bucket, found: list[Segment], path: Path, have: int) -> bool:
+def _agrees(prefix: S3Prefix, found: list[Segment], path: Path, have: int) -> bool:
     """Whether the ledger and the segments are the same as far as both go. What was written in order
     by one driver can be told by its end."""
     common = [segment for segment in found if segment.start < have]
@@ -87,7 +87,7 @@ def _agrees(place: Bucket, found: list[Segment], path: Path, have: int) -> bool:
         for segment in common[-2:]:
             file.seek(segment.start)
             here = file.read(segment.size)
-            if not read_segment(place, segment).startswith(here):
+            if not read_segment(prefix, segment).startswith(here):
                 return False
     return True
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from study.core.errors import InputError
-from study.storage.s3.bucket import AT_ONCE, Bucket
+from study.storage.s3.bucket import AT_ONCE, S3Prefix
 
 FOLDER = "ledger"
 MAX_BYTES = 4 << 20
@@ -35,53 +35,53 @@ class Segment:
 
     @property
     def key(self) -> str:
-        """Where it lies below the study's place."""
+        """Where it lies below the study's prefix."""
         return f"{FOLDER}/{self.number:08d}.jsonl"
 
 
-def segments(place: Bucket) -> list[Segment]:
+def segments(prefix: S3Prefix) -> list[Segment]:
     """The segments that are there, first to last. Raises InputError where one is missing."""
     found: list[Segment] = []
-    for item in place.items(f"{FOLDER}/"):
+    for item in prefix.items(f"{FOLDER}/"):
         segment = Segment(len(found), found[-1].end if found else 0, item.size)
         if item.key != segment.key:
             raise InputError(
                 f"the next segment of the ledger must be {segment.key}, but it is {item.key}",
-                file=place.where,
+                file=prefix.where,
             )
         found.append(segment)
     return found
 
 
-def read_segment(place: Bucket, segment: Segment) -> bytes:
+def read_segment(prefix: S3Prefix, segment: Segment) -> bytes:
     """The bytes of a segment. Raises InputError unless they are those that were written."""
-    content = place.get(segment.key)
+    content = prefix.get(segment.key)
     if content is None:
         raise InputError(
-            "a segment of the ledger must be there, but is gone", file=_at(place, segment)
+            "a segment of the ledger must be there, but is gone", file=_at(prefix, segment)
         )
     if hashlib.sha256(content.data).hexdigest() != content.metadata.get(SHA256):
         raise InputError(
             f"a segment's SHA-256 must be that of its metadata, "
             f"{content.metadata.get(SHA256, 'which has none')}, but its {len(content.data)} bytes "
             "have another",
-            file=_at(place, segment),
+            file=_at(prefix, segment),
         )
     return content.data
 
 
-def read_segments(place: Bucket, wanted: Sequence[Segment]) -> Iterator[bytes]:
+def read_segments(prefix: S3Prefix, wanted: Sequence[Segment]) -> Iterator[bytes]:
     """Their bytes, in order; several are fetched at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for start in range(0, len(wanted), 8 * AT_ONCE):
             part = wanted[start : start + 8 * AT_ONCE]
-            yield from pool.map(lambda segment: read_segment(place, segment), part)
+            yield from pool.map(lambda segment: read_segment(prefix, segment), part)
 
 
-def write_segment(place: Bucket, segment: Segment, data: bytes) -> None:
+def write_segment(prefix: S3Prefix, segment: Segment, data: bytes) -> None:
     """Write the next segment. Raises Conflict where it is there already."""
-    place.put(segment.key, data, new=True, metadata={SHA256: hashlib.sha256(data).hexdigest()})
+    prefix.put(segment.key, data, new=True, metadata={SHA256: hashlib.sha256(data).hexdigest()})
 
 
-def _at(place: Bucket, segment: Segment) -> str:
-    return f"{place.where}/{segment.key}"
+def _at(prefix: S3Prefix, segment: Segment) -> str:
+    return f"{prefix.where}/{segment.key}"

@@ -15,35 +15,35 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from study.core.names import CHECKPOINTS
 from study.ledger.journal import LEDGER
-from study.storage import checkpoints as keeping
-from study.storage.s3.bucket import AT_ONCE, Bucket, Conflict, Unreachable
+from study.storage.s3.bucket import AT_ONCE, Conflict, S3Prefix, StorageUnavailable
 from study.storage.s3.lease import Lease, TakenOver
 from study.storage.s3.mirror import files, is_same
 from study.storage.s3.segments import MAX_BYTES, Segment, segments, write_segment
 
 SHIP_SECONDS = 5.0
 AGAIN_SECONDS = 1.0  # at the end, while there is time
-NOT_SHIPPED = ("ray", keeping.FOLDER)
+NOT_SHIPPED = ("ray", CHECKPOINTS)
 Stamp = tuple[int, int]
 
 
 class Shipper:
-    """Ships the study in `folder` to `place`, from `start` to `close`.
+    """Ships the study in `folder` to `prefix`, from `start` to `close`.
 
     lost: hears, from the shipper's thread, why the study is another driver's by now; nothing is
     shipped after that.
     """
 
-    def __init__(self, folder: Path, place: Bucket, lease: Lease, lost: Callable[[str], None]):
+    def __init__(self, folder: Path, prefix: S3Prefix, lease: Lease, lost: Callable[[str], None]):
         self._folder = folder
-        self._place = place
+        self._prefix = prefix
         self._lease = lease
         self._lost = lost
-        found = segments(place)
+        found = segments(prefix)
         self._next = len(found)
         self._offset = found[-1].end if found else 0
-        self._files = FileShipper(folder, place)
+        self._files = FileShipper(folder, prefix)
         self.say: Callable[[str], None] = lambda text: None  # hears when the bucket goes and comes
         self._trouble = ""
         self._is_lost = False
@@ -76,7 +76,7 @@ class Shipper:
         while not self._round() and not self._is_lost:
             time.sleep(AGAIN_SECONDS)
         if not self._is_lost:
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(StorageUnavailable):
                 self._lease.give_back()
 
     def _round(self) -> bool:
@@ -89,7 +89,7 @@ class Shipper:
             self._files.ship()
             while self._ship_segment(end):
                 pass
-        except (Unreachable, OSError) as error:
+        except (StorageUnavailable, OSError) as error:
             if not self._trouble:
                 self.say(f"{error}; the study goes on; the rest follows once it answers")
             self._trouble = str(error)
@@ -100,7 +100,7 @@ class Shipper:
             self._lost(str(error))
             return False
         if self._trouble:
-            self.say(f"{self._place.where}: everything is shipped again")
+            self.say(f"{self._prefix.where}: everything is shipped again")
         self._trouble = ""
         return True
 
@@ -116,7 +116,7 @@ class Shipper:
             return False
         segment = Segment(self._next, self._offset, len(data))
         try:
-            write_segment(self._place, segment, data)
+            write_segment(self._prefix, segment, data)
         except Conflict:
             segment = self._shipped_before(segment)
         self._next, self._offset = segment.number + 1, segment.end
@@ -124,7 +124,7 @@ class Shipper:
 
     def _shipped_before(self, segment: Segment) -> Segment:
         """The segment that is there already: ours, if the answer to its writing was lost."""
-        there = self._place.get(segment.key)
+        there = self._prefix.get(segment.key)
         with open(self._folder / LEDGER, "rb") as file:
             file.seek(segment.start)
             if there is None or file.read(len(there.data)) != there.data:
@@ -135,9 +135,9 @@ class Shipper:
 class FileShipper:
     """Ships the files of a folder that have changed since it last did."""
 
-    def __init__(self, folder: Path, place: Bucket) -> None:
+    def __init__(self, folder: Path, prefix: S3Prefix) -> None:
         self._folder = folder
-        self._place = place
+        self._prefix = prefix
         self._shipped: dict[str, Stamp | None] | None = None
 
     def ship(self) -> None:
@@ -150,20 +150,20 @@ class FileShipper:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for key in pool.map(self._put, changed):
                 self._shipped[key] = here[key]
-        self._place.delete(gone)
+        self._prefix.delete(gone)
         for key in gone:
             del self._shipped[key]
 
     def _put(self, key: str) -> str:
         with contextlib.suppress(FileNotFoundError), open(self._folder / key, "rb") as file:
-            self._place.put(key, file)
+            self._prefix.put(key, file)
         return key
 
     def _there(self, here: Mapping[str, Stamp]) -> dict[str, Stamp | None]:
         """The bucket's files; those that are the same here with their stamp."""
         return {
             item.key: here[item.key] if is_same(self._folder / item.key, item) else None
-            for item in files(self._place)
+            for item in files(self._prefix)
         }
 
     def _here(self) -> Iterator[tuple[str, Stamp]]:

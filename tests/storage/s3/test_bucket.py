@@ -1,4 +1,4 @@
-"""A place in a bucket: what is written is read; every refusal is one line, and none takes long."""
+"""A prefix in a bucket: what is written is read; every refusal is one line, and none takes long."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ import pytest
 from study import run, status
 from study.core.errors import InputError
 from study.storage.s3 import bucket as buckets
-from study.storage.s3.bucket import Bucket, Conflict, Unreachable
+from study.storage.s3.bucket import Conflict, S3Prefix, StorageUnavailable
 
 
-def test_what_is_put_is_found_listed_and_deleted(place: Bucket, tmp_path: Path) -> None:
-    place.put("a/1", b"one", metadata={"sha256": "x"})
-    place.below("a").put("2", b"two")
-    content = place.get("a/1")
+def test_what_is_put_is_found_listed_and_deleted(prefix: S3Prefix, tmp_path: Path) -> None:
+    prefix.put("a/1", b"one", metadata={"sha256": "x"})
+    prefix.below("a").put("2", b"two")
+    content = prefix.get("a/1")
     assert content is not None
     assert (content.data, content.metadata) == (b"one", {"sha256": "x"})
     assert 0 <= content.age.total_seconds() < 60
-    assert [(item.key, item.size) for item in place.items("a/")] == [("a/1", 3), ("a/2", 3)]
-    place.put("top", b"")
-    assert ([item.key for item in place.top()[0]], place.top()[1]) == (["top"], ["a"])
-    assert place.download("a/2", tmp_path / "new" / "two")
+    assert [(item.key, item.size) for item in prefix.items("a/")] == [("a/1", 3), ("a/2", 3)]
+    prefix.put("top", b"")
+    assert ([item.key for item in prefix.top()[0]], prefix.top()[1]) == (["top"], ["a"])
+    assert prefix.download("a/2", tmp_path / "new" / "two")
     assert (tmp_path / "new" / "two").read_bytes() == b"two"
-    place.delete(["a/1", "a/2", "not there"])
-    assert list(place.items("a/")) == []
-    assert place.get("a/1") is None
-    assert not place.download("a/1", tmp_path / "none")
+    prefix.delete(["a/1", "a/2", "not there"])
+    assert list(prefix.items("a/")) == []
+    assert prefix.get("a/1") is None
+    assert not prefix.download("a/1", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_listing_has_every_object_however_many_there_are(
-    place: Bucket, monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = Bucket._call
+    call = S3Prefix._call
 
-    def two_at_a_time(self: Bucket, method: str, **arguments: object) -> object:
+    def two_at_a_time(self: S3Prefix, method: str, **arguments: object) -> object:
         if method == "list_objects_v2":
             arguments["MaxKeys"] = 2
         return call(self, method, **arguments)
 
-    monkeypatch.setattr(Bucket, "_call", two_at_a_time)
+    monkeypatch.setattr(S3Prefix, "_call", two_at_a_time)
     monkeypatch.setattr(buckets, "PER_DELETE", 2)
     for number in range(5):
-        place.put(f"many/{number}", b"")
-    assert [item.key for item in place.items("many/")] == [f"many/{n}" for n in range(5)]
-    place.delete([item.key for item in place.items("many/")])
-    assert list(place.items()) == []
+        prefix.put(f"many/{number}", b"")
+    assert [item.key for item in prefix.items("many/")] == [f"many/{n}" for n in range(5)]
+    prefix.delete([item.key for item in prefix.items("many/")])
+    assert list(prefix.items()) == []
 
 
-def test_a_condition_that_does_not_hold_changes_nothing(place: Bucket) -> None:
-    etag = place.put("one", b"1", new=True)
+def test_a_condition_that_does_not_hold_changes_nothing(prefix: S3Prefix) -> None:
+    etag = prefix.put("one", b"1", new=True)
     with pytest.raises(Conflict):
-        place.put("one", b"2", new=True)
-    changed = place.put("one", b"3", replacing=etag)
+        prefix.put("one", b"2", new=True)
+    changed = prefix.put("one", b"3", replacing=etag)
     with pytest.raises(Conflict):
-        place.put("one", b"4", replacing=etag)
-    content = place.get("one")
+        prefix.put("one", b"4", replacing=etag)
+    content = prefix.get("one")
     assert content is not None
     assert (content.data, content.etag) == (b"3", changed)
 
 
-def test_check_leaves_nothing_behind(place: Bucket) -> None:
-    place.check()
-    assert list(place.items()) == []
+def test_check_leaves_nothing_behind(prefix: S3Prefix) -> None:
+    prefix.check()
+    assert list(prefix.items()) == []
 
 
 def test_an_address_reads_as_it_was_written() -> None:
     for uri in ("s3://bucket", "s3://bucket/a/b", "s3://bucket/a?region=eu-central-1"):
-        assert Bucket.parse(uri).uri == uri
-    assert Bucket.parse("s3://bucket/a/?region=x").where == "s3://bucket/a"
+        assert S3Prefix.parse(uri).uri == uri
+    assert S3Prefix.parse("s3://bucket/a/?region=x").where == "s3://bucket/a"
 
 
 @pytest.mark.parametrize(
@@ -86,32 +86,32 @@ def test_an_address_reads_as_it_was_written() -> None:
 )
 def test_a_setting_that_cannot_be_one_is_refused(settings: str, text: str) -> None:
     with pytest.raises(InputError, match=text):
-        Bucket.parse(f"s3://bucket/p?{settings}")
+        S3Prefix.parse(f"s3://bucket/p?{settings}")
 
 
-def test_what_a_console_makes_of_an_empty_folder_is_no_object(place: Bucket) -> None:
-    place.put("evidence/", b"")
-    assert list(place.items()) == []
+def test_what_a_console_makes_of_an_empty_folder_is_no_object(prefix: S3Prefix) -> None:
+    prefix.put("evidence/", b"")
+    assert list(prefix.items()) == []
 
 
-def refusal(place: Bucket) -> str:
+def refusal(prefix: S3Prefix) -> str:
     with pytest.raises(InputError) as caught:
-        place.check()
+        prefix.check()
     text = str(caught.value)
-    assert text.startswith(f"{place.where}: --storage: ")
+    assert text.startswith(f"{prefix.where}: --storage: ")
     assert "\n" not in text
     return text
 
 
-def test_a_bucket_that_does_not_exist_is_named(place: Bucket) -> None:
-    missing = Bucket("no-such-bucket", "p/", place.query)
+def test_a_bucket_that_does_not_exist_is_named(prefix: S3Prefix) -> None:
+    missing = S3Prefix("no-such-bucket", "p/", prefix.query)
     assert refusal(missing).endswith("the bucket must exist, but there is none of this name")
 
 
 def test_the_commands_refuse_a_bucket_in_one_line(
-    place: Bucket, capsys: pytest.CaptureFixture[str]
+    prefix: S3Prefix, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri = Bucket("no-such-bucket", "p/", place.query).uri
+    uri = S3Prefix("no-such-bucket", "p/", prefix.query).uri
     for command in (
         lambda: run.main(["--task", "tiny", "--storage", uri]),
         lambda: run.main(["--resume", "s", "--storage", uri]),
@@ -124,15 +124,15 @@ def test_the_commands_refuse_a_bucket_in_one_line(
         assert err.count("\n") == 1
 
 
-def test_no_credentials_are_bad_input(place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_are_bad_input(prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    other = Bucket(place.name, place.prefix, f"{place.query}&region=eu-west-1")
+    other = S3Prefix(prefix.name, prefix.prefix, f"{prefix.query}&region=eu-west-1")
     assert "AWS credentials must be there" in refusal(other)
 
 
 @pytest.fixture
-def denying() -> Iterator[Bucket]:
+def denying() -> Iterator[S3Prefix]:
     """A server that lets nobody write."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -150,30 +150,30 @@ def denying() -> Iterator[Bucket]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{server.server_port}"
-    yield Bucket("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
+    yield S3Prefix("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
     server.shutdown()
     server.server_close()
 
 
-@pytest.mark.usefixtures("place")
-def test_no_right_to_write_is_bad_input(denying: Bucket) -> None:
+@pytest.mark.usefixtures("prefix")
+def test_no_right_to_write_is_bad_input(denying: S3Prefix) -> None:
     assert refusal(denying).endswith("must be allowed, but access is denied")
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("prefix")
 def test_a_server_that_is_not_there_is_bad_input() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    gone = Bucket("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
+    gone = S3Prefix("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
     assert "it must answer, but: Could not connect" in refusal(gone)
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("prefix")
 def test_a_server_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "READ_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         query = f"endpoint_override={address}&scheme=http&region=us-east-1"
-        with pytest.raises(Unreachable, match="it must answer, but: Read timeout"):
-            Bucket("studies", "p/", query).put("key", b"")
+        with pytest.raises(StorageUnavailable, match="it must answer, but: Read timeout"):
+            S3Prefix("studies", "p/", query).put("key", b"")

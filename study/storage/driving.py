@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.ledger.journal import Ledger
-from study.storage.s3.bucket import Bucket, Unreachable
+from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.storage.s3.lease import Lease
 from study.storage.s3.shipper import Shipper
+from study.storage.session_lock import SessionLock
 from study.storage.studies import Storage
 
 
 @dataclass
 class Driving:
-    """The open ledger, and who ships it."""
+    """The open ledger, the lock of its study, and who ships it."""
 
     ledger: Ledger
+    lock: SessionLock
     _said: str = ""
     _shipper: Shipper | None = None
 
@@ -36,9 +38,9 @@ class Driving:
         return "" if shipper is None else shipper.close(timeout)
 
     def close(self) -> None:
-        """Another driver may begin."""
+        """Let another driver begin."""
         self.ship(timeout=1.0)
-        self.ledger.close()
+        _close(self.ledger, self.lock)
 
 
 def drive(storage: Storage, folder: Path) -> Driving:
@@ -46,25 +48,42 @@ def drive(storage: Storage, folder: Path) -> Driving:
 
     Raises InputError where another driver is at work on it, and where the bucket does not answer.
     """
-    place = storage.place_of(folder)
-    if place is None:
-        return Driving(Ledger(folder))
+    prefix = storage.prefix_of(folder)
+    if prefix is None:
+        return Driving(*_open(folder))
     try:
-        lease = Lease(place)
+        lease = Lease(prefix)
         said = lease.take()
         storage.fetch(folder)
-        ledger = Ledger(folder)
+        ledger, lock = _open(folder)
         try:
-            shipper = Shipper(folder, place, lease, lambda reason: _end(ledger, place, reason))
+            shipper = Shipper(folder, prefix, lease, lambda reason: _end(ledger, prefix, reason))
         except BaseException:
-            ledger.close()
+            _close(ledger, lock)
             raise
-    except Unreachable as error:
+    except StorageUnavailable as error:
         raise error.as_input_error() from error
     shipper.start()
-    return Driving(ledger, said, shipper)
+    return Driving(ledger, lock, said, shipper)
 
 
-def _end(ledger: Ledger, place: Bucket, reason: str) -> None:
+def _open(folder: Path) -> tuple[Ledger, SessionLock]:
+    """The ledger in a folder, once its study is locked."""
+    lock = SessionLock(folder)
+    try:
+        return Ledger(folder), lock
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _close(ledger: Ledger, lock: SessionLock) -> None:
+    try:
+        ledger.close()
+    finally:
+        lock.close()
+
+
+def _end(ledger: Ledger, prefix: S3Prefix, reason: str) -> None:
     """No further line is written, which ends the study here."""
-    ledger.failure = OSError(errno.ESTALE, f"{reason}: it ends here", place.where)
+    ledger.failure = OSError(errno.ESTALE, f"{reason}: it ends here", prefix.where)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from study.engine.scheduler import _fault
+from study.engine.tune_adapter import _fault
 from study.scheduler.retries import LOST, MEMORY
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)

@@ -15,16 +15,17 @@ from ledgers import make_study
 
 from study import export, status, track
 from study.core.errors import InputError
-from study.ledger.journal import LEDGER, Ledger, fold, load, read
+from study.ledger.journal import LEDGER, Ledger, read
 from study.ledger.records import FinishRecord, Record, SessionRecord, StudyRecord
+from study.ledger.state import fold
 from study.session.prepare import tracked_at
 from study.storage import studies as storages
+from study.storage.driving import Driving, drive
 from study.storage.s3 import shipper as shippers
-from study.storage.s3.bucket import READ_SECONDS, Bucket, Unreachable
-from study.storage.s3.driving import Driving, drive
+from study.storage.s3.bucket import READ_SECONDS, S3Prefix, StorageUnavailable
 from study.storage.s3.lease import Driver
 from study.storage.s3.segments import read_segments, segments
-from study.storage.studies import Storage
+from study.storage.studies import Storage, load
 
 Machine = Callable[[str], Storage]
 
@@ -36,13 +37,13 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def machine(place: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """`machine("a")`: from now on, this is machine a, with a working folder of its own."""
 
     def become(name: str) -> Storage:
         monkeypatch.setenv(storages.WORK_VARIABLE, str(tmp_path / name))
         monkeypatch.setattr(Driver, "this", lambda: Driver(name, "", 1, ""))
-        return Storage.of(place.uri)
+        return Storage.of(prefix.uri)
 
     return become
 
@@ -64,8 +65,8 @@ def begin(storage: Storage, lines: list[Record]) -> Driving:
     return driving
 
 
-def shipped(place: Bucket) -> bytes:
-    study = place.below("s")
+def shipped(prefix: S3Prefix) -> bytes:
+    study = prefix.below("s")
     return b"".join(read_segments(study, segments(study)))
 
 
@@ -77,37 +78,37 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def test_all_of_a_study_arrives_and_another_machine_reads_it(
-    place: Bucket, machine: Machine, lines: list[Record], tmp_path: Path, capsys
+    prefix: S3Prefix, machine: Machine, lines: list[Record], tmp_path: Path, capsys
 ) -> None:
     storage = machine("a")
     folder = storage.folder / "s"
     driving = begin(storage, lines[:RECORDS])
-    wait_for(lambda: shipped(place) == (folder / LEDGER).read_bytes())
+    wait_for(lambda: shipped(prefix) == (folder / LEDGER).read_bytes())
     (tmp_path / "made" / "evidence").rename(folder / "evidence")
     (folder / "exports").mkdir()
     (folder / "exports" / "old.yaml").write_text("old")
-    wait_for(lambda: place.get("s/exports/old.yaml") is not None)
+    wait_for(lambda: prefix.get("s/exports/old.yaml") is not None)
     (folder / "exports" / "old.yaml").unlink()
     for line in lines[RECORDS:]:
         driving.ledger.append(line)
     assert driving.ship(timeout=30.0) == ""
     driving.close()
-    assert shipped(place) == (folder / LEDGER).read_bytes()
-    assert len(segments(place.below("s"))) >= 2
-    there = {item.key for item in place.items("s/") if "/ledger/" not in item.key}
+    assert shipped(prefix) == (folder / LEDGER).read_bytes()
+    assert len(segments(prefix.below("s"))) >= 2
+    there = {item.key for item in prefix.items("s/") if "/ledger/" not in item.key}
     assert there == {f"s/{path.relative_to(folder)}" for path in folder.rglob("evidence/*")}
 
     other = machine("b")
-    assert status.main(["s", "--storage", place.uri]) == 0
+    assert status.main(["s", "--storage", prefix.uri]) == 0
     assert "finished" in capsys.readouterr().out.splitlines()[0]
     assert not (other.folder / "s" / "evidence").exists(), "a status needs the ledger alone"
-    assert export.main(["s", "--storage", place.uri]) == 0
+    assert export.main(["s", "--storage", prefix.uri]) == 0
     assert load(other.folder / "s") == load(folder)
-    assert place.get("s/exports/best_miou.yaml") is not None, "what a command writes is shipped"
+    assert prefix.get("s/exports/best_miou.yaml") is not None, "what a command writes is shipped"
 
 
 def test_a_bucket_that_is_silent_holds_up_nothing_and_gets_everything_afterwards(
-    place: Bucket, machine: Machine, lines: list[Record], s3_server: s3.Server
+    prefix: S3Prefix, machine: Machine, lines: list[Record], s3_server: s3.Server
 ) -> None:
     storage = machine("a")
     driving = begin(storage, lines[:RECORDS])
@@ -122,33 +123,33 @@ def test_a_bucket_that_is_silent_holds_up_nothing_and_gets_everything_afterwards
     again = drive(storage, storage.folder / "s")
     assert again.ship(timeout=60.0) == ""
     again.close()
-    assert shipped(place) == (storage.folder / "s" / LEDGER).read_bytes()
+    assert shipped(prefix) == (storage.folder / "s" / LEDGER).read_bytes()
     assert [record.kind for record in again.ledger.state.sessions] == ["session"]
 
 
 def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
-    place: Bucket, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     driving = begin(machine("a"), lines)
     driving.tell(said.append)
     with monkeypatch.context() as away:
 
-        def fail(self: Bucket, *_: object, **__: object) -> str:
-            raise Unreachable(self.where, "it must answer, but does not")
+        def fail(self: S3Prefix, *_: object, **__: object) -> str:
+            raise StorageUnavailable(self.where, "it must answer, but does not")
 
-        away.setattr(Bucket, "put", fail)
+        away.setattr(S3Prefix, "put", fail)
         wait_for(lambda: bool(said))
         time.sleep(0.5)
     wait_for(lambda: len(said) == 2)
-    assert said[0].startswith(f"{place.where}/s: it must answer, but does not; the study goes on")
-    assert said[1] == f"{place.where}/s: everything is shipped again"
+    assert said[0].startswith(f"{prefix.where}/s: it must answer, but does not; the study goes on")
+    assert said[1] == f"{prefix.where}/s: everything is shipped again"
     assert driving.ship(timeout=30.0) == ""
     driving.close()
 
 
 def test_lines_that_were_never_shipped_are_shipped_by_the_next_driver_of_that_machine(
-    place: Bucket, machine: Machine, lines: list[Record]
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
     storage = machine("a")
     first = begin(storage, lines[:RECORDS])
@@ -160,11 +161,11 @@ def test_lines_that_were_never_shipped_are_shipped_by_the_next_driver_of_that_ma
     assert second.ledger.state == fold(read(storage.folder / "s" / LEDGER))
     assert second.ship(timeout=30.0) == ""
     second.close()
-    assert shipped(place) == (storage.folder / "s" / LEDGER).read_bytes()
+    assert shipped(prefix) == (storage.folder / "s" / LEDGER).read_bytes()
 
 
 def test_a_machine_that_lost_its_study_to_another_sets_its_last_lines_aside(
-    place: Bucket, machine: Machine, lines: list[Record], capsys
+    prefix: S3Prefix, machine: Machine, lines: list[Record], capsys
 ) -> None:
     first = machine("a")
     driving = begin(first, lines[:RECORDS])
@@ -179,36 +180,36 @@ def test_a_machine_that_lost_its_study_to_another_sets_its_last_lines_aside(
     back = drive(machine("a"), first.folder / "s")
     assert back.ledger.state.finished
     back.close()
-    assert (first.folder / "s" / LEDGER).read_bytes() == shipped(place)
+    assert (first.folder / "s" / LEDGER).read_bytes() == shipped(prefix)
     (aside,) = (first.folder / "s").glob("ledger.set-aside-*")
     assert len(aside.read_text().splitlines()) == RECORDS + 1
     assert f"are now in {aside}" in capsys.readouterr().err
 
 
 def test_a_driver_whose_study_was_taken_over_writes_no_further_line(
-    place: Bucket, machine: Machine, lines: list[Record]
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
     storage = machine("a")
     driving = begin(storage, lines[:RECORDS])
-    wait_for(lambda: len(shipped(place)) > 0)
-    place.put("s/driver.json", b'{"host": "b", "boot": "", "pid": 2, "started": ""}')
+    wait_for(lambda: len(shipped(prefix)) > 0)
+    prefix.put("s/driver.json", b'{"host": "b", "boot": "", "pid": 2, "started": ""}')
     wait_for(lambda: driving.ledger.failure is not None)
     with pytest.raises(OSError, match="process 2 on b has taken the study over: it ends here"):
         driving.ledger.append(lines[RECORDS])
     assert "process 2 on b" in driving.ship(timeout=30.0)
     driving.close()
-    assert place.get("s/driver.json") is not None, "the lease is the other driver's"
+    assert prefix.get("s/driver.json") is not None, "the lease is the other driver's"
 
 
 def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
-    place: Bucket, machine: Machine, lines: list[Record]
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
     driving = begin(machine("a"), lines[:RECORDS])
     other = machine("b")
     with pytest.raises(InputError, match="process 1 on a is at work"):
         drive(other, other.folder / "s")
-    wait_for(lambda: len(shipped(place)) == driving.ledger.path.stat().st_size)
-    study = place.below("s")
+    wait_for(lambda: len(shipped(prefix)) == driving.ledger.path.stat().st_size)
+    study = prefix.below("s")
     number = len(segments(study))
     study.put(f"ledger/{number:08d}.jsonl", b"another driver's\n")
     driving.ledger.append(lines[RECORDS])
@@ -221,7 +222,7 @@ def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
 
 
 def test_segments_are_of_whole_lines_whatever_their_length(
-    place: Bucket, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shippers, "MAX_BYTES", 600)
     driving = begin(machine("a"), lines)
@@ -231,7 +232,7 @@ def test_segments_are_of_whole_lines_whatever_their_length(
         file.write(b'{"kind": "torn')
     assert driving.ship(timeout=30.0) == ""
     driving.close()
-    study = place.below("s")
+    study = prefix.below("s")
     parts = list(read_segments(study, segments(study)))
     assert len(parts) > 10
     assert all(part.endswith(b"\n") for part in parts)
@@ -239,7 +240,7 @@ def test_segments_are_of_whole_lines_whatever_their_length(
 
 
 def test_no_line_is_there_before_the_files_that_it_speaks_of(
-    place: Bucket, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = shippers.write_segment
     speaking = []
@@ -247,7 +248,7 @@ def test_no_line_is_there_before_the_files_that_it_speaks_of(
     def look(*arguments) -> None:
         for name in re.findall(rb"spoken-of-\d+", arguments[2]):
             speaking.append(name)
-            assert place.get(f"s/evidence/{name.decode()}") is not None
+            assert prefix.get(f"s/evidence/{name.decode()}") is not None
         write(*arguments)
 
     monkeypatch.setattr(shippers, "write_segment", look)
@@ -264,7 +265,7 @@ def test_no_line_is_there_before_the_files_that_it_speaks_of(
 
 
 def test_a_segment_whose_answer_was_lost_is_not_shipped_twice(
-    place: Bucket, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = shippers.write_segment
     lost = threading.Event()
@@ -273,25 +274,27 @@ def test_a_segment_whose_answer_was_lost_is_not_shipped_twice(
         write(*arguments)
         if not lost.is_set():
             lost.set()
-            raise Unreachable(place.where, "Read timeout")
+            raise StorageUnavailable(prefix.where, "Read timeout")
 
     monkeypatch.setattr(shippers, "write_segment", answer_lost)
     driving = begin(machine("a"), lines)
     assert driving.ship(timeout=30.0) == ""
     assert lost.is_set()
-    assert shipped(place) == driving.ledger.path.read_bytes()
+    assert shipped(prefix) == driving.ledger.path.read_bytes()
     driving.close()
 
 
 def test_the_name_of_a_study_is_free_in_the_bucket_and_on_this_machine(
-    place: Bucket, machine: Machine, lines: list[Record]
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
     begin(machine("a"), lines[:1]).close()
     other = machine("b")
     assert other.new_folder(None, "s") == other.folder / "s-2"
-    with pytest.raises(InputError, match=f"must be free, but {place.where}/s is there: --resume s"):
+    with pytest.raises(
+        InputError, match=f"must be free, but {prefix.where}/s is there: --resume s"
+    ):
         other.new_folder("s", "s")
-    with pytest.raises(InputError, match=rf"must be in {place.where} \(s\), but got 'x'"):
+    with pytest.raises(InputError, match=rf"must be in {prefix.where} \(s\), but got 'x'"):
         other.find("x")
     (other.folder / "left").mkdir(parents=True)
     with pytest.raises(InputError, match="must be free"):
@@ -299,7 +302,7 @@ def test_the_name_of_a_study_is_free_in_the_bucket_and_on_this_machine(
 
 
 def test_a_working_folder_that_is_driven_is_not_fetched_into(
-    place: Bucket, machine: Machine, lines: list[Record], s3_server: s3.Server
+    prefix: S3Prefix, machine: Machine, lines: list[Record], s3_server: s3.Server
 ) -> None:
     storage = machine("a")
     driving = begin(storage, lines)
@@ -311,7 +314,7 @@ def test_a_working_folder_that_is_driven_is_not_fetched_into(
 
 
 def test_mlflow_is_left_to_the_driver_on_another_machine(
-    place: Bucket,
+    prefix: S3Prefix,
     machine: Machine,
     lines: list[Record],
     tmp_path: Path,
@@ -320,16 +323,16 @@ def test_mlflow_is_left_to_the_driver_on_another_machine(
     uri = f"sqlite:///{tmp_path}/runs.db"
     session = next(line for line in lines if isinstance(line, SessionRecord))
     driving = begin(machine("a"), [lines[0], replace(session, tracking_uri=uri)])
-    wait_for(lambda: len(shipped(place)) == driving.ledger.path.stat().st_size)
+    wait_for(lambda: len(shipped(prefix)) == driving.ledger.path.stat().st_size)
     machine("b")
-    assert track.main(["s", "--storage", place.uri]) == 2
+    assert track.main(["s", "--storage", prefix.uri]) == 2
     assert "nobody else may track the study, but its driver does" in capsys.readouterr().err
     assert not (tmp_path / "runs.db").exists()
     driving.close()
 
 
 def test_a_database_of_a_lost_machine_gives_way_to_one_here(
-    place: Bucket, machine: Machine, lines: list[Record], tmp_path: Path
+    prefix: S3Prefix, machine: Machine, lines: list[Record], tmp_path: Path
 ) -> None:
     storage = machine("a")
     folder, there = storage.folder / "s", tmp_path / "there"

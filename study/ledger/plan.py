@@ -1,0 +1,61 @@
+"""The plan of a study: its numbers, all resolved, as the ledger's first line holds them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from study.core.names import CE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's numbers, all resolved. Epochs are epoch reports of one trial."""
+
+    seed: int
+    epochs: int
+    objectives: tuple[str, ...]
+    sampler: str
+    num_trials: int
+    reference_trials: int
+    baselines: tuple[str, ...]
+    rungs: tuple[int, ...]
+    reduction_factor: int
+    split_by: str | None
+    confirm_top: int
+    confirm_seeds: int
+
+    @property
+    def confirm_trials(self) -> int:
+        """At most: the top configs, tuned cross entropy and cross entropy as stated."""
+        references = (self.reference_trials > 0) + (CE in self.baselines)
+        return (self.confirm_top + references) * self.confirm_seeds
+
+    @property
+    def worst_case_epochs(self) -> int:
+        """Epochs if no trial is stopped."""
+        return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
+
+    def is_reference(self, index: int) -> bool:
+        """Whether searched trial `index` tunes cross entropy: they are spread evenly."""
+        return (index * self.reference_trials) % self.num_trials < self.reference_trials
+
+    def references_before(self, index: int) -> int:
+        """How many of the searched trials before `index` tune cross entropy."""
+        num = self.reference_trials
+        return (index - 1) * num // self.num_trials + 1 if num else 0
+
+    def sampled_before(self, index: int) -> int:
+        """How many of the searched trials before `index` the sampler proposes."""
+        return index - self.references_before(index)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the ledger's first line."""
+        return {**asdict(self), "worst_case_epochs": self.worst_case_epochs}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """The plan of a ledger's first line."""
+        fields = {key: values[key] for key in cls.__dataclass_fields__}
+        lists = ("objectives", "baselines", "rungs")
+        return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})
