@@ -68,7 +68,7 @@ def _values(item: Confirmed, key: str) -> Sequence[float]:
 
 
 def _name(item: Confirmed) -> str:
-    roles = ["tuned"] * item.is_reference + ["as stated"] * item.is_default_ce
+    roles = ["tuned"] * item.is_reference + ["default"] * item.is_default_ce
     return item.label + (f" ({', '.join(roles)})" if roles else "")
 
 

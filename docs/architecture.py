@@ -7,6 +7,7 @@ follows from who imports whom, lowest room last.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
@@ -98,10 +99,11 @@ def ordered(parent: str = PACKAGE) -> list[str]:
 
 
 def _summary(module: str) -> str:
-    """The first sentence of a module's docstring."""
+    """The first sentence of a module's docstring, without the command line before it."""
     text = ast.get_docstring(tree(module)) or ""
     first = " ".join(text.partition("\n\n")[0].split())
-    return first.removesuffix(".")
+    first = re.sub(r"^`*python -m [^:]*`*: ", "", first)
+    return re.split(r"\.( |$)", first)[0]
 
 
 def _lines(parent: str, depth: int) -> Iterator[str]:

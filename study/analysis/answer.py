@@ -127,7 +127,7 @@ class Answer:
 
     @property
     def default_ce(self) -> Confirmed | None:
-        """Cross entropy as the task states it."""
+        """Cross entropy at the task's own optimiser settings."""
         return next((item for item in self.configs if item.is_default_ce), None)
 
     def gain(self, source: str | None, over: Confirmed | None, key: str) -> Gain | None:

@@ -61,7 +61,7 @@ def reference_trial(state: State) -> Trial | None:
 
 
 def default_ce_trial(state: State) -> Trial | None:
-    """Cross entropy as the task states it: the completed neutral baseline."""
+    """Cross entropy at the task's own optimiser settings: the completed neutral baseline."""
     return next((t for t in state.completed(BASELINE) if t.family == CE), None)
 
 

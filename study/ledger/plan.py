@@ -27,7 +27,7 @@ class Plan:
 
     @property
     def confirm_trials(self) -> int:
-        """At most: the top configs, tuned cross entropy and cross entropy as stated."""
+        """At most: the top configs, tuned and default cross entropy."""
         references = (self.reference_trials > 0) + (CE in self.baselines)
         return (self.confirm_top + references) * self.confirm_seeds
 

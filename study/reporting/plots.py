@@ -80,7 +80,7 @@ def shorten(label: str) -> str:
 
 def config_name(config: Confirmed) -> str:
     """What tells a config from all others, in lines."""
-    role = " as the task states it" if config.is_default_ce else ""
+    role = " (default)" if config.is_default_ce else ""
     return shorten(f"{config.source} {config.label}{role}")
 
 

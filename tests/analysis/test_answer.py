@@ -195,10 +195,8 @@ def test_cross_entropy_that_was_not_tuned_is_not_called_tuned(hand: Hand) -> Non
     for trial in ("tuned", "ce"):
         hand.state.trials[trial].config = {"loss": "ce", "optimizer": {"lr_scale": 1.0}}
     found = answer(hand.state, NOWHERE)
-    assert found.reference_name == "cross entropy as the task states it"
-    assert found.missing == (
-        "cross entropy was not tuned: the reference is cross entropy as the task states it",
-    )
+    assert found.reference_name == "default cross entropy"
+    assert found.missing == ("cross entropy was not tuned: the reference is default cross entropy",)
 
 
 def test_what_a_budget_left_out_is_missing(hand: Hand) -> None:

@@ -49,7 +49,7 @@ def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> 
     assert progress.epochs_left == 0
     better = study.add(SEARCH, "jml")
     study.state.apply(EndRecord(better, COMPLETED, "", 4))
-    assert progress.epochs_left == (15 + 12 - 3) * 4, "cross entropy as stated keeps its seeds"
+    assert progress.epochs_left == (15 + 12 - 3) * 4, "default cross entropy keeps its seeds"
     study.state.apply(SelectRecord([better], ce, ce))
     assert progress.epochs_left == 3 * 4
 

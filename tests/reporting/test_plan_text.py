@@ -39,13 +39,12 @@ def test_a_space_that_leaves_nothing_open_is_warned_of() -> None:
 def test_only_what_there_is_is_confirmed() -> None:
     rates = {**CHOICE, "optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
     one = {"top": 1, "num_seeds": 1}
-    assert (
-        "confirm: the top 2, tuned cross entropy and cross entropy as the task states it, 3 "
-        in (text_of(rates, baselines=["ce"]))
+    assert "confirm: the top 2, tuned cross entropy and default cross entropy, 3 " in (
+        text_of(rates, baselines=["ce"])
     )
     assert "confirm: the top 1 and tuned cross entropy, 1 fresh seed each, judged on test" in (
         text_of(rates, confirm=one)
     )
-    assert "confirm: the top 1 and cross entropy as the task states it, 1 fresh seed each" in (
+    assert "confirm: the top 1 and default cross entropy, 1 fresh seed each" in (
         text_of(CHOICE, baselines=["ce"], confirm=one)
     )

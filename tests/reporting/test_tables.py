@@ -136,7 +136,7 @@ def test_a_reference_that_was_not_tuned_is_not_called_so(found: Answer) -> None:
     untuned = replace(found, tuned=False)
     said = "\n".join([*conclusions(untuned), plain_table(untuned)])
     assert "tuned" not in said
-    assert "over cross entropy as the task states it, not told apart from cross entropy as" in said
+    assert "over default cross entropy, not told apart from default cross entropy" in said
     assert "tuned" in "\n".join([*conclusions(found), plain_table(found)])
 
 
