@@ -103,7 +103,7 @@ def _summary(module: str) -> str:
     text = ast.get_docstring(tree(module)) or ""
     first = " ".join(text.partition("\n\n")[0].split())
     first = re.sub(r"^`*python -m [^:]*`*: ", "", first)
-    return re.split(r"\.( |$)", first)[0]
+    return re.split(r"(?<!al)\.(?: |$)", first)[0]
 
 
 def _lines(parent: str, depth: int) -> Iterator[str]:
