@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from study.analysis.answer import answer
 from study.analysis.evidence import path_of
@@ -52,9 +52,6 @@ from study.space.search_space import load_space
 from study.training.environment import set_up_process
 from study.training.trainer import train
 
-if TYPE_CHECKING:
-    from benchmarks.chaos import Chaos
-
 Numbers = Mapping[str, float]
 Point = tuple[str | None, str, int]  # trial, metric, epoch
 
@@ -89,24 +86,39 @@ class Fault:
         return {t.id: t.epochs for t in self.state.trials.values() if t.end is None}
 
 
+class Disturbed(Protocol):
+    """A study after its faults: where it is, what met it, and how its drivers ended.
+
+    folder: of the whole run, below which `study` is the study's own. exits: one exit code a driver.
+    """
+
+    folder: Path
+    slots: int
+    faults: list[Fault]
+    exits: list[int]
+
+    @property
+    def study(self) -> Path: ...
+
+
 def timeless(metrics: Numbers) -> dict[str, str]:
     """What a second training must have again, bit for bit; text, because NaN equals nothing."""
     return {key: repr(value) for key, value in metrics.items() if not key.startswith("time/")}
 
 
-def verdicts(chaos: Chaos, kills: int) -> Iterator[tuple[str, list[str]]]:
+def verdicts(after: Disturbed, kills: int) -> Iterator[tuple[str, list[str]]]:
     """Each invariant, and what speaks against it."""
-    folder = chaos.study
+    folder = after.study
     records = list(read(folder / LEDGER))
     state = fold(records)
-    yield "all faults met the study", [f"{len(chaos.faults)}"] * (len(chaos.faults) != kills)
-    yield "a driver whose cluster is gone ends, exit code 1", list(unended(chaos))
-    yield "to lose a spot node after its notice is no failure", list(counted(chaos, records))
+    yield "all faults met the study", [f"{len(after.faults)}"] * (len(after.faults) != kills)
+    yield "a driver whose cluster is gone ends, exit code 1", list(unended(after))
+    yield "to lose a spot node after its notice is no failure", list(counted(after, records))
     yield (
         "the study finishes, exit code 0",
-        [f"exits {chaos.exits}"] * (not state.finished or chaos.exits[-1] != 0),
+        [f"exits {after.exits}"] * (not state.finished or after.exits[-1] != 0),
     )
-    yield "no ledger line is lost", list(lost(chaos.faults, (folder / LEDGER).read_bytes()))
+    yield "no ledger line is lost", list(lost(after.faults, (folder / LEDGER).read_bytes()))
     yield "each trial is completed or stopped, and has one end", list(ends(state, records))
     yield "each rung is judged once", list(rungs_twice(records))
     yield "every rung's decision follows from the lines before it", list(rungs(state, records))
@@ -118,30 +130,30 @@ def verdicts(chaos: Chaos, kills: int) -> Iterator[tuple[str, list[str]]]:
         list(in_mlflow(state, folder.parent / "mlflow.db")),
     )
     set_up_process(1)
-    evidence = chaos.folder / "undisturbed"
+    evidence = after.folder / "undisturbed"
     yield (
         "each trial's numbers are those of an undisturbed training",
         list(numbers(state, evidence)),
     )
     yield "the exports are those of undisturbed trainings", list(exports(state, folder, evidence))
-    if chaos.slots == 1:
-        twin = undisturbed(state, chaos.folder / "twin")
+    if after.slots == 1:
+        twin = undisturbed(state, after.folder / "twin")
         yield (
             "proposals, decisions and ends are those of an undisturbed study",
             differ(records, twin),
         )
 
 
-def unended(chaos: Chaos) -> Iterator[str]:
-    kinds = [fault.kind for fault in chaos.faults if fault.kind in ("driver", "head", "cluster")]
-    for kind, code in zip(kinds, chaos.exits, strict=False):
+def unended(after: Disturbed) -> Iterator[str]:
+    kinds = [fault.kind for fault in after.faults if fault.kind in ("driver", "head", "cluster")]
+    for kind, code in zip(kinds, after.exits, strict=False):
         if kind == "cluster" and code != 1:
             yield f"exit code {code}"
 
 
-def counted(chaos: Chaos, records: list[Record]) -> Iterator[str]:
-    starts = [fault.before.count(b"\n") for fault in chaos.faults] + [len(records)]
-    for fault, start, end in zip(chaos.faults, starts, starts[1:], strict=False):
+def counted(after: Disturbed, records: list[Record]) -> Iterator[str]:
+    starts = [fault.before.count(b"\n") for fault in after.faults] + [len(records)]
+    for fault, start, end in zip(after.faults, starts, starts[1:], strict=False):
         if fault.kind != "spot":
             continue
         for record in records[start:end]:
