@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import textwrap
 import zipfile
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import torch
 
-from study.config.task import TrialConfig
 from study.core.errors import InputError
 from study.core.files import whole
 
@@ -28,13 +25,6 @@ class IncompatibleCheckpoint(InputError):
             f"must fit the model's code as it was when the checkpoint was written, but: {text}"
         )
         super().__init__(message, file=path)
-
-
-def digest(config: TrialConfig, fingerprint: str) -> str:
-    """Identity of a training: its resolved config, and its data by content, not by place."""
-    content = config.model_dump(mode="json")
-    content["task"]["data"] = fingerprint
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None:

@@ -28,12 +28,7 @@ from study.losses import build_loss
 from study.losses.config import LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
 from study.training.batches import AUGMENT, Batches, TrainOrder, stream
-from study.training.checkpoint import (
-    IncompatibleCheckpoint,
-    digest,
-    load_checkpoint,
-    save_checkpoint,
-)
+from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
 from study.training.environment import (
     deterministic_kernels,
     environment,
@@ -42,6 +37,7 @@ from study.training.environment import (
     set_up_process,
 )
 from study.training.evaluation import Evidence, evaluate, evidence_of
+from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 

@@ -1,0 +1,91 @@
+"""A study whose driver was killed at commit de798f6 goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from earlier import CLOSE, FOLDER, copied, facts, is_like, proposes_like, recorded, timeless
+
+from study.core.names import COMPLETED
+from study.ledger.journal import LEDGER, State, load, read
+from study.ledger.records import ReportRecord
+
+ROOT = Path(__file__).parents[2]
+
+
+def _resume(name: str, storage: Path) -> State:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "RAY_ADDRESS": "local",
+    }
+    options = {
+        "--resume": name,
+        "--storage": str(storage),
+        "--tracking-uri": f"sqlite:///{storage / 'mlflow.db'}",
+        "--max-concurrent": "1",
+        "--cpus-per-trial": "1",
+        "--gpus-per-trial": "0",
+    }
+    words = [word for option in options.items() for word in option]
+    done = subprocess.run(
+        [sys.executable, "-m", "study.run", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=storage,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return load(storage / name)
+
+
+def _comparable(found: dict[str, Any]) -> dict[str, Any]:
+    """Facts without what an interruption changes: seconds, attempts and sessions."""
+    trials = [
+        {**trial, "attempt": 0, "gpu_s": 0, "last": timeless(trial["last"])}
+        for trial in found["trials"]
+    ]
+    return {**found, "trials": trials, "gpu_s": 0, "sessions": []}
+
+
+@pytest.mark.timeout(400)
+def test_an_interrupted_study_comes_to_what_the_uninterrupted_one_came_to(tmp_path: Path) -> None:
+    before = recorded("interrupted")
+    (name,) = before["unfinished"]
+    folder = copied("interrupted", tmp_path)
+    state, whole = _resume("interrupted", tmp_path), load(FOLDER / "finished")
+    assert state.finished
+    epochs = [
+        record.epoch
+        for record in read(folder / LEDGER)
+        if isinstance(record, ReportRecord) and record.trial == name
+    ]
+    assert epochs == [1, 2, 3, 4], "the checkpoint is taken up: no epoch is trained again"
+    resumed, uninterrupted = state.trials[name], whole.trials[name]
+    assert (resumed.status, resumed.attempt) == (COMPLETED, 1)
+    if not (is_like(uninterrupted.environment) and proposes_like("finished")):
+        loss = uninterrupted.last["train/loss"]
+        assert resumed.last["train/loss"] == pytest.approx(loss, rel=CLOSE)
+        return  # what is proposed and stopped next depends on the last digits
+    assert _comparable(facts(state)) == _comparable(facts(whole))
+    for trial in whole.trials.values():
+        reports = state.trials[trial.id].reports
+        assert state.trials[trial.id].config == trial.config
+        assert reports.keys() == trial.reports.keys()
+        for epoch, metrics in trial.reports.items():
+            assert timeless(reports[epoch]) == timeless(metrics)
+    for path in (FOLDER / "finished" / "exports").rglob("*.yaml"):
+        found, expected = (
+            yaml.safe_load((study / path.relative_to(FOLDER / "finished")).read_text())
+            for study in (folder, FOLDER / "finished")
+        )
+        assert [found[key] for key in ("task", "loss", "optimizer", "seed")] == [
+            expected[key] for key in ("task", "loss", "optimizer", "seed")
+        ]
