@@ -22,7 +22,7 @@ MOST_LINES = 20  # files listed per kind of fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Exit code 2 if the data cannot be used, with one line or all faulty files."""
+    """Run the command. Exit code 2 if the data cannot be used: one line, or all faulty files."""
     parser = Parser(prog="python -m study.data", description=__doc__)
     parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
@@ -98,7 +98,7 @@ def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> It
 
 
 def describe(data: SegmentationData) -> str:
-    """Describe splits, cache and fingerprint, tabulate classes by pixels and images, list warnings."""
+    """Describe the splits, tabulate pixels and images by class, and list the warnings."""
     height, width = data.train.labels.shape[1:]
     lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
     for name, split in data.splits.items():

@@ -86,7 +86,8 @@ class Findings:
         self, images: Mapping[str, Path], labels: Mapping[str, Path], image_dir: Path,
         label_dir: Path,
     ) -> list[Pair]:  # fmt: skip
-        """Pair images and labels of one name, in name order. `files` has reported missing folders."""
+        """Pair images and labels of one name, in name order. A missing folder is a fault
+        already."""
         if not os.path.isdir(image_dir) or not os.path.isdir(label_dir):
             return []
         for mine, theirs, what, where in (
