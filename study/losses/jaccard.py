@@ -7,9 +7,9 @@ Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums
 
 alpha = beta = 1 is Jaccard, 1/2 Dice, any other pair Tversky (alpha weighs false positives, beta
 misses). On hard labels tp is the sum of p over the class's pixels, and with smooth 0 the loss of
-one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at p =
-t; this one is 0 there and only there. An empty denominator gives score 1 and gradient 0. mix in [0,
-1]; alpha, beta, smooth >= 0.
+one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at
+p = t; this one is 0 there and only there. An empty denominator gives score 1 and gradient 0.
+mix in [0, 1]; alpha, beta, smooth >= 0.
 
 average    batch: sums over the whole batch, mean over active classes
            image: mean over an image's active classes, then over the images that have one
@@ -19,8 +19,8 @@ classes    present: active where some kept pixel's label exceeds 0.01; all: ever
 
 Neutral: mix 0.
 
-Normaliser: number of active classes (and images). Its gradient at a pixel is of order 1 / union: 5
-to 9 times smaller than cross entropy's at equal mix.
+Normaliser: number of active classes (and images). Its gradient at a pixel is of order 1 / union:
+5 to 9 times smaller than cross entropy's at equal mix.
 
 Source: Wang, Ning, Blaschko, "Jaccard Metric Losses", NeurIPS 2023, arXiv 2302.05666; the three
 averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS 2023 (datasets and

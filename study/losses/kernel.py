@@ -1,7 +1,7 @@
 """Value and gradient of the whole loss from one softmax: the fast path.
 
-Every weight (class, recall, pooling) is a constant to the gradient. With v the pooling weight, w =
-a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label, the gradient of the pixel term is
+Every weight (class, recall, pooling) is a constant to the gradient. With v the pooling weight,
+w = a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label, the gradient of the pixel term is
 
     d / dz = c1 * (p * sum(s) - s) + c2 * (p - e_y)
     c1 = v * w * m,     c2 = v * w * ce * gamma * (1 - q)^(gamma - 1) * q
