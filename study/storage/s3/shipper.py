@@ -136,7 +136,7 @@ class Shipper:
 
 
 class FileShipper:
-    """Ships the files of a folder that have changed since its last call."""
+    """Ships the files of a folder that have changed since the last round."""
 
     def __init__(self, folder: Path, prefix: S3Prefix) -> None:
         self._folder = folder
