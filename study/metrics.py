@@ -1,4 +1,4 @@
-"""Segmentation metrics from one confusion matrix and from the counts of each image.
+"""Segmentation metrics: IoU, recall and precision from pixel counts of split and images.
 
 With tp, fp, fn summed over the whole split, per class c with ground truth:
 
@@ -8,15 +8,15 @@ miou, macc (mean recall) and mprec are their means over the classes with ground 
 is never predicted has precision 0. acc = sum tp / pixels, fwiou = sum_c frequency_c * iou_c.
 
 The image-wise metrics (Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation",
-NeurIPS 2023) take each image's own counts; a class counts in the images whose ground truth has it:
+NeurIPS 2023) use each image's own counts; a class counts in the images whose ground truth has it:
 
     miou_image    mean over images of the image's mean IoU over its present classes
     miou_class    mean over classes of the class's mean IoU over the images that have it
     miou_worst5   mean over the lowest max(1, floor(5 n / 100)) of the n image-wise means
 
-Ignored pixels take no part, nor do images without any other pixel. Everything is in 0..1; a metric
-that nothing defines (no valid pixel at all) is NaN, and so is every metric where a logit at a valid
-pixel was NaN: a model that has diverged predicts nothing. The functions on counts need numpy only.
+Ignored pixels do not count, nor do images without any other pixel. Every metric is in 0..1, or NaN
+if it is undefined (no valid pixel at all). All metrics are NaN if a logit at a valid pixel was NaN:
+a model that has diverged predicts nothing. The functions on counts need numpy only.
 """
 
 from __future__ import annotations
@@ -37,9 +37,31 @@ Floats = NDArray[np.float64]
 
 
 class SegmentationMetrics:
-    """Accumulates over batches on the predictions' device; nothing is read back before the end.
+    """Accumulates pixel counts over batches, and computes the metrics of this module at the end.
 
-    class_names name the per-class metrics; without them classes are named by index.
+        iou = tp / (tp + fp + fn),   recall = tp / (tp + fn),   precision = tp / (tp + fp)
+
+    Counts stay on the predictions' device; nothing is copied to the host before the end.
+
+    Args:
+        num_classes: C.
+        ignore_index: label of the pixels that do not count.
+        class_names: names of the per-class metrics, one per class, all different; default the class
+            indices.
+
+    Raises:
+        ValueError: if class_names do not fit.
+
+    Example:
+        >>> import torch
+        >>> from study.metrics import SegmentationMetrics
+        >>> metrics = SegmentationMetrics(num_classes=2, class_names=["road", "pole"])
+        >>> metrics.update(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 255]]]))
+        >>> values = metrics.compute()
+        >>> values["miou"], values["iou/pole"], values["recall/road"]
+        (0.5, 0.5, 1.0)
+        >>> metrics.confusion.tolist()
+        [[1, 0], [1, 1]]
     """
 
     def __init__(
@@ -64,7 +86,16 @@ class SegmentationMetrics:
         self._image_counts: list[Tensor] = []
 
     def update(self, pred_or_logits: Tensor, target: Tensor) -> None:
-        """Take in a batch: logits (B, C, H, W) or predicted classes (B, H, W); target (B, H, W)."""
+        """Add a batch.
+
+        Args:
+            pred_or_logits: logits (B, C, H, W) float, or predicted classes (B, H, W) integer.
+            target: (B, H, W) integers in [0, C) or `ignore_index`.
+
+        Raises:
+            ValueError: for shapes or dtypes that do not fit and, on the CPU, for a class out of
+                range.
+        """
         import torch
 
         from study.losses.histogram import sum_by_label
@@ -82,8 +113,8 @@ class SegmentationMetrics:
         self._confusion = total if self._confusion is None else self._confusion + total
 
     def _keep(self, counts: Tensor) -> None:
-        """Append, in few tensors that double in size: many small ones, left behind between the
-        large ones of a model, keep their memory from serving again."""
+        """Append, in few tensors that double in size: many small ones that stay between the
+        large tensors of a model fragment the memory."""
         import torch
 
         pieces = self._image_counts
@@ -92,7 +123,7 @@ class SegmentationMetrics:
             pieces[-2:] = [torch.cat(pieces[-2:])]
 
     def _checked(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Both as (B, P) int64."""
+        """Check both and return them as (B, P) int64."""
         import torch
 
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
@@ -120,14 +151,14 @@ class SegmentationMetrics:
         return pred, target
 
     def _watch(self, logits: Tensor, pred: Tensor, target: Tensor) -> None:
-        """Remember a NaN at a valid pixel; argmax points at one wherever there is one."""
+        """Remember a NaN at a valid pixel; argmax selects a NaN wherever there is one."""
         top = logits.gather(1, pred[:, None])[:, 0]
         found = (top.isnan() & (target != self.ignore_index)).any()
         self._diverged = found if self._diverged is None else self._diverged | found
 
     @property
     def confusion(self) -> Tensor:
-        """(C, C) int64 pixel counts; rows are the target, columns the prediction."""
+        """The (C, C) int64 pixel counts; rows are the target, columns the prediction."""
         import torch
 
         if self._confusion is None:
@@ -135,7 +166,7 @@ class SegmentationMetrics:
         return self._confusion
 
     def image_counts(self) -> Tensor:
-        """(images, 3, C) int64: true positives, false positives, misses of each image in turn."""
+        """The true positives, false positives and misses of each image, (images, 3, C) int64."""
         import torch
 
         if not self._image_counts:
@@ -143,9 +174,13 @@ class SegmentationMetrics:
         return torch.cat(self._image_counts)
 
     def compute(self) -> dict[str, float]:
-        """Every metric by its plain key; per class `iou/<name>`, `recall/<name>` and
-        `precision/<name>` for the classes with ground truth, whose number is
-        `num_classes_present`."""
+        """Compute all metrics of the batches so far.
+
+        Returns:
+            Each metric by its name, in 0..1 or NaN; `iou/<name>`, `recall/<name>` and
+            `precision/<name>` for the classes with ground truth, and their number,
+            `num_classes_present`.
+        """
         counts = self.image_counts().cpu().numpy()
         total = counts.sum(0)
         values = {key: float(value) for key, value in metrics_from_counts(total).items()}
@@ -162,7 +197,7 @@ class SegmentationMetrics:
 
 
 def class_metrics(counts: NDArray[Any]) -> dict[str, Floats]:
-    """iou, recall and precision (..., C) of summed counts (..., 3, C); 0 where 0 / 0."""
+    """iou, recall and precision (..., C) of summed counts (..., 3, C); 0 for 0 / 0."""
     tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=np.float64), -2, 0)
     return {
         "iou": _ratio(tp, tp + fp + fn),
@@ -214,7 +249,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def _mean(values: Floats, weights: NDArray[Any]) -> Floats:
-    """Weighted mean over the last axis; NaN where nothing weighs."""
+    """Weighted mean over the last axis; NaN if all weights are 0."""
     total = weights.sum(-1).astype(np.float64)
     nothing = np.full_like(total, np.nan)
     return np.divide((values * weights).sum(-1), total, out=nothing, where=total > 0)

@@ -19,8 +19,8 @@ import study.status
 import study.train
 from study.config.task import TrialConfig
 from study.data import open_data
-from study.ledger.journal import load
 from study.session.prepare import Options, reopen
+from study.storage.studies import load
 
 LEDGERS = ("finished", "interrupted", "odd", "voc", "deepglobe")
 EXPORTS = sorted((FOLDER / "finished" / "exports").rglob("*.yaml"))

@@ -1,1 +1,1 @@
-"""What every part stands on: errors, the console, validation, files, names."""
+"""Foundations of every room: errors, console, validation, files, names."""

@@ -1,4 +1,4 @@
-"""How a command ends, and what it prints: one line for an error, exit codes, pipes that close."""
+"""The shell of every command: one line per error, exit codes, closed output pipes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, NoReturn, TextIO, cast
 
 from study.core.errors import InputError, OutputError
 
-LONGEST = 2000  # characters of one line
+LONGEST = 2000  # characters of an error line
 EXIT_OUTPUT_ERROR = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 141  # as a shell has it of a process that SIGPIPE ended
+EXIT_UNREAD = 141  # as shells report a process that SIGPIPE ended
 OUTPUT_ERRNOS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
@@ -29,7 +29,7 @@ CLUSTER_GONE = errno.EHOSTDOWN
 
 
 class PipeSafeStream:
-    """A stream that outlives its reader: once nobody reads it, what is written goes nowhere."""
+    """A stream that outlives its reader: when the reader is gone, it discards what is written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -59,8 +59,10 @@ def _discard(stream: TextIO) -> None:
 
 @contextmanager
 def pipe_safe_output() -> Iterator[None]:
-    """For a command whose work is worth more than what it prints: it goes on where the reader of
-    its output is gone."""
+    """Keep a command running when the reader of its output is gone.
+
+    For commands whose work matters more than their output.
+    """
     stdout = sys.stdout
     sys.stdout = cast(TextIO, PipeSafeStream(stdout))
     try:
@@ -71,9 +73,11 @@ def pipe_safe_output() -> Iterator[None]:
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; bad input becomes one line on stderr and exit code 2, a file that cannot be
-    written or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where
-    nobody reads what is printed any more, as in `| head -1`, it ends with 141 and without a word.
+    """Run a command and return its exit code.
+
+    Prints one line on stderr for bad input (exit code 2), and for a file that cannot be written or
+    a lost Ray cluster (exit code 1). Ctrl-C gives exit code 130. If nobody reads the output any
+    more, as in `| head -1`, it ends silently with 141.
     """
     _print_what_can_be_printed()
     try:
@@ -109,14 +113,14 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
 
 
 def _print_what_can_be_printed() -> None:
-    """A question mark for each letter that an output lacks, such as ± in ASCII."""
+    """Print a question mark for each letter that an output's encoding lacks, such as ± in ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 
 def _flush() -> None:
-    """Write out what is printed: at the interpreter's exit it were too late for a clear line."""
+    """Flush stdout now: an error at the interpreter's exit would give no clear line."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -125,17 +129,18 @@ def _flush() -> None:
 
 
 def _is_unread(stream: TextIO) -> bool:
-    """Whether it is a pipe or a socket whose other end is closed."""
+    """Whether the stream is a pipe or a socket whose other end is closed."""
     poll = select.poll()
     try:
         poll.register(stream.fileno(), select.POLLOUT)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is no file of the system
+    except (AttributeError, OSError, ValueError):  # no stream, or none with a file descriptor
         return False
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _flush_or_discard() -> None:
-    """Drop what cannot be printed, so that the interpreter does not try it again at its exit."""
+    """Flush, or discard what cannot be printed, so that the interpreter does not retry at its
+    exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -145,7 +150,7 @@ def _flush_or_discard() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are bad input like any other: one line."""
+    """A command line parser whose errors are bad input: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""

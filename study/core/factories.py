@@ -1,4 +1,4 @@
-"""`package.module:function` in a task file: anyone's model or data, found and checked."""
+"""Factories of users' models and data, named `package.module:function` in a task file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
-    """The callable that `spec` names.
+    """Import the callable that `spec` names.
 
-    spec: ``package.module:function``; attributes of attributes (``module:Class.method``) work.
-    The working directory is searched after everything that is installed, also for imports that
-    the factory makes later.
+    spec: ``package.module:function``; nested attributes (``module:Class.method``) work. The working
+    directory is searched after all installed packages, also for imports that the factory makes
+    later.
     key: the task key that holds the spec, for messages.
 
-    Raises InputError when the text has another form, the module is not found or fails to import,
-    the attribute is missing, or it cannot be called.
+    Raises InputError if the spec has another form, the module is not found or fails to import, the
+    attribute is missing, or it is not callable.
     """
     if not _SPEC.fullmatch(spec):
         raise InputError(f"must have the form `package.module:function`, but got {spec!r}", key=key)
@@ -52,9 +52,9 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
 
 
 def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> Any:
-    """Load and call; what the factory raises becomes one line that names it.
+    """Load and call a factory; turn its exceptions into one line that names it.
 
-    A MemoryError stays what it is: it says something of the machine, not of the factory.
+    A MemoryError passes through: its cause is the machine, not the factory.
     """
     factory = load_factory(spec, key=key)
     try:
@@ -67,7 +67,7 @@ def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> 
 
 
 def _missing(error: Exception, module_name: str) -> str | None:
-    """The named module or the parent of it that is absent; None for anything that it imports."""
+    """Which of the named module and its parents is absent; None if only one of its imports is."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
     return error.name if f"{module_name}.".startswith(f"{error.name}.") else None

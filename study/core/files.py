@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic files: a file is complete or not there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.core.errors import InputError, OutputError
 
 
 def expanded(path: str | Path, key: str) -> Path:
-    """`path` with its `~` resolved. Raises InputError where nobody of that name has a home."""
+    """Return `path` with its `~` resolved. Raises InputError if it names an unknown home."""
     if "\0" in str(path):
         raise InputError(f"must be a path, but got {str(path)!r}", key=key)
     try:
@@ -25,7 +25,7 @@ def expanded(path: str | Path, key: str) -> Path:
 
 
 def made_folder(path: str | Path, key: str) -> Path:
-    """The folder, made where it is missing. Raises InputError unless files can be made in it."""
+    """Return the folder, made if it is missing. Raises InputError if it is not writable."""
     try:
         if not str(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -39,10 +39,10 @@ def made_folder(path: str | Path, key: str) -> Path:
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces `path` when it is complete; missing folders are made.
+    """Yield a file to write, which replaces `path` when it is complete; make missing folders.
 
-    Raises OSError with the name of `path`, OutputError where such a file cannot be placed. What was
-    there before is then still there.
+    Raises OSError with the name of `path`, OutputError if such a file cannot be placed there. The
+    old file then remains.
     """
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -63,7 +63,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder where it is missing. Raises OutputError where it cannot be made."""
+    """Make the folder if it is missing. Raises OutputError if it cannot be made."""
     with _placing(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -77,11 +77,11 @@ def _placing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all."""
+    """Write the file atomically."""
     with whole(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the file, in UTF-8, whole or not at all."""
+    """Write the file atomically, in UTF-8."""
     write_bytes(path, text.encode())

@@ -1,4 +1,4 @@
-"""Key strings that cross a border between packages: each is written here once."""
+"""Key strings that several rooms use, each defined once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
 
 CE = "ce"  # the family of the neutral loss, and the name of its preset
 
-# What every gain is taken to; the default is at the task's own optimiser settings.
+# Gains are relative to tuned cross entropy; the default one has the task's own optimiser.
 TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
 
-CHECKPOINTS = "checkpoints"  # the folder, below a study's, of what its trials go on from
+CHECKPOINTS = "checkpoints"  # the folder of checkpoints in a study's folder
 
 TPE, RANDOM, GRID = "tpe", "random", "grid"

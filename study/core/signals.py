@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a study is at work: once to come to an end, twice to stop now."""
+"""Ctrl-C and SIGTERM during a study: the first ends it in order, the second at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """While it is entered, the first signal calls `end` and the second raises KeyboardInterrupt.
+    """A context in which the first signal calls `end` and the second raises KeyboardInterrupt.
 
-    Only the main thread can take signals; elsewhere nothing is done.
+    Only the main thread can handle signals; in other threads the context does nothing.
 
-    end: asks for an end and returns at once; the result is what is said about it.
-    say: shows a line. Called from a thread of its own, for a handler may run inside a print.
+    end: requests the end and returns at once; returns the text that tells the user.
+    say: shows a line. Runs in its own thread, because a handler may interrupt a print.
     """
 
     def __init__(self, end: Callable[[], str], say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Nothing of a study is told to anyone: the telemetry of our dependencies is off."""
+"""Switches off the telemetry of dependencies: nothing about a study leaves the machine."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ OFF = {
 
 
 def turn_off() -> None:
-    """Set the switches for this process and those it starts."""
+    """Set the switches for this process and its children."""
     os.environ.update(OFF)

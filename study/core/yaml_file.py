@@ -1,8 +1,8 @@
-"""YAML files as a person wrote them: their data, and the line of every key, for error messages.
+"""YAML input files: their data, and the line of every key for error messages.
 
-Reads what `yaml.safe_load` reads, with three differences: a key given twice is an error, aliases
-and merge keys are errors (a file says what it means in one place), and the keys `on`, `off`,
-`yes`, `no` stay the words they are, where YAML 1.1 would turn them into true and false.
+Reads what `yaml.safe_load` reads, with three differences: a repeated key is an error; aliases and
+merge keys are errors (a file states each thing in one place); and the keys `on`, `off`, `yes`, `no`
+stay words, where YAML 1.1 would turn them into true and false.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # what PyYAML makes of `2024-13-45`, or of a value that its tag does not fit
+            # PyYAML raises on `2024-13-45`, and on a value that does not fit its tag
             kind = node.tag.rpartition(":")[2]
             reason = f" ({error})" if type(error) is ValueError else ""
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
@@ -59,7 +59,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _mark_lines(node: yaml.Node, path: str, lines: dict[str, int], file: str | None) -> None:
-    """Fill `lines` below a node; refuse keys that are not plain or stand twice."""
+    """Fill `lines` below a node; reject keys that are repeated or not plain text."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             below = f"{path}/{index}" if path else str(index)
@@ -96,7 +96,7 @@ def _one_line(error: yaml.MarkedYAMLError) -> tuple[str, int | None]:
 
 
 def parse_yaml(text: str, file: str | None = None) -> YamlFile:
-    """The mapping that a YAML text holds; anything else is an InputError with the line."""
+    """Parse the mapping in a YAML text; raises InputError with the line for anything else."""
     lines: dict[str, int] = {}
     node: yaml.Node | None = None
     try:
@@ -132,7 +132,7 @@ def parse_yaml(text: str, file: str | None = None) -> YamlFile:
 
 
 def read_yaml(path: str | Path) -> YamlFile:
-    """`parse_yaml` of a file; a missing or unreadable file is an InputError too."""
+    """Parse a file; raises InputError for a missing or unreadable file, too."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:

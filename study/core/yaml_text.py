@@ -1,4 +1,4 @@
-"""Resolved configs as YAML text that says exactly what the numbers were."""
+"""Resolved configs as YAML text that reproduces every number exactly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    """The shortest digits that give the same float, always read again as a float.
+    """Write the shortest digits that give the same float, in a form that is read as a float.
 
-    YAML 1.1 takes ``1e-05`` for text: a point and a signed exponent make it a number.
+    YAML 1.1 reads ``1e-05`` as text: a point and a signed exponent make it a number.
     """
     if math.isnan(value):
         text = ".nan"
@@ -35,7 +35,7 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 def _list(dumper: yaml.SafeDumper, value: Sequence[Any]) -> yaml.SequenceNode:
-    """In one line where it holds scalars."""
+    """Write a list of scalars on one line."""
     plain = not any(isinstance(item, dict | list | tuple) for item in value)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
 
@@ -46,5 +46,5 @@ _Dumper.add_representer(tuple, _list)
 
 
 def as_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML that `yaml.safe_load` reads as the same values, floats to the last bit."""
+    """Write YAML that `yaml.safe_load` reads as the same values, floats to the last bit."""
     return yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

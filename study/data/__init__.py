@@ -1,4 +1,4 @@
-"""Data sets: opened from a task's `data:` block, decoded once per machine, shared by all trials."""
+"""Data sets of a task: opened, decoded once per machine, shared by all trials."""
 
 from __future__ import annotations
 
@@ -32,13 +32,35 @@ def open_data(
     data_root: Path | None = None,
     cache_dir: Path | None = None,
 ) -> SegmentationData:
-    """The data set that a task describes.
+    """Open the data set that a task describes.
 
-    data_root: where the files are; goes before the `root` that the task may state.
-    cache_dir: by default $STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study.
+    The first call on a machine decodes the images into a cache of memory-mapped arrays, which all
+    processes share. A `factory` data set is used as its factory returns it, without the cache.
 
-    Raises InputError, one line, for everything that is wrong with the files or the factory, and
-    for a split whose pixels are all ignored.
+    Args:
+        config: the `data:` block of a task.
+        data_root: the folder that holds the files; overrides `root` of the task. Only for data that
+            is read from files.
+        cache_dir: the folder of the cache; default $STUDY_CACHE_DIR, else
+            ~/.cache/segmentation-loss-study.
+
+    Returns:
+        The train, val and test splits, each with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
+        uint8.
+
+    Raises:
+        InputError: one line, for any fault of the files or the factory, and for a split whose
+            pixels are all ignored.
+
+    Example:
+        >>> from study.config.task import SyntheticData
+        >>> from study.data import open_data
+        >>> config = SyntheticData(
+        ...     format="synthetic", size=(32, 48), num_train=8, num_val=4, num_test=4
+        ... )
+        >>> data = open_data(config)
+        >>> data.train.images.shape, data.train.labels.shape, data.num_classes
+        ((8, 32, 48, 3), (8, 32, 48), 11)
     """
     if data_root is not None and not isinstance(config, FileData):
         message = "only a task whose data lies in a folder takes a data root"
@@ -53,9 +75,9 @@ def open_data(
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
-    """What lies under the data root, by the format of the config; nothing is decoded.
+    """List and pair the files under the data root, as the format prescribes; decode nothing.
 
-    Raises InputError where there is no such root, or none of that format.
+    Raises InputError if the root is missing or does not hold a tree of that format.
     """
     from study.data.formats.camvid import camvid_scan
     from study.data.formats.cityscapes import cityscapes_scan

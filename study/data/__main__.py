@@ -17,12 +17,12 @@ from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
 
-DISTORTED = 0.05  # change of an aspect ratio that is worth a word
-MOST_LINES = 20  # files listed of each kind of fault
+DISTORTED = 0.05  # least relative change of an aspect ratio that is warned about
+MOST_LINES = 20  # files listed per kind of fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when the data cannot be used: one line, or all faults of the files."""
+    """Run the command. Exit code 2 if the data cannot be used: one line, or all faulty files."""
     parser = Parser(prog="python -m study.data", description=__doc__)
     parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
@@ -62,7 +62,7 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
 
 
 def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
-    """All faults by kind: how many, and the first MOST_LINES files of each."""
+    """List all faults by kind: their number, and the first MOST_LINES files of each."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
     lines = [
@@ -82,7 +82,7 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
 
 
 def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> Iterator[str]:
-    """The sizes of the images in their files, and what decoding them to one size does to them."""
+    """Describe the image sizes in the files, and warn where resizing distorts the images."""
     low, high = ("x".join(map(str, one)) for one in (min(sizes), max(sizes)))
     shown = low if low == high else f"{len(sizes)} sizes, {low} to {high}"
     yield f"files: {sum(sizes.values())} images of {shown}"
@@ -98,7 +98,7 @@ def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> It
 
 
 def describe(data: SegmentationData) -> str:
-    """Splits, shares of the labelled pixels and images by class, and what to be wary of."""
+    """Describe the splits, tabulate pixels and images by class, and list the warnings."""
     height, width = data.train.labels.shape[1:]
     lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
     for name, split in data.splits.items():
@@ -116,21 +116,21 @@ def describe(data: SegmentationData) -> str:
 
 
 def _table(data: SegmentationData) -> str:
-    shares = {name: _shares(split.class_counts) for name, split in data.splits.items()}
+    fractions = {name: _fractions(split.class_counts) for name, split in data.splits.items()}
     present = {name: (split.class_counts > 0).sum(0) for name, split in data.splits.items()}
     length = max(5, *(len(name) for name in data.class_names))
     head = "".join(f"{name + ' %':>10}{'images':>8}" for name in data.splits)
     rows = [f"  {'class':{length}}{head}"]
     for index, class_name in enumerate(data.class_names):
         cells = "".join(
-            f"{100 * shares[name][index]:10.3f}{present[name][index]:8}" for name in data.splits
+            f"{100 * fractions[name][index]:10.3f}{present[name][index]:8}" for name in data.splits
         )
         rows.append(f"  {class_name:{length}}{cells}")
     return "\n".join(rows)
 
 
-def _shares(class_counts: np.ndarray) -> np.ndarray:
-    """(C,) shares of the labelled pixels."""
+def _fractions(class_counts: np.ndarray) -> np.ndarray:
+    """The fraction of the labelled pixels that each class has, (C,)."""
     return np.asarray(class_counts.sum(0) / max(1, class_counts.sum()))
 
 

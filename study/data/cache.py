@@ -1,11 +1,11 @@
-"""Decoded once per machine: splits as memory-mapped files that all processes share.
+"""Cache of decoded splits: memory-mapped arrays that all processes of a machine share.
 
     <cache>/<name>-<key>/   {train,val,test}.{images,labels,groups,class_counts}.npy, meta.json
 
-One folder per data set (format, settings, root), replaced when its files or this code change.
-A folder is built beside its place, written to the disk and renamed, so that what is there is whole;
-a lock file lets one process build while the others wait. Pages of a map are shared and dropped by
-the kernel at will: memory use does not grow with the number of trials.
+Each data set (format, settings, root) has one folder, which is rebuilt when its files or this code
+change. A folder is built under a temporary name, synced to disk and then renamed, so it is always
+complete; a lock file lets one process build while the others wait. The kernel shares the pages of a
+map and can drop them at any time, so memory use does not grow with the number of trials.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CHUNK = 32  # images decoded at a time: bounds memory
 
 
 def default_cache_dir() -> Path:
-    """$STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study."""
+    """The folder of all caches: $STUDY_CACHE_DIR, else ~/.cache/segmentation-loss-study."""
     given = os.environ.get(_CACHE_VARIABLE)
     return (
         expanded(given, f"${_CACHE_VARIABLE}")
@@ -58,9 +58,9 @@ def default_cache_dir() -> Path:
 
 
 def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationData:
-    """The memory-mapped data set of `source`, decoded first where this machine has not yet.
+    """Return the memory-mapped data set of `source`; decode it first if the cache lacks it.
 
-    Raises InputError for a file that cannot be used, with the number of others that have the same
+    Raises InputError for a file that cannot be used, with the number of files that have the same
     fault, and when the cache cannot be written or does not fit.
     """
     directory = cache_dir or default_cache_dir()
@@ -78,7 +78,7 @@ def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationDa
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the kernel releases the lock of a process that dies."""
+    """Hold the folder's lock; the kernel releases the lock of a process that dies."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         handle = (folder.parent / f"{folder.name}.lock").open("w")
@@ -90,7 +90,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
-    """None where there is no cache, a stale one, or a damaged one."""
+    """The cached data set; None if the cache is missing, stale or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["state"] != state:
@@ -112,7 +112,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
             return None
     except MemoryError:
         raise
-    except Exception:  # whatever damaged files make of the readers
+    except Exception:  # damaged files make the readers raise anything
         return None
     return SegmentationData(
         name=source.name,
@@ -129,7 +129,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
 
 
 def _fits(source: Source, split: Split, given: SplitSource) -> bool:
-    """Whether the arrays are those of the source, by their shapes and kinds."""
+    """Whether the shapes and dtypes of the arrays are those that the source declares."""
     length, classes = len(given.names), len(source.class_names)
     expected = (
         (split.images, (length, *source.size, 3), np.uint8),
@@ -143,13 +143,13 @@ def _fits(source: Source, split: Split, given: SplitSource) -> bool:
 
 
 def _mapped(path: Path) -> np.memmap[Any, Any]:
-    # copy-on-write, as torch warns of arrays that it could not write to
+    # Copy-on-write: torch warns about read-only arrays.
     return np.lib.format.open_memmap(path, mode="c")
 
 
 def _build(source: Source, folder: Path, state: str) -> None:
     prefix = f".{folder.name}."
-    # of processes that died: we hold the lock
+    # Leftovers of processes that died: this process holds the lock.
     for left_over in folder.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     _check_space(source, folder.parent)
@@ -188,7 +188,8 @@ def _build(source: Source, folder: Path, state: str) -> None:
 def _write_split(
     building: Path, name: str, source: Source, content: Any, advance: Callable[[], object]
 ) -> None:
-    """Plain writes, not a writable map: on a full disk a write fails, a map kills the process."""
+    """Write with plain writes, not a writable map: on a full disk a write fails, but a map kills
+    the process."""
     split, (height, width) = source.splits[name], source.size
     shape = (len(split.names), height, width)
     content.update(content_header((*shape, 3), split.groups))
@@ -214,8 +215,8 @@ def _write_split(
 
 
 def _sync(folder: Path) -> None:
-    """On the disk itself: where the power fails soon after the renaming, pages that had not been
-    written are zeros, and labels of zeros look like labels."""
+    """Flush the folder to disk. If the power fails soon after the rename, unwritten pages read as
+    zeros, and zeros look like labels."""
     for path in (*folder.iterdir(), folder):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -230,7 +231,8 @@ def _start_npy(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 def _decoded(split: SplitSource) -> Iterator[tuple[UInt8Array, UInt8Array] | FileProblem]:
-    """Images in order, decoded by threads a chunk at a time; a bad file is a value, not a raise."""
+    """Decode images in order, a chunk at a time in threads; yield a FileProblem instead of raising
+    it."""
 
     def read(index: int) -> tuple[UInt8Array, UInt8Array] | FileProblem:
         try:
@@ -244,7 +246,7 @@ def _decoded(split: SplitSource) -> Iterator[tuple[UInt8Array, UInt8Array] | Fil
 
 
 def _count_alike(source: Source, problem: FileProblem) -> int:
-    """Files of all splits with the same fault."""
+    """Count the files of all splits that have the same fault."""
     decoded = (item for name in SPLITS for item in _decoded(source.splits[name]))
     return sum(isinstance(item, FileProblem) and item.kind == problem.kind for item in decoded)
 
@@ -274,6 +276,6 @@ def _digest(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    """Of the code that draws and decodes: no cache outlives a change of it."""
+    """Digest of the code that draws and decodes; a change of that code invalidates every cache."""
     sources = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -1,7 +1,7 @@
-"""From image and label files to pixels and class ids: what every format decodes with.
+"""Readers that decode image and label files into pixels and class ids, for every format.
 
-A label reader gives (H, W) uint8, in [0, C) or ignored. It goes through a table of what may stand
-in a file, so that an id or a colour that nobody knows is a FileProblem and never a class.
+A label reader returns (H, W) uint8 class ids in [0, C) or the ignored value. It maps the file's
+values through a table, so that an unknown id or colour is a FileProblem and never a class.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL.PngImagePlugin import PngImageFile
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, FileProblem, UInt8Array, default_palette
 
 IGNORED = 255
-STRAY = 0.01  # share of pixels of unknown colour that counts as paint at the edges, so ignored
+STRAY = 0.01  # largest fraction of unknown colours that passes as blurred edges, ignored
 LabelReader = Callable[[Path], UInt8Array]
 Colour = tuple[int, int, int]
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but no bomb
-warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # read for one entry only
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images may be large
+warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # only orientation is read
 
 _IMAGE_FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _LABEL_FORMATS = ("PNG",)  # lossless, and with checksums
@@ -32,13 +32,13 @@ _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
 _COLOUR_MODES = ("RGB", "RGBA", "P")
 _TURNED = range(2, 9)  # EXIF orientations; 1 is upright
-_PACKED = {"L;2": 2, "L;4": 4}  # decoding stretches grey values of so few bits to 0..255
-_HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # names that Pillow's PNG decoder gives to raw modes
+_PACKED = {"L;2": 2, "L;4": 4}  # bits of a grey value, which decoding stretches to 0..255
+_HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # raw modes of Pillow's PNG decoder
 
 
 @dataclass(frozen=True, eq=False)
 class ClassTable:
-    """The classes of a data set, and how its images are normalised."""
+    """The classes of a data set, and the mean and std that normalise its images."""
 
     names: tuple[str, ...]
     palette: UInt8Array  # (C, 3)
@@ -48,18 +48,18 @@ class ClassTable:
 
     @classmethod
     def of(cls, classes: Iterable[tuple[str, Colour]]) -> ClassTable:
-        """From (name, colour) in the order of the classes."""
+        """Build the table from (name, colour) pairs in class order."""
         names, colours = zip(*classes, strict=True)
         return cls(names, np.array(colours, np.uint8))
 
     @classmethod
     def in_voc_colours(cls, names: tuple[str, ...]) -> ClassTable:
-        """With the palette of PASCAL VOC."""
+        """Build the table with the palette of PASCAL VOC."""
         return cls(names, default_palette(len(names)))
 
 
 class IdTable:
-    """What the values of a label file mean: value -> class or ignored."""
+    """Maps the values of a label file to classes: value -> class or ignored."""
 
     def __init__(self, meaning: Mapping[int, int]) -> None:
         self._meaning = np.zeros(256, np.uint8)
@@ -68,7 +68,7 @@ class IdTable:
         self._ranges = _ranges(sorted(meaning))
 
     def classes(self, values: UInt8Array, file: Path) -> UInt8Array:
-        """(H, W) values -> (H, W) classes."""
+        """Map (H, W) values to (H, W) classes."""
         there = np.bincount(values.ravel(), minlength=256) > 0
         unknown = np.flatnonzero(there & ~self._known).tolist()
         if unknown:
@@ -77,12 +77,12 @@ class IdTable:
         return self._meaning[values]
 
     def read(self, file: Path) -> UInt8Array:
-        """Of an 8-bit index PNG."""
+        """Read the classes of an 8-bit index PNG."""
         return self.classes(read_index(file), file)
 
 
 class ColourTable:
-    """What the colours of a label file mean: RGB -> class or ignored."""
+    """Maps the colours of a label file to classes: RGB -> class or ignored."""
 
     def __init__(self, meaning: Mapping[Colour, int]) -> None:
         codes = {_code(np.array(colour)): value for colour, value in meaning.items()}
@@ -90,7 +90,7 @@ class ColourTable:
         self._values = np.array([codes[code] for code in self._codes.tolist()], np.uint8)
 
     def read(self, file: Path) -> UInt8Array:
-        """Of an RGB image; a few pixels of other colours are ignored."""
+        """Read the classes of an RGB image; a few pixels of unknown colours are ignored."""
         rgb = read_colours(file)
         codes = _code(rgb)
         place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
@@ -100,7 +100,7 @@ class ColourTable:
 
 
 def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
-    """Raises FileProblem where too many pixels have a colour without a meaning."""
+    """Raise FileProblem if more than the fraction STRAY of the pixels has an unknown colour."""
     share = stray.mean()
     if share > STRAY:
         colours, counts = np.unique(rgb[stray], axis=0, return_counts=True)
@@ -114,7 +114,7 @@ def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
 
 
 def read_image(file: Path) -> Image.Image:
-    """An image, in RGB."""
+    """Read an image as RGB."""
     image, _ = _loaded(file, "image", _IMAGE_FORMATS)
     if image.mode not in _IMAGE_MODES:
         message = f"image must have 8 bits a channel, but has mode {image.mode}"
@@ -123,13 +123,15 @@ def read_image(file: Path) -> Image.Image:
 
 
 def as_labelled(image: Image.Image, label: UInt8Array, file: Path) -> Image.Image:
-    """A photograph that its EXIF orientation turns, turned where its label is: the label's size
-    says whether it was drawn on the upright image or on the one that is stored."""
+    """Rotate a photograph by its EXIF orientation if its label fits only the rotated image.
+
+    The label's size tells whether it was drawn on the upright image or on the stored one.
+    """
     try:
         upright = ImageOps.exif_transpose(image)
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # whatever damaged bytes make of the reader
-        return image  # an EXIF block that cannot be read turns nothing
+    except Exception:  # damaged bytes make the reader raise anything
+        return image  # an unreadable EXIF block: leave the image as it is
     if orientation not in _TURNED:
         return image
     if upright.size == image.size:
@@ -142,7 +144,7 @@ def as_labelled(image: Image.Image, label: UInt8Array, file: Path) -> Image.Imag
 
 
 def read_index(file: Path) -> UInt8Array:
-    """The values, or palette indices, of an 8-bit label, whatever their colours."""
+    """Read the values or palette indices of an 8-bit label, whatever their colours."""
     label, raw_mode = _loaded(file, "label")
     bits = _PACKED.get(raw_mode)
     if bits:
@@ -155,7 +157,7 @@ def read_index(file: Path) -> UInt8Array:
 
 
 def read_colours(file: Path) -> UInt8Array:
-    """(H, W, 3) of a label that is painted in colours."""
+    """Read a label that is painted in colours, (H, W, 3)."""
     label, raw_mode = _loaded(file, "label")
     deep = raw_mode.endswith(";16B")
     if label.mode not in _COLOUR_MODES or deep:
@@ -166,9 +168,10 @@ def read_colours(file: Path) -> UInt8Array:
 
 
 def read_low_bytes(file: Path) -> UInt8Array:
-    """(H, W, 3): the low bytes of a 16-bit RGB PNG.
+    """Read the low bytes of a 16-bit RGB PNG, (H, W, 3).
 
-    Pillow reads such a file as 8-bit and keeps the high bytes, which makes every id below 256 a 0.
+    Pillow reads such a file as 8-bit and keeps the high bytes, which turns every id below 256 into
+    0.
     """
     label, raw_mode = _loaded(file, "label", low_bytes=True)
     if raw_mode != _HIGH_BYTE:
@@ -178,7 +181,7 @@ def read_low_bytes(file: Path) -> UInt8Array:
 
 
 def read_16_bit_ids(file: Path) -> UInt8Array:
-    """(H, W): the first channel of a 16-bit RGB PNG, whose values must be below 256."""
+    """Read the first channel of a 16-bit RGB PNG, (H, W); its values must be below 256."""
     high = np.asarray(_loaded(file, "label")[0])[..., :1]
     ids = read_low_bytes(file)[..., 0]
     if high.any():
@@ -191,10 +194,10 @@ def read_16_bit_ids(file: Path) -> UInt8Array:
 def _loaded(
     file: Path, what: str, formats: tuple[str, ...] = _LABEL_FORMATS, *, low_bytes: bool = False
 ) -> tuple[Image.Image, str]:
-    """Decoded whole, as a file that is cut short fails only then; and how a PNG was stored.
+    """Decode the whole file, as a truncated file fails only then; also return how a PNG was stored.
 
-    The checksums of a PNG are checked apart: decoding does not look at them, and makes an image of
-    damaged bytes as well.
+    Verifies the checksums of a PNG separately: decoding ignores them and also returns an image for
+    damaged bytes.
     """
     try:
         content = file.read_bytes()
@@ -212,7 +215,7 @@ def _loaded(
             return image, raw_mode
     except MemoryError:
         raise
-    except Exception as error:  # whatever damaged bytes make of the reader
+    except Exception as error:  # damaged bytes make the reader raise anything
         if isinstance(error, UnidentifiedImageError):
             reason = f"it is no {', '.join(formats)}"
         else:
@@ -223,12 +226,12 @@ def _loaded(
 
 
 def _code(rgb: np.ndarray) -> np.ndarray:
-    """One number for the three in the last axis."""
+    """Combine the three values in the last axis into one number."""
     return rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
 def _ranges(values: list[int]) -> str:
-    """`0 to 2 or 255`."""
+    """Format values as ranges, such as `0 to 2 or 255`."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][-1] + 1:

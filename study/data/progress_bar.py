@@ -1,4 +1,4 @@
-"""How far the decoding of a data set is, on stderr."""
+"""The progress of decoding a data set, shown on stderr."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MANY_IMAGES = 1000
 
 @contextmanager
 def progress(what: str, num_images: int) -> Iterator[Callable[[], object]]:
-    """A bar while the block runs; gives what is to be called after each image.
+    """Show a bar while the block runs; yields the function to call after each image.
 
-    Where stderr is no terminal: one line at the start, if there are MANY_IMAGES or more.
+    If stderr is not a terminal, prints one line at the start if there are MANY_IMAGES or more.
     """
     if not sys.stderr.isatty():
         if num_images >= MANY_IMAGES:

@@ -1,4 +1,4 @@
-"""Carving val out of train: by blocks of neighbours, or by the hash of the name."""
+"""Rules that split val off from train: by blocks of neighbours, or by name hash."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Placed = tuple[str, str]  # (the split whose folder holds the image, its name)
 def resplit(
     rule: Resplit, names: Mapping[str, Sequence[str]]
 ) -> dict[str, list[tuple[Placed, int]]]:
-    """New train and val as lists of ((folder split, name), block id), in name order.
+    """Split the pooled images into a new train and val: lists of ((folder split, name), block id),
+    in name order.
 
-    The pooled splits, thinned, are sorted by name and cut into blocks of `rule.block`; of every
-    `rule.every` blocks the last goes to val. Neighbouring frames thus stay on one side, but for
-    those at the ends of a block.
+    The pooled splits, thinned, are sorted by name and cut into blocks of `rule.block` images; the
+    last of every `rule.every` blocks goes to val. Neighbouring frames thus stay in one split,
+    except those at the ends of a block.
 
-    Raises InputError when no block is left for val.
+    Raises InputError if no block is left for val.
     """
     for split in rule.thin:
         if split not in rule.pool:
@@ -51,7 +52,7 @@ def resplit(
 def carved_pairs(
     rule: Resplit, pairs: Mapping[str, Sequence[Pair]]
 ) -> dict[str, list[tuple[Pair, int]]]:
-    """`resplit` of pairs: new train and val, each pair with its block id."""
+    """Apply `resplit` to pairs: new train and val, each pair with its block id."""
     named: dict[str, dict[str, Pair]] = {
         split: {pair.name: pair for pair in pairs[split]} for split in rule.pool
     }
@@ -63,7 +64,7 @@ def carved_pairs(
 
 
 def in_words(rule: Resplit | None) -> str:
-    """How train and val come about."""
+    """Describe how train and val were made."""
     if rule is None:
         return "train and val are as published"
     thinned = "".join(f", 1 in {n} of {split}" for split, n in rule.thin.items())
@@ -76,7 +77,7 @@ def in_words(rule: Resplit | None) -> str:
 def in_blocks(
     pairs: Sequence[Pair], block: int, sequence: Callable[[Pair], str] = lambda pair: ""
 ) -> list[tuple[Pair, int]]:
-    """Pairs in order with block ids: runs of up to `block` pairs of one sequence."""
+    """Number the pairs, in order, by block: runs of up to `block` pairs of one sequence."""
     placed: list[tuple[Pair, int]] = []
     number, length = -1, 0
     for pair in pairs:
@@ -87,7 +88,9 @@ def in_blocks(
     return placed
 
 
-def in_share(name: str, share: float) -> bool:
-    """Whether the hash of a name falls into a share of all hashes: for every name alike, whatever
-    other names there are."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) < share * 2**64
+def in_fraction(name: str, fraction: float) -> bool:
+    """Whether the hash of a name falls into the lowest `fraction` of all hashes.
+
+    The result for a name does not depend on which other names exist.
+    """
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) < fraction * 2**64

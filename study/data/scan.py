@@ -1,7 +1,7 @@
-"""What lies under a data root: files listed and paired, nothing decoded yet.
+"""The files under a data root: listed, paired and checked before the cache decodes them.
 
-A format lists its tree into `Findings`, and says how labels are read and which pair belongs to
-which split. What is wrong is collected, not raised, so that a check can show all of it at once.
+A format lists its tree into `Findings`, and defines how labels are read and which pair belongs to
+which split. Faults are collected, not raised, so that a check can show all of them at once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Members = Mapping[str, Sequence[tuple[Pair, int]]]  # split -> its pairs, each w
 
 @dataclass
 class Findings:
-    """The pairs found so far, and what was wrong on the way."""
+    """The pairs found so far, and the faults found on the way."""
 
     pairs: list[Pair] = field(default_factory=list)
     faults: list[FileProblem] = field(default_factory=list)
@@ -51,8 +51,10 @@ class Findings:
         self.faults.append(FileProblem(kind, message, file))
 
     def files(self, directory: Path, suffixes: Suffixes, *, want: str = "") -> dict[str, Path]:
-        """Files by name without suffix; hidden files are none of ours. `want`: what must be there
-        at least once."""
+        """List files by name without suffix, except hidden ones.
+
+        want: what must be there at least once.
+        """
         found: dict[str, Path] = {}
         faults = len(self.faults)
         for path in self.entries(directory):
@@ -70,7 +72,7 @@ class Findings:
         return found
 
     def entries(self, directory: Path) -> list[Path]:
-        """What stands in a folder, but for hidden files."""
+        """List the entries of a folder, except hidden ones."""
         try:
             return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
@@ -84,7 +86,8 @@ class Findings:
         self, images: Mapping[str, Path], labels: Mapping[str, Path], image_dir: Path,
         label_dir: Path,
     ) -> list[Pair]:  # fmt: skip
-        """Pairs of one name, in name order. A folder that is missing is said already."""
+        """Pair images and labels of one name, in name order. A missing folder is a fault
+        already."""
         if not os.path.isdir(image_dir) or not os.path.isdir(label_dir):
             return []
         for mine, theirs, what, where in (
@@ -102,13 +105,13 @@ class Findings:
 
 
 def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] = ()) -> Path:
-    """The folder that holds the folders of a format: the root, or one of `inside` below it.
+    """Find the folder that holds the folders of a format: the root, or one of `inside` below it.
 
-    Raises InputError where no folder holds them all.
+    Raises InputError if no folder holds them all.
     """
-    places = [root, *(root / place for place in inside)]
-    missing = {place: [one for one in holds if not os.path.exists(place / one)] for place in places}
-    best = min(places, key=lambda place: len(missing[place]))
+    candidates = [root, *(root / name for name in inside)]
+    missing = {at: [one for one in holds if not os.path.exists(at / one)] for at in candidates}
+    best = min(candidates, key=lambda at: len(missing[at]))
     if missing[best]:
         wanted, without = ", ".join(holds), ", ".join(missing[best])
         message = f"must hold {wanted} (format {name}), but has no {without}"
@@ -118,8 +121,7 @@ def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] =
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """All that is wrong with a tree and every file in it; and how many images there are of each
-    (height, width)."""
+    """All faults of a tree and its files, and the number of images of each (height, width)."""
 
     problems: tuple[FileProblem, ...]
     sizes: Mapping[tuple[int, int], int]
@@ -127,7 +129,8 @@ class Checked:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A data set before it is decoded. `members` places the pairs; `rule` says how, in words."""
+    """A data set before it is decoded. `members` assigns the pairs to splits; `rule` says in words
+    how."""
 
     name: str
     config: FileData
@@ -137,13 +140,13 @@ class Scan:
     read_label: LabelReader
     members: Callable[[], Members]
     rule: str
-    described_in: tuple[Path, ...] = ()  # files beside the pairs that a change of counts
+    described_in: tuple[Path, ...] = ()  # other files whose change makes the cache stale
 
     def source(self) -> Source:
-        """What the cache takes.
+        """Return what the cache builds from.
 
-        Raises InputError for the first fault, with the number of its kind, and where a split would
-        be empty.
+        Raises InputError for the first fault, with the number of faults of its kind, and if a split
+        would be empty.
         """
         faults = self.findings.faults
         if faults:
@@ -169,7 +172,7 @@ class Scan:
         )
 
     def check(self) -> Checked:
-        """Decodes everything."""
+        """Decode every file and collect the faults."""
 
         def examine(pair: Pair) -> tuple[tuple[int, int] | None, list[FileProblem]]:
             image, _, problems = self._decode(pair)
@@ -197,7 +200,8 @@ class Scan:
         )
 
     def _state(self, members: Members) -> str:
-        """Places, names, sizes and times of all files, and what stands in those beside them."""
+        """Paths, names, sizes and times of all files, and the content of the files in
+        `described_in`."""
         listed: list[object] = []
         for split in SPLITS:
             for pair, block in members[split]:
@@ -238,13 +242,13 @@ class Scan:
         return image, label, problems
 
     def _fit(self, image: Image.Image, label: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
-        """At the size of the config: images through an antialiased bilinear filter, labels by the
-        nearest pixel, so that no value appears that was not there."""
+        """Resize to the config's size: images with an antialiased bilinear filter, labels by the
+        nearest pixel, which adds no new values."""
         height, width = self.config.size
         shown = width, height
         if self.config.fit == "pad":
-            share = min(1.0, width / image.width, height / image.height)
-            shown = max(1, round(image.width * share)), max(1, round(image.height * share))
+            scale = min(1.0, width / image.width, height / image.height)
+            shown = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         pixels = np.asarray(image.resize(shown, Image.Resampling.BILINEAR))
         classes = np.asarray(Image.fromarray(label).resize(shown, Image.Resampling.NEAREST))
         if shown == (width, height):
@@ -257,15 +261,15 @@ class Scan:
 
 
 def _shared(members: Members) -> list[FileProblem]:
-    """Images that splits share, by whatever names: nothing may be both trained or selected on and
-    judged on."""
-    places: dict[tuple[int, int], tuple[str, Path]] = {}
+    """Find images that are in two splits, under any names: no image may be both trained or selected
+    on and judged on."""
+    seen: dict[tuple[int, int], tuple[str, Path]] = {}
     shared = []
     for split in SPLITS:
         for pair, _ in members[split]:
             stat = _stat(pair.image)
-            other, twin = places.setdefault((stat.st_dev, stat.st_ino), (split, pair.image))
-            # some network file systems number files anew, or all alike
+            other, twin = seen.setdefault((stat.st_dev, stat.st_ino), (split, pair.image))
+            # Compare contents: some network file systems renumber inodes, or give all the same.
             if other != split and filecmp.cmp(twin, pair.image, shallow=False):
                 message = f"image must be in one split, but is in {other} and {split}"
                 shared.append(FileProblem("shared", message, pair.image))

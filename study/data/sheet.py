@@ -1,4 +1,4 @@
-"""A contact sheet: images beside their labels in colour, one row a split, and the legend."""
+"""A contact sheet: images beside their coloured labels, one row per split, and a legend."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _VOID_COLOUR = (0, 0, 0)
 def write_sheet(
     data: SegmentationData, file: Path, *, pairs: int = 5, min_height: int = 120
 ) -> None:
-    """Write a PNG of `pairs` evenly spaced images of each split, enlarged to `min_height` pixels or
-    more; images of twice that and more are reduced.
+    """Write a PNG of `pairs` evenly spaced images of each split, enlarged to at least `min_height`
+    pixels; images of twice that or more are reduced.
 
-    Raises InputError when the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     height = data.train.labels.shape[1]
     zoom, step = max(1, -(-min_height // height)), max(1, height // min_height)
@@ -48,8 +48,8 @@ def write_sheet(
 
 
 def _row(data: SegmentationData, split: Split, pairs: int, zoom: int, step: int) -> UInt8Array:
-    """(zoom * H / step, 2 * pairs * zoom * W / step, 3): evenly spaced images, each followed by its
-    labels."""
+    """One row of the sheet, (zoom * H / step, 2 * pairs * zoom * W / step, 3): evenly spaced
+    images, each followed by its labels."""
     colours = np.tile(np.array(_VOID_COLOUR, np.uint8), (256, 1))
     colours[: data.num_classes] = data.palette
     chosen = np.unique(np.linspace(0, len(split) - 1, pairs).round().astype(int))

@@ -1,4 +1,4 @@
-"""What a data set is to everybody else, and what a format has to give to become one."""
+"""The data set types: what a data set offers, and what a format must provide for one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.core.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
-FEW_IMAGES = 5  # below this a validation score of a class says little
+FEW_IMAGES = 5  # with fewer, a class's validation score is unreliable
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -26,13 +26,21 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N decoded images of one size."""
+    """N decoded images of one size.
 
-    images: UInt8Array  # (N, H, W, 3), RGB; a memory map where it comes from the cache
-    labels: UInt8Array  # (N, H, W), in [0, C) or ignore_index
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB; a memory map if it comes from the cache.
+        labels: (N, H, W) uint8, in [0, C) or ignore_index.
+        names: one name per image.
+        groups: (N,) int64, the block of neighbouring images that the bootstrap resamples together.
+        class_counts: (N, C) int64, pixels of each class in each image.
+    """
+
+    images: UInt8Array
+    labels: UInt8Array
     names: tuple[str, ...]
-    groups: IntArray  # (N,) block of neighbouring images that the bootstrap resamples together
-    class_counts: IntArray  # (N, C) pixels of each class in each image
+    groups: IntArray
+    class_counts: IntArray
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,20 +48,42 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class SegmentationData:
-    """Three disjoint splits, and the classes that they share."""
+    """A data set: three disjoint splits and the classes that they share.
+
+    Attributes:
+        name: name of the data set.
+        class_names: one name per class, C in all.
+        palette: (C, 3) uint8 RGB colours of the classes.
+        ignore_index: label of the pixels that neither loss nor metrics count, in [C, 255].
+        mean, std: (3,) RGB on a scale of 0..1, which normalise the images.
+        fingerprint: sha256 of all that a result can depend on; equal for equal content.
+        train, val, test: the splits.
+        cache: the folder of the memory maps; None without a cache.
+        rule: how the splits were made, in words.
+
+    Example:
+        >>> import numpy as np
+        >>> from study.data import SegmentationData
+        >>> images = np.zeros((4, 32, 48, 3), np.uint8)
+        >>> labels = np.zeros((4, 32, 48), np.uint8)
+        >>> part = (images, labels)
+        >>> data = SegmentationData.from_arrays("mine", ["a", "b"], train=part, val=part, test=part)
+        >>> data.num_classes, len(data.train), data.train.class_counts[0].tolist()
+        (2, 4, [1536, 0])
+    """
 
     name: str
     class_names: tuple[str, ...]
-    palette: UInt8Array  # (C, 3)
+    palette: UInt8Array
     ignore_index: int
-    mean: tuple[float, ...]  # (3,) RGB on a scale of 0..1
-    std: tuple[float, ...]  # (3,)
-    fingerprint: str  # sha256 of all that a result can depend on: equal for equal content
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
     train: Split
     val: Split
     test: Split
-    cache: Path | None = field(default=None)  # the folder that holds the memory maps
-    rule: str = ""  # how the splits came about, in words
+    cache: Path | None = field(default=None)
+    rule: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -77,15 +107,22 @@ class SegmentationData:
         std: Sequence[float] = IMAGENET_STD,
         groups: Mapping[str, npt.ArrayLike] | None = None,
     ) -> SegmentationData:
-        """A data set from arrays, for a factory.
+        """Make a data set from arrays, for example in a factory.
 
-        train, val, test: (images, labels) with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
-        uint8 in [0, C) or ignore_index; all three of one size.
-        palette: (C, 3) RGB in 0..255; by default that of PASCAL VOC.
-        groups: block ids (N,) by split, for images that are neighbours; by default none are.
+        Args:
+            name: name of the data set.
+            class_names: one name per class; all different.
+            train, val, test: (images, labels) of each split: images (N, H, W, 3) uint8 RGB, labels
+                (N, H, W) uint8 in [0, C) or ignore_index. All splits have one size.
+            ignore_index: label of ignored pixels, not below C.
+            palette: (C, 3) RGB in 0..255; default the palette of PASCAL VOC.
+            mean, std: (3,) RGB on a scale of 0..1; default those of ImageNet.
+            groups: block ids (N,) by split, equal for neighbouring images; default one block per
+                image.
 
-        Raises InputError for other shapes, types or labels, for names that repeat, and for an
-        ignore_index that is a class.
+        Raises:
+            InputError: for other shapes, types or labels, for repeated names, and for an
+                ignore_index that is a class.
         """
         num_classes = len(class_names)
         _check_header(class_names, ignore_index, mean, std)
@@ -143,7 +180,7 @@ class SegmentationData:
 
 @dataclass(frozen=True, eq=False)
 class SplitSource:
-    """One split before it is decoded; `read(i)` gives image (H, W, 3) and label (H, W), uint8."""
+    """One split before it is decoded; `read(i)` returns image (H, W, 3) and label (H, W), uint8."""
 
     names: tuple[str, ...]
     groups: IntArray
@@ -152,7 +189,7 @@ class SplitSource:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a format gives to the cache: quick to make, decodes only when asked."""
+    """What a format passes to the cache: quick to make; decodes only on request."""
 
     name: str
     class_names: tuple[str, ...]
@@ -163,30 +200,30 @@ class Source:
     size: tuple[int, int]  # (H, W)
     key: Mapping[str, Any]  # JSON: which data set this is
     splits: Mapping[str, SplitSource]
-    state: str = ""  # changes when the files do
-    rule: str = ""  # how the splits come about, in words
+    state: str = ""  # changes when the files change
+    rule: str = ""  # how the splits are made, in words
 
 
 class FileProblem(InputError):
-    """A file that cannot be used; problems of one kind are counted and shown as one line."""
+    """A file that cannot be used. Problems of one kind are counted and shown as one line."""
 
     def __init__(self, kind: str, message: str, file: Path) -> None:
         super().__init__(message, file=file)
         self.kind = kind
 
     def counted(self, total: int) -> InputError:
-        """The line to show when `total` files have this problem."""
+        """Return the error to show if `total` files have this problem."""
         more = total - 1
         return InputError(f"{self} (and {more} more)" if more > 0 else str(self))
 
 
 def count_classes(label: UInt8Array, num_classes: int) -> IntArray:
-    """(C,) pixels of each class."""
+    """Count the pixels of each class, (C,)."""
     return np.bincount(label.ravel(), minlength=256)[:num_classes].astype(np.int64)
 
 
 def outside_classes(labels: UInt8Array, num_classes: int, ignore_index: int) -> int | None:
-    """The lowest value that is neither a class nor ignored."""
+    """The lowest value that is neither a class nor ignored; None if there is none."""
     values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     outside = values[(values >= num_classes) & (values != ignore_index)]
     return int(outside[0]) if len(outside) else None
@@ -211,7 +248,7 @@ def _check_header(
 
 
 def check_labelled(data: SegmentationData) -> SegmentationData:
-    """Raises InputError where all pixels of a split are ignored: nothing to learn, or to score."""
+    """Return the data. Raises InputError if all pixels of a split are ignored."""
     for name, split in data.splits.items():
         if not split.class_counts.any():
             message = "must have a labelled pixel, but all are ignored"
@@ -220,7 +257,8 @@ def check_labelled(data: SegmentationData) -> SegmentationData:
 
 
 def class_warnings(data: SegmentationData) -> list[str]:
-    """Classes that nobody can learn, choose by, or be judged on: absent or rare in a split."""
+    """Warn about classes that are absent from or rare in a split, so not learnable or measurable
+    there."""
     train, val, test = ((split.class_counts > 0).sum(0) for split in data.splits.values())
     names = np.array(data.class_names, object)
     ids = f"decoded labels hold 0 to {data.num_classes - 1}, {data.ignore_index} is ignored"
@@ -239,17 +277,17 @@ def class_warnings(data: SegmentationData) -> list[str]:
 def fingerprint_header(
     class_names: Sequence[str], ignore_index: int, mean: Sequence[float], std: Sequence[float]
 ) -> bytes:
-    """What a fingerprint starts with; names of files and colours do not belong to it."""
+    """The first bytes of a fingerprint. File names and colours are not part of it."""
     return json.dumps([list(class_names), ignore_index, list(mean), list(std)]).encode()
 
 
 def content_header(shape: Sequence[int], groups: IntArray) -> bytes:
-    """What each split of a fingerprint starts with, before image and label bytes in turn."""
+    """The first bytes of each split in a fingerprint, before its images and labels in turn."""
     return json.dumps([list(shape), groups.tolist()]).encode()
 
 
 def default_palette(num_classes: int) -> UInt8Array:
-    """(C, 3) colours of PASCAL VOC: the bits of the class id, dealt to r, g, b from the top."""
+    """The (C, 3) colours of PASCAL VOC: bits of the class id, dealt to r, g, b from the top bit."""
     ids = np.arange(num_classes)
     palette = np.zeros((num_classes, 3), np.uint8)
     for bit in range(8):

@@ -1,4 +1,4 @@
-"""Imbalance-aware segmentation losses: four orthogonal axes on one cross entropy.
+"""Segmentation losses for rare classes: four orthogonal axes on one cross entropy.
 
     from study.losses import build_loss
 
@@ -33,13 +33,47 @@ def build_loss(
     class_counts: Counts | None = None,
     ignore_index: int = 255,
 ) -> SegmentationLoss:
-    """The loss of a config: a module whose forward(logits, target, keep=None) is a scalar.
+    """Build the loss that a config describes.
 
-    config: the `loss:` tree (a mapping or LossConfig); None or {} is cross entropy.
-    class_counts: pixels of each class in the training split, (C,) or (images, C); needed by
-    class-weight schemes only.
+        ce_p  = -sum_c s_p[c] log softmax(z_p)[c]
+        ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p
+        L     = (1 - mix) * Pool_p(ell) + mix * Jaccard(softmax z, target)
 
-    Raises ValueError with one line that names the key where the config or the counts do not fit.
+    over the valid pixels p, with s_p the one-hot, smoothed or soft label, y_p its class, q_p the
+    softmax probability of y_p, a the class weights and R the running recall.
+
+    Args:
+        config: the `loss:` tree, a mapping or a LossConfig, such as `PRESETS["lmp"].config`; None
+            or {} is cross entropy.
+        num_classes: C, at least 1.
+        class_counts: pixels of each class in the training split, (C,) or (images, C), >= 0; only
+            class-weight schemes need them, `median_frequency` per image.
+        ignore_index: label of the pixels that do not count.
+
+    Returns:
+        A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss.
+
+    Raises:
+        ValueError: one line that names the key, if the config or the counts do not fit.
+
+    Example:
+        >>> import torch
+        >>> from study.losses import build_loss
+        >>> loss = build_loss(
+        ...     {
+        ...         "class_weights": {"scheme": "inverse_frequency", "exponent": 0.5},
+        ...         "recall": {"ema_momentum": 0.9},
+        ...     },
+        ...     num_classes=3,
+        ...     class_counts=[900, 90, 10],
+        ... )
+        >>> logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+        >>> target = torch.full((2, 8, 8), 255)
+        >>> target[:, :4] = 1
+        >>> value = loss(logits, target)
+        >>> value.backward()
+        >>> value.shape, bool((logits.grad[:, :, 4:] == 0).all())  # ignored pixels: no gradient
+        (torch.Size([]), True)
     """
     from study.core.validation import validate
     from study.losses.loss import SegmentationLoss

@@ -1,16 +1,16 @@
 """Class weights a_c from the pixel counts of the training split.
 
-With n_c pixels of class c, N = sum n_c and f_c = n_c / N the shapes are
+With n_c pixels of class c, N = sum n_c and f_c = n_c / N the schemes are
 
     inverse_frequency   f_c ** -exponent
     median_frequency    median(F) / F_c,   F_c = n_c / pixels of the images that contain c
     effective_number    (1 - beta) / (1 - beta ** n_c),   beta = 1 - 1 / (kappa * N)
     enet                1 / ln(c + f_c)
 
-and every one is then scaled so that sum_c f_c a_c = 1: a randomly drawn pixel weighs 1, so schemes
-differ in shape and not in learning rate. Classes without pixels weigh 0. exponent in [0, 1], c > 1;
-kappa > 0 with kappa * N > 1, towards inf it is inverse frequency. `manual` weights (C numbers >= 0)
-are taken as given. Counts are (C,) or (images, C), the latter for median_frequency.
+Each is then scaled so that sum_c f_c a_c = 1: a randomly drawn pixel has mean weight 1, so schemes
+differ in shape and not in learning rate. Classes without pixels have weight 0. exponent in [0, 1],
+c > 1; kappa > 0 with kappa * N > 1, towards inf it is inverse frequency. `manual` weights (C
+numbers >= 0) are used unscaled. Counts are (C,) or (images, C); median_frequency needs the latter.
 
 Neutral: scheme none, or exponent 0.
 
@@ -20,7 +20,7 @@ Sources: Eigen & Fergus 2015, arXiv 1411.4734 (median frequency); Paszke et al. 
 1606.02147 (ENet); Cui et al. 2019, arXiv 1901.05555 (effective number).
 
 Differs: torch divides by the batch's sum of weights. Cui's beta is meant for counts of images; on
-pixel counts every fixed beta saturates to equal weights, hence beta relative to N.
+pixel counts every fixed beta saturates to equal weights, so here beta is relative to N.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ Counts = Tensor | Sequence[Any] | Any  # (C,) or (images, C), anything torch.as_
 
 
 def class_weights(config: ClassWeights, counts: Counts | None, num_classes: int) -> Tensor | None:
-    """The weights (C,) float64 of a scheme, or None for the neutral scheme.
+    """Compute the weights (C,) float64 of a scheme; None for the neutral scheme.
 
-    Raises ValueError where counts are needed and missing, or do not fit the classes.
+    Raises ValueError if required counts are missing or do not fit the classes.
     """
     if isinstance(config, NoClassWeights):
         return None
@@ -99,9 +99,9 @@ def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
                     f"shape (images, C), but got {tuple(table.shape)}"
                 )
             image_pixels = ((table > 0) * table.sum(1, keepdim=True)).sum(0)
-            return image_pixels / pixels  # the median is a factor, which the scaling takes out
+            return image_pixels / pixels  # the scaling cancels the median, a common factor
         case EffectiveNumber():
-            scale = min(config.kappa * float(total), 1e300)  # long since inverse frequency
+            scale = min(config.kappa * float(total), 1e300)  # finite; as good as inverse frequency
             if scale <= 1:
                 raise ValueError(
                     "class_weights/kappa: `kappa * number of pixels > 1` must hold, "

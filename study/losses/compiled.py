@@ -1,11 +1,11 @@
-"""The loss as one operator that `torch.compile` does not look into: no graph break.
+"""The loss as one opaque operator for `torch.compile`, without a graph break.
 
-What makes the loss fast on a CPU looks at values, which no compiler can trace. So a compiled step
-calls this operator, whose body runs as in eager mode and gives the gradient together with the
-value; for the compiler it is one node with known shapes.
+The CPU fast paths of the loss look at values, which no compiler can trace. So a compiled step calls
+this operator, whose body runs as in eager mode and returns the gradient together with the value; to
+the compiler it is one node with known shapes.
 
-The operator finds its loss by a number, since an operator's arguments are tensors and numbers. The
-number is an attribute, so a compiled step is compiled anew for another loss.
+An operator's arguments are tensors and numbers, so a number identifies the loss. The number is an
+attribute of the loss, so a step is compiled anew for another loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 
 
 class Evaluated(Protocol):
-    """What a registered loss gives: its value and, where that is wanted, the gradient by logits."""
+    """A loss that `register` accepts: returns its value and, if wanted, its gradient by the
+    logits."""
 
     def evaluate(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
@@ -31,14 +32,14 @@ _losses: WeakValueDictionary[int, Evaluated] = WeakValueDictionary()
 
 
 def register(loss: Evaluated) -> int:
-    """A number for `opaque_loss`, until the loss is gone."""
+    """Return a number for `opaque_loss`, valid for the lifetime of the loss."""
     number = next(_numbers)
     _losses[number] = loss
     return number
 
 
 def opaque_loss(number: int, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
-    """The value of the loss of that number, differentiable by logits (B, C, H, W)."""
+    """The value of the loss with that number, differentiable by logits (B, C, H, W)."""
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
     value, _ = _evaluate(logits, target, keep, number, wants_gradient)
     return value
@@ -48,7 +49,7 @@ def opaque_loss(number: int, logits: Tensor, target: Tensor, keep: Tensor | None
 def _evaluate(
     logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """The value and its gradient by the logits; an empty tensor where that is not wanted."""
+    """Return the value and its gradient by the logits; an empty tensor if it is not wanted."""
     value, gradient = _losses[number].evaluate(logits, target, keep, wants_gradient)
     if gradient is None or not wants_gradient:
         gradient = logits.new_empty(0)

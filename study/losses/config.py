@@ -1,4 +1,12 @@
-"""Typed, frozen loss configuration; every axis has a neutral default, which is cross entropy."""
+"""Typed, frozen loss configuration; the default of every axis is neutral.
+
+With every default the loss is the mean cross entropy.
+
+    >>> from study.losses import LossConfig
+    >>> config = LossConfig.model_validate({"focal_gamma": 2.0, "pooling": {"kind": "ohem"}})
+    >>> config.pooling.threshold, config.normalizer
+    (0.7, 'valid')
+"""
 
 from __future__ import annotations
 
@@ -8,19 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 
 class Config(BaseModel):
-    """Base of every config: frozen, unknown keys are errors, text is never read as a number."""
+    """Base of every config: frozen, rejects unknown keys, never reads text as a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Everywhere(Config):
-    """Neutral: labels are smoothed at every pixel alike."""
+    """Neutral: smooths the label of every pixel."""
 
     kind: Literal["everywhere"] = "everywhere"
 
 
 class Boundary(Config):
-    """Only where the width x width window around a pixel holds another class."""
+    """Smooths only pixels whose width x width window holds another class."""
 
     kind: Literal["boundary"]
     width: int = Field(3, ge=3, json_schema_extra={"not": {"multipleOf": 2}})
@@ -37,7 +45,7 @@ SmoothingRegion = Annotated[Everywhere | Boundary, Field(discriminator="kind")]
 
 
 class NoClassWeights(Config):
-    """Neutral: every class weighs 1."""
+    """Neutral: every class has weight 1."""
 
     scheme: Literal["none"] = "none"
 
@@ -70,7 +78,7 @@ class Enet(Config):
 
 
 class ManualWeights(Config):
-    """The user's own numbers, taken as given, one per class."""
+    """The user's own weights, one per class, used unscaled."""
 
     scheme: Literal["manual"]
     weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Strict(False)]
@@ -83,7 +91,7 @@ ClassWeights = Annotated[
 
 
 class Recall(Config):
-    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 the recall of one batch."""
+    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 takes one batch's recall."""
 
     ema_momentum: float = Field(ge=0, lt=1)
 
@@ -95,7 +103,7 @@ class MeanPooling(Config):
 
 
 class MaxPooling(Config):
-    """Loss max-pooling: p-norm of the weighting and the least share of supported pixels."""
+    """Loss max-pooling: p of the p-norm ball of weights; least fraction of supported pixels."""
 
     model_config = ConfigDict(allow_inf_nan=True)
     kind: Literal["max"]
@@ -104,7 +112,7 @@ class MaxPooling(Config):
 
 
 class Ohem(Config):
-    """Online hard example mining: pixels below a probability, at least a share of all."""
+    """Online hard example mining: pixels below a probability, at least a fraction of all."""
 
     kind: Literal["ohem"]
     threshold: float = Field(0.7, ge=0, lt=1)
@@ -115,7 +123,7 @@ Pooling = Annotated[MeanPooling | MaxPooling | Ohem, Field(discriminator="kind")
 
 
 class Jaccard(Config):
-    """The Jaccard metric loss and its share of the whole; alpha weighs FP, beta FN."""
+    """The Jaccard metric loss; mix is its weight in the whole loss, alpha weighs FP, beta FN."""
 
     mix: float = Field(0.0, ge=0, le=1)
     alpha: float = Field(1.0, ge=0)
@@ -130,13 +138,13 @@ class LossConfig(Config):
     """The `loss:` tree of a trial; every default is neutral.
 
     label_smoothing     epsilon in [0, 1); see smoothing
-    smoothing_region    where it acts: everywhere, or at class boundaries
+    smoothing_region    pixels that it acts on: everywhere, or at class boundaries
     focal_gamma         g >= 0: factor (1 - q)^g of each pixel, differentiated through q, the
                         unweighted and unsmoothed softmax probability of its label; gradient 0 where
-                        1 - q rounds to 0, also for g < 1. Lin et al., ICCV 2017, arXiv 1708.02002;
-                        theirs is a sigmoid per class
+                        1 - q rounds to 0, also for g < 1. Lin et al., ICCV 2017, arXiv 1708.02002,
+                        who use a sigmoid per class
     class_weights       a scheme; see class_weights
-    recall              see recall; null is off
+    recall              see recall; null disables it
     pooling             mean, max or ohem; see max_pooling, ohem
     normalizer          valid: the pixel term is a mean over the n valid pixels; weight: the weights
                         a * (1 - R) are scaled to average 1 over them, before focal and pooling, and

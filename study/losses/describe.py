@@ -1,4 +1,4 @@
-"""A loss in a few words, for tables and run names."""
+"""Short descriptions of a loss, for tables and run names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from study.losses.config import (
 
 
 def describe(loss: LossConfig) -> str:
-    """Such as ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``; ``ce`` if neutral."""
+    """Describe a loss, as in ``inverse frequency^0.62 + recall(ema 0.93) + jaccard 0.41``;
+    ``ce`` if neutral."""
     parts = [_class_weights(loss), _recall(loss), _pooling(loss), _jaccard(loss)]
     parts.append(_smoothing(loss))
     if loss.focal_gamma:

@@ -1,4 +1,4 @@
-"""Which axes of a loss are switched on."""
+"""The family of a loss: the names of its active axes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from study.losses.config import (
 
 
 def family(config: LossConfig) -> str:
-    """Names of the axes that are not neutral, joined by "+" in the order of the formula; or "ce".
+    """Join the names of the axes that are not neutral with "+", in the order of the formula; "ce"
+    if none.
 
     An axis that is set but changes nothing is neutral: inverse frequency with exponent 0, loss
-    max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is no axis.
+    max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is not an axis.
     """
-    jaccard_only = config.jaccard.mix == 1  # the pixel term, and its axes with it, is not added
+    jaccard_only = config.jaccard.mix == 1  # the pixel term, with its axes, has weight 0
     smooths = config.label_smoothing > 0
     smooths = smooths and (not jaccard_only or config.jaccard.target == "smoothed")
     at_boundaries = isinstance(config.smoothing_region, Boundary)
@@ -39,7 +40,7 @@ def family(config: LossConfig) -> str:
 
 
 def has_class_weights(config: LossConfig) -> bool:
-    """False where every class that occurs weighs 1."""
+    """False if every class that occurs has weight 1."""
     match config.class_weights:
         case NoClassWeights() | InverseFrequency(exponent=0):
             return False
@@ -47,7 +48,7 @@ def has_class_weights(config: LossConfig) -> bool:
 
 
 def pools(config: LossConfig) -> bool:
-    """False where pooling is the mean, whatever the data."""
+    """False if pooling is the mean, whatever the data."""
     match config.pooling:
         case MaxPooling(p=p, ratio=ratio):
             return (p == 1 or p / (p - 1) > 1) and ratio < 1  # p is infinite where q rounds to 1

@@ -1,4 +1,4 @@
-"""Sums per class, without a host synchronisation on an accelerator."""
+"""Sums per label, without a host synchronisation on an accelerator."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 def sum_by_label(labels: Tensor, num_labels: int, values: Tensor | None = None) -> Tensor:
     """Count each label, or sum `values` (same shape) by label, in float64: (num_labels,).
 
-    labels: int64, each in [0, num_labels); callers send what they ignore to a label of its own.
+    labels: int64, each in [0, num_labels); callers give ignored pixels an extra label.
     """
     flat = labels.reshape(-1)
     if flat.device.type == "cpu":
         weights = None if values is None else values.reshape(-1).double()
         return torch.bincount(flat, weights, minlength=num_labels).double()
-    # bincount reads its largest input back to the host on CUDA; a scatter does not.
+    # On CUDA bincount copies its largest input to the host; a scatter does not.
     if values is None:
         counts = torch.zeros(num_labels, dtype=torch.int64, device=flat.device)
         return counts.scatter_add_(0, flat, torch.ones_like(flat)).double()

@@ -1,4 +1,4 @@
-"""The Jaccard metric loss: a relaxation of 1 - IoU that is right for soft labels, too.
+"""The Jaccard metric loss: a relaxation of 1 - IoU that is also correct for soft labels.
 
 Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums over kept pixels:
 
@@ -7,9 +7,9 @@ Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums
 
 alpha = beta = 1 is Jaccard, 1/2 Dice, any other pair Tversky (alpha weighs false positives, beta
 misses). On hard labels tp is the sum of p over the class's pixels, and with smooth 0 the loss of
-one-hot predictions is exactly 1 - IoU. Soft labels are where the usual product form goes wrong: it
-is not smallest at p = t; this one is 0 there and only there. An empty denominator is score 1, with
-gradient 0. mix in [0, 1]; alpha, beta, smooth >= 0.
+one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at
+p = t; this one is 0 there and only there. An empty denominator gives score 1 and gradient 0.
+mix in [0, 1]; alpha, beta, smooth >= 0.
 
 average    batch: sums over the whole batch, mean over active classes
            image: mean over an image's active classes, then over the images that have one
@@ -20,14 +20,14 @@ classes    present: active where some kept pixel's label exceeds 0.01; all: ever
 Neutral: mix 0.
 
 Normaliser: number of active classes (and images). Its gradient at a pixel is of order 1 / union:
-5 to 9 times below cross entropy's at equal mix.
+5 to 9 times smaller than cross entropy's at equal mix.
 
 Source: Wang, Ning, Blaschko, "Jaccard Metric Losses", NeurIPS 2023, arXiv 2302.05666; the three
 averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS 2023 (datasets and
 benchmarks).
 
-Differs: smooth is 1e-3, the paper's configs use 1. Libraries that keep absent classes in the
-divisor scale with the number of the others.
+Differs: smooth is 1e-3, the paper's configs use 1. In libraries that keep absent classes in the
+divisor the loss scales with the number of the others.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Overlap:
 
 
 def active_classes(config: Jaccard, peak: Tensor, valid: Tensor) -> Tensor:
-    """Which classes count in which image, (B, C) bool; peak: the largest label of a kept pixel."""
+    """Which classes count in which image, (B, C) bool. peak: the largest label of a kept pixel."""
     if config.classes == "all":
         return valid.any(1, keepdim=True).expand_as(peak)
     return peak > ACTIVE_ABOVE
 
 
 def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and its derivatives by `hit` and by `predicted`, (B, C) each; 0 where no class is
+    """The loss and its derivatives by `hit` and by `predicted`, (B, C) each; 0 if no class is
     active."""
     hit, predicted, labelled = overlap.hit, overlap.predicted, overlap.labelled
     active, shape = overlap.active, overlap.hit.shape
@@ -72,15 +72,15 @@ def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tens
     empty = denominator <= 0
     denominator = torch.where(empty, 1, denominator)
     score = torch.where(empty, 1, numerator / denominator)
-    share = _share_in_the_mean(active.to(hit.dtype), 0 if config.average == "class" else 1)
-    slope = torch.where(empty, 0, share / denominator)
+    weight = _weight_in_mean(active.to(hit.dtype), 0 if config.average == "class" else 1)
+    slope = torch.where(empty, 0, weight / denominator)
     by_hit = slope * (score * (1 - config.alpha - config.beta) - 1)
     by_predicted = slope * score * config.alpha
-    loss = (share * (1 - score)).sum()
+    loss = (weight * (1 - score)).sum()
     return loss, by_hit.expand(shape), by_predicted.expand(shape)
 
 
-def _share_in_the_mean(active: Tensor, axis: int) -> Tensor:
-    """Of each entry (1 where active, else 0): the mean along `axis`, then over what has one."""
+def _weight_in_mean(active: Tensor, axis: int) -> Tensor:
+    """The weight of each entry (1 if active, else 0) in a mean along `axis`, then over the rest."""
     counts = active.sum(axis, keepdim=True)
     return active / counts.clamp(min=1) / (counts > 0).sum().clamp(min=1)

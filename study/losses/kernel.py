@@ -1,13 +1,13 @@
-"""Value and gradient of the whole loss from one softmax.
+"""Value and gradient of the whole loss from one softmax: the fast path.
 
-Every weight (class, recall, pooling) is a constant to the gradient, so with v the pooling weight,
-w = a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label the pixel term's gradient is
+Every weight (class, recall, pooling) is a constant to the gradient. With v the pooling weight,
+w = a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label, the gradient of the pixel term is
 
     d / dz = c1 * (p * sum(s) - s) + c2 * (p - e_y)
     c1 = v * w * m,     c2 = v * w * ce * gamma * (1 - q)^(gamma - 1) * q
 
-and the Jaccard term, with G its derivative by p, adds p * (G - sum_c p_c G_c). The gradient is
-written into the softmax's own buffer.
+The Jaccard term, with G its derivative by p, adds p * (G - sum_c p_c G_c). The gradient is written
+into the softmax's own buffer.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from study.losses.ohem import ohem_kept
 from study.losses.recall import RecallState, predicted_right
 from study.losses.targets import Labels
 
-WEIGHTS = "weights"  # (C,), beside the terms, which are 0-dim
-_BLOCK = 1 << 11  # pixels summed at once by a matrix product, whose rounding grows with them
+WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim
+_BLOCK = 1 << 11  # pixels per matrix product; its rounding error grows with them
 
 
 class KernelInputs(Protocol):
-    """What the kernel reads of a loss: its config, its classes, and the state that it keeps."""
+    """The attributes of a loss that the kernel reads: config, classes and state."""
 
     config: LossConfig
     num_classes: int
@@ -41,13 +41,13 @@ class KernelInputs(Protocol):
     training: bool
 
     def weights(self) -> Tensor | None:
-        """Class weights times recall weights, (C,), or None where neither acts."""
+        """Class weights times recall weights, (C,); None if neither acts."""
 
 
 def evaluate(
     scores: Tensor, labels: Labels, loss: KernelInputs, wants_gradient: bool
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """The loss, its gradient by scores (B, C, P) where wanted, and the terms; no autograd."""
+    """Return the loss, its gradient by scores (B, C, P) if wanted, and the terms; no autograd."""
     step = _Step(scores, labels, loss, wants_gradient)
     value = step.run()
     return value, step.probability if wants_gradient else None, step.terms
@@ -71,8 +71,8 @@ class _Step:
             labels.soft is not None
             or (self.config.jaccard.target == "smoothed" and self.config.label_smoothing > 0)
         )
-        # A pixel's log_p is NaN for all classes or for none, so where no NaN is seen a factor 0 is
-        # enough to leave the ignored pixels out. An accelerator would have to wait to see.
+        # A pixel's log_p is NaN for all classes or for none. Without NaNs a factor 0 is enough to
+        # exclude the ignored pixels. On an accelerator, looking for NaNs would wait for the device.
         self.must_clear = labels.some_ignored and (
             scores.device.type != "cpu" or self.jaccard_is_dense or math.isnan(float(log_q.sum()))
         )
@@ -85,12 +85,12 @@ class _Step:
         return per_pixel.masked_fill(self.labels.ignored, fill)
 
     def at_label(self, per_class: Tensor) -> Tensor:
-        """The values of (B, C, P) at each pixel's label, (B, P)."""
+        """Select the values of (B, C, P) at each pixel's label, (B, P)."""
         return per_class.view(-1).index_select(0, self.label_index).view(self.label.shape)
 
     @cached_property
     def label_index(self) -> Tensor:
-        """Where (B, C, P), flattened, holds each pixel's label: (B * P,)."""
+        """Position of each pixel's label in the flattened (B, C, P): (B * P,)."""
         batch, pixels = self.label.shape
         size = self.loss.num_classes * pixels
         image = torch.arange(0, batch * size, size, device=self.label.device)[:, None]
@@ -107,7 +107,7 @@ class _Step:
 
     @cached_property
     def q(self) -> Tensor:
-        """Softmax probability of the label, (B, P); 1 where ignored."""
+        """Softmax probability of the label, (B, P); 1 at ignored pixels."""
         return self.log_q.exp()
 
     @cached_property
@@ -148,7 +148,8 @@ class _Step:
     # --- pixel term -------------------------------------------------------------------------
 
     def smoothed_log_p(self) -> Tensor | None:
-        """sum_c s_c log p_c where s is not one-hot; before log_p turns into the softmax."""
+        """sum_c s_c log p_c, computed before log_p becomes the softmax; None if s is one-hot or
+        unused."""
         if self.mix == 1:
             return None
         epsilon, soft = self.labels.epsilon, self.labels.soft
@@ -164,7 +165,7 @@ class _Step:
     def pixel_term(
         self, smoothed_log_p: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-        """The pooled term and its coefficients c1 (B, P) and c2 (B, P) or None."""
+        """Return the pooled term and its coefficients c1 (B, P) and c2 (B, P) or None."""
         ce = -(self.log_q if smoothed_log_p is None else smoothed_log_p)
         self.terms["cross_entropy"] = ce.sum() / self.num_valid
         gamma = self.config.focal_gamma
@@ -184,7 +185,8 @@ class _Step:
         return self.terms["pixel"], (self.masked(c1.expand_as(ce)), c2)
 
     def pixel_weights(self) -> Tensor | None:
-        """a[y] * (1 - R[y]) with the normaliser applied, 0 where ignored."""
+        """a[y] * (1 - R[y]) with the normaliser applied, 0 at ignored pixels; None if all
+        weights are 1."""
         weights = self.loss.weights()
         if weights is None:
             return None
@@ -196,7 +198,7 @@ class _Step:
         return self.masked(per_pixel)
 
     def pool(self, losses: Tensor) -> Tensor:
-        """Weights of the pixels in the sum: (B, P), or 0-dim where they are equal."""
+        """Weights of the pixels in the sum: (B, P), or 0-dim if they are equal."""
         pooling = self.config.pooling
         if pools(self.config) and isinstance(pooling, MaxPooling):
             weights, capped = max_pooling_weights(
@@ -220,7 +222,7 @@ class _Step:
     # --- Jaccard term -----------------------------------------------------------------------
 
     def jaccard_target(self) -> Tensor | None:
-        """t (B, C, P) where it is not the hard label."""
+        """The target t (B, C, P); None if it is the hard label."""
         if not self.jaccard_is_dense:
             return None
         soft, epsilon = self.labels.soft, self.labels.epsilon
@@ -234,8 +236,8 @@ class _Step:
         return target.masked_fill_(self.labels.ignored[:, None], 0)
 
     def jaccard_term(self) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
-        """The term and its derivative by p: dense (B, C, P), or for hard labels the pair
-        (by |p|, by tp), (B, C) each, of which the second acts at the label only."""
+        """Return the term and its derivative by p: dense (B, C, P), or for hard labels the pair
+        (by |p|, by tp), (B, C) each, the second of which acts only at the label."""
         config, p = self.config.jaccard, self.probability
         target = self.jaccard_target()
         predicted = self.sum_over_valid(p)
@@ -253,11 +255,11 @@ class _Step:
         self.terms["jaccard"] = term
         if target is None:
             return term, (by_predicted, by_hit)
-        share = (p - target).sign_().neg_().add_(1).mul_(0.5)
-        return term, share.mul_(by_hit[..., None]).add_(by_predicted[..., None])
+        by_p = (p - target).sign_().neg_().add_(1).mul_(0.5)
+        return term, by_p.mul_(by_hit[..., None]).add_(by_predicted[..., None])
 
     def sum_over_valid(self, p: Tensor) -> Tensor:
-        """Sums of (B, C, P) over the valid pixels, (B, C); the same bits cleared or not."""
+        """Sum (B, C, P) over the valid pixels, (B, C); equal to the last bit, cleared or not."""
         if p.device.type != "cpu" or self.jaccard_is_dense or not self.labels.some_ignored:
             return p.sum(-1)
         sums = torch.zeros_like(p[..., 0])
@@ -273,7 +275,7 @@ class _Step:
         pixel: tuple[Tensor, Tensor | None] | None,
         jaccard: Tensor | tuple[Tensor, Tensor] | None,
     ) -> None:
-        """Turn `probability` into the gradient: p * (G + k) minus what acts at single classes."""
+        """Turn `probability` into the gradient: p * (G + k) minus the terms at single classes."""
         p, labels = self.probability, self.labels
         k = at_label = torch.zeros((), dtype=p.dtype, device=p.device)  # per pixel
         dense = flat = None

@@ -1,11 +1,11 @@
-"""The whole loss: pixel term and Jaccard term, mixed.
+"""The whole loss in readable form: pixel term and Jaccard term, mixed.
 
     ce_p  = -sum_c s_p[c] log softmax(z_p)[c]
     ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p
     L     = (1 - mix) * Pool_p(ell) + mix * Jaccard(softmax z, target)
 
-over the valid pixels p; s one-hot, smoothed or soft labels, q_p the softmax probability of y_p.
-With every axis neutral this is exactly the mean cross entropy over valid pixels.
+over the valid pixels p; s is the one-hot, smoothed or soft label, q_p the softmax probability of
+y_p. With every axis neutral L is exactly the mean cross entropy over valid pixels.
 """
 
 from __future__ import annotations
@@ -32,28 +32,37 @@ from study.losses.targets import Labels, check_shapes, compute_dtype, read_label
 
 
 class SegmentationLoss(nn.Module):
-    """forward(logits (B, C, H, W) float, target, keep=None) -> scalar.
+    """The loss as a module; `build_loss` makes one from the `loss:` tree.
 
-    target: (B, H, W) integers in [0, C) or `ignore_index`; or a soft target (B, C, H, W) whose
-    pixels sum to 1. keep: (B, H, W) bool, pixels that count (with hard labels, besides
-    `ignore_index`); None keeps all.
+        L = (1 - mix) * Pool_p(a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p) + mix * Jaccard
 
-    float64 logits are computed in float64, all others in float32, under autocast too. Logits of
-    ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN at a valid
-    pixel gives NaN. A batch without a valid pixel, or without any, gives 0, attached to the graph.
+    Args:
+        config: the typed `loss:` tree.
+        num_classes: C, at least 1.
+        class_counts: pixels of each class, (C,) or (images, C); only class-weight schemes need
+            them.
+        ignore_index: label of the pixels that do not count.
 
-    State: recall (one update per forward in training mode; in eval mode it is read). The class
-    weights are a buffer, too, so both move with the module and are saved with it; they stay float64
-    where the module is cast. Gradients of micro-batches add up as those of the sum of their losses;
-    each of them updates recall, and every mean is over its own pixels.
+    State: recall, updated once per forward in training mode and only read in eval mode, and the
+    class weights. Both are buffers: they move with the module and are saved with it, but stay
+    float64 when the module is cast. Gradients of micro-batches add up to those of the sum of their
+    losses; each micro-batch updates recall, and every mean is over its own pixels.
 
-    In a `torch.compile`d step it is one operator, without a graph break (compiled.py).
+    In a `torch.compile`d step the loss is one operator, without a graph break (compiled.py).
 
-    measure_gradients: set to True for a step, or for all, `terms()` gives the gradient norms of the
-    two terms as well, for one more evaluation of each. While False it costs nothing.
+    measure_gradients: while True, `terms()` also gives the gradient norms of the two terms, at the
+    cost of one more evaluation of each. While False it costs nothing.
 
     Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
     weights a * (1 - R) to average 1 over the valid pixels of the batch.
+
+    Example:
+        >>> import torch
+        >>> from study.losses import LossConfig, SegmentationLoss
+        >>> loss = SegmentationLoss(LossConfig(), num_classes=4)  # cross entropy
+        >>> value = loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+        >>> round(float(value), 4), sorted(loss.terms())  # log 4
+        (1.3863, ['cross_entropy', 'pixel'])
     """
 
     class_weights: Tensor | None
@@ -84,9 +93,30 @@ class SegmentationLoss(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._number = register(self)  # a copy is a loss of its own
+        self._number = register(self)  # a copy is another loss
 
     def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Compute the loss of a batch.
+
+        Logits of ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN
+        at a valid pixel gives NaN. A batch without a valid pixel, or without any, gives 0, attached
+        to the graph.
+
+        Args:
+            logits: (B, C, H, W) float. float64 is computed in float64, all others in float32, under
+                autocast too.
+            target: (B, H, W) integers in [0, C) or `ignore_index`; or a soft target (B, C, H, W)
+                whose pixels sum to 1.
+            keep: (B, H, W) bool, pixels that count (with hard labels, besides `ignore_index`); None
+                keeps all.
+
+        Returns:
+            The loss, a scalar tensor.
+
+        Raises:
+            ValueError: for shapes or dtypes that do not fit and, on the CPU, for a label out of
+                range.
+        """
         check_shapes(logits, target, keep, self.num_classes)
         if torch.compiler.is_compiling():
             return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
@@ -96,7 +126,8 @@ class SegmentationLoss(nn.Module):
     def evaluate(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As forward, of float32 or float64 logits, and the gradient in place of a graph."""
+        """As forward, for float32 or float64 logits, but returns the gradient instead of a
+        graph."""
         if target.numel() == 0:
             return self._without_pixels(logits), torch.zeros_like(logits)
         if self._is_neutral and suits(logits, target):
@@ -110,7 +141,7 @@ class SegmentationLoss(nn.Module):
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As evaluate, where no axis acts."""
+        """As evaluate, if no axis acts."""
         label = target.long()
         if keep is not None:
             label = label.masked_fill(~keep, self.ignore_index)
@@ -120,16 +151,16 @@ class SegmentationLoss(nn.Module):
                 logits, label, self.ignore_index, wants_gradient or measures
             )
         except IndexError:
-            self._read(logits, target, keep)  # says which label
+            self._read(logits, target, keep)  # raises an error that names the label
             raise
-        term = value.clone()  # whoever adds to the value in place leaves the terms alone
+        term = value.clone()  # a caller may change the value in place
         self._terms = {"cross_entropy": term, "pixel": term}
         if measures:
             self._terms["grad_norm/pixel"] = torch.linalg.vector_norm(gradient)
         return value, gradient
 
     def _read(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Labels]:
-        """Scores (B, C, P) and labels; moves the state to where the input is."""
+        """Return scores (B, C, P) and labels; move the state to the input's device."""
         labels = read_labels(target, keep, self.num_classes, self.ignore_index, logits.dtype)
         if any(buffer.device != logits.device for buffer in self.buffers()):
             self.to(logits.device)
@@ -140,56 +171,60 @@ class SegmentationLoss(nn.Module):
         return scores, labels
 
     def _without_pixels(self, logits: Tensor) -> Tensor:
-        """The value of one ignored pixel; other ranks may wait for this one's recall counts."""
+        """The value of one ignored pixel; other ranks may wait for this rank's recall counts."""
         pixel = logits.new_zeros(1, self.num_classes, 1, 1)
         ignored = torch.full((1, 1, 1), self.ignore_index, device=logits.device)
         return self.evaluate(pixel, ignored, None, wants_gradient=False)[0]
 
     def _gradient_norms(self, scores: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """L2 norm over all logits of the gradient of each term times its share of the value."""
+        """L2 norm over all logits of the gradient of each term times its weight in the loss."""
         jaccard, norms = self.config.jaccard, {}
-        for name, alone, share in (("pixel", 0.0, 1 - jaccard.mix), ("jaccard", 1.0, jaccard.mix)):
-            if share == 0:
+        for name, alone, factor in (("pixel", 0.0, 1 - jaccard.mix), ("jaccard", 1.0, jaccard.mix)):
+            if factor == 0:
                 continue
             term = copy.copy(self)
-            term.training = False  # the step has updated recall: it is read here
+            term.training = False  # only read recall: the step has updated it
             only = jaccard.model_copy(update={"mix": alone})
             term.config = self.config.model_copy(update={"jaccard": only})
             _, gradient, _ = evaluate(scores.detach(), labels, term, wants_gradient=True)
-            norms[f"grad_norm/{name}"] = share * torch.linalg.vector_norm(gradient)
+            norms[f"grad_norm/{name}"] = factor * torch.linalg.vector_norm(gradient)
         return norms
 
     def weights(self) -> Tensor | None:
-        """a * (1 - R), (C,) float64, as the pixels are weighed now; None where all weigh 1."""
+        """The present pixel weights by class, a * (1 - R), (C,) float64; None if all are 1."""
         weights = self.class_weights if has_class_weights(self.config) else None
         if self.recall is None:
             return weights
         return self.recall.weights() * (1 if weights is None else weights)
 
     def terms(self, class_names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Parts of the last step's value, detached 0-dim tensors; nothing waits for the device
-        until one is read.
+        """The parts of the last step's value, as detached 0-dim tensors.
 
-        cross_entropy, pixel   unweighted mean, and what pooling makes of it; unless mix is 1
+        Nothing waits for the device until one of them is read.
+
+        cross_entropy, pixel   unweighted mean, and the pooled term; unless mix is 1
         jaccard                unless mix is 0
         recall                 the mean R of the classes seen
-        kept, capped           share of valid pixels that OHEM keeps or max-pooling holds at its cap
+        kept, capped           fraction of valid pixels that OHEM keeps or max-pooling holds at its
+        cap
         weight/<class>         a * (1 - R) with the normaliser applied, by index or `class_names`;
-                               where class weights or recall act
+                               if class weights or recall act
         grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
-                               mix * jaccard; where `measure_gradients` was set
+                               mix * jaccard; if `measure_gradients` was set
         """
         names = range(self.num_classes) if class_names is None else class_names
         return named_terms(self._terms, names)
 
     @property
     def step_terms(self) -> dict[str, Tensor]:
-        """As `terms()`, but all weights as one (C,) tensor, for `named_terms`: cheaper where the
-        terms of many steps are averaged."""
+        """As `terms()`, but with all weights in one (C,) tensor, for `named_terms`.
+
+        This is cheaper when the terms of many steps are averaged.
+        """
         return self._terms
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the state where `fn` moves it, but never casts it."""
+        """Move the state where `fn` moves it, but never cast it."""
 
         def moved(state: Tensor) -> Tensor:
             found = fn(state)
@@ -202,7 +237,7 @@ class SegmentationLoss(nn.Module):
 
 
 def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict[str, Tensor]:
-    """`step_terms` with a weight/<class> for each class in place of all weights."""
+    """Replace the weights in `step_terms` by one weight/<class> for each class."""
     named = {name: term for name, term in terms.items() if name != WEIGHTS}
     if WEIGHTS in terms:
         each = zip(class_names, terms[WEIGHTS].unbind(), strict=True)
@@ -211,7 +246,7 @@ def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict
 
 
 class _Differentiable(torch.autograd.Function):
-    """logits (B, C, H, W) -> the loss; the gradient is ready after the forward pass."""
+    """logits (B, C, H, W) -> the loss; computes the gradient in the forward pass."""
 
     @staticmethod
     def forward(

@@ -8,10 +8,10 @@ are supported. With q = p / (p - 1) the optimum is
 
     w_u = tau * min(1, (ell_u / alpha)^(q - 1)),   alpha from  sum_u min(1, (ell_u / alpha)^q) = m
 
-p in [1, inf], ratio in (0, 1]; p = 1 is the mean of the m hardest.
-Weights carry no gradient, which is exact (envelope theorem). Zero losses weigh 0; where no more
-than m losses are positive the ball is slack and each of them weighs tau. Equal losses weigh the
-same, also at p = 1, where those at the boundary share what is left.
+p in [1, inf], ratio in (0, 1]; p = 1 is the mean of the m hardest. Weights carry no gradient, which
+is exact (envelope theorem). Zero losses have weight 0; if at most m losses are positive the ball is
+slack and each of them has weight tau. Equal losses have equal weights, also at p = 1, where those
+at the boundary divide the remaining weight.
 
 Neutral: `{kind: mean}`, p = inf or ratio = 1, each of which is the mean.
 
@@ -30,21 +30,21 @@ import math
 import torch
 from torch import Tensor
 
-_SMALLEST_SUM = 1e-28  # far above float32's smallest: what underflows below it cannot matter
-_NOTHING = -80.0  # exp of less is near float32's denormal numbers, which are slow
-_SAMPLE_STEP = 16  # the start is the optimum of every 16th pixel
+_SMALLEST_SUM = 1e-28  # far above float32's smallest: terms that underflow are negligible
+_NOTHING = -80.0  # exp of less approaches float32's denormal numbers, which are slow
+_SAMPLE_STEP = 16  # the optimum of every 16th pixel is the starting point
 _SMALLEST_SAMPLE = 256
-_BISECTIONS = 4  # of the bracket around the root, where Newton's steps stay long
-_STEPS_WITHOUT_SYNC = 32  # Newton steps where the host may not look whether they are still needed
+_BISECTIONS = 4  # halvings of the root's bracket where Newton's steps stay long
+_STEPS_WITHOUT_SYNC = 32  # Newton steps where the host may not check convergence
 
 
 def max_pooling_weights(
     losses: Tensor, num_valid: Tensor, p: float, ratio: float
 ) -> tuple[Tensor, Tensor]:
-    """The optimal weights of `losses` and the mask of those at the cap tau.
+    """Return the optimal weights of `losses` and the mask of those at the cap tau.
 
-    losses: any shape, >= 0, 0 where ignored, without gradient; num_valid: 0-dim count n.
-    p must be finite and ratio below 1; the mean needs no weights.
+    losses: any shape, >= 0, 0 at ignored pixels, without gradient; num_valid: 0-dim count n. p must
+    be finite and ratio below 1; the mean needs no weights.
     """
     flat = losses.reshape(-1)
     n = num_valid.double().clamp(min=1)
@@ -59,21 +59,21 @@ def max_pooling_weights(
 
 
 def _at_the_top(flat: Tensor, m: Tensor) -> Tensor:
-    """w / tau at p = 1: 1 above the m-th largest loss, an equal share of the rest at it."""
+    """w / tau at p = 1: 1 above the m-th largest loss; losses equal to it divide the rest."""
     if flat.device.type == "cpu":
         k = max(1, flat.numel() - int(m) + 1)
         edge = torch.kthvalue(flat, k).values
     else:
         edge = flat.sort(descending=True).values.gather(0, m.long().reshape(1) - 1)[0]
     above, at = flat > edge, flat == edge
-    share = (m - above.sum()) / at.sum().clamp(min=1)
-    return above.to(flat.dtype) + at * share.to(flat.dtype)
+    weight = (m - above.sum()) / at.sum().clamp(min=1)
+    return above.to(flat.dtype) + at * weight.to(flat.dtype)
 
 
 def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor:
     """w / tau at 1 < p < inf: min(1, (ell / alpha)^(q - 1))."""
     q = p / (p - 1)
-    work = flat.double() if q > 64 else flat  # rounding of log ell is multiplied by q
+    work = flat.double() if q > 64 else flat  # q multiplies the rounding error of log ell
     x = work.log()
     if flat.device.type == "cpu":
         if bool(slack):
@@ -86,21 +86,21 @@ def _within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor
 
 
 # With s = alpha^-q the constraint sum min(1, s * ell^q) is concave, increasing and piecewise linear
-# in s. So a Newton step from anywhere ends at or before the root, every further one comes closer
-# without passing it, and the set of capped pixels settles after finitely many: the result is exact.
-# In what follows x = log ell and beta = log alpha.
+# in s. So a Newton step from any point ends at or before the root, every further step gets closer
+# without passing it, and finitely many steps fix the set of capped pixels: the result is exact.
+# Below, x = log ell and beta = log alpha.
 
 
 def _log_alpha(x: Tensor, m: float, q: float) -> float:
-    """beta, on a CPU, where the host may look after each step."""
+    """beta on a CPU, where the host may check convergence after each step."""
     beta = float("inf")
     if x.numel() >= 2 * _SAMPLE_STEP * _SMALLEST_SAMPLE:
         sample = x[_SAMPLE_STEP // 2 :: _SAMPLE_STEP]
-        share = m * sample.numel() / x.numel()
-        if int((sample > -torch.inf).sum()) > share:
-            beta = _tangent_root(x, m, q, _log_alpha(sample, share, q))
+        expected = m * sample.numel() / x.numel()
+        if int((sample > -torch.inf).sum()) > expected:
+            beta = _tangent_root(x, m, q, _log_alpha(sample, expected, q))
     if beta == float("inf"):
-        beta = (float(_log_sum_exp(q, x)) - math.log(m)) / q  # the root where none is capped
+        beta = (float(_log_sum_exp(q, x)) - math.log(m)) / q  # the root if no pixel is capped
     settled = 0.0 if x.dtype == torch.float64 else 1e-4 / q
     bisected = q <= 4
     while True:
@@ -113,10 +113,10 @@ def _log_alpha(x: Tensor, m: float, q: float) -> float:
 
 
 def _bisected(x: Tensor, m: float, q: float, high: float) -> float:
-    """An upper bound of beta below `high`, for large q, whose Newton steps are short.
+    """An upper bound of beta below `high`, for large q, where Newton steps are short.
 
-    With e the m-th largest x the root lies in [e, e + log(n) / q]: at its end the pixels below e
-    add less than 1, at its start m pixels are capped.
+    With e the m-th largest x the root lies in [e, e + log(n) / q]: at the upper end the pixels
+    below e add less than 1, at the lower end m pixels are capped.
     """
     low = float(torch.kthvalue(x, max(1, x.numel() - int(m) + 1)).values)
     high = min(high, low + math.log(x.numel()) / q)
@@ -129,8 +129,8 @@ def _bisected(x: Tensor, m: float, q: float, high: float) -> float:
 
 
 def _tangent_root(x: Tensor, m: float, q: float, beta: float) -> float:
-    """A Newton step from beta; inf where the constraint is flat or beyond m there."""
-    beta = x.new_tensor(beta).item()  # as the pixels are compared with it
+    """A Newton step from beta; inf if the constraint is flat or exceeds m there."""
+    beta = x.new_tensor(beta).item()  # rounded to the pixels' dtype, for the comparison
     relative = torch.sub(x, beta).mul_(q).clamp_(_NOTHING, 0)
     capped = x.numel() - int(torch.count_nonzero(relative))
     if capped >= m:
@@ -143,15 +143,15 @@ def _tangent_root(x: Tensor, m: float, q: float, beta: float) -> float:
 
 
 def _newton_on_the_device(x: Tensor, m: Tensor, q: float) -> Tensor:
-    """beta without a host synchronisation: a fixed number of steps.
+    """beta without a host synchronisation: a fixed number of Newton steps.
 
-    Each step sums relative to the largest loss below the cap, so nothing that matters underflows.
-    For large q, whose steps are short, a few bisections bring the start near.
+    Each step sums relative to the largest loss below the cap, so no relevant term underflows. For
+    large q, where steps are short, a few bisections bring the start near.
     """
     count = x.numel()
 
     def newton(beta: Tensor) -> tuple[Tensor, Tensor]:
-        """The root of the tangent at beta (inf: none), the constraint's sum."""
+        """Return the root of the tangent at beta (inf: none) and the constraint's sum."""
         below = x < beta.to(x.dtype)
         capped = count - below.sum()
         log_sum = _log_sum_exp(q, torch.where(below, x, -torch.inf))

@@ -14,8 +14,8 @@ Normaliser: number of kept pixels. The selection carries no gradient.
 Source: Shrivastava et al., CVPR 2016, arXiv 1604.03540, in the segmentation form of PIDNet and
 mmsegmentation.
 
-Differs: those take min_kept as a pixel count and keep nothing (a NaN) where all q are equal and
-above the threshold.
+Differs: those take min_kept as a pixel count and keep nothing (a NaN) if all q are equal and above
+the threshold.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from torch import Tensor
 def ohem_kept(
     log_q: Tensor, q: Tensor, num_valid: Tensor, threshold: float, min_kept: float
 ) -> Tensor:
-    """Mask of the kept pixels.
+    """Return the mask of the kept pixels.
 
-    log_q and q: same shape, +inf where ignored (never kept). The order is taken in log q, which
-    neither underflows nor rounds to 1; the threshold in q. A NaN is kept, so that it is seen.
+    log_q and q: same shape, +inf at ignored pixels (never kept). Pixels are ordered by log q, which
+    neither underflows nor rounds to 1, and compared with the threshold by q. A NaN is kept, so that
+    it shows in the loss.
     """
     below = ~(q >= threshold)
     if log_q.device.type == "cpu":

@@ -1,4 +1,12 @@
-"""Published losses by name: where to start from a paper. Every value is a corner of LossConfig."""
+"""Published losses by name: `PRESETS[name].config` is a starting point from a paper.
+
+Every preset is a point of LossConfig.
+
+    >>> from study.losses import PRESETS, build_loss
+    >>> PRESETS["lmp"].config
+    {'pooling': {'kind': 'max', 'p': 1.7, 'ratio': 0.3}}
+    >>> loss = build_loss(PRESETS["lmp"].config, num_classes=19)
+"""
 
 from __future__ import annotations
 
@@ -10,7 +18,13 @@ from study.core.names import CE
 
 @dataclass(frozen=True)
 class Preset:
-    """A named loss configuration and where its numbers come from."""
+    """A named loss configuration and the source of its numbers.
+
+    Attributes:
+        name: key in PRESETS.
+        config: the `loss:` tree that `build_loss` takes; other keys are neutral.
+        source: the paper, and where its numbers come from.
+    """
 
     name: str
     config: dict[str, Any]

@@ -1,10 +1,10 @@
-"""Recall weights: each class weighs the share of its pixels that the network still misses.
+"""Recall weights: each class is weighted by the fraction of its pixels that are missed.
 
     w_c = 1 - R_c,    R_c = hits_c / support_c        (no gradient: R comes from argmax counts)
     R   <- m * R + (1 - m) * R_batch                  for the classes present in the batch
 
-R = 0 everywhere is plain cross entropy, which is also where training starts; as frequent classes
-are learned their weight falls and the loss turns towards the classes that are still missed.
+R = 0 everywhere is plain cross entropy, which is also the start of training; as frequent classes
+are learned their weight falls and the loss shifts to the classes that are still missed.
 
 ema_momentum m is the weight of the PAST, in [0, 1); torch's BatchNorm momentum means the opposite.
 m = 0 is the published, instantaneous recall. The first observation of a class sets its R, a class
@@ -18,9 +18,9 @@ Normaliser: none here; the pixel weights 1 - R shrink as recall rises unless `no
 Source: Tian et al., "Striking the Right Balance: Recall Loss for Semantic Segmentation", ICRA 2022,
 arXiv 2106.14917.
 
-Differs: the reference code floors hits and support at 1 and writes the statistics of ignored pixels
-to class 0; here ignored pixels take no part and nothing is floored. Its
-running mean is one of the weights, with momentum 0.5 and absent classes at weight 1.
+Differs: the reference code floors hits and support at 1 and adds the statistics of ignored pixels
+to class 0; here ignored pixels do not count and nothing is floored. Its running mean averages the
+weights, not R, with momentum 0.5 and weight 1 for absent classes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, distributed, nn
 
 
 class RecallState(nn.Module):
-    """R (C,) float64 and which classes were ever seen (C,) bool, as buffers."""
+    """R (C,) float64 and the mask (C,) bool of the classes ever seen, as buffers."""
 
     value: Tensor
     seen: Tensor
@@ -43,9 +43,9 @@ class RecallState(nn.Module):
 
     @torch.no_grad()
     def observe(self, hits: Tensor, support: Tensor) -> None:
-        """Take in one batch's true positives and target pixels, (C,) each.
+        """Update R with one batch's true positives and target pixels, (C,) each.
 
-        Under distributed training the counts of all ranks are summed before they are divided.
+        Under distributed training the counts of all ranks are summed before the division.
         """
         if distributed.is_available() and distributed.is_initialized():
             both = torch.stack([hits, support])
@@ -68,9 +68,9 @@ def predicted_right(
 ) -> Tensor:
     """Where the label is the argmax of scores (B, C, P); of equal scores the lowest class wins.
 
-    On a CPU a maximum is many times cheaper than an argmax: the label's log probability is taken
-    out of log_p for a moment and compared with the largest of the others. Only where the two are
-    equal are the scores looked at.
+    On a CPU a maximum is many times cheaper than an argmax: the label's log probability is removed
+    from log_p temporarily and compared with the largest of the others. The scores are read only
+    where the two are equal.
     """
     if scores.device.type != "cpu":
         return scores.argmax(1) == label

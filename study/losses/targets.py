@@ -1,4 +1,4 @@
-"""What the losses read of a target, checked once, at the door."""
+"""Checked and flattened targets: the labels, soft labels and valid pixels of a batch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from study.losses.histogram import sum_by_label
 class Labels:
     """A target, flattened to (B, P) with P = H * W pixels; ignored pixels hold class 0.
 
-    soft: (B, C, P) label distributions in the loss's dtype, 0 where ignored; None for hard labels.
-    some_ignored: False only where it is known, without asking an accelerator, that all are valid.
+    soft: (B, C, P) label distributions in the loss's dtype, 0 at ignored pixels; None for hard
+    labels. some_ignored: False only if all pixels are known to be valid without asking an
+    accelerator.
     """
 
     label: Tensor  # (B, P) int64; of a soft target the most probable class
@@ -34,19 +35,19 @@ class Labels:
 
     @cached_property
     def apart(self) -> Tensor:
-        """(B, P): the label, or num_classes where the pixel is ignored."""
+        """(B, P): the label, or num_classes at ignored pixels."""
         if not self.some_ignored:
             return self.label
         return self.label.masked_fill(self.ignored, self.num_classes)
 
     @cached_property
     def _apart_by_image(self) -> Tensor:
-        """(B, P): num_classes + 1 labels for each image in turn."""
+        """(B, P): as `apart`, with num_classes + 1 separate labels for each image."""
         image = torch.arange(self.label.shape[0], device=self.label.device)[:, None]
         return self.apart + image * (self.num_classes + 1)
 
     def sum_by_image(self, values: Tensor | None = None) -> Tensor:
-        """Valid pixels of each image and class, or the sum of `values` (B, P) there: (B, C)."""
+        """Count the valid pixels of each image and class, or sum `values` (B, P) there: (B, C)."""
         batch, bins = self.label.shape[0], self.num_classes + 1
         sums = sum_by_label(self._apart_by_image, batch * bins, values)
         return sums.view(batch, bins)[:, :-1]
@@ -82,8 +83,10 @@ def check_shapes(logits: Tensor, target: Tensor, keep: Tensor | None, num_classe
 def read_labels(
     target: Tensor, keep: Tensor | None, num_classes: int, ignore_index: int, dtype: torch.dtype
 ) -> Labels:
-    """A target of a fitting shape; soft labels in `dtype`. ValueError, on the CPU, for a label out
-    of range."""
+    """Read a target of a checked shape; soft labels in `dtype`.
+
+    Raises ValueError, on the CPU, for a label out of range.
+    """
     if target.is_floating_point():
         return _read_soft(target, keep, num_classes, dtype)
     flat = target.flatten(1).long()

@@ -1,1 +1,1 @@
-"""What a person sees of a study: tables, plots, one page."""
+"""Output for people: tables, plots, a live display, an HTML report, exports."""

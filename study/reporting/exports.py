@@ -1,4 +1,4 @@
-"""Exports: a best config as YAML that `study.train` re-runs to the numbers that stand in it."""
+"""Exports: a study's best configs as YAML that `study.train` can reproduce."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BEST_MIOU, BEST_MACC = "best_miou.yaml", "best_macc.yaml"
 
 
 def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
-    """The config of a trial and where its numbers come from.
+    """The config of a trial and the origin of its numbers.
 
-    Of a confirmed config it is the confirmation with the first seed, so that a re-run comes to
-    test metrics too; else the trial itself. `provenance/metrics` are exactly that trial's last
-    epoch's; `provenance/confirmed` sums up all seeds.
+    For a confirmed config it is the confirmation trial with the first seed, so that a re-run also
+    gives test metrics; else the trial itself. `provenance/metrics` are exactly those of that
+    trial's last epoch; `provenance/confirmed` summarises all seeds.
     """
     assert state.study is not None
     confirmed = answer.config(source)
@@ -47,7 +47,7 @@ def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
 
 
 def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
-    """Spread over seeds, and what is left of it against the reference."""
+    """The values over seeds, and their difference to the reference."""
     found: dict[str, Any] = {"trials": list(config.trials), "seeds": list(config.seeds)}
     if config.failed:
         found["failed_seeds"] = list(config.failed)
@@ -78,7 +78,7 @@ def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
 
 
 def export_text(title: str, content: Mapping[str, Any]) -> str:
-    """The file: a head that says what it is, then the YAML."""
+    """The text of the file: a comment that explains it, then the YAML."""
     origin = content["provenance"]
     data = content["task"]["data"]
     placed = " --data-root DIR" if data.get("root") else ""
@@ -101,10 +101,10 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
 
 
 def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...]:
-    """Write the exports of the study in `folder`; the paths of those that there are.
+    """Write the exports of the study in `folder`; return the paths of those that exist.
 
     ``exports/best_miou.yaml``, ``exports/best_macc.yaml`` and ``exports/pareto/<trial>.yaml``;
-    files of an earlier state that no longer hold are removed.
+    outdated files of an earlier state are removed.
     """
     wanted: dict[Path, tuple[str, str]] = {}
     exports = folder / FOLDER

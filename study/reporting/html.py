@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page that needs no other file, its numbers as CSV, its plots."""
+"""The report of a study: a self-contained HTML page, a CSV of its numbers, its plots."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
 
 
 def write_report(folder: Path, state: State, answer: Answer) -> Path:
-    """Write report.html, results.csv and plots/ into the study's folder; the path of the page.
+    """Write report.html, results.csv and plots/ into the study's folder; return the page's path.
 
-    plots/<trial>/ of a confirmation trial holds its classes and its confusion matrix.
+    plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix.
     """
     figures = dict(_figures(state, answer))
     pictures = {name: _png(one) for name, one in figures.items()}
@@ -70,14 +70,14 @@ def write_report(folder: Path, state: State, answer: Answer) -> Path:
 
 
 def study_picture(state: State, answer: Answer, path: Path) -> None:
-    """One PNG of a finished study: curves, trials, differences, classes."""
+    """Write one PNG of a finished study: curves, trials, differences, classes."""
     made, axes = plots.figure(13, 8.5, 2, 2)
     plots.curves(axes[0, 0], state, answer)
     plots.pareto(axes[0, 1], state, answer)
     plots.forest(axes[1, 0], answer)
     best, reference = answer.config(answer.best_miou), answer.reference
     if best is not None and reference is not None and best is not reference:
-        plots.per_class(axes[1, 1], answer, best, _by_share(state))
+        plots.per_class(axes[1, 1], answer, best, _by_frequency(state))
     else:
         axes[1, 1].set_axis_off()
     write_bytes(path, _png(made))
@@ -100,7 +100,7 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
     reference = answer.reference
     others = [config for config in answer.configs if config is not reference]
     if reference is not None and others:
-        order = _by_share(state)
+        order = _by_frequency(state)
         across = min(PER_ROW, len(others))
         down = math.ceil(len(others) / across)
         made, axes = plots.figure(4.2 * across, (1.5 + 0.28 * len(order)) * down, down, across)
@@ -122,7 +122,7 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
 
 
 def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[str, Figure]]:
-    order = _by_share(state)
+    order = _by_frequency(state)
     made, axes = plots.figure(5.5, 1.2 + 0.3 * len(order))
     plots.trial_classes(axes[0, 0], trial, order)
     yield "per_class", made
@@ -135,13 +135,13 @@ def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[s
         yield "confusion", made
 
 
-def _by_share(state: State) -> list[str]:
+def _by_frequency(state: State) -> list[str]:
     """Class names, the most frequent first."""
     data = state.study.data if state.study else {}
-    names, shares = data.get("class_names", []), data.get("class_fraction", [])
-    if len(shares) < len(names):
+    names, fractions = data.get("class_names", []), data.get("class_fraction", [])
+    if len(fractions) < len(names):
         return list(names)
-    return [name for _, name in sorted(zip(shares, names, strict=True), key=lambda x: -x[0])]
+    return [name for _, name in sorted(zip(fractions, names, strict=True), key=lambda x: -x[0])]
 
 
 def _png(made: Figure) -> bytes:
@@ -160,7 +160,7 @@ def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def results_csv(state: State) -> str:
-    """One row per trial: what it was, how it ended, its loss, its last epoch's metrics."""
+    """One row per trial: its origin, outcome, loss and last epoch's metrics."""
     table = []
     for trial in state.trials.values():
         row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: a live panel in a terminal, plain lines elsewhere."""
+"""The display of a running study: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAITS = "waits for a machine that can hold it"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 45 s, 3 min 05 s or 2 h 10 min."""
+    """Format seconds as 45 s, 3 min 05 s or 2 h 10 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """How far a study is. Epochs still to come are counted as if no trial were stopped."""
+    """The progress of a study. Remaining epochs are counted as if no trial were stopped."""
 
     def __init__(self, plan: Plan, state: State) -> None:
         self._plan = plan
@@ -53,12 +53,12 @@ class Progress:
 
     @property
     def epochs_done(self) -> int:
-        """Epoch reports so far."""
+        """The number of epoch reports so far."""
         return self._state.num_epochs
 
     @property
     def epochs_left(self) -> int:
-        """At most so many epoch reports are still to come."""
+        """The largest number of epoch reports still to come."""
         plan, state = self._plan, self._state
         running = sum(plan.epochs - trial.epochs for trial in state.unfinished())
         known = confirmations(plan, state)
@@ -79,8 +79,8 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate since this was asked after the session's first epoch, for to start up takes
-        time once; None before the second."""
+        """The remaining seconds at the rate since the first call after the session's first
+        epoch, because starting up takes time once; None before the second."""
         now, done = time.monotonic(), self.epochs_done
         if self._rated_since is None:
             if done > self._epochs_at_start:
@@ -91,7 +91,7 @@ class Progress:
 
 
 def best(state: State, key: str) -> Trial | None:
-    """The trial with the highest last value of a metric so far, confirmations left out."""
+    """The trial with the highest last value of a metric so far, confirmations excluded."""
     rated = [
         trial
         for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)
@@ -127,11 +127,11 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """A line above the panel, or just a line."""
+        """Print a line, above the panel if there is one."""
         self._console.print(line, markup=False)
 
     def on(self, record: Record) -> None:
-        """Hear of one more ledger line."""
+        """Take in one more ledger line."""
         match record:
             case TrialRecord(attempt=attempt) if attempt:
                 epoch = self._state.trials[record.trial].epochs
@@ -179,7 +179,8 @@ class Display:
         return f"{head} | {why} at epoch {record.epochs}{reason}{' | ' + values if values else ''}"
 
     def panel(self) -> RenderableType:
-        """Trials by state, the running ones, the best so far, epochs done and time left."""
+        """The panel: trials by state, running trials, the best so far, epochs done and time
+        left."""
         gap = Text("")
         return Group(self._counts(), gap, self._running(), gap, self._best(), gap, self._bar())
 

@@ -1,4 +1,4 @@
-"""The plan of a study in words, before anything starts."""
+"""The plan of a study in words, printed before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from study.space.search_space import SearchSpace
 def plan_text(
     plan: Plan, space: SearchSpace, task: NamedTask, *, name: str, takes_over: int | None
 ) -> str:
-    """A few lines: what is trained, for how long at most, who may stop a trial, what is judged.
+    """Describe in a few lines what is trained, for how long at most, how trials are stopped, and
+    how they are judged.
 
     `takes_over` is the searched trial from which a model proposes; None if none ever does.
     """
@@ -37,13 +38,13 @@ def plan_text(
 
 
 def data_lines(data: Mapping[str, Any]) -> list[str]:
-    """How the splits of a study's data came about, and what to be wary of."""
+    """Describe how the splits of a study's data were made, and list the warnings."""
     rule = [f"data: {data['split_rule']}"] if data.get("split_rule") else []
     return [*rule, *warning_lines(data)]
 
 
 def warning_lines(data: Mapping[str, Any]) -> list[str]:
-    """Classes of a study's data that cannot be learned, chosen by or judged on."""
+    """Warn of classes of a study's data that cannot be learned, selected by or judged on."""
     return [f"warning: {line}" for line in data.get("warnings", [])]
 
 

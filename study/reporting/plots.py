@@ -1,4 +1,4 @@
-"""The pictures of a study. Every function draws into axes that it is given and returns nothing."""
+"""The plots of a study; every function draws into given axes and returns nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINE, MAX_LINES = 44, 3
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure without a display, and its axes as (rows, columns)."""
+    """Make a figure without a display; its axes are an array (rows, columns)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
 
 
 def _kind(trial: Trial, best: str | None) -> tuple[str, str, int]:
-    """Legend entry, colour and layer."""
+    """The legend entry, colour and layer of a trial."""
     if trial.id == best:
         return "best", BEST_COLOR, 5
     if trial.status == STOPPED_EARLY:
@@ -74,18 +74,18 @@ def _legend(axes: Axes, **options: Any) -> None:
 
 
 def shorten(label: str) -> str:
-    """A label in lines that leave room for the plot."""
+    """Wrap a label into lines that leave room for the plot."""
     return "\n".join(textwrap.wrap(label, LINE, max_lines=MAX_LINES, placeholder=" …"))
 
 
 def config_name(config: Confirmed) -> str:
-    """What tells a config from all others, in lines."""
+    """The unique name of a config, in lines."""
     role = " (default)" if config.is_default_ce else ""
     return shorten(f"{config.source} {config.label}{role}")
 
 
 def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> None:
-    """Every trial's metric by epoch, in %; rungs are dotted lines."""
+    """Plot every trial's metric by epoch, in %; rungs are dotted lines."""
     from matplotlib.ticker import MaxNLocator
 
     for trial in state.of_stage(BASELINE, REFERENCE, SEARCH):
@@ -106,8 +106,8 @@ def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> Non
 
 
 def pareto(axes: Axes, state: State, answer: Answer) -> None:
-    """Full-budget trials by the first two objectives, in %. Rings: confirmed; line: the front,
-    where there are no more objectives than two."""
+    """Plot full-budget trials by the first two objectives, in %. Rings: confirmed; line: the
+    front, if there are at most two objectives."""
     objectives = tuple(state.study.plan["objectives"] if state.study else ())
     across, up = objectives[:2] if len(objectives) > 1 else (VAL_MIOU, VAL_MACC)
     for trial in state.completed(BASELINE, REFERENCE, SEARCH):
@@ -130,7 +130,7 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
 
 
 def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
-    """Differences to the reference in points: thick is Dunnett's interval over seeds, thin
+    """Plot differences to the reference in points: thick is Dunnett's interval over seeds, thin
     and grey the bootstrap interval over test images."""
     shown = [config for config in answer.configs if key in config.versus][::-1]
     for row, config in enumerate(shown):
@@ -155,7 +155,7 @@ def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
     axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
     axes.set_xlabel(f"{TITLES[key]}: points over {answer.reference_name}, 95 %")
     axes.set_title("Confirmed on fresh seeds", loc="left", pad=22)
-    # Below the title: intervals may reach anywhere in the axes.
+    # Between title and axes: intervals may reach anywhere in the axes.
     _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
@@ -166,7 +166,7 @@ def class_names(config: Confirmed, split: str = TEST) -> list[str]:
 
 
 def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str]) -> None:
-    """Test IoU of each class minus the reference's, in points; dots are the seeds."""
+    """Plot test IoU of each class minus the reference's, in points; dots are the seeds."""
     reference = answer.reference
     assert reference is not None
     known = set(class_names(config)) & set(class_names(reference))
@@ -180,13 +180,13 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
         axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), shown)
-    # From the right: names of classes may leave the axes little width.
+    # Right-aligned: long class names may leave the axes little width.
     axes.set_xlabel(f"test IoU: points over {answer.reference_name}", loc="right")
     axes.set_title(config_name(config), fontsize=10, loc="right")
 
 
 def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
-    """Test IoU and recall of each class of one trial, in %."""
+    """Plot test IoU and recall of each class of one trial, in %."""
     shown = [name for name in order if f"{TEST}/iou/{name}" in trial.last][::-1]
     rows = np.arange(len(shown))
     for offset, kind, color in ((0.2, "iou", OTHER_COLOR), (-0.2, "recall", STOPPED_COLOR)):
@@ -200,14 +200,15 @@ def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
 
 
 def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
-    """Rows are the target, each summing to 100 %; the diagonal is recall."""
+    """Plot a confusion matrix: rows are the target, each summing to 100 %; the diagonal is
+    recall."""
     total = table.sum(1, keepdims=True)
-    shares = np.divide(100.0 * table, total, out=np.zeros(table.shape), where=total > 0)
+    percentages = np.divide(100.0 * table, total, out=np.zeros(table.shape), where=total > 0)
     axes.grid(False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
     if len(names) <= 20:
-        for row, column in np.ndindex(*shares.shape):
-            number = shares[row, column]
+        for row, column in np.ndindex(*percentages.shape):
+            number = percentages[row, column]
             color = "white" if number > 55 else "black"
             if number >= 0.5:
                 axes.text(
@@ -220,7 +221,8 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
 
 
 def importance(axes: Axes, found: Importances, key: str) -> None:
-    """By how much a forest predicts worse without each parameter, or that it cannot predict."""
+    """Plot how much worse a forest predicts without each parameter, or write that it cannot
+    predict."""
     title = f"What moved {TITLES.get(key, key)}"
     axes.set_title(
         f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11

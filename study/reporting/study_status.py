@@ -1,4 +1,4 @@
-"""How a study stands, as lines for a person and as a mapping for a script."""
+"""The status of a study, as lines for a person and as a mapping for a script."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from study.reporting.live import STAGES, WAITS, Progress, best, duration
 from study.scheduler.retries import GPU_MEMORY
 from study.search.asha import bars
 
-RATE_WINDOW = 600.0  # seconds of reports that the rate is taken from
+RATE_WINDOW = 600.0  # seconds of reports that the rate is computed from
 RUNNING = "running"
 GPU, CPU = "GPU", "CPU"
 
 
 def status(state: State, *, driven: bool, now: float, resume: str | None = None) -> dict[str, Any]:
-    """Everything that `python -m study.status` says, in plain types.
+    """Everything that `python -m study.status` shows, in plain types.
 
-    driven: whether a driver holds the study's lock. now: seconds since 1970. resume: the command
-    that goes on with it. Times are in seconds;
-    `device_hours` are those of `device`: a trial's epochs, repeated ones included, times its share
-    of GPUs then; on CPUs its epochs times its CPUs.
+    Args:
+        driven: whether a driver holds the study's lock.
+        now: seconds since 1970.
+        resume: the command that resumes the study.
+
+    Returns:
+        Times are in seconds; `device_hours` are those of `device`: a trial's epochs, repeated ones
+        included, times its GPU fraction then; on CPUs its epochs times its CPUs.
     """
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
@@ -73,7 +77,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """The status as a person reads it."""
+    """Format the status for a person."""
     text = [f"{found['study']}: {found['space']} on {found['task']}, {found['state']}"]
     if found["state"] == "not running":
         text[0] += f"; {found['resume']} goes on"
@@ -135,7 +139,7 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
 def _rung(
     bracket: str, epoch: int, values: list[tuple[str, dict[str, float]]], plan: Plan
 ) -> dict[str, Any]:
-    """`to_go_on`: what the next trial must reach in one of the objectives."""
+    """A rung; `to_go_on` is what the next trial must reach in one of the objectives."""
     found = bars([value for _, value in values], reduction_factor=plan.reduction_factor)
     return {
         "bracket": bracket,
@@ -158,7 +162,7 @@ def _why(trial: Trial) -> str:
 
 
 def _epochs_per_second(state: State, now: float) -> float | None:
-    """Over the last ten minutes of this session, or None before its first report."""
+    """The rate over the last ten minutes of this session; None before its first report."""
     if not state.sessions:
         return None
     since = max(state.sessions[-1].time, now - RATE_WINDOW)
@@ -169,7 +173,7 @@ def _epochs_per_second(state: State, now: float) -> float | None:
 
 
 def _cost(state: State) -> tuple[str, float, float]:
-    """What a trial occupies, how much of it, and the mean seconds of its epochs."""
+    """A trial's device, the amount of it, and the mean seconds of its epochs."""
     session = state.sessions[-1] if state.sessions else None
     gpus = session.gpus_per_trial if session else 0.0
     cpus = session.cpus_per_trial if session else 1.0
@@ -180,7 +184,7 @@ def _cost(state: State) -> tuple[str, float, float]:
 
 
 def _spent(trials: list[Trial]) -> float:
-    """Seconds of all epochs."""
+    """The seconds of all epochs."""
     reports = (report for trial in trials for report in trial.reports.values())
     return sum(report.get("time/epoch_s", 0.0) for report in reports)
 

@@ -1,4 +1,4 @@
-"""The end of a study in the terminal: the ranked table and what it comes to."""
+"""The result of a study in the terminal: the ranked table and the conclusions."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ MISSING = "-"
 
 
 def percent(number: float, digits: int = 2) -> str:
-    """A share in percent, without the sign: 0.4321 is 43.21."""
+    """Format a fraction in percent, without the sign: 0.4321 is 43.21."""
     return MISSING if math.isnan(number) else f"{100 * number:.{digits}f}"
 
 
 def points(number: float) -> str:
-    """A difference in percentage points, with its sign."""
+    """Format a difference in percentage points, with its sign."""
     return f"{100 * number:+.2f}"
 
 
 def p_value(p: float | None) -> str:
-    """Three digits, or that it is smaller than they can say."""
+    """Format a p-value with three digits, or as smaller than they can show."""
     if p is None:
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def with_sd(config: Confirmed, key: str) -> str:
-    """Mean and standard deviation over seeds."""
+    """Format mean and standard deviation over seeds."""
     spread = config.sd(key)
     text = percent(config.mean(key))
     return text if math.isnan(spread) else f"{text} ± {percent(spread)}"
 
 
 def versus(config: Confirmed, key: str) -> str:
-    """The difference to the reference, and Dunnett's interval where there is one."""
+    """Format the difference to the reference, and Dunnett's interval if there is one."""
     if config.is_reference:
         return "reference"
     against = config.versus.get(key)
@@ -56,7 +56,7 @@ def versus(config: Confirmed, key: str) -> str:
 
 
 def name(config: Confirmed, answer: Answer) -> str:
-    """The label, and what the config is in this study."""
+    """The label of a config, and its role in this study."""
     roles = [
         ("best mIoU", answer.confirmed and config.source == answer.best_miou),
         ("best mAcc", answer.confirmed and config.source == answer.best_macc),
@@ -68,18 +68,18 @@ def name(config: Confirmed, answer: Answer) -> str:
 
 
 def is_best(config: Confirmed, answer: Answer) -> bool:
-    """Whether it is confirmed to be one of the best."""
+    """Whether the config is confirmed as one of the best."""
     return answer.confirmed and config.source in (answer.best_miou, answer.best_macc)
 
 
 def seeds(config: Confirmed) -> str:
-    """How many seeds the figures are of, and how many have failed."""
+    """The number of seeds behind the figures, and of those that failed."""
     count = len(config.seeds)
     return f"{count}, {len(config.failed)} failed" if config.failed else str(count)
 
 
 def columns(answer: Answer) -> tuple[str, ...]:
-    """The heads of `rows`."""
+    """The column heads of `rows`."""
     against = f"vs {'tuned CE' if answer.tuned else 'CE'} (95 %)"
     judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
     return ("config", "trial", "seeds", "val mIoU", *judged)
@@ -110,7 +110,7 @@ def _p(config: Confirmed, key: str) -> str:
 
 
 def conclusions(answer: Answer) -> Iterator[str]:
-    """One line each: what the study comes to, and what it lacks."""
+    """Yield one line per conclusion of the study, and per limitation."""
     if answer.confirmed:
         yield from _gain_lines(answer)
     elif answer.best_miou is not None:
@@ -173,12 +173,12 @@ EXPLANATION = (
 
 
 FIGURES = ("val mIoU", "test mIoU", "test mAcc")
-NARROWEST = 12  # characters in which the config's column can still be read
-FRAME = 13  # of borders and spaces around the table's four columns
+NARROWEST = 12  # characters that the config's column needs to be readable
+FRAME = 13  # characters of borders and spaces around the table's four columns
 
 
 def table(answer: Answer) -> Table:
-    """For a terminal, also one of 80 columns: what belongs to a figure stands below it."""
+    """The table for a terminal of 80 columns or more; details are below each figure."""
     from rich.table import Table
 
     shown = Table(title=_title(answer), caption=EXPLANATION, show_lines=True)
@@ -193,7 +193,7 @@ def table(answer: Answer) -> Table:
 
 
 def listing(answer: Answer) -> Text:
-    """For a terminal in which the table does not fit: a block of lines for each config."""
+    """A block of lines for each config, for a terminal too narrow for the table."""
     blocks = [_title(answer)]
     width = max(map(len, FIGURES))
     for config in answer.configs:
@@ -207,7 +207,8 @@ def listing(answer: Answer) -> Text:
 
 
 def fitting(answer: Answer, width: int) -> Table | Text:
-    """The table where `width` columns hold its figures and can name a config, else the list."""
+    """The table if its figures and readable config names fit into `width` columns, else the
+    list."""
     found = [_figures(config) for config in answer.configs]
     needed = sum(
         max(len(head), *(len(line) for lines in column for line in lines))
@@ -240,14 +241,14 @@ def _judgement(config: Confirmed, key: str) -> list[str]:
 
 
 def _literal(cell: str) -> Text:
-    """Brackets are no markup here."""
+    """Text in which brackets are not markup."""
     from rich.text import Text
 
     return Text(cell)
 
 
 def plain_table(answer: Answer) -> str:
-    """For a pipe or a log: aligned columns, no colours."""
+    """The table for a pipe or a log: aligned columns, no colours."""
     lines = [columns(answer), *rows(answer)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -260,13 +261,13 @@ def plain_table(answer: Answer) -> str:
 
 
 def print_answer(answer: Answer, file: TextIO | None = None) -> None:
-    """The table, then one line for each thing that it comes to."""
+    """Print the table, then one line per conclusion."""
     from rich.console import Console
     from rich.text import Text
 
     class Printed(Console):
         def on_broken_pipe(self) -> NoReturn:
-            """As of any `print`; rich would end the process with exit code 1."""
+            """Raise, as `print` does; rich would end the process with exit code 1."""
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     console = Printed(file=file)

@@ -1,1 +1,1 @@
-"""Where studies and checkpoints are kept: a folder, or an S3 bucket."""
+"""Studies and checkpoints on disk: in a folder, or in an S3 bucket."""

@@ -1,13 +1,13 @@
-"""Which checkpoints of a trial are kept: the two latest while it lives, none once it has ended
-(where they are asked for, its last).
+"""Stores the checkpoints of trials, and removes those that are no longer needed.
 
-``checkpoints/<trial>/<epoch>.pt`` below a study's folder or, with storage in a bucket, below its
-place there. A trial's result is its last epoch's, so there is no best epoch whose checkpoint
-anybody would read. The one before is for where the latest is damaged. Both may be newer than the
-ledger's last line of the trial, where a machine was lost: a checkpoint remembers reports.
+A running trial has its two latest checkpoints, an ended one none (or its last, on request). They
+are ``checkpoints/<trial>/<epoch>.pt`` below a study's folder or, with storage in a bucket, below
+its prefix. A trial's result is that of its last epoch, so no best epoch's checkpoint is kept. The
+second latest serves if the latest is damaged. After the loss of a machine both may be newer than
+the trial's last ledger line: a checkpoint remembers reports.
 
-In a folder a checkpoint is there when its epoch is reported. In a bucket it follows behind the
-next epoch's training, and where the bucket is slow, the latest alone is sent: no trial waits.
+In a folder a checkpoint is complete before its epoch is reported. To a bucket it is sent during the
+next epoch; if the bucket is slow, only the latest is sent: no trial waits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.training.checkpoint import CHECKPOINT
 
 KEPT = 2
-CLOSE_SECONDS = 1.5  # Tune gives up on a stopped trial's process after 2
+CLOSE_SECONDS = 1.5  # Tune waits 2 s for a stopped trial's process
 AGAIN_SECONDS, RESTORE_SECONDS, FLUSH_SECONDS = 5.0, 60.0, 60.0
 SWEEP_SECONDS, PAUSE_SECONDS = 30.0, 0.5
 Save = Callable[[Path], None]
 
 
 def checkpoint_key(trial: str, epoch: int) -> str:
-    """Where the checkpoint after an epoch lies, below a study's folder or prefix."""
+    """The key of the checkpoint after an epoch, below a study's folder or prefix."""
     return f"{CHECKPOINTS}/{trial}/{epoch:06d}.pt"
 
 
@@ -53,10 +53,10 @@ class FolderCheckpointStore:
         self.trouble = ""
 
     def keep(self, epoch: int, save: Save) -> str | None:
-        """Write a checkpoint, and remove all but the latest; the key of the latest that is safe.
+        """Write a checkpoint, remove all but the latest, and return the key of the latest safe one.
 
-        Where it cannot be written `trouble` says why, and those before are still there: a disk that
-        is full is no reason to lose a trial. A folder that is not there raises OSError.
+        If it cannot be written, `trouble` tells why and the earlier ones remain: a full disk must
+        not cost a trial. A missing folder raises OSError.
         """
         if not self._folder.is_dir():
             raise FileNotFoundError(2, "every node must see the study's folder", str(self._folder))
@@ -72,16 +72,16 @@ class FolderCheckpointStore:
         return self._safe
 
     def found(self) -> Iterator[Path]:
-        """The checkpoints that are there, latest first."""
+        """Yield the existing checkpoints, latest first."""
         for name in sorted(self._files(), key=_epoch, reverse=True):
             if _epoch(name):
                 yield self._folder / CHECKPOINTS / self._trial / name
 
     def flush(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: every write is complete."""
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: every write is complete."""
 
     def _files(self) -> list[str]:
         try:
@@ -93,7 +93,7 @@ class FolderCheckpointStore:
 class BucketCheckpointStore:
     """The checkpoints of a trial in a bucket, sent by a thread of the trial's process.
 
-    What waits to be sent is a file without a name: it is gone with the process, however that ends.
+    A checkpoint that waits is an unnamed file, which vanishes with the process, however it ends.
     """
 
     def __init__(self, prefix: S3Prefix, trial: str) -> None:
@@ -102,15 +102,18 @@ class BucketCheckpointStore:
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
         self._safe: str | None = None
-        self.trouble = ""  # in words, why the latest has not arrived
+        self.trouble = ""  # why the latest has not arrived, in words
         self._closed = False
         self._busy = False
         self._taken_up: tempfile.TemporaryDirectory[str] | None = None
         self._thread: threading.Thread | None = None
 
     def keep(self, epoch: int, save: Save) -> str | None:
-        """Take a checkpoint to be sent, in the place of one that still waits; the key of the latest
-        that has arrived. Where this node has no room for it, `trouble` says so."""
+        """Queue a checkpoint in place of one that still waits; return the key of the latest that
+        arrived.
+
+        If this node has no room for it, `trouble` tells so.
+        """
         self._forget()
         try:
             file = _unnamed_copy(save)
@@ -128,8 +131,11 @@ class BucketCheckpointStore:
             return self._safe
 
     def found(self) -> Iterator[Path]:
-        """The checkpoints that are there, latest first; each file lives until the next, or until
-        `keep`. None where the bucket does not answer within a minute."""
+        """Yield the existing checkpoints, latest first; yield none if the bucket does not answer
+        for a minute.
+
+        Each file exists until the next one, or until `keep`.
+        """
         start = time.monotonic()
         while True:
             try:
@@ -152,7 +158,7 @@ class BucketCheckpointStore:
             self._changed.wait_for(lambda: self._waiting is None and not self._busy, FLUSH_SECONDS)
 
     def close(self) -> None:
-        """What is on its way has a moment, unless the bucket is away; the thread ends with it."""
+        """Wait CLOSE_SECONDS for the upload, unless the bucket is away; the thread ends with it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -210,7 +216,7 @@ CheckpointStore = FolderCheckpointStore | BucketCheckpointStore
 
 
 def open_checkpoint_store(folder: Path, prefix: str | None, trial: str) -> CheckpointStore:
-    """The store of a trial's checkpoints: in the bucket at the address `prefix`, else in the
+    """The checkpoint store of a trial: in the bucket at the address `prefix`, else in the
     study's folder."""
     if prefix is None:
         return FolderCheckpointStore(folder, trial)
@@ -218,11 +224,11 @@ def open_checkpoint_store(folder: Path, prefix: str | None, trial: str) -> Check
 
 
 class CheckpointCleaner:
-    """Removes checkpoints that nobody needs any more, off the driver's path.
+    """A thread of the driver that removes checkpoints which are no longer needed.
 
-    needed: how many of a trial's checkpoints, by its id, are to stay; None for a trial that lives.
-    In a folder those are left to the trial. In a bucket its process may end between sending one and
-    removing another, or be sending while its trial ends: this is found by looking again.
+    needed: how many checkpoints of a trial, given its id, to keep; None for a running trial. In a
+    folder a running trial removes its own. In a bucket its process may end between an upload and a
+    removal, or still be sending when its trial ends, so the cleaner looks again.
     """
 
     def __init__(
@@ -234,15 +240,15 @@ class CheckpointCleaner:
         self._notified = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="checkpoint-cleaner")
-        self._notified.set()  # what an earlier session left
+        self._notified.set()  # remove what an earlier session left
         self._thread.start()
 
     def notify(self) -> None:
-        """A trial has ended."""
+        """Announce that a trial has ended."""
         self._notified.set()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Look once more, for at most `timeout` seconds."""
+        """Clean once more, for at most `timeout` seconds."""
         self._closing.set()
         self._notified.set()
         self._thread.join(timeout)

@@ -1,4 +1,4 @@
-"""A study in the hands of one driver: its ledger, open for writing, and shipped to its bucket."""
+"""The driver's hold on a study: its lock, its open ledger, its upload to the bucket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.storage.studies import Storage
 
 @dataclass
 class Driving:
-    """The open ledger, the lock of its study, and who ships it."""
+    """The open ledger, the lock of its study, and the shipper."""
 
     ledger: Ledger
     lock: SessionLock
@@ -25,28 +25,31 @@ class Driving:
     _shipper: Shipper | None = None
 
     def tell(self, say: Callable[[str], None]) -> None:
-        """Say what there is to say, now and later."""
+        """Pass on what taking the study said, and later messages of the shipper."""
         if self._said:
             say(self._said)
         if self._shipper is not None:
             self._shipper.say = say
 
     def ship(self, timeout: float) -> str:
-        """Ship the rest, for at most `timeout` seconds; in words what has not arrived, or empty.
-        Nothing is shipped afterwards."""
+        """Ship the rest, for at most `timeout` seconds; return in words what has not arrived, or
+        "".
+
+        Nothing is shipped afterwards.
+        """
         shipper, self._shipper = self._shipper, None
         return "" if shipper is None else shipper.close(timeout)
 
     def close(self) -> None:
-        """Let another driver begin."""
+        """Release the study for another driver."""
         self.ship(timeout=1.0)
         _close(self.ledger, self.lock)
 
 
 def drive(storage: Storage, folder: Path) -> Driving:
-    """Take the study in a folder of the storage, and what another driver wrote of it in between.
+    """Take hold of the study in a folder of the storage, with what another driver wrote meanwhile.
 
-    Raises InputError where another driver is at work on it, and where the bucket does not answer.
+    Raises InputError if another driver works on it, and if the bucket does not answer.
     """
     prefix = storage.prefix_of(folder)
     if prefix is None:
@@ -68,7 +71,7 @@ def drive(storage: Storage, folder: Path) -> Driving:
 
 
 def _open(folder: Path) -> tuple[Ledger, SessionLock]:
-    """The ledger in a folder, once its study is locked."""
+    """Lock the study in a folder, then open its ledger."""
     lock = SessionLock(folder)
     try:
         return Ledger(folder), lock
@@ -85,5 +88,5 @@ def _close(ledger: Ledger, lock: SessionLock) -> None:
 
 
 def _end(ledger: Ledger, prefix: S3Prefix, reason: str) -> None:
-    """No further line is written, which ends the study here."""
+    """Refuse further ledger lines, which ends the study here."""
     ledger.failure = OSError(errno.ESTALE, f"{reason}: it ends here", prefix.where)

@@ -1,4 +1,4 @@
-"""One session at a time works on a study: a lock on a file in the study's folder."""
+"""A lock on a file in the study's folder: one session at a time works on a study."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from study.core.errors import InputError
 from study.core.files import make_folder
 
 LOCK = "lock"
-LOOKS = 5  # at a lock that `is_driven` may hold for a moment
+LOOKS = 5  # attempts, as `is_driven` may hold the lock for a moment
 
 
 class SessionLock:
-    """Holds the lock of the study in a folder, which is made where it is missing, until `close`.
+    """Holds the lock of the study in a folder, which it makes if missing, until `close`.
 
     Raises:
-        InputError: where another process holds it.
-        OutputError: where the folder cannot be made.
+        InputError: if another process holds it.
+        OutputError: if the folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class SessionLock:
         self._file = file
 
     def close(self) -> None:
-        """Let another process take the lock."""
+        """Release the lock."""
         self._file.close()
 
 
@@ -50,7 +50,7 @@ def is_driven(folder: Path) -> bool:
 
 
 def _lock(path: Path) -> TextIO | None:
-    """The file, locked; None where another process holds it for longer than a look takes."""
+    """Return the locked file; None if another process keeps the lock through all attempts."""
     file = open(path, "w", encoding="utf-8")  # noqa: SIM115
     for _ in range(LOOKS):
         try:

@@ -1,6 +1,6 @@
-"""Where all studies are: a folder, or a prefix in a bucket with a working folder on this machine.
+"""The storage of all studies: a folder, or a bucket prefix with a local working folder.
 
-What a study writes, it writes to a folder. That of a bucket is below ``$STUDY_WORK_DIR``, else
+A study writes only to a folder. The working folder of a bucket is below ``$STUDY_WORK_DIR``, else
 ``~/.local/share/segmentation-loss-study``.
 """
 
@@ -27,11 +27,11 @@ from study.storage.session_lock import is_driven
 
 WORK_VARIABLE = "STUDY_WORK_DIR"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-TAKEN = ("mlflow.db", "mlartifacts")  # what lies beside the studies in their storage
+TAKEN = ("mlflow.db", "mlartifacts")  # names that the storage itself uses
 
 
 def find(name: str, storage: Path) -> Path:
-    """The folder of a study: a name below `storage`, else a path."""
+    """The folder of a study, given its name below `storage` or its path."""
     storage = expanded(storage, "--storage")
     for folder in (storage / name, expanded(name, "NAME")):
         if _is_file(folder / LEDGER):
@@ -44,19 +44,22 @@ def find(name: str, storage: Path) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, for instance
+    except OSError:  # for instance, the name is too long
         return False
 
 
 def as_name(stem: str) -> str:
-    """A study's name from that of a file, which may hold anything."""
+    """Turn a file's name, which may hold anything, into a study's name."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")[:80] or "study"
     return f"{name}_" if name in TAKEN else name
 
 
 def new_folder(storage: Path, name: str | None, stem: str) -> Path:
-    """The folder of a study to come, which is not made yet: below `storage`, of this name, else of
-    the stem and the first number that is free."""
+    """Choose the folder of a new study below `storage`: the name, else the stem and the first free
+    number.
+
+    Does not make it.
+    """
     try:
         storage = expanded(storage, "--storage").resolve()
         existing = next(path for path in (storage, *storage.parents) if path.exists())
@@ -105,7 +108,7 @@ def load(folder: Path) -> State:
 
 
 def work_folder(prefix: S3Prefix) -> Path:
-    """This machine's folder for the studies at a prefix."""
+    """This machine's working folder for the studies at a prefix."""
     given = os.environ.get(WORK_VARIABLE)
     root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
     digest = hashlib.sha256(f"{prefix.endpoint}|{prefix.where}".encode()).hexdigest()
@@ -114,28 +117,30 @@ def work_folder(prefix: S3Prefix) -> Path:
 
 @dataclass(frozen=True)
 class Storage:
-    """All studies: in `folder` alone, or at `prefix`, with `folder` to work in."""
+    """All studies: in `folder`, or at `prefix` with `folder` as working folder."""
 
     folder: Path
     prefix: S3Prefix | None = None
 
     @classmethod
     def of(cls, given: str | Path) -> Storage:
-        """What ``--storage`` names. Raises InputError for an address of another kind."""
+        """Parse the value of ``--storage``. Raises InputError for an address of another kind."""
         if not is_remote(given):
             return cls(expanded(given, "--storage"))
         prefix = S3Prefix.parse(str(given))
         return cls(work_folder(prefix), prefix)
 
     def prefix_of(self, folder: Path) -> S3Prefix | None:
-        """Where the study in a folder of this storage lies in the bucket."""
+        """The bucket prefix of the study in a folder of this storage; None without a bucket."""
         if self.prefix is None or folder.parent != self.folder:
             return None
         return self.prefix.below(folder.name)
 
     def new_folder(self, name: str | None, stem: str) -> Path:
-        """The folder of a study to come, which is not made yet; its name is free in the bucket,
-        too. Raises InputError where it is not, or where nothing can be written."""
+        """Choose the folder of a new study, without making it; its name is free in the bucket, too.
+
+        Raises InputError if it is not, or if nothing can be written.
+        """
         if self.prefix is None:
             return new_folder(self.folder, name, stem)
         self.prefix.check()
@@ -156,9 +161,9 @@ class Storage:
             return new_folder(self.folder, wanted, stem)
 
     def find(self, name: str, *, whole: bool = True) -> Path:
-        """The folder of a study, brought up to date with the bucket unless its driver works in it.
+        """The folder of a study, updated from the bucket unless its driver works in it.
 
-        name: below the storage, else a path. whole: with all its files, not the ledger alone.
+        name: below the storage, else a path. whole: fetch all its files, not only the ledger.
         """
         if self.prefix is None:
             return find(name, self.folder)
@@ -178,7 +183,7 @@ class Storage:
         return folder
 
     def resume_command(self, folder: Path) -> str:
-        """What goes on with the study in a folder, as it can be pasted into a shell."""
+        """The command that resumes the study in a folder, ready to paste into a shell."""
         name = shlex.quote(folder.name)
         command = "python -m study.run --resume" + (f"={name}" if name[0] == "-" else f" {name}")
         if self.prefix_of(folder) is not None and self.prefix is not None:
@@ -188,7 +193,7 @@ class Storage:
         return f"{command} --storage {shlex.quote(str(folder.parent.resolve()))}"
 
     def ship_files(self, folder: Path) -> None:
-        """Ship what a command has written in a study's folder; its driver, if it has one, does."""
+        """Ship the files that a command wrote in a study's folder, unless its driver ships them."""
         prefix = self.prefix_of(folder)
         if prefix is not None and not self.is_driven(folder):
             try:
@@ -197,7 +202,7 @@ class Storage:
                 raise error.as_input_error() from error
 
     def is_driven(self, folder: Path) -> bool:
-        """Whether a driver works on the study in a folder of this storage now, on any machine."""
+        """Whether a driver, on any machine, works on the study in a folder of this storage now."""
         prefix = self.prefix_of(folder)
         if prefix is None or is_driven(folder):
             return is_driven(folder)
@@ -207,7 +212,7 @@ class Storage:
             raise error.as_input_error() from error
 
     def fetch(self, folder: Path, *, whole: bool = True) -> None:
-        """Bring a study's folder up to date with the bucket. Raises StorageUnavailable."""
+        """Update a study's folder from the bucket. Raises StorageUnavailable."""
         prefix = self.prefix_of(folder)
         found = [] if prefix is None else segments(prefix)
         if prefix is None or not found:

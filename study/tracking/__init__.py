@@ -1,4 +1,4 @@
-"""The ledger in MLflow. Importing this does not import mlflow: a process beside the driver does."""
+"""MLflow projection of the ledger; a process beside the driver imports mlflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study looks like in MLflow, as plain values: a pure function of the ledger's state."""
+"""The MLflow content of a study as plain values: a pure function of the ledger's state."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ Point = tuple[str, float, int, int]
 
 
 def key_of(key: str) -> str:
-    """The key as MLflow accepts it: other characters become `_`, empty path steps are dropped."""
+    """Turn a key into one that MLflow accepts: other characters become `_`, empty path steps
+    vanish."""
     steps = [step.strip() for step in _NOT_IN_KEYS.sub("_", key).split("/")]
     return "/".join("_" if step in (".", "..") else step for step in steps if step)[:MAX_KEY]
 
 
 def text(value: Any) -> str:
-    """A param's value: text as it is, all else as YAML users write it (null, true, .inf)."""
+    """A param's value as text: text unchanged, everything else as YAML users write it (null,
+    true, .inf)."""
     if isinstance(value, str):
         return value[:MAX_VALUE]
     if isinstance(value, float):
@@ -44,7 +46,8 @@ def text(value: Any) -> str:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a config by path joined with `/`. Lists are leaves; so are empty mappings."""
+    """Yield the leaves of a config by path, joined with `/`. Lists and empty mappings are
+    leaves."""
     for key, value in tree.items():
         path = f"{prefix}/{key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
@@ -63,19 +66,19 @@ def trial_params(trial: Trial) -> dict[str, str]:
 
 
 def study_tags(study: StudyRecord) -> dict[str, str]:
-    """What all runs of one study share. The time tells studies of one name apart."""
+    """The tags that all runs of a study share. The time distinguishes studies of one name."""
     began = datetime.fromtimestamp(study.time, UTC).isoformat(timespec="milliseconds")
     return {"study": study.name, "study_began": began}
 
 
 def trial_name(trial: Trial) -> str:
-    """Short enough for a column."""
+    """The run name of a trial, short enough for a column."""
     seed = f" seed {trial.seed}" if trial.stage == CONFIRM else ""
     return f"{trial.id} {trial.label}{seed}"
 
 
 def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
-    """What a person filters by."""
+    """The tags of a trial, for filtering."""
     tags = {
         **study_tags(study),
         "trial_id": trial.id,
@@ -92,15 +95,15 @@ def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
 
 
 def milliseconds(time: float) -> int:
-    """MLflow's clock."""
+    """Convert seconds to MLflow's milliseconds."""
     return round(time * 1000)
 
 
 def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Point]:
-    """The metrics of these epochs (all by default), at the time of their first report.
+    """The metrics of these epochs (default all), at the time of their first report.
 
-    The same report always gives the same points, which is what lets MLflow drop repeated ones.
-    Infinities, which it would replace by the largest float, are left out.
+    The same report always gives the same points, so MLflow drops repeated ones. Infinities, which
+    it would replace by the largest float, are left out.
     """
     points = []
     for epoch in sorted(trial.reports) if epochs is None else epochs:
@@ -114,7 +117,7 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 
 
 def final_points(trial: Trial) -> list[Point]:
-    """``final/miou`` and the like, for trials that reached the full budget and for no others."""
+    """``final/miou`` and the like, only for trials that reached the full budget."""
     if trial.status != COMPLETED or not trial.reports:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
@@ -127,8 +130,8 @@ def final_points(trial: Trial) -> list[Point]:
 
 
 def run_status(trial: Trial, *, live: bool) -> str:
-    """MLflow's word: FINISHED, KILLED (stopped early), FAILED; else RUNNING while a driver lives,
-    SCHEDULED when it has to be resumed."""
+    """MLflow's status of a trial: FINISHED, KILLED (stopped early), FAILED; else RUNNING while a
+    driver lives, SCHEDULED when it must be resumed."""
     if trial.end is not None:
         return RUN_STATUS[trial.end.status]
     return RUNNING if live else WAITING
@@ -141,7 +144,7 @@ def digest(
     params: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> str:
-    """Of what MLflow shows of a run beside its curves: equal for equal content."""
+    """Digest of what MLflow shows of a run beside its curves: equal for equal content."""
     own = {key: tags[key] for key in TAGS if key in tags}
     shown = [status, ended, *(sorted(part.items()) for part in (own, params, metrics))]
     return hashlib.sha256(repr(shown).encode()).hexdigest()
@@ -160,7 +163,7 @@ def trial_digest(study: StudyRecord, trial: Trial, parent: str) -> str:
 
 
 def study_params(study: StudyRecord) -> dict[str, str]:
-    """The plan, and what was studied."""
+    """The params of the study's own run: task, space, seed, plan and data."""
     values: dict[str, Any] = {
         "task": study.task_name,
         "space": study.space_name,
@@ -171,14 +174,14 @@ def study_params(study: StudyRecord) -> dict[str, str]:
 
 
 def study_status(state: State, *, live: bool) -> str:
-    """The parent's status."""
+    """MLflow's status of the parent run."""
     if state.finished:
         return RUN_STATUS[COMPLETED]
     return RUNNING if live else WAITING
 
 
 def study_note(study: StudyRecord) -> str:
-    """Shown on the study's page, as Markdown."""
+    """The Markdown text of the study's page."""
     return (
         f"Study **{study.name}**: space `{study.space_name}` on task `{study.task_name}`.\n\n"
         f"Its trials: filter by `tags.study = '{study.name}'`; the full-budget ones have "

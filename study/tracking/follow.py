@@ -1,7 +1,8 @@
-"""Follow a ledger file and write it to MLflow: ``python -m study.tracking.follow FOLDER URI``.
+"""The process that follows a ledger file and writes it to MLflow.
 
-Ends when stdin does, after the rest is sent. Exit code 0 says that all of it was. Every line on
-stdout, ``unsent N M``, is a sign of life: of M ledger lines N are not in MLflow yet.
+Run as ``python -m study.tracking.follow FOLDER URI``. Ends after stdin closes and the rest is sent;
+exit code 0 if all of it was. Every line on stdout, ``unsent N M``, is a sign of life: of M ledger
+lines N are not in MLflow yet.
 """
 
 from __future__ import annotations
@@ -30,8 +31,15 @@ START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Waits:
-    """In seconds: between two looks at the ledger; after a failure, at first and at most; without
-    any success, until it is given up once the driver has ended; between two signs of life."""
+    """Waiting times in seconds.
+
+    Attributes:
+        look: between two looks at the ledger.
+        failure: after a first failure.
+        longest: after a failure, at most.
+        grace: without success, before giving up once the driver has ended.
+        sign: between two signs of life.
+    """
 
     look: float = 1.0
     failure: float = 0.5
@@ -45,7 +53,7 @@ PATIENCE = Waits()
 
 @contextlib.contextmanager
 def only_writer(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the folder's tracking lock; gives whether it is held (always, if `wait`)."""
+    """Hold the folder's tracking lock; yields whether it is held (always, if `wait`)."""
     with open(folder / LOCK, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -58,8 +66,8 @@ def only_writer(folder: Path, *, wait: bool) -> Iterator[bool]:
 class Follower:
     """Writes a study to MLflow until it is told to end, then the rest.
 
-    A server that is away is tried again for as long as the driver lives, for `waits.grace` seconds
-    after that. What it has missed is in the ledger.
+    Retries an absent server as long as the driver lives, and `waits.grace` seconds longer. The
+    ledger holds whatever the server missed.
     """
 
     def __init__(
@@ -80,8 +88,10 @@ class Follower:
         self._logged = ""
 
     def run(self, closing: threading.Event) -> bool:
-        """Until `closing` is set and the rest is written; whether all of it is. InputError where
-        the ledger cannot be read."""
+        """Run until `closing` is set and the rest is written; return whether all of it is.
+
+        Raises InputError if the ledger cannot be read.
+        """
         projection, wait = self.projection, self._waits.failure
         while True:
             over = closing.is_set()
@@ -121,7 +131,7 @@ class Follower:
             print(UNSENT, unsent, lines, file=self._out, flush=True)
 
     def _log(self, error: Exception) -> None:
-        """Each error once, however often it comes in a row."""
+        """Log each error once, however often it repeats in a row."""
         text = in_a_line(error)
         if text != self._logged:
             self._logged = text
@@ -129,13 +139,13 @@ class Follower:
 
 
 def in_a_line(error: Exception) -> str:
-    """Its kind, and the first line of what it says."""
+    """Format an error in one line: its kind, and the first line of its text."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def await_a_report(folder: Path, closing: threading.Event, timeout: float = START_SECONDS) -> None:
-    """Until the first epoch of the study is over: to import MLflow takes seconds of a core, which
-    the processes of the first trials are in need of."""
+    """Wait until the first epoch of the study is over: importing MLflow takes seconds of a core,
+    which the processes of the first trials need."""
     path = folder / LEDGER
     until = time.monotonic() + timeout
     while time.monotonic() < until and not closing.wait(PATIENCE.look / 4):
@@ -144,7 +154,7 @@ def await_a_report(folder: Path, closing: threading.Event, timeout: float = STAR
 
 
 def main() -> int:
-    """Started by `study.tracking.start`."""
+    """Run the process that `study.tracking.sidecar.start` starts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("tracking_uri")

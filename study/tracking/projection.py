@@ -1,4 +1,4 @@
-"""From a ledger file to MLflow: what of its lines is there, and what has still to be written."""
+"""Writes a ledger file to MLflow, and tracks which of its lines are still unsent."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class Tail:
         self.num_lines = 0
 
     def read(self) -> Iterator[tuple[int, Record]]:
-        """What came since the last call, each with its place. A line without its newline waits for
-        the next one."""
+        """Yield the records since the last call, each with its byte offset.
+
+        A line without its newline waits for the next call.
+        """
         if not self._path.exists():
             return
         with open(self._path, "rb") as file:
@@ -45,7 +47,7 @@ class Tail:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                place = self._offset
+                offset = self._offset
                 try:
                     record = decode(line.decode())
                 except UNREADABLE as error:
@@ -54,25 +56,27 @@ class Tail:
                     raise InputError(message, file=self._path, line=number) from error
                 self._offset += len(line)
                 self.num_lines += 1
-                yield place, record
+                yield offset, record
 
-    def at(self, places: Iterable[int]) -> Iterator[Record]:
-        """The records at these places."""
+    def at(self, offsets: Iterable[int]) -> Iterator[Record]:
+        """Yield the records at these byte offsets."""
         with open(self._path, "rb") as file:
-            for place in places:
-                file.seek(place)
+            for offset in offsets:
+                file.seek(offset)
                 yield decode(file.readline().decode())
 
 
 class Projection:
-    """The ledger is the spool: of each trial the places of its lines are kept, 8 bytes a line, and
-    how many of them MLflow has. Whatever fails is read and written again.
+    """Writes a study's ledger to MLflow; the ledger itself is the queue.
+
+    It keeps the offsets of each trial's lines, 8 bytes a line, and how many of them MLflow has.
+    Whatever fails is read and written again.
 
     Args:
-        folder: the study's.
-        tracking_uri: of MLflow.
-        thorough: write what seems to be there, too.
-        on_success: called after each request, or few, that went well.
+        folder: the study's folder.
+        tracking_uri: MLflow's address.
+        thorough: also write what seems to be in MLflow already.
+        on_success: called after every one or few successful requests.
     """
 
     def __init__(
@@ -88,11 +92,11 @@ class Projection:
         self._thorough = thorough
         self._on_success = on_success
         self._tail = Tail(folder / LEDGER)
-        self._study = State()  # of the lines that belong to no trial
+        self._study = State()  # state of the lines that belong to no trial
         self._study_lines = self._study_written = 0
         self._lines: dict[str, array[int]] = {}
         self._written: dict[str, int] = {}
-        self._waiting: dict[str, None] = {}  # trials, the one that has waited longest first
+        self._waiting: dict[str, None] = {}  # trials, longest wait first
         self._ended: set[str] = set()
         self._confirmed: dict[str, None] = {}
         self._doubted: set[str] = set()
@@ -104,24 +108,24 @@ class Projection:
 
     @property
     def num_lines(self) -> int:
-        """Lines of the ledger that have been read."""
+        """The number of ledger lines read."""
         return self._tail.num_lines
 
     @property
     def num_trials(self) -> int:
-        """Trials in them."""
+        """The number of trials in them."""
         return len(self._lines)
 
     @property
     def num_unsent(self) -> int:
-        """Lines that have been read and are not in MLflow."""
+        """The number of lines read that are not in MLflow."""
         unsent = self._study_lines - self._study_written
         for trial in {**self._waiting, **self.refused}:
             unsent += len(self._lines[trial]) - self._written.get(trial, 0)
         return unsent
 
     def read(self) -> None:
-        """Take what the ledger holds by now. InputError where a line is none of a ledger."""
+        """Read the new ledger lines. Raises InputError if a line is not a ledger line."""
         for place, record in self._tail.read():
             if isinstance(record, StudyRecord | SessionRecord | SelectRecord | FinishRecord):
                 self._study.apply(record)
@@ -136,10 +140,10 @@ class Projection:
                     self._confirmed[record.trial] = None
 
     def push(self, *, live: bool) -> bool:
-        """Write what waits, for PUSH_SECONDS or little more; whether nothing waits any more. The
-        first error is raised, at the end.
+        """Write what waits, for about PUSH_SECONDS; return whether nothing waits any more.
 
-        A trial that fails does not hold up the others; two in a row are taken for a lost server.
+        Raises the first error at the end. A trial that fails does not block the others; two
+        failures in a row count as a lost server.
         """
         study = self._study.study
         if study is None:
@@ -202,8 +206,8 @@ class Projection:
         self.refused.pop(trial, None)
 
     def _take_refusal(self, store: Store, trial: str, error: Exception) -> None:
-        """Somebody has deleted the run, or the store has begun anew: then all is written again. If
-        neither, this trial is left out until it has something new to say."""
+        """Handle a refused write. If the run was deleted or the store is new, write everything
+        again; otherwise skip this trial until it has new lines."""
         if store.is_lost():
             self._begin_anew()
         elif trial in self._doubted:
@@ -221,8 +225,8 @@ class Projection:
         self._waiting = dict.fromkeys(self._lines)
 
     def finish(self) -> bool:
-        """Write what waits and what the driver's end changes, statuses and files; whether all is
-        written. To be called until it is."""
+        """Write what waits, and the statuses and files that the driver's end changes; return
+        whether all is written. Call it until it is."""
         self.read()
         if not self._is_last:
             self._is_last = True

@@ -1,7 +1,7 @@
 """The driver's end of the process that writes to MLflow.
 
 That process follows the ledger file; nothing is sent to it. Closing its stdin (or the death of the
-driver, which closes it too) tells it to send the rest and leave.
+driver, which closes it too) tells it to send the rest and exit.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ PAUSE_SECONDS = 2.0
 
 
 class Sidecar:
-    """A running follower, started again where it dies before its time: it goes on in its runs."""
+    """A running follower, restarted if it dies early; it continues in the same runs."""
 
     def __init__(self, folder: Path, tracking_uri: str) -> None:
         self._folder = folder
         self._command = [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri]
         self._closing = threading.Event()
         self._starting = threading.Lock()
-        self._unsent: tuple[int, int] | None = None  # of so many lines
+        self._unsent: tuple[int, int] | None = None  # (unsent, lines in all)
         self._heard = time.monotonic()
         self._process = self._start()
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="tracking-watcher")
@@ -71,17 +71,17 @@ class Sidecar:
 
     @property
     def unsent(self) -> int:
-        """How many ledger lines are not in MLflow."""
+        """The number of ledger lines that are not in MLflow."""
         path = self._folder / LEDGER
         num_lines = path.read_bytes().count(b"\n") if path.exists() else 0
         unsent, of = self._unsent or (0, 0)
         return unsent + num_lines - of
 
     def close(self, timeout: float = 60.0) -> int:
-        """Let it send the rest, until nothing gets there for `timeout` seconds; the number of
-        lines that are unsent.
+        """Let it send the rest, until nothing arrives for `timeout` seconds; return the number of
+        unsent lines.
 
-        0 means that everything, files included, is in MLflow. What is unsent is not lost: it is
+        0 means that everything, files included, is in MLflow. Unsent lines are not lost: they are
         in the ledger.
         """
         with self._starting:
@@ -116,8 +116,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 def start(folder: Path, tracking_uri: str) -> Sidecar:
     """Start to follow the ledger in `folder`, from its first line. Returns at once.
 
-    The process is in a session of its own, so that Ctrl-C reaches the driver alone. What it has
-    to say goes to ``tracking.log`` in the folder.
+    The process has its own session, so that Ctrl-C reaches only the driver. It logs to
+    ``tracking.log`` in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return Sidecar(folder, tracking_uri)

@@ -1,4 +1,4 @@
-"""The runs of a study in MLflow: each trial is exactly one run, however often it is written."""
+"""The runs of a study in MLflow: each trial is exactly one run, even if written again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values
 
 
 def prepare_environment() -> None:
-    """Before mlflow is imported: no telemetry, no prints, no run or server set from outside, and no
-    silent retries. A repeated `create_run` makes a second run; the store looks before it repeats.
-    """
+    """Configure mlflow before its import: no telemetry, no prints, no run or server set from
+    outside, and no silent retries. A repeated `create_run` makes a second run; the store checks
+    before it repeats."""
     turn_off()
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -35,7 +35,7 @@ def prepare_environment() -> None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store has understood and will say no again; otherwise it may be away."""
+    """Whether the store has understood and will refuse again; otherwise it may be away."""
     from mlflow.exceptions import MlflowException
 
     return isinstance(error, MlflowException) and error.get_http_status_code() in (400, 404, 409)
@@ -43,8 +43,11 @@ def is_refusal(error: Exception) -> bool:
 
 @dataclass
 class _Run:
-    """A run as it stands in MLflow. `digest` is that of its content, None once it is written to;
-    `described`: params, all tags and the config have been written by this process."""
+    """A run in MLflow.
+
+    digest: that of its content, None once it is written to. described: this process has written
+    params, all tags and the config.
+    """
 
     id: str
     status: str
@@ -56,9 +59,10 @@ class _Run:
 class Store:
     """The runs of one study. Every method may raise what mlflow raises, and may be called again.
 
-    Runs are found by their tags, so that a new process goes on in the same ones. Of several runs of
-    one trial (the answer to the first `create_run` was lost, say) one is kept, the others are
-    deleted; where all are deleted, one is restored. `thorough`: write what seems to be there, too.
+    Runs are found by their tags, so a new process continues the same ones. Of several runs of one
+    trial (for example, the response to the first `create_run` was lost) it keeps one and deletes
+    the others; if all are deleted, it restores one. `thorough`: also write what seems to be there
+    already.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class Store:
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._experiment = self._find_experiment(tracking_uri, study.task_name)
         self._runs: dict[str, _Run] = {}
-        self._doubtful: set[str] = set()  # a run may be there that we have not heard of
+        self._doubtful: set[str] = set()  # trials that may have a run unknown to us
         self._late_runs = False
         self._find_runs()
         if "" not in self._runs:
@@ -99,7 +103,7 @@ class Store:
         return str(found.experiment_id)
 
     def _find_runs(self, trial: str | None = None) -> None:
-        """Look for the study's runs, or those of one trial, and leave one of each."""
+        """Find the study's runs, or those of one trial, and keep one of each."""
         found: dict[str, list[tuple[tuple[bool, bool, int, str], _Run]]] = {}
         for run in self._search(trial):
             key = run.data.tags.get("trial_id", "")
@@ -162,7 +166,7 @@ class Store:
         return self._runs[key]
 
     def is_lost(self) -> bool:
-        """Whether the study's own run is gone: somebody deleted it, or the store began anew."""
+        """Whether the study's own run is gone: it was deleted, or the store is new."""
         try:
             run = self._client.get_run(self._parent.id)
         except Exception as error:
@@ -172,12 +176,12 @@ class Store:
         return str(run.info.lifecycle_stage) != "active"
 
     def doubt(self, trial: str) -> None:
-        """The trial's run refuses what is written to it: look for it again at the next write."""
+        """Look for the trial's run again at the next write, because it refuses writes."""
         self._runs.pop(trial, None)
         self._doubtful.add(trial)
 
     def write_trial(self, trial: Trial, epochs: Iterable[int], *, live: bool) -> None:
-        """Bring the trial's run up to date; of its metrics, those of these epochs."""
+        """Update the trial's run; of its metrics, write those of these epochs."""
         parent = self._parent.id
         tags = {**content.trial_tags(self.study, trial), content.PARENT: parent}
         run = self._runs.get(trial.id) or self._create_for(trial, tags)
@@ -213,7 +217,7 @@ class Store:
         return any(held.get(key, value) != value for key, value in params.items())
 
     def write_study(self, state: State, ended: float, *, live: bool) -> None:
-        """Bring the study's own run up to date; `ended`: when it did, if it has."""
+        """Update the study's own run. `ended`: when the study ended, if it has."""
         run = self._parent
         if not run.described:
             params = content.study_params(self.study)
@@ -229,7 +233,8 @@ class Store:
         self._set_status(run, status, content.milliseconds(ended) if state.finished else None)
 
     def write_files(self, confirmed: Iterable[str], on_success: Callable[[], None]) -> None:
-        """What lies in the folder by now: exports, report, plots; the pictures of these trials."""
+        """Upload the present files of the folder: exports, report, plots, and the pictures of
+        these trials."""
         for name in STUDY_FILES:
             if (path := self.folder / name).is_file():
                 self._client.log_artifact(self._parent.id, str(path))
@@ -242,7 +247,7 @@ class Store:
                 on_success()
 
     def tidy(self) -> None:
-        """Delete the runs of which we have heard too late: a slow server made them after all."""
+        """Delete runs that a slow server made after all and that were discovered too late."""
         if self._late_runs:
             self._find_runs()
             self._late_runs = False
@@ -254,7 +259,7 @@ class Store:
         params: dict[str, str],
         tags: dict[str, str],
     ) -> None:
-        """One request for all, where 1000 items can hold it."""
+        """Send everything in one request, if 1000 items can hold it."""
         from mlflow.entities import Metric, Param, RunTag
 
         self._client.log_batch(

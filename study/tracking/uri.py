@@ -1,4 +1,4 @@
-"""Where a study is tracked: the default place, whether it can be used, how to look at it."""
+"""The MLflow address of a study: its default, its check, the command that views it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "--tracking-uri"
 
 
 def default_uri(storage: Path) -> str:
-    """An SQLite file in the storage folder."""
+    """The default: an SQLite file in the storage folder."""
     return _sqlite_uri(storage.absolute() / "mlflow.db")
 
 
@@ -31,7 +31,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def _sqlite_uri(path: str | Path) -> str:
-    """SQLAlchemy takes what follows a ``?`` for options and ``%41`` for an A."""
+    """Escape a path for SQLAlchemy, which reads options after a ``?`` and ``%41`` as an A."""
     quoted = str(path)
     for letter in "%?":
         quoted = quoted.replace(letter, urllib.parse.quote(letter))
@@ -39,20 +39,20 @@ def _sqlite_uri(path: str | Path) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The same place from every working directory."""
+    """The same address, valid from every working directory."""
     path = sqlite_path(uri)
     return uri if path is None or not path.name else _sqlite_uri(path.absolute())
 
 
 def artifact_location(uri: str) -> str | None:
-    """Beside the database file; None where a server decides."""
+    """The artifact folder beside the database file; None if a server decides."""
     path = sqlite_path(uri)
     return (path.absolute().parent / "mlartifacts").as_uri() if path else None
 
 
 def check_form(tracking_uri: str) -> None:
-    """Raise InputError unless it is an address of a kind that is known, without a password: it
-    stands in the ledger and on command lines."""
+    """Raise InputError unless the address is of a known kind and without a password: the ledger
+    and command lines show it."""
     if tracking_uri.startswith(("http://", "https://")):
         try:
             place = urllib.parse.urlsplit(tracking_uri).netloc
@@ -73,8 +73,8 @@ def check_form(tracking_uri: str) -> None:
 def check(tracking_uri: str, timeout: float = 10.0) -> None:
     """Raise InputError unless runs can be written there; answers within `timeout` seconds.
 
-    An MLflow server must answer on ``/health``; an SQLite file must be a database that may be
-    written, or there must be a place to make it. Nothing is written here.
+    An MLflow server must answer on ``/health``; an SQLite file must be a writable database, or its
+    folder must allow making it. Nothing is written here.
     """
     check_form(tracking_uri)
     path = sqlite_path(tracking_uri)
@@ -123,7 +123,7 @@ def _check_file(uri: str, path: Path) -> None:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """The command that opens the MLflow UI on an SQLite file; a server's own address otherwise."""
+    """The command that opens the MLflow UI on an SQLite file; the address itself for a server."""
     path = sqlite_path(tracking_uri)
     if path is None:
         return tracking_uri

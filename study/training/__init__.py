@@ -1,4 +1,4 @@
-"""One trial: pure PyTorch, a generator of epoch reports.
+"""The training loop of one trial: pure PyTorch, a generator of epoch reports.
 
     from study.training import train
 

@@ -1,8 +1,8 @@
 """Augmentation as batched tensor operations on the trial's device.
 
-The random numbers of a batch are drawn on the CPU from one generator, so a batch is augmented
-alike on every device. They are drawn before the images are read, so that of images that are cropped
-no more is read and moved than is seen.
+A CPU generator draws the random numbers of a batch, so a batch is augmented identically on every
+device. They are drawn before the images are read, so only the visible part of a cropped image is
+read and moved.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from torch.nn import functional as F
 
 from study.config.task import Augment
 
-# Rec. 601 luma: the grey that saturation fades to.
+# Rec. 601 luma: a saturation factor blends each pixel with this grey.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a batch shows of B images of (H, W): mirrored or not, through a window of `size`.
+    """The part of each of B images (H, W) that a batch shows through a window of `size`.
 
-    mirrored: (B,) bool, None for none. zoom: (B, 2, 3) from the window to the mirrored image, both
-    in [-1, 1]; None where pixels stay as they are, and then `places` (B, 2) are top and left of the
-    part in the window. The part that is read of each image has `extent`, and its top and left in
-    the mirrored image are `corners` (B, 2), 0 where all of it is.
+    Attributes:
+        full: (H, W) of the images.
+        size: (h, w) of the window.
+        extent: (h, w) of the part that is read of each image.
+        mirrored: (B,) bool, images to mirror left to right; None for none.
+        zoom: (B, 2, 3), affine map from the window to the mirrored image, both in [-1, 1]; None if
+            pixels stay as they are.
+        corners: (B, 2), top and left of the part in the mirrored image, 0 if all of it is read.
+        offsets: (B, 2), top and left of the part in the window; only without zoom.
     """
 
     full: tuple[int, int]
@@ -35,10 +40,10 @@ class Views:
     mirrored: Tensor | None = None
     zoom: Tensor | None = None
     corners: Tensor | None = None
-    places: Tensor | None = None
+    offsets: Tensor | None = None
 
     def parts(self) -> list[tuple[slice, slice]] | None:
-        """Rows and columns to read of each image as it is stored; None where all are needed."""
+        """Rows and columns to read of each stored image; None if all of them are needed."""
         if self.corners is None or self.extent == self.full:
             return None
         left = self.corners[:, 1]
@@ -53,10 +58,10 @@ class Views:
         ]
 
     def mirror(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Swap left and right of those drawn; (B, *extent, 3) and (B, *extent) of any dtype."""
+        """Mirror the selected images (B, *extent, 3) and targets (B, *extent), of any dtype."""
         if self.mirrored is None:
             return images, target
-        # Of a batch and its mirror image, one behind the other, the one or the other of each.
+        # Concatenate the batch and its mirror image, then select one version of each image.
         index = torch.arange(len(images)) + len(images) * self.mirrored
         index = index.to(images.device, non_blocking=True)
         images, target = (
@@ -67,12 +72,12 @@ class Views:
     def show(
         self, images: Tensor, target: Tensor, *, mean: Tensor, ignore_index: int
     ) -> tuple[Tensor, Tensor]:
-        """The windows (B, 3, *size) and (B, *size) of the mirrored parts (B, 3, *extent) and
+        """Cut the windows (B, 3, *size) and (B, *size) from the mirrored parts (B, 3, *extent) and
         (B, *extent)."""
         if self.zoom is not None:
             return self._zoomed(images, target, self.zoom, mean, ignore_index)
-        if self.places is not None and self.extent != self.size:
-            return self._placed(images, target, self.places, mean, ignore_index)
+        if self.offsets is not None and self.extent != self.size:
+            return self._placed(images, target, self.offsets, mean, ignore_index)
         return images, target
 
     def _zoomed(
@@ -80,7 +85,7 @@ class Views:
     ) -> tuple[Tensor, Tensor]:
         zoom = zoom.to(images.device, non_blocking=True)
         grid = F.affine_grid(zoom, [len(images), 3, *self.size], align_corners=False)
-        # The border keeps edge pixels whole; what lies beyond the image is then painted over.
+        # Border mode keeps edge pixels unblended; pixels beyond the image are overwritten below.
         outside = (grid.abs() > 1).any(dim=-1)
         if self.extent != self.full and self.corners is not None:
             full, extent = (torch.tensor(size[::-1]) for size in (self.full, self.extent))
@@ -98,13 +103,13 @@ class Views:
         return zoomed.contiguous(memory_format=torch.channels_last), moved
 
     def _placed(
-        self, images: Tensor, target: Tensor, places: Tensor, mean: Tensor, ignore_index: int
+        self, images: Tensor, target: Tensor, offsets: Tensor, mean: Tensor, ignore_index: int
     ) -> tuple[Tensor, Tensor]:
         windows = mean[None, :, None, None].expand(len(images), 3, *self.size)
         windows = windows.contiguous(memory_format=torch.channels_last)
         labels = target.new_full((len(images), *self.size), ignore_index)
         height, width = self.extent
-        for index, (top, left) in enumerate(places.tolist()):
+        for index, (top, left) in enumerate(offsets.tolist()):
             inside = slice(top, top + height), slice(left, left + width)
             windows[index][:, inside[0], inside[1]] = images[index]
             labels[index][inside] = target[index]
@@ -114,7 +119,7 @@ class Views:
 def draw_views(
     config: Augment, num_images: int, full: tuple[int, int], generator: Generator
 ) -> Views:
-    """Draw what a batch shows of its images of size `full`; an option that is off draws nothing."""
+    """Draw the views of a batch of images of size `full`; disabled options draw no numbers."""
     mirrored = None
     if config.flip > 0:
         mirrored = torch.rand(num_images, generator=generator) < config.flip
@@ -134,12 +139,19 @@ def augment(
     ignore_index: int,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Flip, zoom, crop and jitter a batch; a neutral config returns it untouched.
+    """Flip, zoom, crop and jitter a batch; a neutral config returns it unchanged.
 
-    images: (B, 3, H, W) float in [0, 1]. target: (B, H, W) integer. mean: (3,) colour that fills
-    what lies beyond the image, where the target is ignore_index. generator: on the CPU.
-    The options act in the order flip, scale, crop, jitter; one that is off draws no numbers. With
-    a crop (h, w) the result is (B, 3, h, w) and (B, h, w).
+    Args:
+        images: (B, 3, H, W) float in [0, 1].
+        target: (B, H, W) integer.
+        config: the options, applied in the order flip, scale, crop, jitter; a disabled one draws no
+            random numbers.
+        mean: (3,) colour that fills the area beyond the image, where the target is ignore_index.
+        ignore_index: label of ignored pixels.
+        generator: on the CPU.
+
+    Returns:
+        images and target; with a crop (h, w) of shapes (B, 3, h, w) and (B, h, w).
     """
     height, width = images.shape[-2:]
     views = draw_views(config, len(images), (height, width), generator)
@@ -165,14 +177,14 @@ def _draw_zoom(
 ) -> Views:
     """Zoom each image by a log-uniform factor and show a window of `size` at a uniform position.
 
-    What the window does not fill of the zoomed image is cropped, what it has beyond it is padded.
-    Images are read bilinearly, targets at the nearest pixel.
+    Crops the part of the zoomed image beyond the window; pads the part of the window beyond the
+    image. Images are sampled bilinearly, targets at the nearest pixel.
     """
     size = config.crop or full
     low, high = (torch.tensor(limit).log() for limit in limits)
     uniform = torch.rand(3, num_images, generator=generator)
     factor = (low + (high - low) * uniform[0]).exp()
-    # In normalised coordinates the window has this half-width; it may slide by the slack.
+    # Half the window's size in normalised coordinates; the window may slide by the slack.
     half = torch.stack(
         [extent / (whole * factor) for extent, whole in zip(size, full, strict=True)]
     )
@@ -185,7 +197,7 @@ def _draw_zoom(
         return Views(full, full, full, mirrored, zoom)
     centre = zoom[:, [1, 0], 2]
     whole = torch.tensor(full)
-    # One pixel more on each side: bilinear reading takes the next pixel, too.
+    # One pixel more on each side: bilinear sampling also reads the next pixel.
     first = ((centre - half.T + 1) * whole / 2).floor() - 1
     last = ((centre + half.T + 1) * whole / 2).ceil() + 1
     first, last = first.long().clamp(min=0), last.long().minimum(whole)
@@ -202,18 +214,19 @@ def _draw_crop(
     mirrored: Tensor | None,
     generator: Generator,
 ) -> Views:
-    """A window of each image at a uniform position; where it is larger than the image, the image
-    at a uniform position in it."""
+    """Show a window of each image at a uniform position; a larger window shows the whole image at a
+    uniform position in it."""
     slack = torch.tensor(full) - torch.tensor(size)
     uniform = torch.rand(num_images, 2, generator=generator).double()
     offset = (uniform * (slack.abs() + 1)).long()
     extent = (min(full[0], size[0]), min(full[1], size[1]))
-    corners, places = offset * (slack >= 0), offset * (slack < 0)
-    return Views(full, size, extent, mirrored, corners=corners, places=places)
+    corners, offsets = offset * (slack >= 0), offset * (slack < 0)
+    return Views(full, size, extent, mirrored, corners=corners, offsets=offsets)
 
 
 def jitter(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Brightness, contrast and saturation, each by its own factor in [1 - s, 1 + s] per image."""
+    """Scale brightness, contrast and saturation, each by its own factor in [1 - s, 1 + s] per
+    image."""
     if strength == 0:
         return images
     draws = torch.rand(3, len(images), 1, 1, 1, generator=generator)

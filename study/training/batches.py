@@ -1,4 +1,4 @@
-"""From the memory-mapped arrays of a split to batches on the trial's device.
+"""Batches on the trial's device, read from the memory-mapped arrays of a split.
 
 On a GPU the next batch is read and copied while the GPU computes.
 """
@@ -26,17 +26,17 @@ ORDER, AUGMENT = 0, 1  # random streams of a trial
 
 
 def stream(seed: int, kind: int, index: int) -> torch.Generator:
-    """A CPU generator that depends on its three numbers alone, so that any step can be redone."""
+    """A CPU generator that depends only on its three numbers, so that any step can be repeated."""
     state = np.random.SeedSequence([seed, kind, index]).generate_state(2, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 class TrainOrder:
-    """Which images each optimiser step sees: a fresh permutation in every pass over the split.
+    """Which images each optimiser step sees: a new permutation in every pass over the split.
 
-    The last batch of a pass may be smaller. A last batch of a single image is left out, because
-    batch norm cannot learn from one (other images fall out in other passes); it stays when the
-    batch size is 1 or the split holds one image.
+    The last batch of a pass may be smaller. A last batch of one image is dropped, because batch
+    norm cannot learn from one (other passes drop other images), unless the batch size is 1 or the
+    split holds one image.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
@@ -50,7 +50,7 @@ class TrainOrder:
         self._permutation = np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> np.ndarray:
-        """Image indices (b,) of the step, counted from 0 over the whole training."""
+        """Image indices (b,) of a step; steps are counted from 0 over the whole training."""
         number, position = divmod(step, self.steps_per_pass)
         if number != self._pass:
             generator = stream(self.seed, ORDER, number)
@@ -62,7 +62,7 @@ class TrainOrder:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The bytes of a batch, (b, H, W, 3) and (b, H, W), on the device or on their way there."""
+    """The bytes of a batch, (b, H, W, 3) and (b, H, W), on the device or being copied to it."""
 
     pixels: Tensor
     labels: Tensor
@@ -72,8 +72,8 @@ class _Loaded:
 class Batches:
     """Normalised float batches of a data set, in channels-last order.
 
-    reads_ahead: whether the next batch is read, and copied to the device, while the model is at
-    work with one: on a GPU. A trial on the CPU has no thread to spare for it.
+    reads_ahead: whether the next batch is read, and copied to the device, while the model works on
+    one. Only on a GPU: a trial on the CPU has no spare thread.
     """
 
     def __init__(self, data: SegmentationData, device: torch.device, precision: str) -> None:
@@ -88,7 +88,7 @@ class Batches:
         self._shift = (-self._mean / std)[:, None, None]
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision in which the model runs; fp32 changes nothing."""
+        """A context that runs the model in the trial's precision; fp32 changes nothing."""
         return torch.autocast(
             self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
         )
@@ -96,8 +96,11 @@ class Batches:
     def train(
         self, split: Split, draws: Iterable[tuple[np.ndarray, torch.Generator]], config: Augment
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each draw, the indices (b,) of its images and a generator for their augmentation,
-        the images (b, 3, H, W) float32 and the target (b, H, W) int64."""
+        """Yield the augmented batch of each draw: images (b, 3, H, W) float32 and target (b, H, W)
+        int64.
+
+        draws: indices (b,) of the images, and a generator for their augmentation.
+        """
         full = split.images.shape[1:3]
 
         def load(
@@ -116,7 +119,8 @@ class Batches:
             yield self._normalise(jitter(images, config.jitter, generator)), target
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and as they are."""
+        """Yield all images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and
+        unaugmented."""
 
         def load(start: int) -> _Loaded:
             part = slice(start, start + batch_size)
@@ -129,7 +133,7 @@ class Batches:
 
     @staticmethod
     def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels and labels that the views show something of."""
+        """Read the pixels and labels that the views show."""
         parts = views.parts()
         if parts is None:
             return split.images[index], split.labels[index]
@@ -140,8 +144,9 @@ class Batches:
         return pixels, labels
 
     def _load(self, pixels: np.ndarray, labels: np.ndarray) -> _Loaded:
-        """Begin to copy; on a GPU on a stream of its own, beside what it computes."""
-        # Memory-mapped arrays are copied; what was gathered from them already is not.
+        """Start the copy to the device; on a GPU in a separate stream, parallel to its
+        computations."""
+        # Copies memory-mapped arrays, but not those that indexing has gathered already.
         held = [torch.from_numpy(np.require(a, requirements=["O", "W"])) for a in (pixels, labels)]
         if self._copies is None:
             images, target = (each.to(self.device) for each in held)
@@ -151,17 +156,18 @@ class Batches:
             return _Loaded(images, target, self._copies.record_event())
 
     def _arrived(self, loaded: _Loaded) -> tuple[Tensor, Tensor]:
-        """The bytes, for the work that is queued from here on; the host does not wait."""
+        """Make the current stream wait for the copy; return the bytes. The host does not wait."""
         if loaded.arrival is not None:
             now = torch.cuda.current_stream(self.device)
             now.wait_event(loaded.arrival)
             for tensor in (loaded.pixels, loaded.labels):
-                tensor.record_stream(now)  # or its memory is free for the next copy too early
+                tensor.record_stream(now)  # else the next copy may reuse its memory too early
         return loaded.pixels, loaded.labels
 
     @staticmethod
     def _floats(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, H, W, 3) and (b, H, W) bytes as (b, 3, H, W) floats, channels last, and labels."""
+        """Convert bytes (b, H, W, 3) and (b, H, W) to floats (b, 3, H, W), channels last, and
+        labels."""
         return pixels.permute(0, 3, 1, 2).float().div_(255), labels.long()
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints of a trial: written whole or not at all, read without running anything from them."""
+"""Checkpoint files of a trial: written atomically, read without running code from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from study.core.errors import InputError
 from study.core.files import whole
 
 FORMAT = "segmentation-loss-study/checkpoint/2"
-CHECKPOINT = "checkpoint.pt"  # its name inside a folder
+CHECKPOINT = "checkpoint.pt"  # file name inside a folder
 
 
 class IncompatibleCheckpoint(InputError):
-    """A whole checkpoint of this training that its code, as it is now, cannot take up."""
+    """An intact checkpoint of this training that the present code cannot load."""
 
     def __init__(self, path: Path, reason: Exception) -> None:
         text = textwrap.shorten(str(reason), 300, placeholder=" ...")
@@ -28,28 +28,28 @@ class IncompatibleCheckpoint(InputError):
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None:
-    """Write `state` (tensors and plain values) so that `path` is the old file or the new one.
+    """Write `state` (tensors and plain values) atomically: `path` is the old file or the new one.
 
-    Missing parent folders are made. Raises OSError naming `path` where the disk does not take it.
+    Makes missing parent folders. Raises OSError naming `path` if the disk refuses it.
     """
     with whole(Path(path)) as file:
         try:
             torch.save({"format": FORMAT, "identity": identity, "state": state}, file)
         except RuntimeError as error:
-            reason = error.__context__  # torch's writer hides it behind a remark on positions
+            reason = error.__context__  # torch's writer hides the disk's error
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror) from error
             raise
 
 
 def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[str, Any]:
-    """The state in `path`, with its tensors on `device`.
+    """Return the state in `path`, with its tensors on `device`.
 
-    Raises InputError naming the file when it is missing, truncated, no checkpoint of this
-    package, or one of another config or data set.
+    Raises InputError naming the file if it is missing, truncated, not a checkpoint of this package,
+    or one of another config or data set.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load looks at no checksum
+        with zipfile.ZipFile(path) as archive:  # torch.load verifies no checksum
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} has another checksum")
@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
         raise InputError("must be a checkpoint, but there is no such file", file=path) from error
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # any bytes can be tried as a pickle, and fail in any way
+    except Exception as error:  # arbitrary bytes make the unpickler raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"must be a whole checkpoint, but cannot be read: {reason}"
         raise InputError(message, file=path) from error
@@ -68,4 +68,4 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
     if content.get("identity") != identity:
         message = "must be a checkpoint of this config and data, but belongs to another training"
         raise InputError(message, file=path)
-    return content.get("state")  # type: ignore[return-value]  # whoever takes it up says what lacks
+    return content.get("state")  # type: ignore[return-value]  # the caller reports missing keys

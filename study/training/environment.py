@@ -1,4 +1,4 @@
-"""The process, device and precision of a trial, and the record of them that an export carries."""
+"""The process, device and precision of a trial, and their record in an export."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from study.core.errors import InputError
 Precision = Literal["bf16", "fp16", "fp32"]
 PACKAGE = "segmentation-loss-study"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-# What the numbers of a trial depend on beside the config, torch and the device.
+# The numbers of a trial depend on these beside the config, torch and the device.
 DISTRIBUTIONS = ("numpy", "segmentation-models-pytorch", "timm", PACKAGE)
 
 
 def set_up_process(num_threads: int) -> None:
-    """CPU threads and deterministic kernels for this process; random numbers stay as they are.
+    """Set CPU threads and deterministic kernels for this process; random states stay as they are.
 
-    Equal numbers need equal thread counts: sums over several threads are taken in another order.
-    Memory that a step frees is kept for the next one.
+    Equal numbers need equal thread counts: other counts sum in another order. Keeps memory that a
+    step frees for the next one.
     """
     torch.set_num_threads(num_threads)
     _keep_freed_memory()
@@ -39,9 +39,11 @@ def set_up_process(num_threads: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc hand no memory back to the system: a training step frees what the next one asks
-    for again, and on a CPU a fifth of its time can go into pages that are returned and fetched.
-    Where the C library is another one, nothing happens."""
+    """Keep glibc from returning memory to the system.
+
+    A training step frees the memory that the next one allocates again, and on a CPU returning and
+    fetching its pages can take a fifth of the time. Does nothing with another C library.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
@@ -50,8 +52,8 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def deterministic_kernels(only: bool) -> Iterator[None]:
-    """Inside, torch runs an operation that has no deterministic kernel, or raises RuntimeError
-    that names it where `only` is set. What was set before is set again afterwards."""
+    """Allow operations without a deterministic kernel inside the block, or with `only` raise a
+    RuntimeError that names them. Restores the previous setting afterwards."""
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     mode = torch.get_deterministic_debug_mode()
     try:
@@ -64,9 +66,9 @@ def deterministic_kernels(only: bool) -> Iterator[None]:
 
 
 def resolve_device(device: str | None = None) -> torch.device:
-    """The device that was asked for, else the CUDA device where there is one, else the CPU.
+    """Return the requested device; by default the CUDA device if there is one, else the CPU.
 
-    Raises InputError for a device that torch does not know, that is not here or that does not
+    Raises InputError for a device that torch does not know, that this machine lacks or that cannot
     compute.
     """
     if device is None:
@@ -85,13 +87,13 @@ def resolve_device(device: str | None = None) -> torch.device:
 
 
 def _kinds() -> list[str]:
-    """What computes here."""
+    """The device types that can compute on this machine."""
     there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return ["cpu"] if there is None else ["cpu", there.type]
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """`auto` is fp32 on the CPU; on a GPU bf16 where it computes in it, else fp16."""
+    """Resolve `auto`: fp32 on the CPU; on a GPU bf16 if it computes in bf16, else fp16."""
     if precision != "auto":
         return precision  # type: ignore[return-value]
     if device.type != "cuda":
@@ -104,12 +106,17 @@ def environment(
     device: str | torch.device | None = None,
     num_threads: int | None = None,
 ) -> dict[str, Any]:
-    """What decides the numbers beside the config and the data, as plain JSON values.
+    """Describe what determines the numbers beside config and data, as plain JSON values.
 
-    config: whose precision is resolved, default `auto`. device: as in `resolve_device`.
-    num_threads: of the process that trains, default this one's.
-    Keys: device ("cpu" or "cuda"), device_name, precision, num_threads, python, versions
-    {distribution: version}, commit (None outside a checkout; ends in "+changes" when edited).
+    Args:
+        config: its precision is resolved; default `auto`.
+        device: as in `resolve_device`.
+        num_threads: those of the training process; default this process's.
+
+    Returns:
+        Keys: device ("cpu" or "cuda"), device_name, precision, num_threads, python, versions
+            {distribution: version}, commit (None outside a checkout; ends in "+changes" when
+            edited).
     """
     task = config.task if isinstance(config, TrialConfig) else config
     precision = "auto" if task is None else task.precision
@@ -128,7 +135,7 @@ def environment(
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    # Kernels are chosen by instruction set, so it belongs to the name.
+    # torch chooses its kernels by instruction set, so the name includes it.
     return f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()})"
 
 

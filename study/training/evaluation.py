@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the statistics of a trial are computed from; `test_*` is None where it was not judged.
+    """The counts that a trial's statistics are computed from; `test_*` is None without a test pass.
 
     confusion: (C, C) int64 pixels, rows are the target. counts: (n, 3, C) int64 pixels, the true
     positives, false positives and false negatives of each image. groups: (n,) int64, equal for
@@ -42,9 +42,9 @@ def evaluate(
     *,
     batch_size: int,
 ) -> SegmentationMetrics:
-    """The metrics of `model` on every image of `split`, at its own size and without augmentation.
+    """Measure `model` on every image of `split`, at its own size and without augmentation.
 
-    Accumulated on the device, without waiting for it. The model is left in eval mode.
+    Accumulates on the device without waiting for it. Leaves the model in eval mode.
     """
     metrics = SegmentationMetrics(
         data.num_classes, ignore_index=data.ignore_index, class_names=data.class_names

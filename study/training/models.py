@@ -1,4 +1,4 @@
-"""Models of segmentation-models-pytorch or of anyone's factory, checked before a study starts."""
+"""Models from segmentation-models-pytorch or a user's factory, checked before a study."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OFFLINE = (
 
 
 class PadToStride(nn.Module):
-    """A model that takes every size: padded at the bottom and right, the logits cropped back.
+    """Wraps a model to accept every size: pads at the bottom and right, crops the logits back.
 
-    Padding is 0, the mean colour of normalised images. The logits of padded pixels are cut off
-    before the loss and the metrics see them, so padded pixels count as ignored.
+    Padding is 0, the mean colour of normalised images. Loss and metrics never see the logits of
+    padded pixels, so padded pixels count as ignored.
     """
 
     def __init__(self, model: nn.Module, stride: int) -> None:
@@ -40,7 +40,7 @@ class PadToStride(nn.Module):
         self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) -> logits (B, C, H, W)."""
+        """Map images (B, 3, H, W) to logits (B, C, H, W)."""
         height, width = images.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
@@ -49,11 +49,11 @@ class PadToStride(nn.Module):
 
 
 def build_model(config: SmpModel | FactoryModel, num_classes: int) -> nn.Module:
-    """The model of a task, on the CPU; random weights come from torch's global generator.
+    """Build the model of a task on the CPU; random weights come from torch's global generator.
 
     Returns a module that maps (B, 3, H, W) to logits (B, num_classes, H, W).
     Raises InputError for an architecture, encoder, weights or keyword that does not exist, for
-    weights that cannot be fetched, and for a factory that fails or returns anything but a module.
+    weights that cannot be downloaded, and for a factory that fails or returns no module.
     """
     if isinstance(config, FactoryModel):
         return _from_factory(config, num_classes)
@@ -67,12 +67,12 @@ def check_model(
     batch_size: int = 2,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Build the model and pass one training batch of zeros through it, on `device`; returns it.
+    """Build the model, pass one training batch of zeros through it on `device`, and return it.
 
-    size: (height, width) in pixels. Raises InputError where training would fail at its first step:
-    a size the model cannot take, or logits of another shape.
+    size: (height, width) in pixels. Raises InputError if training would fail at its first step: for
+    a size that the model refuses, or logits of another shape.
     """
-    # A check must not move the caller's random numbers.
+    # A check must not advance the caller's random state.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = build_model(config, num_classes).to(device).train()
         shape = (batch_size, 3, *size)
@@ -94,12 +94,12 @@ def check_task(
     whole: tuple[int, int],
     device: torch.device | str = "cpu",
 ) -> None:
-    """`check_model` at each size that a task trains or evaluates at; the optimiser, too.
+    """Run `check_model` at each size that a task trains or evaluates at; check the optimiser, too.
 
     whole: (height, width) of the data's images.
     """
     for size in dict.fromkeys((whole, task.augment.crop or whole)):
-        # one image alone is what models refuse
+        # many models refuse a batch of one image
         model = check_model(task.model, num_classes, size, min(2, task.batch_size), device)
     build_optimizer(task.optimizer, model)
 
@@ -133,7 +133,7 @@ def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
     hub_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
-            # The universal encoders take any text for "their own weights" and warn about it.
+            # Universal encoders treat any text as "their own weights" and warn about it.
             warnings.simplefilter("ignore")
             model = smp.create_model(
                 arch,
@@ -155,7 +155,7 @@ def _check_kwargs(config: SmpModel, model_class: type[nn.Module]) -> None:
     parameters = inspect.signature(model_class.__init__).parameters
     fixed = {"self", "kwargs", "encoder_name", "encoder_weights", "in_channels", "classes"}
     known = [name for name in parameters if name not in fixed]
-    # SMP hands unknown keywords to universal encoders, and drops them for all others.
+    # SMP passes unknown keywords to universal encoders and drops them for all others.
     to_encoder = "kwargs" in parameters and config.encoder.startswith("tu-")
     for name in config.kwargs:
         if name in fixed or (name not in known and not to_encoder):
@@ -181,7 +181,7 @@ def _unknown(name: str, names: list[str], *, key: str) -> InputError:
 
 
 def _refusal(config: SmpModel, error: Exception) -> InputError:
-    """What SMP, timm or the download said, as one line under the key at fault."""
+    """Turn an error of SMP, timm or the download into one line under the faulty key."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Wrong encoder name" in text:
         return _unknown(config.encoder, list(get_encoder_names()), key=ENCODER)

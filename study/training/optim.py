@@ -14,11 +14,11 @@ from study.core.errors import InputError
 def build_optimizer(
     config: Adamw | Sgd, model: nn.Module, *, lr_scale: float = 1.0
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with `lr * lr_scale`, times `encoder_lr_scale` in the encoder; biases and norms
-    (1-D parameters) are not decayed.
+    """Build AdamW or SGD with rate `lr * lr_scale`, times `encoder_lr_scale` in the encoder.
 
-    Every parameter group keeps its own peak rate under "peak_lr" for `set_lr`. Raises InputError
-    where the encoder is to have a rate of its own and the model has no part of that name.
+    Weight decay skips biases and norms (1-D parameters). Every parameter group keeps its peak rate
+    under "peak_lr" for `set_lr`. Raises InputError if the encoder should have its own rate and the
+    model has no part of that name.
     """
     peak = config.lr * lr_scale
     inside = _of_encoder(model) if config.encoder_lr_scale != 1 else set()
@@ -45,8 +45,8 @@ def build_optimizer(
             groups, lr=peak, momentum=config.momentum, nesterov=config.nesterov, fused=True
         )
         if config.momentum > 0:
-            # torch makes them in the first step: where GradScaler leaves that step out, of what the
-            # memory holds; where a gradient comes later than others, not at all.
+            # Left to its first step, torch would make them of uninitialised memory where GradScaler
+            # skips that step, and none where a gradient comes later than others.
             for group in sgd.param_groups:
                 for parameter in group["params"]:
                     sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -55,7 +55,7 @@ def build_optimizer(
 
 
 def _of_encoder(model: nn.Module) -> set[int]:
-    """ids of the parameters of the submodule that is named `encoder`, wherever it is."""
+    """The ids of the parameters of the submodule named `encoder`, at any depth."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "encoder":
             return {id(parameter) for parameter in module.parameters()}
@@ -66,20 +66,20 @@ def _of_encoder(model: nn.Module) -> set[int]:
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Scale all gradients by one factor so that their whole L2 norm is at most max_norm.
+    """Scale all gradients by one factor so that their total L2 norm is at most max_norm.
 
-    Nothing waits for the device. A gradient that is not finite stays so, for GradScaler to see.
+    Does not wait for the device. A gradient that is not finite stays so, for GradScaler to see.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 def lr_factor(schedule: LrSchedule, step: int, num_steps: int) -> float:
-    """Share of the peak rate at a step, 0 <= step < num_steps: decay times warm-up.
+    """The fraction of the peak rate at a step, 0 <= step < num_steps: decay times warm-up.
 
-    Decay over the whole budget, with t = step / num_steps: poly (1 - t)^power, cosine
-    (1 + cos(pi t)) / 2, constant 1. Warm-up rises linearly over the first
-    `warmup * num_steps` steps: (step + 1) / (warmup * num_steps), at most 1.
+    Decay over the whole budget, with t = step / num_steps: poly (1 - t)^power, cosine (1 + cos(pi
+    t)) / 2, constant 1. Warm-up rises linearly over the first `warmup * num_steps` steps: (step +
+    1) / (warmup * num_steps), at most 1.
     """
     progress = step / num_steps
     if schedule.name == "poly":
@@ -93,7 +93,7 @@ def lr_factor(schedule: LrSchedule, step: int, num_steps: int) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group to `factor` of its peak; returns the first group's rate: the head's."""
+    """Set every group to `factor` of its peak rate; return the first group's rate, the head's."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return optimizer.param_groups[0]["lr"]

@@ -1,4 +1,4 @@
-"""Work that is done one item ahead of whoever asks for it."""
+"""A map that computes one item ahead of its consumer in a thread."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ R = TypeVar("R")
 
 
 def prefetched(make: Callable[[T], R], items: Iterable[T], *, ahead: bool = True) -> Iterator[R]:
-    """make(item) of each item in turn, the next one made in a thread while the caller is at work
-    with one, or without `ahead` as `map` does. What `make` raises is raised here in its turn, and
-    ends it."""
+    """Yield make(item) for each item, computing the next one in a thread while the caller works.
+
+    Without `ahead` it is `map`. An exception of `make` is raised in its turn and ends the
+    iteration.
+    """
     if not ahead:
         yield from map(make, items)
         return

@@ -1,4 +1,4 @@
-"""Where an export's numbers come from, and whether another run came to the same."""
+"""The recorded origin of an export's metrics, and the check that a re-run matches them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from study.config.task import TrialConfig
 from study.core.names import TEST
 
-SHOWN = 8  # differing metrics that are listed before the rest is counted
+SHOWN = 8  # differing metrics listed; the rest is only counted
 
 
 class _Record(BaseModel):
-    """An export says more than a re-run needs: unknown keys are kept out of the way."""
+    """Part of an export; ignores the keys that a re-run does not need."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class Environment(_Record):
-    """As `study.training.environment.environment` writes it; what is absent is not compared."""
+    """What `study.training.environment.environment` returns; absent values are not compared."""
 
     device: str | None = None
     device_name: str | None = None
@@ -39,14 +39,14 @@ class DataRecord(_Record):
 
 @dataclass(frozen=True)
 class Verdict:
-    """accepted: equal numbers, or unequal ones that a stated difference explains."""
+    """accepted: the numbers are equal, or a listed difference explains that they are not."""
 
     accepted: bool
     lines: tuple[str, ...]
 
 
 class Provenance(_Record):
-    """The part of an export's provenance that a re-run is held to."""
+    """The part of an export's provenance that a re-run is compared with."""
 
     trial: str | None = None
     seed: int
@@ -56,11 +56,11 @@ class Provenance(_Record):
 
     @property
     def judged_on_test(self) -> bool:
-        """Whether the metrics include the test split's."""
+        """Whether the metrics include those of the test split."""
         return any(key.startswith(f"{TEST}/") for key in self.metrics)
 
     def restore(self, config: TrialConfig) -> TrialConfig:
-        """The config with `precision: auto` settled as it was settled then."""
+        """Return the config with `precision: auto` replaced by the recorded precision."""
         precision = self.environment.precision
         if precision is None or config.task.precision != "auto":
             return config
@@ -70,9 +70,9 @@ class Provenance(_Record):
     def compare(
         self, metrics: Mapping[str, float], here: Mapping[str, Any], fingerprint: str
     ) -> Verdict:
-        """Hold a run's last metrics to the recorded ones, digit for digit; times are left out.
+        """Compare a run's last metrics with the recorded ones, digit for digit; times are left out.
 
-        here: this run's environment. fingerprint: of its data.
+        here: this run's environment. fingerprint: that of its data.
         """
         others = self._differences(here, fingerprint)
         expected = {key: value for key, value in self.metrics.items() if not _is_time(key)}

@@ -1,7 +1,7 @@
-"""One trial: pure PyTorch, a generator of epoch reports.
+"""The training loop: steps, evaluation and checkpoints of one trial.
 
-Training knows nothing of the study around it. Whoever drives it takes the next report, or stops
-taking them; a report can save the state that the next epoch starts from.
+Training knows nothing of the study around it. The caller takes the next report, or stops; a report
+can save the state that the next epoch starts from.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process
 
 Held = torch.Tensor | float | list[float]
 REMEMBERED = 50  # reports in a checkpoint
-DRAWN_AHEAD = 1024  # steps whose random streams are begun at once: one at a time takes longer
+DRAWN_AHEAD = 1024  # steps whose random streams are made at once: one at a time is slower
 
 
 class Diverged(RuntimeError):
@@ -55,15 +55,21 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch of training came to.
+    """The result of one epoch of training; `train` yields one per epoch.
 
-    epoch: 1 to num_epochs. metrics: `train/loss` and `train/<term>` (means over the epoch's
-    steps; `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
-    `time/epoch_s`, `time/images_per_s` (training alone), and
-    where the epoch was evaluated `val/miou`, `val/iou/<class>`, ... (study.metrics), on a judged
-    last epoch `test/...` too. evidence: on the last epoch only. save: writes the state after this
-    epoch to a file, whole or not at all; to be called before the next report is taken. again: the
-    report of an earlier process, which the file that was taken up remembers; it is saved already.
+    Attributes:
+        epoch: 1 to num_epochs.
+        num_epochs: epochs in the trial's budget.
+        metrics: `train/loss` and `train/<term>` (means over the epoch's steps;
+            `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
+            `time/epoch_s` (seconds), `time/images_per_s` (training alone); if the epoch was
+            evaluated `val/miou`, `val/iou/<class>`, ... (see study.metrics), in 0..1; on the last
+            epoch `test/...`, if requested.
+        evidence: confusion matrix and counts per image; on the last epoch only, else None.
+        save: writes the state after this epoch to a file, atomically; call it before taking the
+            next report, else it raises RuntimeError.
+        again: True for a report of an earlier process that the resumed checkpoint remembers; its
+            state is saved already.
     """
 
     epoch: int
@@ -85,17 +91,49 @@ def train(
     evaluate_test: bool = False,
     evaluate_at: Collection[int] = (),
 ) -> Iterator[EpochReport]:
-    """Train one config up to its budget, reporting each epoch.
+    """Train one config up to its budget; yield a report after each epoch.
 
-    data: the task's data set where it is open already, else it is opened from data_root.
-    device: default CUDA where there is one, else the CPU. resume_from: a file that `save` wrote;
-    what follows equals the uninterrupted training, on the CPU bit for bit. reported: epochs whose
-    reports have arrived; those of later ones come again, out of the file's memory. evaluate_test:
-    judge the last epoch on test. evaluate_at: epochs that are evaluated beside the task's own.
+    Equal config, data, device and thread count give equal numbers, whatever the process did before.
+    The caller's random states are left alone.
 
-    Equal for equal config, data, device and thread count, whatever the process did before; the
-    caller's random numbers are left alone. Raises InputError for what cannot be trained or
-    resumed, Diverged when the loss or the weights stop being finite.
+    Args:
+        config: the trial: task, loss, optimiser and seed.
+        data: the task's data set, if it is open already; else `open_data` opens it.
+        data_root: the folder of the files, for `open_data`.
+        device: such as "cpu" or "cuda:0"; default CUDA if available, else the CPU.
+        resume_from: a file that `EpochReport.save` wrote; the following epochs equal those of the
+            uninterrupted training, on the CPU bit for bit.
+        reported: with resume_from, the last epoch whose report has arrived; later reports that the
+            file remembers are yielded again.
+        evaluate_test: evaluate the last epoch on the test split.
+        evaluate_at: epochs to evaluate on val in addition to the task's own.
+
+    Yields:
+        One EpochReport per epoch.
+
+    Raises:
+        InputError: if the config cannot be trained or the file cannot be resumed.
+        Diverged: if the loss or the weights are no longer finite.
+
+    Example:
+        >>> from study.config.task import TrialConfig
+        >>> from study.training import train
+        >>> task = {
+        ...     "data": {
+        ...         "format": "synthetic", "size": [32, 48],
+        ...         "num_train": 8, "num_val": 4, "num_test": 4,
+        ...     },
+        ...     "model": {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"},
+        ...     "optimizer": {"name": "adamw", "lr": 0.01},
+        ...     "batch_size": 4,
+        ...     "budget": {"epochs": 2},
+        ... }
+        >>> loss = {"recall": {"ema_momentum": 0.9}}
+        >>> config = TrialConfig.model_validate({"task": task, "loss": loss, "seed": 0})
+        >>> for report in train(config, device="cpu"):
+        ...     print(report.epoch, "of", report.num_epochs, 0 <= report.metrics["val/miou"] <= 1)
+        1 of 2 True
+        2 of 2 True
     """
     if data is None:
         data = open_data(config.task.data, data_root=data_root)
@@ -131,7 +169,7 @@ def _again(
 
 
 class _Training:
-    """The state of one training, and what an epoch does to it."""
+    """The state of one training, and the work of an epoch."""
 
     def __init__(self, config: TrialConfig, data: SegmentationData, device: torch.device) -> None:
         task = config.task
@@ -159,10 +197,10 @@ class _Training:
         self.reports: dict[int, dict[str, float]] = {}
 
     def train_epoch(self) -> dict[str, float]:
-        """One epoch of optimiser steps; the device is waited for once, at its end."""
+        """Run one epoch of optimiser steps; wait for the device once, at its end."""
         start = time.perf_counter()
         self.epoch += 1
-        # Parts of a step budget are equal to within one step.
+        # A step budget is split into epochs that differ by at most one step.
         task = self.config.task
         end = self.num_steps * self.epoch // task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
@@ -231,12 +269,12 @@ class _Training:
     def evaluate(
         self, names: list[str], *, with_evidence: bool
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics with the split's prefix, and the evidence fields, of the named splits."""
+        """Measure the named splits: metrics with the split's prefix, and the evidence fields."""
         measured: dict[str, float] = {}
         fields: dict[str, Any] = {}
         for name in names:
             split = self.data.val if name == VAL else self.data.test
-            # Without gradients twice the training batch fits; larger ones leave the CPU's caches.
+            # Without gradients twice the training batch fits; larger ones exceed the CPU's caches.
             size = 2 * self.config.task.batch_size
             with deterministic_kernels(self.config.task.deterministic):
                 result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
@@ -246,12 +284,13 @@ class _Training:
         return measured, fields
 
     def remember(self, metrics: dict[str, float]) -> None:
-        """Keep the latest reports: those of a lost machine may be missed."""
+        """Keep the latest reports, as those of a lost machine may not have arrived."""
         self.reports[self.epoch] = metrics
         self.reports.pop(self.epoch - REMEMBERED, None)
 
     def saver(self) -> Callable[[Path], None]:
-        """A function that writes the present state, and refuses once training has moved on."""
+        """Return a function that writes the present state, and refuses once training has moved
+        on."""
         epoch = self.epoch
 
         def save(path: Path) -> None:
@@ -275,9 +314,9 @@ class _Training:
         }
 
     def load(self, path: Path) -> None:
-        """Take up the state that `saver` wrote.
+        """Load the state that `saver` wrote.
 
-        Raises IncompatibleCheckpoint where the code has changed since.
+        Raises IncompatibleCheckpoint if the code has changed since.
         """
         state = load_checkpoint(path, identity=self.identity, device=self.device)
         try:
@@ -298,19 +337,21 @@ class _Training:
 
 
 def _held(value: torch.Tensor) -> Held:
-    """A number or a row of a step, kept until its epoch ends: on a CPU not as a tensor, since small
-    ones that stay behind between the large ones of a step keep their memory from serving again."""
+    """Convert a step's number or row for keeping until the epoch ends: on a CPU to Python numbers.
+
+    Small tensors that stay between the large ones of a step fragment the memory.
+    """
     return value.tolist() if value.device.type == "cpu" else value
 
 
 def _series(values: list[Held]) -> torch.Tensor:
-    """What the steps gave, (steps, ...) float64."""
+    """Stack the values of the steps, (steps, ...) float64."""
     tensors = [each for each in values if isinstance(each, torch.Tensor)]
     return torch.stack(tensors).double() if tensors else torch.tensor(values, dtype=torch.float64)
 
 
 def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
-    """The loss on these data; InputError where it does not fit their classes or pixel counts."""
+    """Build the loss for these data. Raises InputError if their classes or counts do not fit."""
     try:
         return build_loss(
             config,
@@ -326,8 +367,8 @@ def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
 
 
 class _OwnRandomNumbers:
-    """The global random states of one training, apart from its caller's: torch's, and for anyone's
-    model those of Python and numpy, too."""
+    """The global random states of one training, separate from its caller's: those of torch, and for
+    users' models those of Python and numpy."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
@@ -341,7 +382,8 @@ class _OwnRandomNumbers:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """The global state is this training's inside, and the caller's again afterwards."""
+        """Set the global random states to this training's inside, and restore the caller's
+        afterwards."""
         before = self._read()
         try:
             self._write(self.state)
@@ -369,6 +411,6 @@ class _OwnRandomNumbers:
 
 
 def _plain(state: Any) -> tuple[Any, ...]:
-    """A numpy random state without an array, as a checkpoint holds plain values and tensors."""
+    """Convert a numpy random state to plain values, which a checkpoint holds besides tensors."""
     name, words, *rest = state
     return (name, words.tolist(), *rest)

@@ -13,7 +13,7 @@ from study.config.task import Data, FileData
 from study.core.errors import InputError
 from study.data import open_data, scan_files
 from study.data.formats.camvid import published_split
-from study.data.resplit import in_share
+from study.data.resplit import in_fraction
 from study.data.splits import SPLITS
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -78,7 +78,7 @@ def test_voc_holds_out_a_share_of_its_train_by_name(source):
     half = names(source("voc", val_fraction=0.5))
     assert half["test"] == ("2008_000001", "2008_000002")
     assert sorted(half["train"] + half["val"]) == [f"2007_{i:06d}" for i in range(12)]
-    assert all(in_share(name, 0.5) for name in half["val"])
+    assert all(in_fraction(name, 0.5) for name in half["val"])
     less = names(source("voc", val_fraction=0.2))
     assert set(less["val"]) < set(half["val"])
 
@@ -241,7 +241,7 @@ def test_deepglobe_tests_on_a_fold_in_name_order(source):
     for one in folds:
         assert sorted(name for some in one.values() for name in some) == every_name
         assert one["val"] == tuple(
-            name for name in every_name if in_share(name, 0.5) and name not in one["test"]
+            name for name in every_name if in_fraction(name, 0.5) and name not in one["test"]
         )
 
 
@@ -276,9 +276,9 @@ def test_camvid_frames_are_told_apart_as_segnet_does(split):
 
 def test_a_share_is_a_share_of_the_names():
     some = [f"2007_{index:06d}" for index in range(2000)]
-    assert sum(in_share(name, 0.2) for name in some) == pytest.approx(400, abs=50)
-    assert not any(in_share(name, 0.0) for name in some)
-    assert all(in_share(name, 1.0) for name in some)
+    assert sum(in_fraction(name, 0.2) for name in some) == pytest.approx(400, abs=50)
+    assert not any(in_fraction(name, 0.0) for name in some)
+    assert all(in_fraction(name, 1.0) for name in some)
 
 
 def test_a_folder_that_is_missing_hides_no_fault_of_the_others(tmp_path):

@@ -1,1 +1,1 @@
-"""Published data sets and folders of images, each read from the tree it comes in."""
+"""Readers of published data sets and of image folders, each in its original layout."""

@@ -1,11 +1,11 @@
 """CamVid (Brostow et al. 2008, 2009) as published: 701 frames with 32 label colours.
 
     701_StillsRaw_full/<sequence>_<frame>.png
-    LabeledApproved_full/<sequence>_<frame>_L.png     RGB, one colour a label
+    LabeledApproved_full/<sequence>_<frame>_L.png     RGB, one colour per label
 
-Colours: its label_colors.txt. The 11 classes, each a group of labels, and the split into 367, 101
-and 233 frames are SegNet's (Badrinarayanan et al. 2017): test is the sequence Seq05VD and the end
-of 0001TP, val is a clip of seven seconds in 0016E5.
+The colours are those of its label_colors.txt. The 11 classes, each a group of labels, and the split
+into 367, 101 and 233 frames are SegNet's (Badrinarayanan et al. 2017): test is the sequence Seq05VD
+and the end of 0001TP, val is a clip of seven seconds in 0016E5.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COLOURS: dict[str, Colour] = {
     "Void": (0, 0, 0),
     "Wall": (64, 192, 0),
 }
-GROUPS: dict[str, tuple[str, ...]] = {  # in SegNet's order; a group's colour is its first label's
+GROUPS: dict[str, tuple[str, ...]] = {  # SegNet's order; a group has its first label's colour
     "Sky": ("Sky",),
     "Building": ("Building", "Bridge", "Wall", "Tunnel", "Archway"),
     "Pole": ("Column_Pole", "TrafficCone"),
@@ -72,7 +72,7 @@ _DUSK_TEST, _CLIP = 8550, (7959, 8159)  # first test frame of 0001TP; first and 
 
 
 def camvid_scan(config: CamvidData, root: Path) -> Scan:
-    """All frames, by sequence and number."""
+    """List all frames, by sequence and number."""
     folders = ("701_StillsRaw_full", "LabeledApproved_full")
     root = tree(root, folders, name="camvid", inside=("CamVid",))
     image_dir, label_dir = (root / folder for folder in folders)

@@ -2,10 +2,10 @@
 
     leftImg8bit/{train,val}/<city>/<city>_<seq>_<frame>_leftImg8bit.png
     gtFine/{train,val}/<city>/<city>_<seq>_<frame>_gtFine_labelIds.png       ids 0 to 33
-                                              ..._gtFine_labelTrainIds.png   read where it is there
+                                              ..._gtFine_labelTrainIds.png   preferred if present
 
-Ids, names and colours: mcordts/cityscapesScripts, helpers/labels.py. The labels of the official
-test split are not public.
+Ids, names and colours are those of mcordts/cityscapesScripts, helpers/labels.py. The labels of the
+official test split are not public.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TRAIN_LABEL = ("_gtFine_labelTrainIds.png",)
 
 
 def cityscapes_scan(config: CityscapesData, root: Path) -> Scan:
-    """Both published splits, city by city."""
+    """List both published splits, city by city."""
     root = tree(root, ("leftImg8bit", "gtFine"), name="cityscapes", inside=("cityscapes",))
     found = Findings()
     train, official_val = (

@@ -1,10 +1,10 @@
 """DeepGlobe Land Cover (Demir et al. 2018): 6 classes, unknown ignored.
 
-    land/train/<id>_sat.jpg     2448x2448 RGB, 0.5 m a pixel
-    land/train/<id>_mask.png    RGB, one colour a class; channels to be cut at 128
+    land/train/<id>_sat.jpg     2448x2448 RGB, 0.5 m per pixel
+    land/train/<id>_mask.png    RGB, one colour per class; channels are thresholded at 128
 
-Colours and the cut: the data set's README. Only `train` has public labels; the five folds in name
-order are those of zifuwanggg/JDTLosses.
+Colours and threshold are those of the data set's README. Only `train` has public labels; the five
+folds in name order are those of zifuwanggg/JDTLosses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from study.config.task import DeepglobeData
 from study.core.names import TEST, TRAIN, VAL
 from study.data.labels import IGNORED, ClassTable, Colour, check_strays, read_colours
-from study.data.resplit import in_blocks, in_share
+from study.data.resplit import in_blocks, in_fraction
 from study.data.scan import Findings, Members, Scan, tree
 from study.data.splits import UInt8Array
 
@@ -31,20 +31,20 @@ CLASSES: tuple[tuple[str, Colour], ...] = (
 FOLDS = 5
 _CUT = 128
 _BITS = np.array([4, 2, 1], np.uint8)
-_RED = 4  # 255, 0, 0: the only colour of the eight without a meaning; black is unknown
+_RED = 4  # (255, 0, 0), the only one of the eight colours without a class; black is unknown
 _CLASS_OF_CODE = np.full(8, IGNORED, np.uint8)
 for _index, (_, _colour) in enumerate(CLASSES):
     _CLASS_OF_CODE[(np.array(_colour) >= _CUT) @ _BITS] = _index
 
 
 def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
-    """The images of `train`, in name order."""
+    """List the images of `train`, in name order."""
     root = tree(root, ("train",), name="deepglobe", inside=("land",))
     directory = root / "train"
     found = Findings()
     images = found.files(directory, ("_sat.jpg",), want="images")
     pairs = found.pair(images, found.files(directory, ("_mask.png",)), directory, directory)
-    pairs.sort(key=lambda pair: pair.image.name)  # as there: 119079_sat.jpg before 119_sat.jpg
+    pairs.sort(key=lambda pair: pair.image.name)  # JDTLosses' order: 119079_sat.jpg, 119_sat.jpg
 
     def members() -> Members:
         length = len(pairs) // FOLDS
@@ -52,8 +52,8 @@ def deepglobe_scan(config: DeepglobeData, root: Path) -> Scan:
         test = pairs[fold]
         rest = [*pairs[: fold.start], *pairs[fold.stop :]]
         return {
-            TRAIN: in_blocks([p for p in rest if not in_share(p.name, config.val_fraction)], 1),
-            VAL: in_blocks([p for p in rest if in_share(p.name, config.val_fraction)], 1),
+            TRAIN: in_blocks([p for p in rest if not in_fraction(p.name, config.val_fraction)], 1),
+            VAL: in_blocks([p for p in rest if in_fraction(p.name, config.val_fraction)], 1),
             TEST: in_blocks(test, 1),
         }
 

@@ -1,6 +1,6 @@
 """Images and index labels in folders: images/{split}, labels/{split}, classes.yaml.
 
-Images are JPEG or PNG; a label is an 8-bit PNG of the same size and name whose values (or palette
+Images are JPEG or PNG. A label is an 8-bit PNG of the same size and name; its values (or palette
 indices) are class ids.
 """
 
@@ -19,7 +19,7 @@ CLASSES_FILE = "classes.yaml"
 
 
 def folder_scan(config: FolderData, root: Path) -> Scan:
-    """Find and pair the files. Raises InputError when classes.yaml is missing or malformed."""
+    """Find and pair the files. Raises InputError if classes.yaml is missing or malformed."""
     classes = read_classes(root / CLASSES_FILE)
     found = Findings()
 

@@ -1,4 +1,4 @@
-"""classes.yaml of a folder data set: the classes, and how its files are called."""
+"""classes.yaml of a folder data set: the classes, and the naming of its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _KNOWN = (
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Class c is names[c], drawn in palette[c]; {split} in a directory stands for the split."""
+    """Class c is names[c], drawn in palette[c]; {split} in a directory is replaced by the split's
+    name."""
 
     name: str
     names: tuple[str, ...]
@@ -45,11 +46,11 @@ class Classes:
 
 
 def read_classes(file: Path) -> Classes:
-    """Read and check.
+    """Read and check the file.
 
-    Only the classes are needed: a list of names, or of {id, name, color}, under `classes:` or
+    Only the classes are required: a list of names, or of {id, name, color}, under `classes:` or
     `names:`. The rest has defaults: ignore_index 255, mean and std of ImageNet,
-    images/{split}/*.jpg or .png, labels/{split}/*.png. Other keys are notes and are not read.
+    images/{split}/*.jpg or .png, labels/{split}/*.png. Other keys are notes and are ignored.
 
     Raises InputError with the file, the line and the key.
     """
@@ -164,7 +165,7 @@ class _Reader:
 
 
 def _is_control(text: str) -> bool:
-    """Whether a character steers a terminal, or is none at all."""
+    """Whether the text holds a control character or a surrogate."""
     return any(unicodedata.category(one) in ("Cc", "Cs") for one in text)
 
 

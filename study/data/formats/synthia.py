@@ -3,9 +3,9 @@
     RAND_CITYSCAPES/RGB/0000000.png
                     GT/LABELS/0000000.png     16-bit RGB: R is the class id, G the instance
 
-Ids: the package's README; lhoyer/DAFormer, tools/convert_datasets/synthia.py. 16 classes are
-Cityscapes' 19 without terrain, truck and train, which are ignored like void, parking slots, road
-works and lane marks; 13 are those without wall, fence and pole. Nothing is split officially.
+Ids are those of the package's README and of lhoyer/DAFormer, tools/convert_datasets/synthia.py. The
+16 classes are Cityscapes' 19 without terrain, truck and train, which are ignored like void, parking
+slots, road works and lane marks; the 13 also lack wall, fence and pole. There is no official split.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ CLASSES: tuple[tuple[int, str, Colour], ...] = (  # SYNTHIA's id, in Cityscapes'
 )
 _NOT_OF_THE_13 = ("wall", "fence", "pole")
 _IDS = range(23)
-_DECK, _TRAIN_BLOCKS = 10, 7  # of ten blocks seven are train, then one is val, two are test
+_DECK, _TRAIN_BLOCKS = 10, 7  # of every ten blocks: seven train, one val, two test
 
 
 def synthia_scan(config: SynthiaData, root: Path) -> Scan:
-    """All images, in name order."""
+    """List all images, in name order."""
     folders = ("RGB", "GT/LABELS")
     root = tree(root, folders, name="synthia", inside=("RAND_CITYSCAPES",))
     image_dir, label_dir = (root / folder for folder in folders)

@@ -1,13 +1,13 @@
-"""PASCAL VOC 2012 segmentation (Everingham et al. 2015), and SBD (Hariharan et al. 2011).
+"""PASCAL VOC 2012 segmentation (Everingham et al. 2015) and SBD (Hariharan et al. 2011).
 
     VOCdevkit/VOC2012/JPEGImages/<id>.jpg
                       SegmentationClass/<id>.png                palette indices 0 to 20, void 255
-                      SegmentationClassAug/<id>.png             SBD as PNGs, where there are
+                      SegmentationClassAug/<id>.png             SBD as PNGs, if present
                       ImageSets/Segmentation/{train,val}.txt
-    benchmark_RELEASE/dataset/{img/<id>.jpg,cls/<id>.mat,train.txt,val.txt}     SBD, else
+    benchmark_RELEASE/dataset/{img/<id>.jpg,cls/<id>.mat,train.txt,val.txt}     SBD otherwise
 
-The labels of the official test split are not public. Images that VOC labels keep VOC's labels, in
-SBD's place; SBD has no void at the outlines.
+The labels of the official test split are not public. Images that VOC labels keep VOC's labels
+instead of SBD's; SBD has no void at the outlines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from study.config.task import VocData
 from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data.labels import IGNORED, ClassTable, IdTable
-from study.data.resplit import in_blocks, in_share
+from study.data.resplit import in_blocks, in_fraction
 from study.data.scan import Findings, Members, Pair, Scan, tree
 from study.data.splits import FileProblem, UInt8Array
 
@@ -36,7 +36,7 @@ _AUG, _SBD = "SegmentationClassAug", "benchmark_RELEASE/dataset"
 
 
 def voc_scan(config: VocData, root: Path) -> Scan:
-    """The lists of VOC, and with `sbd` what SBD labels beyond them."""
+    """List VOC's own lists, and with `sbd` the further images that SBD labels."""
     voc = tree(root, _HOLDS, name="voc", inside=("VOCdevkit/VOC2012", "VOC2012"))
     found = Findings()
     ids = {
@@ -49,8 +49,8 @@ def voc_scan(config: VocData, root: Path) -> Scan:
     further = _further(found, root, voc, {*ids[TRAIN], *ids[VAL]}) if config.sbd else []
 
     def members() -> Members:
-        held_out = [pair for pair in pairs[TRAIN] if in_share(pair.name, config.val_fraction)]
-        rest = [pair for pair in pairs[TRAIN] if not in_share(pair.name, config.val_fraction)]
+        held_out = [pair for pair in pairs[TRAIN] if in_fraction(pair.name, config.val_fraction)]
+        rest = [pair for pair in pairs[TRAIN] if not in_fraction(pair.name, config.val_fraction)]
         return {
             TRAIN: in_blocks([*rest, *further], 1),
             VAL: in_blocks(held_out, 1),
@@ -72,7 +72,7 @@ def voc_scan(config: VocData, root: Path) -> Scan:
 
 
 def _ids(found: Findings, file: Path) -> list[str]:
-    """The names in a list, sorted."""
+    """Read the names in a list file, sorted."""
     try:
         return sorted(set(file.read_text(encoding="utf-8-sig").split()))
     except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ def _ids(found: Findings, file: Path) -> list[str]:
 def _listed(
     found: Findings, ids: list[str], image_dir: Path, label_dir: Path, suffix: str
 ) -> list[Pair]:
-    """The pairs of a list; other files in the folders belong to other lists."""
+    """Pair the files of a list; other files in the folders belong to other lists."""
     wanted = set(ids)
     images, labels = (
         {name: path for name, path in found.files(folder, (kind,)).items() if name in wanted}
@@ -97,12 +97,13 @@ def _listed(
 
 
 def _further(found: Findings, root: Path, voc: Path, own: set[str]) -> list[Pair]:
-    """What SBD labels and VOC does not, from PNGs in VOC's folder or from SBD's own tree."""
+    """List the images that SBD labels and VOC does not, from PNGs in VOC's folder or from SBD's
+    tree."""
     if os.path.isdir(voc / _AUG) and (labels := found.files(voc / _AUG, (".png",))):
         ids = {*labels} - own
         return _listed(found, sorted(ids), voc / "JPEGImages", voc / _AUG, ".png")
-    places = [above / _SBD for above in (root, Path(os.path.abspath(voc)).parent.parent)]
-    sbd = next((place for place in places if os.path.isdir(place)), None)
+    candidates = [above / _SBD for above in (root, Path(os.path.abspath(voc)).parent.parent)]
+    sbd = next((folder for folder in candidates if os.path.isdir(folder)), None)
     if sbd is None:
         message = (
             f"`sbd: true` needs {_AUG} in {voc}, with labels in it, or {_SBD} in {root}, but there "
@@ -124,7 +125,7 @@ def _read_mat(file: Path) -> UInt8Array:
         values = loadmat(file)["GTcls"][0]["Segmentation"][0]
         if values.ndim != 2 or values.dtype != np.uint8:
             raise ValueError(f"Segmentation is {values.shape} {values.dtype}")
-    except Exception as error:  # whatever a damaged MATLAB file makes of the reader
+    except Exception as error:  # a damaged MATLAB file makes the reader raise anything
         reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
         message = f"label must be readable, but is not ({reason})"
         raise FileProblem("unreadable label", message, file) from error

@@ -1,1 +1,1 @@
-"""Procedural street scenes with a long tail: the built-in data set."""
+"""The built-in data set: procedural street scenes with a long tail of rare classes."""

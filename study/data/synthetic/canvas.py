@@ -1,4 +1,4 @@
-"""A picture and its label map that are painted together, far to near."""
+"""A canvas that paints an image and its label map together, from far to near."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VOID = 255
 
 
 class Canvas:
-    """image (H, W, 3) float32 in 0..1, label (H, W) uint8, both changed in place.
+    """An image (H, W, 3) float32 in 0..1 and its labels (H, W) uint8, both painted in place.
 
-    Coordinates are pixels, y down; shapes may lie partly or wholly outside. `grain` (H, W) is
-    the surface texture, about 0 +- 1, that every shape is modulated with.
+    Coordinates are pixels, y down; shapes may lie partly or wholly outside. `grain` (H, W) is the
+    surface texture, about 0 +- 1, that modulates every shape.
     """
 
     def __init__(self, height: int, width: int, grain: FloatArray) -> None:
@@ -37,7 +37,7 @@ class Canvas:
         texture: float = 0.05,
         at: tuple[slice, slice] | None = None,
     ) -> None:
-        """Colour the pixels of `mask`; `label` None leaves their class as it is.
+        """Colour the pixels of `mask`; with label None they keep their class.
 
         colour: (3,), or (H, W, 3) for a shaded surface. at: the window that `mask` covers.
         """
@@ -58,7 +58,7 @@ class Canvas:
         colour: Colour,
         label: int | None,
     ) -> None:
-        """At least one pixel wide and high, so that thin things never vanish."""
+        """Paint a rectangle, at least one pixel wide and high, so that thin things never vanish."""
         y0, x0 = round(top), round(left)
         y1, x1 = max(y0 + 1, round(bottom)), max(x0 + 1, round(right))
         at = self._window(y0, y1, x0, x1)
@@ -77,7 +77,10 @@ class Canvas:
         ragged: float = 0.0,
         hole: float = 0.0,
     ) -> None:
-        """ragged: how far the grain moves the outline; hole: inner radius, as a share."""
+        """Paint an ellipse.
+
+        ragged: how far the grain moves the outline; hole: inner radius as a fraction of the outer.
+        """
         reach = 1.0 + ragged
         at = self._window(
             int(y - reach * radius_y),
@@ -94,7 +97,7 @@ class Canvas:
         self.paint(inside, colour, label, at=at)
 
     def darken(self, y: float, x: float, radius_y: float, radius_x: float, factor: float) -> None:
-        """A soft-edged shadow on whatever lies there."""
+        """Darken an ellipse with soft edges, as a shadow does."""
         at = self._window(
             int(y - radius_y), int(y + radius_y) + 2, int(x - radius_x), int(x + radius_x) + 2
         )
@@ -122,21 +125,21 @@ def _ellipse(
     return np.asarray(dy * dy + dx * dx, np.float32)
 
 
-def mixed(first: Colour, second: Colour, share: float) -> FloatArray:
-    """`share` of the second colour in the first."""
+def mixed(first: Colour, second: Colour, fraction: float) -> FloatArray:
+    """Blend two colours: (1 - fraction) * first + fraction * second."""
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)
-    return np.asarray(a + np.float32(share) * (b - a), np.float32)
+    return np.asarray(a + np.float32(fraction) * (b - a), np.float32)
 
 
 def value_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> FloatArray:
-    """(height, width) smooth noise, mean 0, sd about 1: a random grid, bilinearly enlarged."""
+    """Smooth noise (height, width), mean 0, sd about 1: a random grid, enlarged bilinearly."""
     grid = rng.standard_normal((cells + 1, cells + 1), np.float32)
     return np.asarray(1.5 * _bilinear(height, cells) @ grid @ _bilinear(width, cells).T, np.float32)
 
 
 @lru_cache(maxsize=32)
 def _bilinear(length: int, cells: int) -> FloatArray:
-    """(length, cells + 1) interpolation weights."""
+    """Interpolation weights (length, cells + 1)."""
     position = (np.arange(length, dtype=np.float32) + 0.5) / length * cells
     nodes = np.arange(cells + 1, dtype=np.float32)
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - nodes[None, :]))

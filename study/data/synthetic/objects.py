@@ -1,7 +1,7 @@
-"""What stands or moves in a synthetic street, and its look-alikes.
+"""Objects of a synthetic street, each with a distinct and an ambiguous look.
 
 Sizes are in units of the camera's height above ground at the object's depth (`View.drop`).
-Each kind comes in a distinct and in an ambiguous look; `ambiguity` is the share of the second.
+`ambiguity` is the fraction of objects that get the ambiguous look.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BARK = np.array([0.30, 0.21, 0.13], np.float32)
 
 @dataclass(frozen=True)
 class Thing:
-    """One object before it is drawn: where it stands, and its own random numbers."""
+    """One object before it is drawn: its position and its own random numbers."""
 
     depth: float
     x: float
@@ -78,14 +78,14 @@ def draw_pedestrian(canvas: Canvas, view: View, person: Thing) -> None:
 
 
 def _vivid(u: FloatArray) -> FloatArray:
-    """A colour that no wall has: one strong channel."""
+    """A colour with one strong channel, which no wall has."""
     colour = np.full(3, 0.08 + 0.15 * u[2], np.float32)
     colour[int(u[1] * 3)] = 0.55 + 0.35 * u[3]
     return colour
 
 
 def draw_bicyclist(canvas: Canvas, view: View, rider: Thing) -> None:
-    """Seen from the side, or (ambiguous) from the front: a person above one thin wheel."""
+    """Draw a rider from the side, or (ambiguous) from the front: a person above one thin wheel."""
     s, y, u = view.drop(rider.depth), view.y(rider.depth), rider.u
     height, x = s * 1.25, rider.x
     wheel = 0.2 * height
@@ -104,7 +104,7 @@ def draw_bicyclist(canvas: Canvas, view: View, rider: Thing) -> None:
 
 
 def draw_pole(canvas: Canvas, view: View, pole: Thing) -> None:
-    """A lamp post, or with u[1] < 0.32 the post of a sign."""
+    """Draw a lamp post, or with u[1] < 0.32 the post of a sign."""
     s, y, u = view.drop(pole.depth), view.y(pole.depth), pole.u
     top = y - s * (2.1 + 1.4 * u[0])
     half = max(0.75, 0.09 * s * (0.7 + 0.6 * u[2]))
@@ -115,7 +115,7 @@ def draw_pole(canvas: Canvas, view: View, pole: Thing) -> None:
 
 
 def draw_plate(canvas: Canvas, view: View, plate: Thing) -> None:
-    """A sign without a post: what hangs on walls."""
+    """Draw a sign without a post, as on a wall."""
     s = view.drop(plate.depth)
     _draw_plate(canvas, plate, view.y(plate.depth) - s * (1.6 + 1.2 * plate.u[0]), s)
 
@@ -135,7 +135,7 @@ def _draw_plate(canvas: Canvas, plate: Thing, y: float, s: float) -> None:
 
 
 def draw_tree(canvas: Canvas, view: View, tree: Thing) -> None:
-    """A crown on a trunk; an ambiguous trunk is as thin and grey as a pole."""
+    """Draw a crown on a trunk; an ambiguous trunk is as thin and grey as a pole."""
     s, y, u = view.drop(tree.depth), view.y(tree.depth), tree.u
     crown = s * (0.8 + 0.9 * u[0])
     top = y - s * (1.5 + 0.7 * u[1])
@@ -148,7 +148,7 @@ def draw_tree(canvas: Canvas, view: View, tree: Thing) -> None:
 
 
 def draw_box(canvas: Canvas, view: View, box: Thing) -> None:
-    """Bins, kiosks, prams: things that nobody labelled."""
+    """Draw an unlabelled thing: a bin, kiosk or pram."""
     s, y, u = view.drop(box.depth), view.y(box.depth), box.u
     half = s * (0.12 + 0.25 * u[0])
     sides = (box.x - half, box.x + half)
@@ -156,7 +156,7 @@ def draw_box(canvas: Canvas, view: View, box: Thing) -> None:
 
 
 def draw_pipe(canvas: Canvas, view: View, pipe: Thing) -> None:
-    """A grey stripe on a wall, like a pole in all but its class."""
+    """Draw a grey stripe on a wall, which differs from a pole only in its class."""
     s, y, u = view.drop(pipe.depth), view.y(pipe.depth), pipe.u
     half = max(0.75, 0.09 * s)
     colour = GREY_POLE * (0.75 + 0.6 * u[3])
@@ -164,7 +164,7 @@ def draw_pipe(canvas: Canvas, view: View, pipe: Thing) -> None:
 
 
 def draw_fence(canvas: Canvas, view: View, rng: np.random.Generator, ambiguity: float) -> None:
-    """A lattice along one outer pavement edge, from one depth to another."""
+    """Draw a lattice along one outer pavement edge, between two depths."""
     side, near, stretch = rng.integers(2), rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.6)
     rise, pitch, bars = rng.uniform(0.45, 0.75), rng.uniform(7, 11), rng.uniform(0.35, 0.5)
     wall, green, u = WALLS[rng.integers(len(WALLS))], rng.uniform(0.0, 0.12), rng.random()

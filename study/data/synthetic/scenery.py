@@ -1,4 +1,4 @@
-"""What stands still in a synthetic scene: sky, walls, ground, and the geometry they share."""
+"""The fixed part of a synthetic scene: camera geometry, sky, walls and ground."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ GREY_POLE = np.array([0.42, 0.42, 0.43], np.float32)
 class View:
     """A level camera above a straight street.
 
-    Depth is the share t in 0..1 of the way from horizon to lower edge; a thing that stands at t
-    is drawn at a scale of `drop(t)` pixels, the camera's height at that depth. All street lines
-    meet at the vanishing point (horizon, centre).
+    Depth is the fraction t in 0..1 of the way from horizon to lower edge. A thing at depth t is
+    drawn at a scale of `drop(t)` pixels, the camera's height at that depth. All street lines meet
+    at the vanishing point (horizon, centre).
     """
 
     height: int
@@ -58,12 +58,12 @@ class View:
         return t * (self.height - self.horizon)
 
     def x(self, t: float, at_bottom: float) -> float:
-        """Where the street line that meets the lower edge at `at_bottom` passes depth t."""
+        """The x at depth t of the street line that meets the lower edge at `at_bottom`."""
         return self.centre + (at_bottom - self.centre) * t
 
 
 def paint_scenery(canvas: Canvas, view: View, rng: np.random.Generator, ambiguity: float) -> None:
-    """Sky, far skyline, side walls, grass, pavement, road with marks and shadows."""
+    """Paint sky, far skyline, side walls, grass, pavement, and road with marks and shadows."""
     rows = np.arange(canvas.height, dtype=np.float32)[:, None] + np.float32(0.5)
     columns = np.arange(canvas.width, dtype=np.float32)[None, :] + np.float32(0.5)
     _sky(canvas, view, rng, rows)
@@ -83,7 +83,7 @@ def _sky(canvas: Canvas, view: View, rng: np.random.Generator, rows: FloatArray)
 
 
 def _skyline(canvas: Canvas, view: View, rng: np.random.Generator, rows: FloatArray) -> None:
-    """Far houses and far trees on the horizon."""
+    """Paint far houses and far trees on the horizon."""
     tops = rng.uniform(0.01, 0.16, 10).repeat(-(-canvas.width // 10))[: canvas.width]
     top = view.horizon - canvas.height * tops.astype(np.float32)
     colour = mixed(WALLS[rng.integers(len(WALLS))], [0.7, 0.72, 0.75], 0.4)
@@ -108,7 +108,7 @@ def _ground(
     bottom = view.centre + (columns - view.centre) / np.maximum(t, 1e-3)  # x at the lower edge
 
     asphalt = ASPHALT + np.float32(rng.uniform(-0.07, 0.07))
-    # the kerb shows as a step of grey, which shrinks to nothing as ambiguity grows
+    # the kerb is a step of grey, which shrinks as ambiguity grows
     step = rng.uniform(0.6, 1.4) * (1.0 - 0.85 * ambiguity)
     paving = asphalt + (PAVING - ASPHALT) * np.float32(step)
     grass = rng.random() < 0.25
@@ -124,7 +124,7 @@ def _ground(
     if rng.random() < 0.7:
         marks = road & dashes & (np.abs(bottom - middle) < 0.025 * view.width)
         canvas.paint(marks, [0.75, 0.75, 0.72], ROAD)
-    for _ in range(rng.integers(0, 3)):  # shadows of what is outside the picture
+    for _ in range(rng.integers(0, 3)):  # shadows of things outside the picture
         y, x = view.y(rng.uniform(0.2, 1.0)), rng.uniform(0, view.width)
         canvas.darken(y, x, 0.07 * view.height, rng.uniform(0.2, 0.5) * view.width, 0.6)
 
@@ -137,7 +137,7 @@ def _walls(
     columns: FloatArray,
     side: int,
 ) -> None:
-    """A row of houses whose base follows the outer pavement edge, with a lattice of windows."""
+    """Paint a row of houses along the outer pavement edge, with a lattice of windows."""
     t = (columns - view.centre) / (view.kerb[side] - view.centre)  # depth of the wall, per column
     seen = t > 0.07
     depth = 1.0 / np.maximum(t, 0.07)

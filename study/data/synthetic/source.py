@@ -1,14 +1,14 @@
-"""Procedural street scenes with a long tail: the built-in data set.
+"""Draws the synthetic street scenes from (seed, split, index) and three knobs.
 
-Eleven classes as in CamVid, void 255. The tail is thin and small, and looks like frequent
-classes: an ambiguous share of the trunks, pedestrians, signs, bicyclists and fences cannot be
-told from poles, walls and persons, and walls carry posters and pipes. Where the evidence does
-not decide, cross entropy answers with the frequent class and a reweighted loss with the rare one,
-which is the trade that a study of losses is about.
+There are eleven classes as in CamVid, void 255. Rare objects are thin and small, and look like
+frequent classes: an ambiguous fraction of the trunks, pedestrians, signs, bicyclists and fences
+cannot be told from poles, walls and persons, and walls carry posters and pipes. Where the evidence
+is ambiguous, cross entropy predicts the frequent class and a reweighted loss the rare one, which is
+the trade-off that a study of losses measures.
 
-An image depends on (seed, split, index) and the knobs alone, never on how many are drawn:
-  ambiguity  share of look-alikes, 0..1; of the labels it moves the outlines of tree trunks and
-             bicyclists only, which are thinner where they are ambiguous
+An image depends on (seed, split, index) and the knobs alone, never on the number of images:
+  ambiguity  fraction of look-alikes, 0..1; among the labels it moves only the outlines of tree
+             trunks and bicyclists, which are thinner where they are ambiguous
   noise      largest sd of the sensor noise on a scale of 0..1; labels do not depend on it
   rarity     divides the rates of poles, signs, pedestrians, bicyclists and fences
 """
@@ -60,7 +60,7 @@ _SPLITS = {TRAIN: 0, VAL: 1, TEST: 2}
 Draw = Callable[[Canvas, View, Thing], None]
 Kinds = tuple[tuple[Draw, float], ...]
 
-# objects per image; the second group is divided by rarity
+# mean objects per image; the second group is divided by rarity
 _COMMON: Kinds = ((objects.draw_car, 1.5), (objects.draw_tree, 1.2), (objects.draw_box, 0.6))
 _RARE: Kinds = (
     (objects.draw_pole, 1.1),
@@ -68,7 +68,7 @@ _RARE: Kinds = (
     (objects.draw_bicyclist, 0.15),
 )
 _FENCES = 0.3
-_IRRATIONAL = np.sqrt([2.0, 3.0, 5.0, 7.0])  # a fence, then each of _RARE
+_IRRATIONAL = np.sqrt([2.0, 3.0, 5.0, 7.0])  # for fences, then for each of _RARE
 _DECOYS: Kinds = (
     (objects.draw_pedestrian, 1.0),
     (objects.draw_plate, 1.0),
@@ -76,8 +76,8 @@ _DECOYS: Kinds = (
 )
 
 
-# where things stand across the street: 0 outer pavement edge, 1 kerb, more: on the road
-_PLACES: dict[Draw, tuple[float, float]] = {
+# range of positions across the street: 0 outer pavement edge, 1 kerb, above 1 on the road
+_POSITIONS: dict[Draw, tuple[float, float]] = {
     objects.draw_car: (1.0, 3.2),
     objects.draw_pedestrian: (-0.1, 1.4),
     objects.draw_bicyclist: (0.7, 2.0),
@@ -88,7 +88,7 @@ _PLACES: dict[Draw, tuple[float, float]] = {
 
 
 def synthetic_source(config: SyntheticData) -> Source:
-    """The three splits, drawn on demand."""
+    """Return the three splits, whose images are drawn on request."""
 
     def split(name: str, count: int) -> SplitSource:
         return SplitSource(
@@ -115,10 +115,10 @@ def synthetic_source(config: SyntheticData) -> Source:
 
 
 def draw_scene(config: SyntheticData, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image (H, W, 3) uint8 and its labels (H, W) uint8, in 0..10 or 255."""
+    """Draw one image (H, W, 3) uint8 and its labels (H, W) uint8, in 0..10 or 255."""
 
     def stream(purpose: int) -> np.random.Generator:
-        # one stream a purpose: a knob changes what it names and nothing else
+        # one stream per purpose, so that a knob changes nothing but what it names
         return np.random.default_rng([config.seed, _SPLITS[split], index, purpose])
 
     height, width = config.size
@@ -143,8 +143,8 @@ def draw_scene(config: SyntheticData, split: str, index: int) -> tuple[np.ndarra
 
 
 def _spread(index: int, kind: int, offsets: np.ndarray) -> float:
-    """In 0..1, even over any run of images (a Kronecker sequence): with independent draws a small
-    split could be left without a rare class."""
+    """A number in 0..1, even over any run of images (a Kronecker sequence): independent draws could
+    leave a small split without a rare class."""
     return float((index * _IRRATIONAL[kind] + offsets[kind]) % 1.0)
 
 
@@ -166,14 +166,14 @@ def _things(
         depth = 0.16 + 0.6 * rng.random() ** 2  # most are far and small
         side = int(rng.integers(2))
         road, kerb = view.x(depth, view.road[side]), view.x(depth, view.kerb[side])
-        place = kerb + rng.uniform(*_PLACES[draw]) * (road - kerb)
+        x = kerb + rng.uniform(*_POSITIONS[draw]) * (road - kerb)
         ambiguous, u = bool(rng.random() < ambiguity), rng.random(8, np.float32)
-        things.append(Thing(depth, place, draw, ambiguous, u, LABELS[draw]))
+        things.append(Thing(depth, x, draw, ambiguous, u, LABELS[draw]))
     return things
 
 
 def _paint_decoys(canvas: Canvas, view: View, rng: np.random.Generator, ambiguity: float) -> None:
-    """Posters of persons and signs, and drain pipes: on walls, and part of them."""
+    """Paint posters of persons and signs, and drain pipes, on walls; they keep the wall's class."""
     before, walls = canvas.image.copy(), canvas.label == BUILDING
     for draw, rate in _DECOYS:
         for _ in range(rng.poisson(rate * ambiguity)):
@@ -185,7 +185,7 @@ def _paint_decoys(canvas: Canvas, view: View, rng: np.random.Generator, ambiguit
 
 
 def _expose(canvas: Canvas, view: View, rng: np.random.Generator, noise: float) -> np.ndarray:
-    """Fog, lens and sensor: haze with distance, vignetting, cast, gain, gamma, blur, noise."""
+    """Simulate fog, lens and sensor: distance haze, vignetting, cast, gain, gamma, blur, noise."""
     image = canvas.image
     rows = np.arange(view.height, dtype=np.float32)[:, None, None] + np.float32(0.5)
     columns = np.arange(view.width, dtype=np.float32)[None, :, None] + np.float32(0.5)
@@ -201,8 +201,8 @@ def _expose(canvas: Canvas, view: View, rng: np.random.Generator, noise: float) 
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _blurred(image: FloatArray, share: np.float32) -> FloatArray:
-    """Each pixel gives `share` to either neighbour, along both axes."""
+def _blurred(image: FloatArray, weight: np.float32) -> FloatArray:
+    """Blur both axes: each pixel gives the fraction `weight` to either neighbour."""
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    padded = (1 - 2 * share) * padded[1:-1] + share * (padded[:-2] + padded[2:])
-    return (1 - 2 * share) * padded[:, 1:-1] + share * (padded[:, :-2] + padded[:, 2:])
+    padded = (1 - 2 * weight) * padded[1:-1] + weight * (padded[:-2] + padded[2:])
+    return (1 - 2 * weight) * padded[:, 1:-1] + weight * (padded[:, :-2] + padded[:, 2:])

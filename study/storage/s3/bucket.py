@@ -1,8 +1,8 @@
-"""A prefix in an S3 bucket, and what goes wrong there in one line.
+"""Reads and writes below a prefix of an S3 bucket; every error is one line.
 
-``s3://BUCKET/PREFIX``, and for servers other than Amazon's, with Arrow's names,
-``?endpoint_override=HOST:PORT&scheme=http&region=REGION``. Credentials come from where boto3 looks
-for them: the environment, ``~/.aws``, the machine's own role. No call waits longer than a minute.
+The address is ``s3://BUCKET/PREFIX``, for servers other than Amazon's, with Arrow's names,
+``?endpoint_override=HOST:PORT&scheme=http&region=REGION``. boto3 finds the credentials: in the
+environment, ``~/.aws``, or the machine's role. No call waits longer than a minute.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from study.core.files import whole
 SCHEME = "s3"
 SETTINGS = ("endpoint_override", "scheme", "region")
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 20, 2
-AT_ONCE = 8  # calls of one process that make sense
+AT_ONCE = 8  # concurrent calls of one process
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
-PER_DELETE = 1000  # keys that one call may name
+PER_DELETE = 1000  # most keys in one call
 REFUSED = {
     "NoSuchBucket": "the bucket must exist, but there is none of this name",
     "AccessDenied": "reading and writing must be allowed, but access is denied",
@@ -50,17 +50,17 @@ class StorageUnavailable(Exception):
         super().__init__(f"{where}: {self.reason}")
 
     def as_input_error(self, key: str = "--storage") -> InputError:
-        """For a command that cannot do without the bucket."""
+        """The same error for a command that cannot work without the bucket."""
         return InputError(self.reason, file=self.where, key=key)
 
 
 class Conflict(Exception):
-    """What was to be written on a condition is there already, or has changed."""
+    """The condition of a conditional write does not hold: the object exists or has changed."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An object of a listing: its key below the prefix, bytes, entity tag and last change."""
+    """An object in a listing: its key below the prefix, bytes, entity tag and last change."""
 
     key: str
     size: int
@@ -70,8 +70,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Content:
-    """An object: bytes, entity tag, metadata, and how long ago it was written, by the bucket's
-    own clock."""
+    """An object: bytes, entity tag, metadata, and its age by the bucket's own clock."""
 
     data: bytes
     etag: str
@@ -80,7 +79,7 @@ class Content:
 
 
 def is_remote(storage: str | Path) -> bool:
-    """Whether it is an address, not a folder."""
+    """Whether the storage is an address, not a folder."""
     return "://" in str(storage)
 
 
@@ -94,7 +93,7 @@ class S3Prefix:
 
     @classmethod
     def parse(cls, uri: str, *, key: str = "--storage") -> S3Prefix:
-        """The prefix that an ``s3://`` address names. Asks nobody. Raises InputError."""
+        """Parse an ``s3://`` address without contacting the server. Raises InputError."""
         parts = urlsplit(uri)
         if parts.scheme != SCHEME:
             message = f"a folder or an s3:// address must be given, but got {uri!r}"
@@ -119,18 +118,18 @@ class S3Prefix:
 
     @property
     def uri(self) -> str:
-        """The address, as `parse` takes it."""
+        """The address, as `parse` accepts it."""
         path = f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
         return f"{path}?{self.query}" if self.query else path
 
     @property
     def where(self) -> str:
-        """The address for a person: without the settings."""
+        """The address for messages: without the settings."""
         return f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
 
     @property
     def endpoint(self) -> str:
-        """The server, as the address gives it; empty for Amazon's."""
+        """The server in the address; empty for Amazon's."""
         return dict(parse_qsl(self.query)).get("endpoint_override", "")
 
     def below(self, name: str) -> S3Prefix:
@@ -157,10 +156,10 @@ class S3Prefix:
         replacing: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Write an object, whole or not at all; its entity tag.
+        """Write an object atomically; return its entity tag.
 
-        new: only where there is none. replacing: only where its entity tag is still this one.
-        Raises Conflict where that does not hold, StorageUnavailable for all else.
+        new: only if it does not exist. replacing: only if its entity tag is still this one. Raises
+        Conflict if that does not hold, StorageUnavailable for all other errors.
         """
         condition = {"IfNoneMatch": "*"} if new else {"IfMatch": replacing} if replacing else {}
         answer = self._call(
@@ -173,7 +172,7 @@ class S3Prefix:
         return str(answer["ETag"])
 
     def get(self, key: str) -> Content | None:
-        """An object; None where there is none."""
+        """Read an object; None if it does not exist."""
         answer = self._found(key)
         if answer is None:
             return None
@@ -185,7 +184,7 @@ class S3Prefix:
         return Content(data, answer["ETag"], answer.get("Metadata", {}), age)
 
     def download(self, key: str, path: Path) -> bool:
-        """Write an object to a file, whole or not at all; False where there is none."""
+        """Write an object to a file atomically; return False if it does not exist."""
         answer = self._found(key)
         if answer is None:
             return False
@@ -195,12 +194,12 @@ class S3Prefix:
         return True
 
     def items(self, below: str = "") -> Iterator[Item]:
-        """The objects whose keys begin with `below`, by key."""
+        """Yield the objects whose keys begin with `below`, ordered by key."""
         for page in self._pages(Prefix=self.prefix + below):
             yield from self._entries(page)
 
     def top(self) -> tuple[list[Item], list[str]]:
-        """What lies directly below this prefix: objects, and the names of what holds more."""
+        """List the objects directly below this prefix, and the names of its subfolders."""
         items: list[Item] = []
         folders: list[str] = []
         for page in self._pages(Prefix=self.prefix, Delimiter="/"):
@@ -218,11 +217,11 @@ class S3Prefix:
                 entry["LastModified"],
             )
             for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # what a console makes of an empty folder
+            if not entry["Key"].endswith("/")  # consoles mark an empty folder so
         ]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; one that is not there is no error."""
+        """Delete objects; a missing one is not an error."""
         for start in range(0, len(keys), PER_DELETE):
             objects = [{"Key": self.prefix + key} for key in keys[start : start + PER_DELETE]]
             answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
@@ -251,7 +250,7 @@ class S3Prefix:
 
 @lru_cache
 def _client(query: str) -> Any:
-    """One for all threads of a process."""
+    """The boto3 client that all threads of the process share."""
     import boto3
     from botocore.config import Config
 
@@ -274,7 +273,7 @@ def _client(query: str) -> Any:
 
 @contextmanager
 def _in_one_line(where: str) -> Iterator[None]:
-    """Turn what boto3 raises into StorageUnavailable, Conflict or FileNotFoundError."""
+    """Turn boto3's exceptions into StorageUnavailable, Conflict or FileNotFoundError."""
     from botocore import exceptions as raised
 
     try:

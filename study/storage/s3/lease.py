@@ -1,8 +1,8 @@
-"""One driver at a time works on a study in a bucket: ``driver.json``, renewed every few seconds.
+"""The lease of a study in a bucket, ``driver.json``: one driver at a time.
 
-It says which process drives the study. One that has not been renewed for a minute, by the bucket's
-clock, is a lost driver's and is taken over; so is one whose process was on this machine and is
-dead. A driver that finds its lease taken over ends.
+It names the driver's process and is renewed every few seconds. A lease that has not been renewed
+for a minute, by the bucket's clock, belongs to a lost driver and is taken over; so is the lease of
+a process that was on this machine and is dead. A driver whose lease was taken over ends.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Driver:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine that is no more; False where nobody knows."""
+        """Whether the process was on this machine and has ended; False if unknown."""
         here = (self.host, self.boot) == (socket.gethostname(), _boot())
         return here and self.started != _started(self.pid)
 
     @property
     def words(self) -> str:
-        """For a person."""
+        """The process in words."""
         return f"process {self.pid} on {self.host}"
 
 
@@ -61,7 +61,7 @@ def _started(pid: int) -> str:
 
 
 class TakenOver(Exception):
-    """Another driver has the study; the text says which."""
+    """Another driver has the study; the text names it."""
 
 
 class Lease:
@@ -73,8 +73,10 @@ class Lease:
         self._etag = ""
 
     def take(self) -> str:
-        """Begin to hold it; in words whose it was, or empty. Raises InputError where another
-        driver is at work, or may be."""
+        """Acquire the lease; return in words whose it was, or "".
+
+        Raises InputError if another driver is at work, or may be.
+        """
         there = self._prefix.get(KEY)
         said = ""
         if there is not None and (driver := _driver(there)) != self._me:
@@ -95,21 +97,21 @@ class Lease:
         return said
 
     def renew(self) -> None:
-        """Say that this driver is at work still. Raises TakenOver where it is no longer its turn,
-        StorageUnavailable where the bucket does not answer."""
+        """Renew the lease. Raises TakenOver if another driver has it, StorageUnavailable if the
+        bucket does not answer."""
         try:
             self._etag = self._prefix.put(KEY, self._text(), replacing=self._etag)
         except (Conflict, FileNotFoundError):
             there = self._prefix.get(KEY)
             if there is None:
                 self._etag = self._prefix.put(KEY, self._text(), new=True)
-            elif _driver(there) == self._me:  # the answer to the last renewal was lost
+            elif _driver(there) == self._me:  # the response to the last renewal was lost
                 self._etag = there.etag
             else:
                 raise TakenOver(f"{_driver(there).words} has taken the study over") from None
 
     def give_back(self) -> None:
-        """Another driver may begin at once."""
+        """Release the lease, so that another driver can begin at once."""
         self._prefix.delete([KEY])
 
     def _text(self) -> bytes:
@@ -133,7 +135,7 @@ def _driver(content: Content) -> Driver:
 
 
 def is_driven(prefix: S3Prefix) -> bool:
-    """Whether a driver is at work on the study at this prefix."""
+    """Whether a driver works on the study at this prefix."""
     there = prefix.get(KEY)
     return there is not None and (
         there.age.total_seconds() < STALE_SECONDS and not _driver(there).is_dead

@@ -1,8 +1,8 @@
-"""From the bucket to this machine: a study's ledger and files in a working folder.
+"""Downloads a study's ledger and files from the bucket to a working folder.
 
-What is here already is not fetched again. A ledger that goes on where the bucket's ends stays as
-it is: its driver was lost before the last lines were shipped. One that says something else than the
-bucket's was left behind by a driver whose study another machine has taken over: it is set aside.
+Skips what the folder holds already. A local ledger that continues the bucket's stays as it is: its
+driver was lost before it shipped the last lines. A local ledger that contradicts the bucket's was
+left by a driver whose study another machine took over: it is set aside.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ NOT_FILES = (segmented.FOLDER, CHECKPOINTS)
 
 
 def fetch_ledger(prefix: S3Prefix, found: list[Segment], folder: Path) -> Path | None:
-    """Bring the ledger in `folder` up to the segments; where an old one was set aside, its path.
+    """Extend the ledger in `folder` to the segments; return the path of an old one set aside, or
+    None.
 
-    Raises InputError where a segment is missing or damaged, StorageUnavailable where the bucket
-    does not answer. What was here before is then still here.
+    Raises InputError if a segment is missing or damaged, StorageUnavailable if the bucket does not
+    answer. The previous files then remain.
     """
     path = folder / LEDGER
     with _locked(folder):
@@ -53,7 +54,7 @@ def fetch_ledger(prefix: S3Prefix, found: list[Segment], folder: Path) -> Path |
 
 
 def fetch_files(prefix: S3Prefix, folder: Path) -> None:
-    """Bring what the study has written beside its ledger, where it is not here as it is there."""
+    """Download the study's files beside its ledger that are missing here or differ."""
     with _locked(folder), ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(partial(_fetch_file, prefix, folder), files(prefix)))
 
@@ -69,7 +70,7 @@ def _fetch_file(prefix: S3Prefix, folder: Path, item: Item) -> None:
 
 
 def files(prefix: S3Prefix) -> Iterator[Item]:
-    """The objects of a study that are files of its folder: no ledger, no checkpoint, no lease."""
+    """Yield the objects that are files of the study's folder: no ledger, checkpoint or lease."""
     top, folders = prefix.top()
     for item in top:
         if item.key != lease.KEY and not item.key.startswith("."):
@@ -80,8 +81,10 @@ def files(prefix: S3Prefix) -> Iterator[Item]:
 
 
 def _agrees(prefix: S3Prefix, found: list[Segment], path: Path, have: int) -> bool:
-    """Whether the ledger and the segments are the same as far as both go. What was written in order
-    by one driver can be told by its end."""
+    """Whether the ledger and the segments are equal as far as both go.
+
+    One driver writes in order, so comparing the end is enough.
+    """
     common = [segment for segment in found if segment.start < have]
     with open(path, "rb") as file:
         for segment in common[-2:]:
@@ -100,7 +103,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def is_same(path: Path, item: Item) -> bool:
-    """Whether a file is here as it is there; False also where the bucket does not tell."""
+    """Whether the local file equals the object; False also if the bucket does not tell."""
     if not path.is_file() or path.stat().st_size != item.size:
         return False
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == item.etag

@@ -1,8 +1,8 @@
-"""A ledger in a bucket: ``ledger/00000000.jsonl``, ``ledger/00000001.jsonl`` and so on.
+"""A ledger in a bucket, as numbered segments: ``ledger/00000000.jsonl`` and so on.
 
-Each segment holds whole lines, and all of them, one after the other, are the ledger. A segment is
-written once and never again, which the bucket itself sees to: two drivers cannot both write the
-next one. Its SHA-256 is in its metadata.
+Each segment holds whole lines; concatenated in order they are the ledger. A segment is written once
+and never changed, which the bucket enforces: two drivers cannot both write the next one. Its
+SHA-256 is in its metadata.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """The first byte that is not in it."""
+        """The first byte after the segment."""
         return self.start + self.size
 
     @property
     def key(self) -> str:
-        """Where it lies below the study's prefix."""
+        """Its key below the study's prefix."""
         return f"{FOLDER}/{self.number:08d}.jsonl"
 
 
 def segments(prefix: S3Prefix) -> list[Segment]:
-    """The segments that are there, first to last. Raises InputError where one is missing."""
+    """List the existing segments, first to last. Raises InputError if one is missing."""
     found: list[Segment] = []
     for item in prefix.items(f"{FOLDER}/"):
         segment = Segment(len(found), found[-1].end if found else 0, item.size)
@@ -54,7 +54,7 @@ def segments(prefix: S3Prefix) -> list[Segment]:
 
 
 def read_segment(prefix: S3Prefix, segment: Segment) -> bytes:
-    """The bytes of a segment. Raises InputError unless they are those that were written."""
+    """Read a segment. Raises InputError if its bytes are not those that were written."""
     content = prefix.get(segment.key)
     if content is None:
         raise InputError(
@@ -71,7 +71,7 @@ def read_segment(prefix: S3Prefix, segment: Segment) -> bytes:
 
 
 def read_segments(prefix: S3Prefix, wanted: Sequence[Segment]) -> Iterator[bytes]:
-    """Their bytes, in order; several are fetched at once."""
+    """Yield the bytes of segments in order; several are fetched at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for start in range(0, len(wanted), 8 * AT_ONCE):
             part = wanted[start : start + 8 * AT_ONCE]
@@ -79,7 +79,7 @@ def read_segments(prefix: S3Prefix, wanted: Sequence[Segment]) -> Iterator[bytes
 
 
 def write_segment(prefix: S3Prefix, segment: Segment, data: bytes) -> None:
-    """Write the next segment. Raises Conflict where it is there already."""
+    """Write the next segment. Raises Conflict if it exists already."""
     prefix.put(segment.key, data, new=True, metadata={SHA256: hashlib.sha256(data).hexdigest()})
 
 

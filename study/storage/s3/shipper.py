@@ -1,8 +1,9 @@
-"""From this machine to the bucket, every five seconds, by a thread that no trial waits for.
+"""Uploads a study to the bucket every five seconds, in a thread of the driver.
 
-First the files that have changed since the last round, then the ledger lines that were there before
-them, as the next segment: a line is never in the bucket without the evidence that it speaks of.
-A bucket that is slow or away costs rounds and nothing else; what it missed goes with the next one.
+Each round uploads first the files that have changed since the last round, then the ledger lines
+that existed before them, as the next segment: the bucket never holds a line without the evidence
+that it refers to. No trial waits for it. A slow or absent bucket costs rounds and nothing else; the
+next round catches up.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from study.storage.s3.mirror import files, is_same
 from study.storage.s3.segments import MAX_BYTES, Segment, segments, write_segment
 
 SHIP_SECONDS = 5.0
-AGAIN_SECONDS = 1.0  # at the end, while there is time
+AGAIN_SECONDS = 1.0  # between retries at the end
 NOT_SHIPPED = ("ray", CHECKPOINTS)
 Stamp = tuple[int, int]
 
@@ -31,8 +32,8 @@ Stamp = tuple[int, int]
 class Shipper:
     """Ships the study in `folder` to `prefix`, from `start` to `close`.
 
-    lost: hears, from the shipper's thread, why the study is another driver's by now; nothing is
-    shipped after that.
+    lost: called in the shipper's thread with the reason when another driver has taken the study
+    over; nothing is shipped after that.
     """
 
     def __init__(self, folder: Path, prefix: S3Prefix, lease: Lease, lost: Callable[[str], None]):
@@ -44,19 +45,21 @@ class Shipper:
         self._next = len(found)
         self._offset = found[-1].end if found else 0
         self._files = FileShipper(folder, prefix)
-        self.say: Callable[[str], None] = lambda text: None  # hears when the bucket goes and comes
+        self.say: Callable[[str], None] = lambda text: (
+            None
+        )  # told when the bucket goes away and returns
         self._trouble = ""
         self._is_lost = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="shipper")
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self, timeout: float) -> str:
-        """Ship the rest, for at most `timeout` seconds, and give the lease back; in words what
-        could not be shipped, or empty."""
+        """Ship the rest, for at most `timeout` seconds, and release the lease; return in words
+        what could not be shipped, or ""."""
         self._closing.set()
         self._thread.join(timeout)
         lines = self._unshipped_lines()
@@ -80,7 +83,7 @@ class Shipper:
                 self._lease.give_back()
 
     def _round(self) -> bool:
-        """Whether everything that there was is in the bucket."""
+        """Ship once; return whether everything is in the bucket."""
         if self._is_lost:
             return False
         try:
@@ -105,7 +108,7 @@ class Shipper:
         return True
 
     def _ship_segment(self, end: int) -> bool:
-        """Ship the next whole lines before byte `end`; whether there were any."""
+        """Ship the next whole lines before byte `end`; return whether there were any."""
         with open(self._folder / LEDGER, "rb") as file:
             file.seek(self._offset)
             data = file.read(min(MAX_BYTES, end - self._offset))
@@ -123,7 +126,7 @@ class Shipper:
         return True
 
     def _shipped_before(self, segment: Segment) -> Segment:
-        """The segment that is there already: ours, if the answer to its writing was lost."""
+        """The existing segment, which is ours if the response to its upload was lost."""
         there = self._prefix.get(segment.key)
         with open(self._folder / LEDGER, "rb") as file:
             file.seek(segment.start)
@@ -133,7 +136,7 @@ class Shipper:
 
 
 class FileShipper:
-    """Ships the files of a folder that have changed since it last did."""
+    """Ships the files of a folder that have changed since the last round."""
 
     def __init__(self, folder: Path, prefix: S3Prefix) -> None:
         self._folder = folder
@@ -141,7 +144,7 @@ class FileShipper:
         self._shipped: dict[str, Stamp | None] | None = None
 
     def ship(self) -> None:
-        """Bring the bucket's files up to the folder's; those that are gone here go there, too."""
+        """Update the bucket's files from the folder's, and delete those that are gone here."""
         here = dict(self._here())
         if self._shipped is None:
             self._shipped = self._there(here)
@@ -160,7 +163,7 @@ class FileShipper:
         return key
 
     def _there(self, here: Mapping[str, Stamp]) -> dict[str, Stamp | None]:
-        """The bucket's files; those that are the same here with their stamp."""
+        """The bucket's files; those that equal the local ones with the local stamp."""
         return {
             item.key: here[item.key] if is_same(self._folder / item.key, item) else None
             for item in files(self._prefix)
