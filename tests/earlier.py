@@ -56,9 +56,9 @@ def facts(state: State) -> dict[str, Any]:
     selection = state.selection
     found = {
         "trials": [_trial(trial) for trial in state.trials.values()],
-        "brackets": [[*key, [name for name, _ in found]] for key, found in state.ladders.items()],
+        "brackets": [[*key, [name for name, _ in found]] for key, found in state.brackets.items()],
         "selection": selection
-        and [selection.confirmed, selection.reference, selection.stated, selection.searched],
+        and [selection.confirmed, selection.reference, selection.default_ce, selection.searched],
         "selection_holds": state.selection_holds,
         "unfinished": [trial.id for trial in state.unfinished()],
         "sessions": [session.number for session in state.sessions],
