@@ -51,7 +51,7 @@ class Server:
         client = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test").client(
             "s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1"
         )
-        client.create_bucket(S3Prefix=BUCKET)
+        client.create_bucket(Bucket=BUCKET)
 
     def uri(self, prefix: str, bucket: str = BUCKET) -> str:
         query = f"endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"

@@ -246,7 +246,7 @@ class S3Prefix:
 
     def _call(self, method: str, **arguments: Any) -> Any:
         with _in_one_line(self.where):
-            return getattr(_client(self.query), method)(S3Prefix=self.name, **arguments)
+            return getattr(_client(self.query), method)(Bucket=self.name, **arguments)
 
 
 @lru_cache
