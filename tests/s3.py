@@ -9,9 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import boto3
+
+from study.storage.s3.bucket import Item, S3Prefix
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -21,6 +25,50 @@ CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 BUCKET = "studies"
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watched(S3Prefix):
+    """A prefix whose calls a test hears of, and may let fail: `before` hears of a put's key and
+    data, `after` of its key once it is written, `listing` of what is listed."""
+
+    before: Callable[[str, bytes | BinaryIO], None] = _nothing
+    after: Callable[[str], None] = _nothing
+    listing: Callable[[str], None] = _nothing
+
+    @classmethod
+    def of(
+        cls,
+        prefix: S3Prefix,
+        *,
+        before: Callable[[str, bytes | BinaryIO], None] = _nothing,
+        after: Callable[[str], None] = _nothing,
+        listing: Callable[[str], None] = _nothing,
+    ) -> Watched:
+        """The same prefix, watched."""
+        return cls(**vars(prefix), before=before, after=after, listing=listing)
+
+    def put(
+        self,
+        key: str,
+        data: bytes | BinaryIO,
+        *,
+        new: bool = False,
+        replacing: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        self.before(key, data)
+        etag = super().put(key, data, new=new, replacing=replacing, metadata=metadata)
+        self.after(key)
+        return etag
+
+    def items(self, below: str = "") -> Iterator[Item]:
+        self.listing(below)
+        return super().items(below)
 
 
 class Server:
