@@ -10,13 +10,15 @@ MANY_IMAGES = 1000
 
 
 @contextmanager
-def progress(what: str, num_images: int) -> Iterator[Callable[[], object]]:
+def progress(
+    what: str, num_images: int, *, many: int = MANY_IMAGES
+) -> Iterator[Callable[[], object]]:
     """A bar while the block runs; gives what is to be called after each image.
 
-    Where stderr is no terminal: one line at the start, if there are MANY_IMAGES or more.
+    Where stderr is no terminal: one line at the start, if there are `many` images or more.
     """
     if not sys.stderr.isatty():
-        if num_images >= MANY_IMAGES:
+        if num_images >= many:
             print(f"{what}: {num_images} images", file=sys.stderr, flush=True)
         yield lambda: None
         return

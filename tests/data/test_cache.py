@@ -267,7 +267,7 @@ def test_of_two_processes_that_open_at_once_one_builds(tmp_path):
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5 * 2**19})
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     large = TINY.model_copy(update={"size": (100, 100), "num_train": 1000})
     with pytest.raises(InputError, match=r"needs 39 MiB .* has 2 MiB free; STUDY_CACHE_DIR") as e:
         open_data(large, cache_dir=tmp_path)
@@ -280,7 +280,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "_start_npy", full)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(InputError, match="ran out of disk space; STUDY_CACHE_DIR"):
         open_data(TINY, cache_dir=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
