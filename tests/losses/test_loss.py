@@ -7,14 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses.plain import plain_loss
-from losses.variants import AXES, configs
+from losses.variants import AXES, configs, every_axis
 
 from study.losses import LossConfig, build_loss
 from study.losses.class_weights import class_weights
 from study.losses.cross_entropy import suits
 
 COUNTS = torch.tensor([[400, 90, 10, 0], [300, 0, 150, 50], [480, 15, 4, 1]])  # (images, C)
-every_axis = pytest.mark.parametrize("config", AXES.values(), ids=AXES)
 
 
 def make(config, **options):
@@ -60,12 +59,14 @@ def test_the_fused_form_equals_plain_autograd(config):
     assert_equals_plain(config, *batch())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(config=configs, seed=st.integers(0, 999), ignored=st.sampled_from([0.0, 0.3, 1.0]))
 def test_any_combination_equals_plain_autograd(config, seed, ignored):
     assert_equals_plain(config, *batch(seed, ignored))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(config=configs, seed=st.integers(0, 999), ignored=st.sampled_from([0.0, 0.3, 1.0]))
 def test_any_combination_on_soft_targets_equals_plain_autograd(config, seed, ignored):
@@ -83,6 +84,7 @@ def test_gradcheck(config):
     assert torch.autograd.gradcheck(loss.eval(), (logits, target), eps=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(config=configs, seed=st.integers(0, 99))
 def test_gradcheck_of_combinations(config, seed):
