@@ -11,6 +11,7 @@ import pytest
 from study.data.progress_bar import progress
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is_and_is_left_clean(tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
