@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,43 @@ def cache_of_this_session() -> Iterator[None]:
         env.setenv("STUDY_CACHE_DIR", folder)
         env.setenv("STUDY_WORK_DIR", f"{folder}/work")
         yield
+
+
+RAY = {"gcs_server", "raylet", "study.run", "benchmarks.chaos"}
+STARTS_NOTHING = {"--help", "--dry-run"}
+
+
+def starts_ray(command: Sequence[object] | str | bytes) -> bool:
+    """Whether a command starts Ray, or a study, by its words."""
+    if isinstance(command, str | bytes):
+        return False
+    words = {os.path.basename(os.fsdecode(word)) for word in command if isinstance(word, str)}
+    return bool(words & RAY) and not words & STARTS_NOTHING
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[list[str]]:
+    """The commands by which Ray, or a study, was started since somebody last looked."""
+    found: list[str] = []
+    begin = subprocess.Popen.__init__
+
+    def noted(process: Any, args: Any, *others: Any, **options: Any) -> None:
+        if starts_ray(args):
+            found.append(" ".join(map(str, args))[:200])
+        begin(process, args, *others, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", noted)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def ray_is_marked(request: pytest.FixtureRequest, started: list[str]) -> Iterator[None]:
+    """Fails a test that starts Ray and is not marked `ray`: the inner loop would wait for it."""
+    yield
+    commands, started[:] = started[:], []
+    if commands and request.node.get_closest_marker("ray") is None:
+        pytest.fail(f"mark this test `ray`: it has started {commands[0]}")
 
 
 @pytest.fixture(scope="session")

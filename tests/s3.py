@@ -9,9 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import boto3
+
+from study.storage.s3.bucket import Item, S3Prefix
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -21,6 +25,50 @@ CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 BUCKET = "studies"
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watched(S3Prefix):
+    """A prefix whose calls a test hears of, and may let fail: `before` hears of a put's key and
+    data, `after` of its key once it is written, `listing` of what is listed."""
+
+    before: Callable[[str, bytes | BinaryIO], None] = _nothing
+    after: Callable[[str], None] = _nothing
+    listing: Callable[[str], None] = _nothing
+
+    @classmethod
+    def of(
+        cls,
+        prefix: S3Prefix,
+        *,
+        before: Callable[[str, bytes | BinaryIO], None] = _nothing,
+        after: Callable[[str], None] = _nothing,
+        listing: Callable[[str], None] = _nothing,
+    ) -> Watched:
+        """The same prefix, watched."""
+        return cls(**vars(prefix), before=before, after=after, listing=listing)
+
+    def put(
+        self,
+        key: str,
+        data: bytes | BinaryIO,
+        *,
+        new: bool = False,
+        replacing: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        self.before(key, data)
+        etag = super().put(key, data, new=new, replacing=replacing, metadata=metadata)
+        self.after(key)
+        return etag
+
+    def items(self, below: str = "") -> Iterator[Item]:
+        self.listing(below)
+        return super().items(below)
 
 
 class Server:
@@ -51,7 +99,7 @@ class Server:
         client = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test").client(
             "s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1"
         )
-        client.create_bucket(S3Prefix=BUCKET)
+        client.create_bucket(Bucket=BUCKET)
 
     def uri(self, prefix: str, bucket: str = BUCKET) -> str:
         query = f"endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"

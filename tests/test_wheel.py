@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -86,6 +88,7 @@ def test_the_default_study_is_planned_from_an_empty_folder(installed: Installed)
     assert list(installed.empty.iterdir()) == []
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_study_runs_to_its_exports_from_an_empty_folder(installed: Installed) -> None:
     """In CI the default study, some minutes; elsewhere a small one, which is as good a wheel."""

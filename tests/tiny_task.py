@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from study.config.task import TrialConfig
 from study.data import SegmentationData, open_data
@@ -49,6 +51,28 @@ def run(config: TrialConfig, data: SegmentationData, **options: Any) -> list[Epo
 def timeless(report: EpochReport) -> dict[str, float]:
     """The metrics that a second run must have again."""
     return {key: value for key, value in report.metrics.items() if not key.startswith("time/")}
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def noted(kind: type, note: Callable[[Any, Any, Any], T]) -> Iterator[list[T]]:
+    """What `note` makes of each call of a module of this class in the block; it gets the module,
+    its arguments and its result."""
+    from torch.nn.modules.module import register_module_forward_hook
+
+    found: list[T] = []
+
+    def hook(module: Any, arguments: Any, result: Any) -> None:
+        if type(module) is kind:
+            found.append(note(module, arguments, result))
+
+    handle = register_module_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def convolution(num_classes: int, dropout: float = 0.0) -> Any:

@@ -61,8 +61,8 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
     return 0
 
 
-def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
-    """List all faults by kind: their number, and the first MOST_LINES files of each."""
+def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MOST_LINES) -> str:
+    """List all faults by kind: their number, and the first `most` files of each."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
     lines = [
@@ -74,10 +74,10 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
         lines.append(f"{kind} ({len(alike)}):")
         lines += [
             printable(f"  {os.path.relpath(one.file or root, root)}: {one.message}")
-            for one in alike[:MOST_LINES]
+            for one in alike[:most]
         ]
-        if len(alike) > MOST_LINES:
-            lines.append(f"  and {len(alike) - MOST_LINES} more")
+        if len(alike) > most:
+            lines.append(f"  and {len(alike) - most} more")
     return "\n".join(lines)
 
 

@@ -10,13 +10,15 @@ MANY_IMAGES = 1000
 
 
 @contextmanager
-def progress(what: str, num_images: int) -> Iterator[Callable[[], object]]:
+def progress(
+    what: str, num_images: int, *, many: int = MANY_IMAGES
+) -> Iterator[Callable[[], object]]:
     """Show a bar while the block runs; yields the function to call after each image.
 
-    If stderr is not a terminal, prints one line at the start if there are MANY_IMAGES or more.
+    If stderr is not a terminal, prints one line at the start if there are `many` images or more.
     """
     if not sys.stderr.isatty():
-        if num_images >= MANY_IMAGES:
+        if num_images >= many:
             print(f"{what}: {num_images} images", file=sys.stderr, flush=True)
         yield lambda: None
         return

@@ -26,6 +26,7 @@ class Heartbeat:
     without a cluster: then `end` is called, with the reason, and must end the process.
 
     is_alive: whether the driver's own node is alive; raises where the cluster does not answer.
+    every: seconds between two looks. grace: seconds that the main thread has to learn of the end.
     """
 
     def __init__(
@@ -34,10 +35,13 @@ class Heartbeat:
         end: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        every: float = LOOK_SECONDS,
+        grace: float = GRACE_SECONDS,
     ) -> None:
         self._is_alive = is_alive
         self._end = end
         self._clock = clock
+        self._every, self._grace = every, grace
         self._heard = clock()
         self._gone = ""
         self._closing = threading.Event()
@@ -72,9 +76,9 @@ class Heartbeat:
                 self._gone = NODE_GONE
 
     def _look_again(self) -> None:
-        while not self._gone and not self._closing.wait(LOOK_SECONDS):
+        while not self._gone and not self._closing.wait(self._every):
             self.look()
-        if not self._closing.wait(GRACE_SECONDS):
+        if not self._closing.wait(self._grace):
             self._end(self._gone)
 
 

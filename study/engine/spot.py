@@ -41,8 +41,9 @@ LOOK_SECONDS = 1.0
 class Metadata:
     """An instance's metadata service, version 2: every question shows a token of the session."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, *, timeout: float = TIMEOUT) -> None:
         self._endpoint = endpoint.rstrip("/")
+        self._timeout = timeout
         self._token: str | None = None
         # No proxy: it would ask its own machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -68,7 +69,7 @@ class Metadata:
     def _ask(self, path: str, headers: dict[str, str], method: str = "GET") -> str:
         request = urllib.request.Request(self._endpoint + path, headers=headers, method=method)
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as answer:
+            with self._opener.open(request, timeout=self._timeout) as answer:
                 return str(answer.read(1 << 16).decode("utf-8", "replace"))
         except http.client.HTTPException as error:
             raise OSError(f"no answer of HTTP: {error!r}") from error

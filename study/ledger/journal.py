@@ -31,7 +31,7 @@ from study.ledger.records import (
 from study.ledger.state import State
 
 LEDGER = "ledger.jsonl"
-FSYNC_SECONDS = 1.0
+SYNC_SECONDS = 1.0
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -90,7 +90,7 @@ class Ledger:
     every later `append` raises it again. What was written before stays whole.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync_seconds: float = SYNC_SECONDS) -> None:
         make_folder(folder)
         self.path = folder / LEDGER
         self.state = State()
@@ -101,6 +101,7 @@ class Ledger:
         self._opened = os.fstat(self._file)
         self.failure: OSError | None = None
         self._dirty = False
+        self._sync_seconds = sync_seconds
         self._closing = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, daemon=True, name="ledger-sync")
         self._syncer.start()
@@ -114,7 +115,7 @@ class Ledger:
             os.truncate(self.path, whole)
 
     def _sync_loop(self) -> None:
-        while not self._closing.wait(FSYNC_SECONDS):
+        while not self._closing.wait(self._sync_seconds):
             if self._dirty:
                 self._dirty = False
                 try:

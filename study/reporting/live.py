@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -44,10 +45,13 @@ def duration(seconds: float) -> str:
 class Progress:
     """The progress of a study. Remaining epochs are counted as if no trial were stopped."""
 
-    def __init__(self, plan: Plan, state: State) -> None:
+    def __init__(
+        self, plan: Plan, state: State, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._plan = plan
         self._state = state
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._epochs_at_start = self.epochs_done
         self._rated_since: tuple[float, int] | None = None
 
@@ -75,13 +79,13 @@ class Progress:
     @property
     def elapsed(self) -> float:
         """Seconds of this session."""
-        return time.monotonic() - self._started
+        return self._clock() - self._started
 
     @property
     def seconds_left(self) -> float | None:
         """The remaining seconds at the rate since the first call after the session's first
         epoch, because starting up takes time once; None before the second."""
-        now, done = time.monotonic(), self.epochs_done
+        now, done = self._clock(), self.epochs_done
         if self._rated_since is None:
             if done > self._epochs_at_start:
                 self._rated_since = now, done

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,10 +28,28 @@ from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.training.checkpoint import CHECKPOINT
 
 KEPT = 2
-CLOSE_SECONDS = 1.5  # Tune waits 2 s for a stopped trial's process
-AGAIN_SECONDS, RESTORE_SECONDS, FLUSH_SECONDS = 5.0, 60.0, 60.0
-SWEEP_SECONDS, PAUSE_SECONDS = 30.0, 0.5
 Save = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class CheckpointWaits:
+    """Seconds that checkpoints wait for.
+
+    again: between two tries at a bucket that does not answer. restore: at most, for a bucket to
+    answer a trial that starts. flush: at most, for the latest checkpoint to arrive. close: the
+    same, at a trial's end; Tune gives up on a stopped trial's process after 2. sweep: between two
+    looks of the cleaner at a bucket. pause: after a trial's end, before the cleaner looks.
+    """
+
+    again: float = 5.0
+    restore: float = 60.0
+    flush: float = 60.0
+    close: float = 1.5
+    sweep: float = 30.0
+    pause: float = 0.5
+
+
+WAITS = CheckpointWaits()
 
 
 def checkpoint_key(trial: str, epoch: int) -> str:
@@ -96,9 +115,10 @@ class BucketCheckpointStore:
     A checkpoint that waits is an unnamed file, which vanishes with the process, however it ends.
     """
 
-    def __init__(self, prefix: S3Prefix, trial: str) -> None:
+    def __init__(self, prefix: S3Prefix, trial: str, *, waits: CheckpointWaits = WAITS) -> None:
         self._prefix = prefix
         self._trial = trial
+        self._waits = waits
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
         self._safe: str | None = None
@@ -147,24 +167,26 @@ class BucketCheckpointStore:
                         if self._prefix.download(key, path):
                             yield path
             except StorageUnavailable:
-                if time.monotonic() - start < RESTORE_SECONDS:
-                    time.sleep(AGAIN_SECONDS)
+                if time.monotonic() - start < self._waits.restore:
+                    time.sleep(self._waits.again)
                     continue
             return
 
     def flush(self) -> None:
         """Wait until the latest has arrived, at most a minute."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is None and not self._busy, FLUSH_SECONDS)
+            self._changed.wait_for(
+                lambda: self._waiting is None and not self._busy, self._waits.flush
+            )
 
     def close(self) -> None:
-        """Wait CLOSE_SECONDS for the upload, unless the bucket is away; the thread ends with it."""
+        """Wait a moment for the upload, unless the bucket is away; the thread ends with it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._forget()
         if self._thread is not None and not self.trouble:
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(self._waits.close)
 
     def _forget(self) -> None:
         if self._taken_up is not None:
@@ -188,7 +210,7 @@ class BucketCheckpointStore:
             with file:
                 while not self._sent(key, file):
                     with self._changed:
-                        self._changed.wait(AGAIN_SECONDS)
+                        self._changed.wait(self._waits.again)
                         if self._waiting is not None or self._closed:
                             break
 
@@ -232,11 +254,17 @@ class CheckpointCleaner:
     """
 
     def __init__(
-        self, folder: Path, prefix: str | None, needed: Callable[[str], int | None]
+        self,
+        folder: Path,
+        prefix: str | None,
+        needed: Callable[[str], int | None],
+        *,
+        waits: CheckpointWaits = WAITS,
     ) -> None:
         self._folder = folder / CHECKPOINTS
         self._prefix = S3Prefix.parse(prefix) if prefix is not None else None
         self._needed = needed
+        self._waits = waits
         self._notified = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="checkpoint-cleaner")
@@ -256,8 +284,8 @@ class CheckpointCleaner:
     def _loop(self) -> None:
         closing = False
         while not closing:
-            self._notified.wait(None if self._prefix is None else SWEEP_SECONDS)
-            self._closing.wait(PAUSE_SECONDS)
+            self._notified.wait(None if self._prefix is None else self._waits.sweep)
+            self._closing.wait(self._waits.pause)
             self._notified.clear()
             closing = self._closing.is_set()
             with contextlib.suppress(StorageUnavailable, OSError):

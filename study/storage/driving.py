@@ -9,8 +9,8 @@ from pathlib import Path
 
 from study.ledger.journal import Ledger
 from study.storage.s3.bucket import S3Prefix, StorageUnavailable
-from study.storage.s3.lease import Lease
-from study.storage.s3.shipper import Shipper
+from study.storage.s3.lease import Driver, Lease
+from study.storage.s3.shipper import SHIPPING, Shipper, Shipping
 from study.storage.session_lock import SessionLock
 from study.storage.studies import Storage
 
@@ -46,8 +46,16 @@ class Driving:
         _close(self.ledger, self.lock)
 
 
-def drive(storage: Storage, folder: Path) -> Driving:
+def drive(
+    storage: Storage,
+    folder: Path,
+    *,
+    driver: Driver | None = None,
+    shipping: Shipping = SHIPPING,
+) -> Driving:
     """Take hold of the study in a folder of the storage, with what another driver wrote meanwhile.
+
+    driver: who takes it, by default this process. shipping: how it is shipped to a bucket.
 
     Raises InputError if another driver works on it, and if the bucket does not answer.
     """
@@ -55,12 +63,18 @@ def drive(storage: Storage, folder: Path) -> Driving:
     if prefix is None:
         return Driving(*_open(folder))
     try:
-        lease = Lease(prefix)
+        lease = Lease(prefix, driver)
         said = lease.take()
         storage.fetch(folder)
         ledger, lock = _open(folder)
         try:
-            shipper = Shipper(folder, prefix, lease, lambda reason: _end(ledger, prefix, reason))
+            shipper = Shipper(
+                folder,
+                prefix,
+                lease,
+                lambda reason: _end(ledger, prefix, reason),
+                shipping=shipping,
+            )
         except BaseException:
             _close(ledger, lock)
             raise

@@ -77,6 +77,7 @@ class Projection:
         tracking_uri: MLflow's address.
         thorough: also write what seems to be in MLflow already.
         on_success: called after every one or few successful requests.
+        open_store: makes the writer; takes the arguments of Store.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class Projection:
         *,
         thorough: bool = False,
         on_success: Callable[[], None] = lambda: None,
+        open_store: Callable[..., Store] = Store,
     ) -> None:
         self._folder = folder
         self._uri = tracking_uri
         self._thorough = thorough
         self._on_success = on_success
+        self._open_store = open_store
         self._tail = Tail(folder / LEDGER)
         self._study = State()  # state of the lines that belong to no trial
         self._study_lines = self._study_written = 0
@@ -149,7 +152,7 @@ class Projection:
         if study is None:
             return True
         if self._store is None:
-            self._store = Store(self._uri, study, self._folder, thorough=self._thorough)
+            self._store = self._open_store(self._uri, study, self._folder, thorough=self._thorough)
             self._succeeded()
         self._write_study(self._store, live=live)
         errors: list[Exception] = []

@@ -22,10 +22,14 @@ PAUSE_SECONDS = 2.0
 
 
 class Sidecar:
-    """A running follower, restarted if it dies early; it continues in the same runs."""
+    """A running follower, restarted if it dies early; it continues in the same runs.
 
-    def __init__(self, folder: Path, tracking_uri: str) -> None:
+    pause: seconds before it is started again.
+    """
+
+    def __init__(self, folder: Path, tracking_uri: str, *, pause: float = PAUSE_SECONDS) -> None:
         self._folder = folder
+        self._pause = pause
         self._command = [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri]
         self._closing = threading.Event()
         self._starting = threading.Lock()
@@ -54,7 +58,7 @@ class Sidecar:
         for start in range(1, STARTS + 1):
             self._listen(self._process)
             _end(self._process)
-            self._closing.wait(PAUSE_SECONDS)
+            self._closing.wait(self._pause)
             with self._starting:
                 if start == STARTS or self._closing.is_set():
                     return

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ORDER, AUGMENT = 0, 1  # random streams of a trial
+DRAWN_AT_ONCE = 1024  # steps whose random streams are begun together
 
 
 def stream(seed: int, kind: int, index: int) -> torch.Generator:
@@ -58,6 +59,20 @@ class TrainOrder:
             self._pass = number
         first = position * self.batch_size
         return self._permutation[first : first + self.batch_size]
+
+
+def draw(
+    order: TrainOrder, first: int, end: int, *, at_once: int = DRAWN_AT_ONCE
+) -> Iterator[tuple[np.ndarray, torch.Generator]]:
+    """Image indices and the augmentation's stream of the steps from `first` to before `end`.
+
+    at_once: steps whose streams are begun together; one at a time takes longer.
+    """
+    for start in range(first, end, at_once):
+        yield from [
+            (order.indices(step), stream(order.seed, AUGMENT, step))
+            for step in range(start, min(start + at_once, end))
+        ]
 
 
 @dataclass(frozen=True)

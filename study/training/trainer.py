@@ -6,7 +6,6 @@ can save the state that the next epoch starts from.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import time
@@ -27,7 +26,7 @@ from study.data import SegmentationData, open_data
 from study.losses import build_loss
 from study.losses.config import LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
-from study.training.batches import AUGMENT, Batches, TrainOrder, stream
+from study.training.batches import Batches, TrainOrder, draw
 from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
 from study.training.environment import (
     deterministic_kernels,
@@ -46,7 +45,6 @@ __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process
 
 Held = torch.Tensor | float | list[float]
 REMEMBERED = 50  # reports in a checkpoint
-DRAWN_AHEAD = 1024  # steps whose random streams are made at once: one at a time is slower
 
 
 class Diverged(RuntimeError):
@@ -204,13 +202,7 @@ class _Training:
         task = self.config.task
         end = self.num_steps * self.epoch // task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
-        draws = itertools.chain.from_iterable(
-            [
-                (self.order.indices(step), stream(self.config.seed, AUGMENT, step))
-                for step in range(start, min(start + DRAWN_AHEAD, end))
-            ]
-            for start in range(first, end, DRAWN_AHEAD)
-        )
+        draws = draw(self.order, first, end)
         losses: list[Held] = []
         terms: list[dict[str, Held]] = []
         self.model.train()

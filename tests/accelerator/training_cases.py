@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from accelerator.stand_in import DEVICE, StandIn
-from tiny_task import CONVOLUTION, STATEFUL_LOSS, TINY, run, timeless, tiny
+from tiny_task import CONVOLUTION, STATEFUL_LOSS, TINY, noted, run, timeless, tiny
 
 from study.config.task import TrialConfig
 from study.data import SegmentationData, open_data
 from study.training import trainer as training
-from study.training.models import build_model
 from study.training.trainer import EpochReport, load_checkpoint, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,20 +105,14 @@ def test_it_learns_what_a_cpu_learns(case):
     ("precision", "dtype"),
     [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
-def test_the_model_computes_in_the_precision_and_keeps_its_weights(precision, dtype, monkeypatch):
-    logits, weights = {True: set(), False: set()}, set()
+def test_the_model_computes_in_the_precision_and_keeps_its_weights(precision, dtype):
+    def dtypes(model, _, logits):
+        return model.training, logits.dtype, *{weight.dtype for weight in model.parameters()}
 
-    def build(*arguments):
-        model = build_model(*arguments)
-        model.register_forward_hook(lambda own, _, found: logits[own.training].add(found.dtype))
-        weights.update(model.parameters())
-        return model
-
-    monkeypatch.setattr(training, "build_model", build)
     config = tiny(model=CONVOLUTION, precision=precision, budget={"epochs": 1})
-    (report,), _, stand_in = on_the_stand_in(config, data_of(config))
-    assert logits == {True: {dtype}, False: {dtype}}
-    assert {weight.dtype for weight in weights} == {torch.float32}
+    with noted(torch.nn.Sequential, dtypes) as calls:
+        (report,), _, stand_in = on_the_stand_in(config, data_of(config))
+    assert set(calls) == {(training, dtype, torch.float32) for training in (True, False)}
     assert 0 < report.metrics["train/loss"] < 10
     assert ("_amp_update_scale_" in stand_in.operations) == (precision == "fp16")
 

@@ -270,6 +270,7 @@ def test_an_empty_ledger_has_an_answer() -> None:
     assert answer(State(), NOWHERE).missing == ("no trial has reached the full budget yet",)
 
 
+@pytest.mark.slow
 def test_test_images_give_an_interval_of_their_own(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "demo")
     found = answer(load(folder), folder)

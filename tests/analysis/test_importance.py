@@ -44,6 +44,7 @@ def noise(num_trials: int, seed: int) -> State:
     return with_trials([(one, rng.gauss(0, 1)) for one in params])
 
 
+@pytest.mark.slow
 def test_what_moves_the_value_comes_before_what_does_not() -> None:
     for at_rung in (True, False):
         found = importances(state_of(40, at_rung=at_rung), "val/miou")
@@ -54,6 +55,7 @@ def test_what_moves_the_value_comes_before_what_does_not() -> None:
         assert means["optimizer/lr_scale"] < 0.1 * means["loss/mix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_trials", [16, 60])
 def test_noise_has_no_importance(num_trials: int) -> None:
     """On the trials that it was grown on, a forest finds a bar of 0.2 to 0.9 in noise."""
@@ -65,6 +67,7 @@ def test_noise_has_no_importance(num_trials: int) -> None:
     assert silent >= 5
 
 
+@pytest.mark.slow
 def test_what_is_lost_without_all_parameters_is_what_is_explained() -> None:
     """With one parameter, to shuffle it leaves predictions that know nothing: R2 of about -R2."""
     rng = random.Random(1)

@@ -77,6 +77,7 @@ def unread(*arguments: str) -> subprocess.CompletedProcess[str]:
         os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("status", "demo"), ("status", "demo", "--json"), ("export", "demo"), ("report", "demo")],
@@ -97,6 +98,7 @@ def test_help_that_nobody_reads_ends_without_a_word() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_output_that_a_full_disk_does_not_take_is_one_line(storage: Path) -> None:
     command = [sys.executable, "-m", "study.status", "demo", "--storage", str(storage)]
     with open("/dev/full", "w") as full:
@@ -114,6 +116,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
         exit_code(command)
 
 
+@pytest.mark.slow
 def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> None:
     make_study(tmp_path / "demo")
     command = [sys.executable, "-m", "study.report", "demo", "--storage", str(tmp_path)]
@@ -130,6 +133,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
     return captured.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", ["", ".", "/proc/x.png", "demo/ledger.jsonl/x.png", "x" * 300])
 def test_a_picture_that_cannot_be_written_is_one_line_and_nothing_is(
     tmp_path: Path,
@@ -147,6 +151,7 @@ def test_a_picture_that_cannot_be_written_is_one_line_and_nothing_is(
     assert sorted((tmp_path / "demo").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way_of_a_report_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +162,7 @@ def test_what_is_in_the_way_of_a_report_is_named(
     assert not list(folder.glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way_of_an_export_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from study.data import cache, default_cache_dir, open_data
 from study.data.formats.folder import folder_scan
 from study.data.splits import Source
 
-TINY = SyntheticData(format="synthetic", size=(16, 24), num_train=40, num_val=3, num_test=2)
+TINY = SyntheticData(format="synthetic", size=(16, 24), num_train=8, num_val=3, num_test=2)
 
 
 @pytest.fixture
@@ -250,6 +250,7 @@ def test_a_cache_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert seen == [(14, [True] * 14)]
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_open_at_once_one_builds(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(2), context.Queue()
@@ -267,20 +268,20 @@ def test_of_two_processes_that_open_at_once_one_builds(tmp_path):
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5 * 2**19})
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     large = TINY.model_copy(update={"size": (100, 100), "num_train": 1000})
     with pytest.raises(InputError, match=r"needs 39 MiB .* has 2 MiB free; STUDY_CACHE_DIR") as e:
         open_data(large, cache_dir=tmp_path)
     assert str(e.value).startswith(str(tmp_path))
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-    assert len(open_data(TINY, cache_dir=tmp_path).train) == 40
+    assert len(open_data(TINY, cache_dir=tmp_path).train) == 8
 
 
 def test_a_disk_that_fills_up_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "_start_npy", full)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(InputError, match="ran out of disk space; STUDY_CACHE_DIR"):
         open_data(TINY, cache_dir=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]

@@ -14,6 +14,7 @@ from study.data.sheet import write_sheet
 from study.data.splits import class_warnings
 
 
+@pytest.mark.slow
 def test_a_shipped_task_is_checked_and_described(capsys, tmp_path):
     assert main(["tiny", "--out", str(tmp_path / "sheet.png")]) == 0
     printed = capsys.readouterr().out

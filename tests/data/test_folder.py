@@ -93,6 +93,7 @@ def test_a_turned_photograph_of_another_format_is_turned_too(root, open_root, su
     assert shown[:, 10:].min() > 200
 
 
+@pytest.mark.slow
 def test_large_images_and_damaged_exif_say_nothing_on_stderr(root, tmp_path):
     """In a process of its own, as pytest takes warnings for itself."""
     file = root / "images" / "train" / "000.png"

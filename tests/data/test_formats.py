@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from study.config.task import Data, FileData
 from study.core.errors import InputError
 from study.data import open_data, scan_files
-from study.data.__main__ import main
+from study.data.__main__ import list_problems, main
 
 
 @pytest.fixture(params=TREES)
@@ -134,18 +134,16 @@ def test_a_study_is_stopped_by_one_line(name, root, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_of_many_faults_of_one_kind_the_first_are_shown_and_all_counted(
-    check, name, root, monkeypatch
-):
-    monkeypatch.setattr("study.data.__main__.MOST_LINES", 3)
-    pairs = scan_files(config(name), root).findings.pairs
+def test_of_many_faults_of_one_kind_the_first_are_shown_and_all_counted(name, root):
+    scan = scan_files(config(name), root)
+    pairs = scan.findings.pairs
     for pair in pairs:
         pair.image.write_bytes(b"")
-    code, _, err = check()
-    assert code == 2
-    assert f"unreadable image ({len(pairs)}):" in err
-    assert err.count("must be readable") == 3
-    assert err.endswith(f"  and {len(pairs) - 3} more\n")
+    head, kind, *shown, rest = list_problems(scan.check().problems, root, most=3).splitlines()
+    assert head.endswith(f"{len(pairs)} faults")
+    assert kind == f"unreadable image ({len(pairs)}):"
+    assert len({line.partition(": ")[0] for line in shown}) == len(shown) == 3
+    assert rest == f"  and {len(pairs) - 3} more"
 
 
 def test_smaller_images_are_padded_with_ignored_pixels_and_never_enlarged(name, root, tmp_path):

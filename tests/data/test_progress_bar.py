@@ -8,10 +8,10 @@ import termios
 
 import pytest
 
-from study.data import progress_bar as progresses
 from study.data.progress_bar import progress
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is_and_is_left_clean(tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
@@ -38,9 +38,8 @@ def test_a_terminal_shows_how_far_it_is_and_is_left_clean(tmp_path):
 
 
 @pytest.mark.parametrize(("num_images", "line"), [(3, "decoding: 3 images\n"), (2, "")])
-def test_elsewhere_one_line_is_said_of_many_images(monkeypatch, capsys, num_images, line):
-    monkeypatch.setattr(progresses, "MANY_IMAGES", 3)
-    with progress("decoding", num_images) as advance:
+def test_elsewhere_one_line_is_said_of_many_images(capsys, num_images, line):
+    with progress("decoding", num_images, many=3) as advance:
         for _ in range(num_images):
             advance()
     assert capsys.readouterr().err == line

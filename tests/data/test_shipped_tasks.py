@@ -51,6 +51,7 @@ def camvid(tmp_path_factory):
     return open_data(data, data_root=CAMVID, cache_dir=tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.slow
 def test_camvid_is_split_again_by_blocks(camvid):
     assert [len(split) for split in camvid.splits.values()] == [284, 90, 233]
     pooled = sorted([*camvid.train.names, *camvid.val.names])

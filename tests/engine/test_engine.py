@@ -17,6 +17,8 @@ from study.reporting.study_status import lines, status
 from study.session.session import Finished
 from study.storage.studies import load
 
+pytestmark = pytest.mark.ray
+
 ray = pytest.importorskip("ray")
 
 SPACE: dict[str, Any] = {

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from study.engine import heartbeat as pulse
 from study.engine.heartbeat import NODE_GONE, SILENT, SILENT_SECONDS, ClusterLost, Heartbeat
 
 
@@ -51,11 +50,7 @@ def test_a_dead_node_and_a_long_silence_are_the_end(answers: list[Any], words: s
 
 
 @pytest.mark.parametrize("stuck", [True, False])
-def test_a_main_thread_that_is_stuck_in_ray_is_ended(
-    stuck: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(pulse, "GRACE_SECONDS", 0.2 if stuck else 30.0)
+def test_a_main_thread_that_is_stuck_in_ray_is_ended(stuck: bool) -> None:
     ended: list[str] = []
     told = Event()
 
@@ -63,7 +58,7 @@ def test_a_main_thread_that_is_stuck_in_ray_is_ended(
         ended.append(reason)
         told.set()
 
-    with Heartbeat(lambda: False, end) as beat:
+    with Heartbeat(lambda: False, end, every=0.01, grace=0.2 if stuck else 30.0) as beat:
         if stuck:
             assert told.wait(30)
         else:

@@ -22,6 +22,8 @@ from study.core.names import COMPLETED
 from study.engine import cluster
 from study.storage.studies import load
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--head", "--block", "--port=0", "--num-cpus=1", "--include-dashboard=false")
 START_SECONDS, STOP_SECONDS = 60.0, 10.0

@@ -21,6 +21,8 @@ from study.ledger.records import FaultRecord, ReportRecord, TrialRecord
 from study.ledger.state import State, fold
 from study.scheduler.retries import PREEMPTED
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 DOOMED, SAFE = "127.0.0.2", "127.0.0.3"
 SPACE: dict[str, Any] = {

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -22,7 +22,7 @@ class Service(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.notice: str | None = None
         self.uses = 1000
-        self.delay = 0.0
+        self.silence: Event | None = None
         self.tokens: dict[str, int] = {}
         self.asked = 0
         super().__init__(("127.0.0.1", 0), Answer)
@@ -53,7 +53,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
-        time.sleep(self.server.delay)
+        if self.server.silence is not None:
+            self.server.silence.wait()
         token = self.headers.get("X-aws-ec2-metadata-token", "")
         if self.server.tokens.get(token, 0) <= 0:
             return self._send(401)
@@ -97,7 +98,9 @@ def polls(count: int, at: dict[int, Callable[[], object]] | None = None) -> Call
     return sleep
 
 
-def watched(service: Service, count: int, at: dict[int, Callable[[], object]]) -> list[float]:
+def watched(
+    service: Service, count: int, at: dict[int, Callable[[], object]], timeout: float = 10.0
+) -> list[float]:
     left: list[float] = []
 
     def leave(seconds: float) -> int:
@@ -105,7 +108,7 @@ def watched(service: Service, count: int, at: dict[int, Callable[[], object]]) -
         return 1
 
     with pytest.raises(Enough):
-        watch(Metadata(service.endpoint), leave, sleep=polls(count, at))
+        watch(Metadata(service.endpoint, timeout=timeout), leave, sleep=polls(count, at))
     return left
 
 
@@ -121,20 +124,18 @@ def test_a_token_that_has_expired_is_renewed(service: Service) -> None:
     assert len(service.tokens) == 3
 
 
-def test_a_service_that_is_silent_for_a_while_is_asked_again(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spot, "TIMEOUT", 0.05)
+def test_a_service_that_is_silent_for_a_while_is_asked_again(service: Service) -> None:
+    spoken = Event()
 
     def silence() -> None:
-        service.delay = 0.2
+        service.silence = spoken
 
     def speak() -> None:
-        service.delay = 0.0
+        spoken.set()
         service.give(60)
 
     polled = spot.ABSENT_AFTER + 4
-    assert len(watched(service, polled, {1: silence, polled - 2: speak})) == 2
+    assert len(watched(service, polled, {1: silence, polled - 2: speak}, timeout=0.5)) == 2
 
 
 def test_without_a_metadata_service_the_watch_ends_quietly(

@@ -25,6 +25,8 @@ from study.storage.s3.bucket import S3Prefix
 from study.storage.s3.segments import read_segments, segments
 from study.storage.studies import WORK_VARIABLE
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 EPOCHS = 8
 

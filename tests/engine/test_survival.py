@@ -22,6 +22,8 @@ from study.ledger.records import EndRecord, ReportRecord
 from study.ledger.state import State, fold
 from study.storage.studies import load
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -83,12 +83,11 @@ def test_decisions_are_on_the_disk_before_anything_acts_on_them(
 ) -> None:
     """A verdict that ends its trial waits for the end's line, so that both take one sync."""
     synced = [0]
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(tmp_path, sync_seconds=60.0)
 
     def fsync(file: int) -> None:
         synced.append(len((tmp_path / LEDGER).read_bytes().splitlines()))
 
-    monkeypatch.setattr("study.ledger.journal.FSYNC_SECONDS", 60.0)
     monkeypatch.setattr("os.fsync", fsync)
     lines: list[tuple[Record, int]] = [
         (trial(), 1),

@@ -95,6 +95,7 @@ def _rank(rank, path, queue):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_see_the_recall_of_both_halves(tmp_path):
     context = torch.multiprocessing.get_context("fork")
     queue = context.Queue()

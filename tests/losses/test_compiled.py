@@ -7,14 +7,13 @@ import gc
 
 import pytest
 import torch
-from losses.variants import AXES
+from losses.variants import AXES, each
 from torch import nn
 
 from study.losses import build_loss
 from study.losses.compiled import _losses
 
 COUNTS = [[400, 90, 10, 0], [300, 0, 150, 50]]
-every_axis = pytest.mark.parametrize("config", AXES.values(), ids=AXES)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +54,7 @@ def trained(model, loss, step, num_steps=3):
     return found
 
 
-@every_axis
+@each(AXES, few=["everything"])
 def test_a_compiled_step_without_a_graph_break_is_the_eager_step(config):
     model, loss, same_loss = head(), make(config), make(config)
     expected = trained(model, loss, lambda images, target: loss(model(images), target))
@@ -67,6 +66,7 @@ def test_a_compiled_step_without_a_graph_break_is_the_eager_step(config):
     assert same_loss.terms() == loss.terms()
 
 
+@pytest.mark.slow
 def test_soft_targets_kept_pixels_and_scaled_losses():
     model, loss = head(), make(AXES["everything"])
     images, target = batch()
@@ -83,6 +83,7 @@ def test_soft_targets_kept_pixels_and_scaled_losses():
     torch.testing.assert_close(torch.autograd.grad(value, model.weight)[0], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes(dtype):
     loss, (images, target) = make(AXES["everything"]).eval(), batch()
@@ -93,6 +94,7 @@ def test_other_dtypes(dtype):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_under_autocast_the_loss_is_still_taken_in_float32():
     model, loss, (images, target) = head(), make(AXES["everything"]).eval(), batch()
 
@@ -106,6 +108,7 @@ def test_under_autocast_the_loss_is_still_taken_in_float32():
         assert compiled(loss)(logits, target) == loss(logits, target)
 
 
+@pytest.mark.slow
 def test_without_a_gradient_it_is_the_value_alone():
     loss, (images, target) = make(AXES["everything"]).eval(), batch()
     logits = torch.cat([images, images[:, :1]], 1)
@@ -114,6 +117,7 @@ def test_without_a_gradient_it_is_the_value_alone():
         assert compiled(loss)(logits, target) == expected
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_measured_in_a_compiled_step_too():
     model, loss, (images, target) = head(), make({"jaccard": {"mix": 0.5}}), batch()
     loss.measure_gradients = True
@@ -124,6 +128,7 @@ def test_gradient_norms_are_measured_in_a_compiled_step_too():
     assert loss.terms() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 6, 5), (2, 0, 5)], ids=str)
 def test_a_batch_without_a_pixel_is_zero_with_a_gradient(shape):
     loss = make(AXES["everything"])
@@ -133,11 +138,13 @@ def test_a_batch_without_a_pixel_is_zero_with_a_gradient(shape):
     assert torch.autograd.grad(value, logits)[0].shape == logits.shape
 
 
+@pytest.mark.slow
 def test_a_label_out_of_range_is_refused_as_in_eager_mode():
     with pytest.raises(ValueError, match="0 <= label < 4"):
         compiled(make({}))(torch.zeros(1, 4, 1, 1), torch.full((1, 1, 1), 4))
 
 
+@pytest.mark.slow
 def test_one_step_compiled_for_two_losses_keeps_them_apart():
     images, target = batch()
     logits = torch.cat([images, images[:, :1]], 1)
@@ -151,6 +158,7 @@ def test_one_step_compiled_for_two_losses_keeps_them_apart():
     assert len({value.item() for value in expected}) == 4
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_gone_is_forgotten():
     loss = make(AXES["everything"])
     number = loss._number

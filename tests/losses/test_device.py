@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from losses.variants import AXES
+from losses.variants import AXES, each
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from study.losses import build_loss
@@ -35,7 +35,7 @@ CONFIGS = AXES | {
         "jaccard": {"mix": 0.5, "target": "smoothed", "average": "class", "classes": "all"},
     },
 }
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+every_config = each(CONFIGS, few=["ce", "everything"])
 every_kind = pytest.mark.parametrize("kind", ["hard", "keep", "soft"])
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -91,6 +91,7 @@ def test_no_step_looks_at_a_value(config, kind, measured, monkeypatch):
         loss.terms()
 
 
+@pytest.mark.slow
 def test_the_accelerators_form_gives_the_golden_numbers_too(tmp_path):
     """On a CPU, with the losses' questions after the device answered the other way."""
     root = Path(__file__).parents[2]

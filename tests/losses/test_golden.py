@@ -39,18 +39,27 @@ def evaluate(record: dict, dtype: torch.dtype) -> np.ndarray:
     return fingerprint(loss(logits, target), logits)
 
 
-@pytest.mark.parametrize(
-    "index", range(len(RECORDS)), ids=[f"{r['case']}-{r['name']}" for r in RECORDS]
+every_record = pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(
+            index,
+            id=f"{record['case']}-{record['name']}",
+            marks=() if index % 5 == 0 else pytest.mark.slow,
+        )
+        for index, record in enumerate(RECORDS)
+    ],
 )
+
+
+@every_record
 def test_value_and_gradient_match_in_float64(index):
     np.testing.assert_allclose(
         evaluate(RECORDS[index], torch.float64), GOLDEN["values"][index], rtol=1e-9, atol=1e-12
     )
 
 
-@pytest.mark.parametrize(
-    "index", range(len(RECORDS)), ids=[f"{r['case']}-{r['name']}" for r in RECORDS]
-)
+@every_record
 def test_value_and_gradient_norm_match_in_float32(index):
     found, expected = evaluate(RECORDS[index], torch.float32), GOLDEN["values"][index]
     np.testing.assert_allclose(found[0], expected[0], rtol=2e-5)

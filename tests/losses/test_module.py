@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from losses.variants import AXES, batch, gradient
+from losses.variants import batch, every_axis, gradient
 from torch import nn
 
 from study.losses import build_loss
@@ -17,7 +17,6 @@ EVERY_STATE = {
     "recall": {"ema_momentum": 0.9},
     "jaccard": {"mix": 0.3},
 }
-every_axis = pytest.mark.parametrize("config", AXES.values(), ids=AXES)
 
 
 def make(config, **options):

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 import torch
-from losses.variants import AXES
+from losses.variants import AXES, each
 
 from study.losses import build_loss
 
@@ -60,7 +60,7 @@ def distance(found, exact):
     return float((found.double() - exact).norm() / exact.norm())
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@each(CONFIGS, few=["focal"])
 def test_single_precision_on_a_million_pixels(config):
     value, gradient = run(config, torch.float32)
     exact, exact_gradient = run(config, torch.float64)
@@ -68,6 +68,7 @@ def test_single_precision_on_a_million_pixels(config):
     assert distance(gradient, exact_gradient) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ["max-1.05", "four-at-once"])
 def test_half_precision_loses_only_what_rounding_the_gradient_loses(name, dtype):
@@ -79,6 +80,7 @@ def test_half_precision_loses_only_what_rounding_the_gradient_loses(name, dtype)
     assert distance(half_gradient, gradient.double()) < torch.finfo(dtype).eps / 2
 
 
+@pytest.mark.slow
 def test_under_autocast_a_head_in_half_precision_trains_on_the_exact_loss():
     torch.manual_seed(0)
     head = torch.nn.Conv2d(8, 19, 1)
@@ -97,7 +99,7 @@ def test_under_autocast_a_head_in_half_precision_trains_on_the_exact_loss():
         assert distance(gradient, expected) < torch.finfo(dtype).eps / 2
 
 
-@pytest.mark.parametrize("config", AXES.values(), ids=AXES)
+@each(AXES, few=["ce", "everything"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("size", [1e4, 6e4, LARGEST])
 @pytest.mark.parametrize("right", [0.0, 0.5, 1.0], ids=["all-wrong", "half-right", "all-right"])

@@ -15,6 +15,8 @@ from losses.variants import configs
 from study.losses import LossConfig, build_loss
 from study.losses.class_weights import class_weights
 
+pytestmark = pytest.mark.slow
+
 IGNORED = 255
 HALF = [torch.bfloat16, torch.float16]
 

@@ -6,12 +6,11 @@ import copy
 
 import pytest
 import torch
-from losses.variants import AXES, batch, gradient
+from losses.variants import batch, every_axis, gradient
 
 from study.losses import build_loss
 
 COUNTS = [[400, 90, 10, 0], [300, 0, 150, 50]]
-every_axis = pytest.mark.parametrize("config", AXES.values(), ids=AXES)
 
 
 def make(config):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -47,6 +49,22 @@ AXES: dict[str, dict[str, Any]] = {
         "jaccard": {"mix": 0.4, "target": "smoothed", "average": "image"},
     },
 }
+
+FEW = ("ce", "enet_weight", "ohem", "boundary_jaccard", "everything")
+
+
+def each(configs: Mapping[str, dict[str, Any]], few: Collection[str] = FEW) -> pytest.MarkDecorator:
+    """Parametrizes `config` by all of these; those beyond `few` are marked slow."""
+    return pytest.mark.parametrize(
+        "config",
+        [
+            pytest.param(config, id=name, marks=() if name in few else pytest.mark.slow)
+            for name, config in configs.items()
+        ],
+    )
+
+
+every_axis = each(AXES)
 
 configs = st.fixed_dictionaries(
     {

@@ -54,12 +54,11 @@ def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> 
     assert progress.epochs_left == 3 * 4
 
 
-def test_time_left_is_at_the_rate_since_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_is_at_the_rate_since_the_first_epoch() -> None:
     """The first one comes with all that starts up before it."""
     now = 100.0
-    monkeypatch.setattr("study.reporting.live.time.monotonic", lambda: now)
     study = Study(plan())
-    progress = Progress(study.plan, study.state)
+    progress = Progress(study.plan, study.state, clock=lambda: now)
     ce = study.add(BASELINE, "ce")
     assert progress.seconds_left is None
     for epoch, now in ((1, 130.0), (2, 132.0), (3, 134.0)):  # noqa: B007

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import s3
 
-from study.storage import checkpoints as keeping
 from study.storage.checkpoints import (
     BucketCheckpointStore,
     CheckpointCleaner,
+    CheckpointWaits,
     FolderCheckpointStore,
     checkpoint_key,
     open_checkpoint_store,
 )
-from study.storage.s3.bucket import READ_SECONDS, S3Prefix
+from study.storage.s3.bucket import READ_SECONDS, S3Prefix, StorageUnavailable
 
 
 def of(epoch: int) -> Callable[[Path], None]:
@@ -124,20 +124,19 @@ def test_a_silent_bucket_holds_up_no_epoch_and_gets_the_latest(
     assert len(keys(prefix)) <= 2
 
 
-def test_a_bucket_that_refuses_is_told_of_and_tried_again(
-    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
-    store = BucketCheckpointStore(prefix, "t0000")
-    with monkeypatch.context() as refusing:
+def test_a_bucket_that_refuses_is_told_of_and_tried_again(prefix: S3Prefix) -> None:
+    allowed = threading.Event()
 
-        def refuse(self: S3Prefix, *_: object) -> str:
-            raise keeping.StorageUnavailable(self.where, "access is denied")
+    def refuse(*_: object) -> None:
+        if not allowed.is_set():
+            raise StorageUnavailable(prefix.where, "access is denied")
 
-        refusing.setattr(S3Prefix, "put", refuse)
-        assert store.keep(1, of(1)) is None
-        wait_for(lambda: bool(store.trouble))
-        assert store.trouble == f"{prefix.where}: access is denied"
+    refusing = s3.Watched.of(prefix, before=refuse)
+    store = BucketCheckpointStore(refusing, "t0000", waits=CheckpointWaits(again=0.01))
+    assert store.keep(1, of(1)) is None
+    wait_for(lambda: bool(store.trouble))
+    assert store.trouble == f"{prefix.where}: access is denied"
+    allowed.set()
     store.flush()
     assert store.trouble == ""
     assert keys(prefix) == [checkpoint_key("t0000", 1)], "flush has waited until it was there"
@@ -158,27 +157,22 @@ def test_a_node_without_room_is_told_of_and_the_trial_goes_on(prefix: S3Prefix) 
     assert keys(prefix) == [checkpoint_key("t0000", 2)]
 
 
-def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(
-    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_waits_for_a_bucket_that_comes_back_and_not_for_ever(prefix: S3Prefix) -> None:
     prefix.put(checkpoint_key("t0000", 1), b"after 1")
-    monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.01)
-    items = S3Prefix.items
-    tries = []
+    tries: list[str] = []
 
-    def away(self: S3Prefix, below: str = ""):
+    def away(below: str) -> None:
         tries.append(below)
         if len(tries) < 3:
-            raise keeping.StorageUnavailable(self.where, "away")
-        return items(self, below)
+            raise StorageUnavailable(prefix.where, "away")
 
-    monkeypatch.setattr(S3Prefix, "items", away)
-    assert [path.read_text() for path in BucketCheckpointStore(prefix, "t0000").found()] == [
-        "after 1"
-    ]
+    def found(waits: CheckpointWaits) -> list[str]:
+        store = BucketCheckpointStore(s3.Watched.of(prefix, listing=away), "t0000", waits=waits)
+        return [path.read_text() for path in store.found()]
+
+    assert found(CheckpointWaits(again=0.01)) == ["after 1"]
     tries.clear()
-    monkeypatch.setattr(keeping, "RESTORE_SECONDS", 0.0)
-    assert list(BucketCheckpointStore(prefix, "t0000").found()) == []
+    assert found(CheckpointWaits(again=0.01, restore=0.0)) == []
 
 
 def test_what_a_process_had_no_time_to_remove_of_a_trial_that_lives_is_removed(
@@ -190,27 +184,22 @@ def test_what_a_process_had_no_time_to_remove_of_a_trial_that_lives_is_removed(
     assert keys(prefix) == [checkpoint_key("t0000", epoch) for epoch in (9, 10)]
 
 
-def test_what_comes_while_it_looks_for_the_last_but_one_time_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.0)
-    looks: list[int] = []
+def test_what_comes_while_it_looks_for_the_last_but_one_time_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "t0000"
+    folder.mkdir(parents=True)
+    looks: list[str] = []
     began, go_on = threading.Event(), threading.Event()
 
-    def sweep(cleaner: CheckpointCleaner) -> None:
-        looks.append(len(looks))
+    def needed(trial: str) -> None:
+        looks.append(trial)
         began.set()
-        go_on.wait(60)
+        assert go_on.wait(60)
 
-    monkeypatch.setattr(CheckpointCleaner, "_sweep", sweep)
-    cleaner = CheckpointCleaner(tmp_path, None, lambda trial: 0)
-    began.wait(60)
-    closing = threading.Thread(target=cleaner.close)
-    closing.start()
-    wait_for(cleaner._notified.is_set)
+    cleaner = CheckpointCleaner(tmp_path, None, needed, waits=CheckpointWaits(pause=0.0))
+    assert began.wait(60)
+    cleaner.close(timeout=0.0)
     go_on.set()
-    closing.join(60)
-    assert looks == [0, 1]
+    wait_for(lambda: len(looks) == 2)
 
 
 def test_in_a_folder_a_trial_that_lives_is_left_alone(tmp_path: Path) -> None:
@@ -225,10 +214,9 @@ def test_in_a_folder_a_trial_that_lives_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_what_nobody_needs_any_more_is_removed(
-    where: str, prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, prefix: S3Prefix, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.1)
+    waits = CheckpointWaits(pause=0.01, sweep=0.1)
     address = prefix.uri if where == "bucket" else None
     needed: dict[str, int | None] = {"t0000": None, "t0001": None}
 
@@ -243,7 +231,7 @@ def test_what_nobody_needs_any_more_is_removed(
             store.flush()
         store.close()
     assert there() == {"t0000": 2, "t0001": 2, "orphan": 2}
-    cleaner = CheckpointCleaner(tmp_path, address, lambda trial: needed.get(trial, 0))
+    cleaner = CheckpointCleaner(tmp_path, address, lambda trial: needed.get(trial, 0), waits=waits)
     wait_for(lambda: there() == {"t0000": 2, "t0001": 2})
     needed["t0001"] = 0
     cleaner.notify()

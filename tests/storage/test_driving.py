@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import s3
@@ -21,19 +22,17 @@ from study.ledger.state import fold
 from study.session.prepare import tracked_at
 from study.storage import studies as storages
 from study.storage.driving import Driving, drive
-from study.storage.s3 import shipper as shippers
 from study.storage.s3.bucket import READ_SECONDS, S3Prefix, StorageUnavailable
 from study.storage.s3.lease import Driver
 from study.storage.s3.segments import read_segments, segments
+from study.storage.s3.shipper import Shipping
 from study.storage.studies import Storage, load
 
 Machine = Callable[[str], Storage]
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shippers, "SHIP_SECONDS", 0.1)
-    monkeypatch.setattr(shippers, "AGAIN_SECONDS", 0.1)
+FAST = Shipping(seconds=0.1, again=0.1)
+LONG = 120.0  # seconds; nobody waits for so long
 
 
 @pytest.fixture
@@ -42,7 +41,6 @@ def machine(prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def become(name: str) -> Storage:
         monkeypatch.setenv(storages.WORK_VARIABLE, str(tmp_path / name))
-        monkeypatch.setattr(Driver, "this", lambda: Driver(name, "", 1, ""))
         return Storage.of(prefix.uri)
 
     return become
@@ -58,11 +56,23 @@ def lines(tmp_path: Path) -> list[Record]:
     return list(read(tmp_path / "made" / LEDGER))
 
 
-def begin(storage: Storage, lines: list[Record]) -> Driving:
-    driving = drive(storage, storage.folder / "s")
+def take(storage: Storage, shipping: Shipping = FAST) -> Driving:
+    """The study "s", in the hands of the machine whose storage it is."""
+    driver = Driver(storage.folder.parent.name, "", 1, "")
+    return drive(storage, storage.folder / "s", driver=driver, shipping=shipping)
+
+
+def begin(storage: Storage, lines: list[Record], shipping: Shipping = FAST) -> Driving:
+    driving = take(storage, shipping)
     for line in lines:
         driving.ledger.append(line)
     return driving
+
+
+def die(driving: Driving) -> None:
+    """The driver's process ends, which frees what it holds."""
+    driving.ledger.close()
+    driving.lock.close()
 
 
 def shipped(prefix: S3Prefix) -> bytes:
@@ -91,7 +101,7 @@ def test_all_of_a_study_arrives_and_another_machine_reads_it(
     (folder / "exports" / "old.yaml").unlink()
     for line in lines[RECORDS:]:
         driving.ledger.append(line)
-    assert driving.ship(timeout=30.0) == ""
+    assert driving.ship(timeout=LONG) == ""
     driving.close()
     assert shipped(prefix) == (folder / LEDGER).read_bytes()
     assert len(segments(prefix.below("s"))) >= 2
@@ -120,31 +130,34 @@ def test_a_bucket_that_is_silent_holds_up_nothing_and_gets_everything_afterwards
         said = driving.ship(timeout=0.3)
         assert re.match(r"\d+ ledger lines, and what follows from them, have not arrived: ", said)
     driving.close()
-    again = drive(storage, storage.folder / "s")
-    assert again.ship(timeout=60.0) == ""
+    again = take(storage)
+    assert again.ship(timeout=LONG) == ""
     again.close()
     assert shipped(prefix) == (storage.folder / "s" / LEDGER).read_bytes()
     assert [record.kind for record in again.ledger.state.sessions] == ["session"]
 
 
 def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
-    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
     said: list[str] = []
-    driving = begin(machine("a"), lines)
+    is_away, refused = threading.Event(), []
+
+    def fail(key: str, _: object) -> None:
+        if is_away.is_set():
+            refused.append(key)
+            raise StorageUnavailable(f"{prefix.where}/s", "it must answer, but does not")
+
+    storage = machine("a")
+    driving = begin(replace(storage, prefix=s3.Watched.of(prefix, before=fail)), lines)
     driving.tell(said.append)
-    with monkeypatch.context() as away:
-
-        def fail(self: S3Prefix, *_: object, **__: object) -> str:
-            raise StorageUnavailable(self.where, "it must answer, but does not")
-
-        away.setattr(S3Prefix, "put", fail)
-        wait_for(lambda: bool(said))
-        time.sleep(0.5)
+    is_away.set()
+    wait_for(lambda: len(refused) > 3)
+    is_away.clear()
     wait_for(lambda: len(said) == 2)
     assert said[0].startswith(f"{prefix.where}/s: it must answer, but does not; the study goes on")
     assert said[1] == f"{prefix.where}/s: everything is shipped again"
-    assert driving.ship(timeout=30.0) == ""
+    assert driving.ship(timeout=LONG) == ""
     driving.close()
 
 
@@ -153,13 +166,13 @@ def test_lines_that_were_never_shipped_are_shipped_by_the_next_driver_of_that_ma
 ) -> None:
     storage = machine("a")
     first = begin(storage, lines[:RECORDS])
-    first.ship(timeout=30.0)
+    first.ship(timeout=LONG)
     for line in lines[RECORDS:]:
         first.ledger.append(line)
-    first.ledger.close()  # and the driver dies
-    second = drive(storage, storage.folder / "s")
+    die(first)
+    second = take(storage)
     assert second.ledger.state == fold(read(storage.folder / "s" / LEDGER))
-    assert second.ship(timeout=30.0) == ""
+    assert second.ship(timeout=LONG) == ""
     second.close()
     assert shipped(prefix) == (storage.folder / "s" / LEDGER).read_bytes()
 
@@ -169,15 +182,15 @@ def test_a_machine_that_lost_its_study_to_another_sets_its_last_lines_aside(
 ) -> None:
     first = machine("a")
     driving = begin(first, lines[:RECORDS])
-    driving.ship(timeout=30.0)
+    driving.ship(timeout=LONG)
     driving.ledger.append(lines[RECORDS])
-    driving.ledger.close()  # and the machine dies with a line that nobody else has
+    die(driving)  # with a line that nobody else has
     second = begin(machine("b"), [])
     assert len(list(read(second.ledger.path))) == RECORDS
     second.ledger.append(FinishRecord())
-    assert second.ship(timeout=30.0) == ""
+    assert second.ship(timeout=LONG) == ""
     second.close()
-    back = drive(machine("a"), first.folder / "s")
+    back = take(machine("a"))
     assert back.ledger.state.finished
     back.close()
     assert (first.folder / "s" / LEDGER).read_bytes() == shipped(prefix)
@@ -196,7 +209,7 @@ def test_a_driver_whose_study_was_taken_over_writes_no_further_line(
     wait_for(lambda: driving.ledger.failure is not None)
     with pytest.raises(OSError, match="process 2 on b has taken the study over: it ends here"):
         driving.ledger.append(lines[RECORDS])
-    assert "process 2 on b" in driving.ship(timeout=30.0)
+    assert "process 2 on b" in driving.ship(timeout=LONG)
     driving.close()
     assert prefix.get("s/driver.json") is not None, "the lease is the other driver's"
 
@@ -207,7 +220,7 @@ def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
     driving = begin(machine("a"), lines[:RECORDS])
     other = machine("b")
     with pytest.raises(InputError, match="process 1 on a is at work"):
-        drive(other, other.folder / "s")
+        take(other)
     wait_for(lambda: len(shipped(prefix)) == driving.ledger.path.stat().st_size)
     study = prefix.below("s")
     number = len(segments(study))
@@ -222,15 +235,14 @@ def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
 
 
 def test_segments_are_of_whole_lines_whatever_their_length(
-    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
-    monkeypatch.setattr(shippers, "MAX_BYTES", 600)
-    driving = begin(machine("a"), lines)
+    driving = begin(machine("a"), lines[:RECORDS], replace(FAST, segment_bytes=600))
     path = driving.ledger.path
     assert max(len(line) for line in path.read_bytes().splitlines()) > 600
     with open(path, "ab") as file:
         file.write(b'{"kind": "torn')
-    assert driving.ship(timeout=30.0) == ""
+    assert driving.ship(timeout=LONG) == ""
     driving.close()
     study = prefix.below("s")
     parts = list(read_segments(study, segments(study)))
@@ -240,45 +252,43 @@ def test_segments_are_of_whole_lines_whatever_their_length(
 
 
 def test_no_line_is_there_before_the_files_that_it_speaks_of(
-    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
-    write = shippers.write_segment
-    speaking = []
+    speaking, missing = [], []
 
-    def look(*arguments) -> None:
-        for name in re.findall(rb"spoken-of-\d+", arguments[2]):
-            speaking.append(name)
-            assert prefix.get(f"s/evidence/{name.decode()}") is not None
-        write(*arguments)
+    def look(key: str, data: bytes | BinaryIO) -> None:
+        if key.startswith("ledger/") and isinstance(data, bytes):
+            for name in re.findall(rb"spoken-of-\d+", data):
+                speaking.append(name)
+                if prefix.get(f"s/evidence/{name.decode()}") is None:
+                    missing.append(name)
 
-    monkeypatch.setattr(shippers, "write_segment", look)
-    driving = begin(machine("a"), [])
+    driving = begin(replace(machine("a"), prefix=s3.Watched.of(prefix, before=look)), [])
     (driving.ledger.path.parent / "evidence").mkdir()
     for number in range(20):
         (driving.ledger.path.parent / "evidence" / f"spoken-of-{number}").write_text("")
         assert isinstance(lines[0], StudyRecord)
         driving.ledger.append(replace(lines[0], name=f"spoken-of-{number}"))
         time.sleep(0.03)
-    assert driving.ship(timeout=30.0) == ""
+    assert driving.ship(timeout=LONG) == ""
     driving.close()
     assert len(speaking) == 20
+    assert missing == []
 
 
 def test_a_segment_whose_answer_was_lost_is_not_shipped_twice(
-    prefix: S3Prefix, machine: Machine, lines: list[Record], monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:
-    write = shippers.write_segment
     lost = threading.Event()
 
-    def answer_lost(*arguments) -> None:
-        write(*arguments)
-        if not lost.is_set():
+    def answer_lost(key: str) -> None:
+        if key.startswith("ledger/") and not lost.is_set():
             lost.set()
             raise StorageUnavailable(prefix.where, "Read timeout")
 
-    monkeypatch.setattr(shippers, "write_segment", answer_lost)
-    driving = begin(machine("a"), lines)
-    assert driving.ship(timeout=30.0) == ""
+    storage = replace(machine("a"), prefix=s3.Watched.of(prefix, after=answer_lost))
+    driving = begin(storage, lines)
+    assert driving.ship(timeout=LONG) == ""
     assert lost.is_set()
     assert shipped(prefix) == driving.ledger.path.read_bytes()
     driving.close()

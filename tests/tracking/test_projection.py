@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,14 +15,18 @@ from study.core.errors import InputError
 from study.ledger.journal import LEDGER
 from study.ledger.state import State, Trial
 from study.storage.studies import load
-from study.tracking import projection as projections
 from study.tracking.projection import Projection
+from study.tracking.store import is_refusal
 
 Written = list[tuple[str, list[int]]]
 
 
-class Refused(Exception):
-    pass
+def refusal() -> Exception:
+    """What a store raises that has understood and says no."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+    return MlflowException("no", error_code=RESOURCE_DOES_NOT_EXIST)
 
 
 class MadeUpStore:
@@ -35,11 +40,11 @@ class MadeUpStore:
 
     def write_study(self, state: State, ended: float, *, live: bool) -> None:
         if self.lost:
-            raise Refused
+            raise refusal()
 
     def write_trial(self, trial: Trial, epochs: Iterable[int], *, live: bool) -> None:
         if trial.id in self.moods or self.lost:
-            raise self.moods.get(trial.id, Refused())
+            raise self.moods.get(trial.id) or refusal()
         self.written.append((trial.id, list(epochs)))
 
     def is_lost(self) -> bool:
@@ -56,36 +61,56 @@ class MadeUpStore:
 
 
 @pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> list[MadeUpStore]:
+def stores() -> list[MadeUpStore]:
     """Those that projections have made."""
-    made: list[MadeUpStore] = []
-
-    def make(*_: Any, **__: Any) -> MadeUpStore:
-        made.append(MadeUpStore())
-        return made[-1]
-
-    monkeypatch.setattr(projections, "Store", make)
-    monkeypatch.setattr(projections, "is_refusal", lambda error: isinstance(error, Refused))
-    return made
+    return []
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_study(tmp_path_factory.mktemp("studies") / "one", until="search")
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path) -> Path:
+    """A study that a test may write to."""
+    return Path(shutil.copytree(made, tmp_path / "one"))
+
+
+def project(folder: Path, stores: list[MadeUpStore]) -> Projection:
+    """A projection of the study in a folder, with stores that are made up."""
+
+    def make(*_: Any, **__: Any) -> Any:
+        stores.append(MadeUpStore())
+        return stores[-1]
+
+    return Projection(folder, "", open_store=make)
+
+
+def goes_on(projection: Projection, folder: Path, *trials: str) -> None:
+    """One more line of each of these trials, which the projection reads: its last report again."""
+    lines = (folder / LEDGER).read_text().splitlines(keepends=True)
+    with open(folder / LEDGER, "a") as file:
+        for trial in trials:
+            of_it = [line for line in lines if f'"trial": "{trial}"' in line]
+            file.write(next(line for line in reversed(of_it) if '"kind": "report"' in line))
+    projection.read()
 
 
 def _push(projection: Projection) -> Exception | None:
     try:
         assert projection.push(live=True)
-    except (Refused, ConnectionError) as error:
-        return error
+    except Exception as error:
+        if isinstance(error, ConnectionError) or is_refusal(error):
+            return error
+        raise
     return None
 
 
 def test_each_line_is_written_once_and_repeated_epochs_with_it(
     stores: list[MadeUpStore], study: Path
 ) -> None:
-    projection = Projection(study, "")
+    projection = project(study, stores)
     assert projection.finish() and projection.finish()
     trials = load(study).trials
     assert [trial for trial, _ in stores[0].written] == list(trials)
@@ -97,7 +122,7 @@ def test_a_growing_ledger_is_written_as_far_as_it_goes(
     stores: list[MadeUpStore], study: Path, tmp_path: Path
 ) -> None:
     lines = (study / LEDGER).read_bytes().splitlines(keepends=True)
-    projection = Projection(tmp_path, "")
+    projection = project(tmp_path, stores)
     projection.read()
     assert projection.num_lines == 0 and _push(projection) is None and stores == []
     for end in range(0, len(lines) - 1, 5):
@@ -126,21 +151,21 @@ def test_a_line_that_is_none_is_named(study: Path, tmp_path: Path) -> None:
 def test_a_trial_that_is_refused_is_looked_for_once_and_then_left_out(
     stores: list[MadeUpStore], study: Path
 ) -> None:
-    projection = Projection(study, "")
+    projection = project(study, stores)
     projection.read()
     assert _push(projection) is None
-    store, refusal = stores[0], Refused("no")
-    store.moods["t0003"] = refusal
+    store, no = stores[0], refusal()
+    store.moods["t0003"] = no
     store.written.clear()
-    projection._waiting = dict.fromkeys(["t0003", "t0004"])
-    assert _push(projection) is refusal
+    goes_on(projection, study, "t0003", "t0004")
+    assert _push(projection) is no
     assert store.doubts == ["t0003"] and [trial for trial, _ in store.written] == ["t0004"]
-    assert _push(projection) is refusal
-    assert projection.refused == {"t0003": refusal}
+    assert _push(projection) is no
+    assert projection.refused == {"t0003": no}
     assert _push(projection) is None
     assert projection.num_unsent == (study / LEDGER).read_text().count('"trial": "t0003"')
     del store.moods["t0003"]
-    projection._waiting = {"t0003": None}
+    goes_on(projection, study, "t0003")
     assert _push(projection) is None
     assert projection.refused == {} and projection.num_unsent == 0
     assert store.written[-1] == ("t0003", list(range(1, 9)))
@@ -149,7 +174,7 @@ def test_a_trial_that_is_refused_is_looked_for_once_and_then_left_out(
 def test_a_store_that_is_away_is_left_alone_after_two_trials_and_asked_for_others_next(
     stores: list[MadeUpStore], study: Path
 ) -> None:
-    projection = Projection(study, "")
+    projection = project(study, stores)
     projection.read()
     away = ConnectionError()
     trials = list(load(study).trials)
@@ -157,8 +182,7 @@ def test_a_store_that_is_away_is_left_alone_after_two_trials_and_asked_for_other
     store = stores[0]
     store.written.clear()
     store.moods = dict.fromkeys(trials[:2], away)
-    projection._waiting = dict.fromkeys(trials)
-    projection._written.clear()
+    goes_on(projection, study, *trials)
     assert _push(projection) is away and store.written == []
     assert _push(projection) is away
     assert [trial for trial, _ in store.written] == trials[2:]
@@ -169,23 +193,22 @@ def test_a_store_that_is_away_is_left_alone_after_two_trials_and_asked_for_other
 
 
 def test_a_store_that_has_lost_the_study_is_given_all_of_it_again(
-    stores: list[MadeUpStore], study: Path, monkeypatch: pytest.MonkeyPatch
+    stores: list[MadeUpStore], study: Path
 ) -> None:
-    projection = Projection(study, "")
+    projection = project(study, stores)
     projection.read()
     assert _push(projection) is None
     stores[0].lost = True
-    projection._waiting = {"t0002": None}
-    assert isinstance(_push(projection), Refused)
+    goes_on(projection, study, "t0002")
+    error = _push(projection)
+    assert error is not None and is_refusal(error)
     assert projection.num_unsent == projection.num_lines
     assert _push(projection) is None
     assert len(stores) == 2
     assert stores[1].written == stores[0].written
 
 
-def test_memory_is_that_of_a_number_per_line(
-    stores: list[MadeUpStore], study: Path, tmp_path: Path
-) -> None:
+def test_memory_is_that_of_a_number_per_line(study: Path, tmp_path: Path) -> None:
     """Long studies, and servers that are away for long: the lines themselves stay in the file."""
     lines = (study / LEDGER).read_bytes().splitlines(keepends=True)
     first = [line for line in lines if b'"trial": ' not in line]

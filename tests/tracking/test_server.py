@@ -20,6 +20,8 @@ from study import track
 from study.ledger.journal import LEDGER
 from study.tracking.follow import Follower, Waits
 
+pytestmark = pytest.mark.slow
+
 WAITS = Waits(look=0.05, failure=0.05, longest=0.2, grace=30.0)
 Rows = dict[str, dict[str, Any]]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -242,26 +245,38 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     assert first.kind == "study"
 
 
+def followers(folder: Path) -> list[int]:
+    """The ids of the processes that follow the ledger in a folder and live."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"study.tracking.follow" in words and os.fsencode(folder) in words:
+                found.append(int(entry.name))
+    return found
+
+
 def test_a_follower_that_is_killed_is_started_again_and_goes_on(
-    storage: Path, sent: Tracked, look: Look, monkeypatch: pytest.MonkeyPatch
+    storage: Path, sent: Tracked, look: Look
 ) -> None:
-    monkeypatch.setattr("study.tracking.sidecar.PAUSE_SECONDS", 0.1)
     whole = make_study(storage / "whole" / "killed", until="baselines")
     lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
     (storage / "killed").mkdir()
     folder, ledger = storage / "killed", storage / "killed" / LEDGER
     ledger.write_bytes(b"".join(lines[:20]))
-    sidecar = tracking.start(folder, sent.uri)
-    first = sidecar._process
+    sidecar = tracking.Sidecar(folder, sent.uri, pause=0.1)
     while sidecar.unsent:
         time.sleep(0.05)
-    first.kill()
-    while sidecar._process is first:
+    (first,) = followers(folder)
+    os.kill(first, signal.SIGKILL)
+    while followers(folder) in ([], [first]):
         time.sleep(0.05)
     with open(ledger, "ab") as file:
         file.writelines(lines[20:-10])
-    sidecar._process.kill()  # and once more, just before the end
-    sidecar._process.wait()
+    (second,) = followers(folder)
+    os.kill(second, signal.SIGKILL)  # and once more, just before the end
+    while followers(folder) == [second]:
+        time.sleep(0.05)
     with open(ledger, "ab") as file:
         file.writelines(lines[-10:])
     assert sidecar.close(60.0) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from full_disk import full_at
 from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
 
 from study.core.errors import InputError
-from study.data import SegmentationData
+from study.data import SegmentationData, open_data
 from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
-from study.training.trainer import train
+from study.training.trainer import REMEMBERED, train
 
 HERE = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -163,7 +162,7 @@ def test_a_model_whose_code_has_changed_under_a_checkpoint_is_named_in_one_line(
     config = tiny(model={"factory": f"{__name__}:edited"})
     file = tmp_path / "one.pt"
     next(iter(train(config, data=data, device="cpu"))).save(file)
-    monkeypatch.setattr(sys.modules[edited.__module__], "WIDTH", 3)
+    monkeypatch.setitem(globals(), "WIDTH", 3)
     with pytest.raises(
         IncompatibleCheckpoint, match=f"^{file}: must fit the model's code"
     ) as caught:
@@ -219,11 +218,19 @@ def test_reports_that_never_arrived_come_again_and_then_training_goes_on(tmp_pat
     assert [report.epoch for report in rest] == list(range(4, len(whole) + 1))
 
 
-def test_a_checkpoint_that_is_ahead_and_does_not_remember_is_refused(tmp_path, data, monkeypatch):
-    config = tiny(budget={"epochs": 4})
-    monkeypatch.setattr("study.training.trainer.REMEMBERED", 1)
+def test_a_checkpoint_that_is_ahead_and_does_not_remember_is_refused(tmp_path):
+    few = {"format": "synthetic", "size": [16, 16], "num_train": 4, "num_val": 2, "num_test": 2}
+    end = REMEMBERED + 2
+    config = tiny(model=CONVOLUTION, data=few, augment={}, budget={"epochs": end})
+    data = open_data(config.task.data)
     for report in train(config, data=data, device="cpu"):
         report.save(tmp_path / f"{report.epoch}.pt")
-    for reported, file in ((1, "3.pt"), (3, "4.pt")):
+
+    def resumed(epoch, reported):
+        file = tmp_path / f"{epoch}.pt"
+        return train(config, data=data, device="cpu", resume_from=file, reported=reported)
+
+    assert [report.again for report in resumed(end - 1, 1)] == [True] * REMEMBERED + [False]
+    for reported, epoch in ((0, end - 1), (end - 1, end)):
         with pytest.raises(InputError, match=f"must remember all reports after epoch {reported}"):
-            list(train(config, data=data, resume_from=tmp_path / file, reported=reported))
+            list(resumed(epoch, reported))

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
+from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, noted, run, timeless, tiny, tiny_data
 
 from study.config.task import TrialConfig
 from study.core.errors import InputError
 from study.data import SegmentationData
 from study.losses.loss import SegmentationLoss
-from study.training import trainer as training
-from study.training.batches import Batches
-from study.training.models import build_model
+from study.training.batches import TrainOrder, draw
 from study.training.optim import lr_factor
 from study.training.trainer import Diverged, _held, _series, train
 
@@ -56,16 +54,13 @@ def test_a_training_is_a_list_of_reports_and_the_last_one_holds_the_evidence(dat
     assert np.array_equal(evidence.val_groups, data.val.groups)
 
 
-def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms(data, monkeypatch):
-    measured = []
-    whole = SegmentationLoss._gradient_norms
+def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms(data):
+    def norms_of(loss, *_):
+        return {key: norm for key, norm in loss.step_terms.items() if "grad_norm" in key}
 
-    def counted(self, *arguments):
-        measured.append(whole(self, *arguments))
-        return measured[-1]
-
-    monkeypatch.setattr(SegmentationLoss, "_gradient_norms", counted)
-    reports = run(tiny(STATEFUL_LOSS, model=CONVOLUTION), data)
+    with noted(SegmentationLoss, norms_of) as of_steps:
+        reports = run(tiny(STATEFUL_LOSS, model=CONVOLUTION), data)
+    measured = [norms for norms in of_steps if norms]
     assert len(measured) == len(reports)  # once an epoch, not at every step
     for report, norms in zip(reports, measured, strict=True):
         told = {key: value for key, value in report.metrics.items() if "grad_norm" in key}
@@ -105,17 +100,13 @@ def test_what_steps_give_is_no_tensor_on_a_cpu_and_has_the_same_mean():
         assert torch.equal(_series(tensors), _series(held)), "as on a GPU"
 
 
-def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data, monkeypatch):
-    sizes = []
-    whole = Batches.train
+def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data):
+    def sizes_of(_, arguments, __):
+        logits, target = arguments
+        return tuple(logits.shape[2:]), tuple(target.shape[1:])
 
-    def seen(self, *arguments):
-        for images, target in whole(self, *arguments):
-            sizes.append((tuple(images.shape[2:]), tuple(target.shape[1:])))
-            yield images, target
-
-    monkeypatch.setattr(Batches, "train", seen)
-    (*_, last) = run(tiny(augment={"crop": [24, 32]}), data)
+    with noted(SegmentationLoss, sizes_of) as sizes:
+        (*_, last) = run(tiny(augment={"crop": [24, 32]}), data)
     assert set(sizes) == {((24, 32), (24, 32))}
     valid = int((data.val.labels != 255).sum())
     assert last.evidence is not None
@@ -301,28 +292,23 @@ def test_reduced_precision_trains_and_differs(data, precision):
     assert reduced == pytest.approx(plain, rel=0.05)
 
 
-def modes_in_training(monkeypatch, data, **task):
+def modes_in_training(data, **task):
     """Whether only deterministic kernels were allowed, at each forward pass."""
-    modes = []
 
-    def build(*arguments):
-        model = build_model(*arguments)
-        model.register_forward_hook(
-            lambda *_: modes.append(torch.are_deterministic_algorithms_enabled())
-        )
-        return model
+    def mode(*_):
+        return torch.are_deterministic_algorithms_enabled()
 
-    monkeypatch.setattr(training, "build_model", build)
-    run(tiny(model=CONVOLUTION, **task), data)
+    with noted(torch.nn.Sequential, mode) as modes:
+        run(tiny(model=CONVOLUTION, **task), data)
     return modes
 
 
 @pytest.mark.parametrize("callers", [True, False])
-def test_deterministic_kernels_are_a_choice_of_the_task_alone(monkeypatch, data, callers):
+def test_deterministic_kernels_are_a_choice_of_the_task_alone(data, callers):
     torch.use_deterministic_algorithms(callers)
     try:
         for only in (True, False):
-            assert set(modes_in_training(monkeypatch, data, deterministic=only)) == {only}
+            assert set(modes_in_training(data, deterministic=only)) == {only}
             assert torch.are_deterministic_algorithms_enabled() == callers
     finally:
         torch.use_deterministic_algorithms(False)
@@ -388,8 +374,16 @@ def test_a_loss_with_state_observes_the_training(data):
     assert weighed < plain
 
 
-def test_how_many_random_streams_are_begun_at_once_changes_nothing(data, monkeypatch):
-    config = tiny(model=CONVOLUTION)
-    whole = [timeless(report) for report in run(config, data)]
-    monkeypatch.setattr(training, "DRAWN_AHEAD", 4)  # of the six steps of an epoch
-    assert [timeless(report) for report in run(config, data)] == whole
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_how_many_random_streams_are_begun_at_once_changes_nothing(at_once):
+    def drawn(first, at_once):
+        order = TrainOrder(10, batch_size=3, seed=5)
+        return [
+            (indices.tolist(), generator.initial_seed())
+            for indices, generator in draw(order, first, 11, at_once=at_once)
+        ]
+
+    whole = drawn(0, 11)
+    assert len(whole) == len({seed for _, seed in whole}) == 11
+    assert drawn(0, at_once) == whole
+    assert drawn(6, at_once) == whole[6:]

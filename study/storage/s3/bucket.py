@@ -28,7 +28,7 @@ CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 20, 2
 AT_ONCE = 8  # concurrent calls of one process
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
-PER_DELETE = 1000  # most keys in one call
+PER_CALL = 1000  # most keys that one call lists or deletes
 REFUSED = {
     "NoSuchBucket": "the bucket must exist, but there is none of this name",
     "AccessDenied": "reading and writing must be allowed, but access is denied",
@@ -85,11 +85,17 @@ def is_remote(storage: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class S3Prefix:
-    """All keys that begin with `prefix`, which is empty or ends with a slash."""
+    """All keys that begin with `prefix`, which is empty or ends with a slash.
+
+    per_call: keys that one call lists or deletes. read_seconds: for which a silent server is
+    waited for.
+    """
 
     name: str
     prefix: str
     query: str = ""
+    per_call: int = PER_CALL
+    read_seconds: float = READ_SECONDS
 
     @classmethod
     def parse(cls, uri: str, *, key: str = "--storage") -> S3Prefix:
@@ -222,8 +228,8 @@ class S3Prefix:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a missing one is not an error."""
-        for start in range(0, len(keys), PER_DELETE):
-            objects = [{"Key": self.prefix + key} for key in keys[start : start + PER_DELETE]]
+        for start in range(0, len(keys), self.per_call):
+            objects = [{"Key": self.prefix + key} for key in keys[start : start + self.per_call]]
             answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
             for problem in answer.get("Errors", ()):
                 raise StorageUnavailable(self.where, _refusal(problem.get("Code", "")))
@@ -237,7 +243,7 @@ class S3Prefix:
     def _pages(self, **arguments: str) -> Iterator[Any]:
         more: dict[str, str] = {}
         while True:
-            page = self._call("list_objects_v2", **arguments, **more)
+            page = self._call("list_objects_v2", MaxKeys=self.per_call, **arguments, **more)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -245,11 +251,13 @@ class S3Prefix:
 
     def _call(self, method: str, **arguments: Any) -> Any:
         with _in_one_line(self.where):
-            return getattr(_client(self.query), method)(S3Prefix=self.name, **arguments)
+            return getattr(_client(self.query, self.read_seconds), method)(
+                Bucket=self.name, **arguments
+            )
 
 
 @lru_cache
-def _client(query: str) -> Any:
+def _client(query: str, read_seconds: float) -> Any:
     """The boto3 client that all threads of the process share."""
     import boto3
     from botocore.config import Config
@@ -261,7 +269,7 @@ def _client(query: str) -> Any:
     config = Config(
         max_pool_connections=2 * AT_ONCE,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=read_seconds,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         s3={"addressing_style": "path"} if endpoint else None,
         user_agent_extra="segmentation-loss-study",

@@ -65,11 +65,18 @@ class TakenOver(Exception):
 
 
 class Lease:
-    """The right of this process to drive the study at a prefix."""
+    """The right to drive the study at a prefix.
 
-    def __init__(self, prefix: S3Prefix) -> None:
+    driver: who holds it, by default this process. stale: seconds without a renewal after which
+    another driver's lease is taken over.
+    """
+
+    def __init__(
+        self, prefix: S3Prefix, driver: Driver | None = None, *, stale: float = STALE_SECONDS
+    ) -> None:
         self._prefix = prefix
-        self._me = Driver.this()
+        self._me = driver or Driver.this()
+        self._stale = stale
         self._etag = ""
 
     def take(self) -> str:
@@ -81,7 +88,7 @@ class Lease:
         said = ""
         if there is not None and (driver := _driver(there)) != self._me:
             silent = there.age.total_seconds()
-            if silent < STALE_SECONDS and not driver.is_dead:
+            if silent < self._stale and not driver.is_dead:
                 raise self._occupied(driver, silent)
             said = f"takes over from {driver.words}, last heard of {silent:.0f} s ago"
         try:
@@ -119,7 +126,7 @@ class Lease:
 
     def _occupied(self, driver: Driver | None, silent: float) -> InputError:
         who = "another one is" if driver is None else f"{driver.words} is"
-        left = STALE_SECONDS - silent
+        left = self._stale - silent
         return InputError(
             f"one driver at a time may work on a study, but {who} at work (heard of {silent:.0f} s "
             f"ago; if it is lost, try again in {left:.0f} s)",
@@ -134,9 +141,7 @@ def _driver(content: Content) -> Driver:
         return Driver("an unknown machine", "", 0, "")
 
 
-def is_driven(prefix: S3Prefix) -> bool:
-    """Whether a driver works on the study at this prefix."""
+def is_driven(prefix: S3Prefix, *, stale: float = STALE_SECONDS) -> bool:
+    """Whether a driver that was heard of in the last `stale` seconds works on the study."""
     there = prefix.get(KEY)
-    return there is not None and (
-        there.age.total_seconds() < STALE_SECONDS and not _driver(there).is_dead
-    )
+    return there is not None and (there.age.total_seconds() < stale and not _driver(there).is_dead)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from study.core.names import CHECKPOINTS
@@ -23,10 +24,21 @@ from study.storage.s3.lease import Lease, TakenOver
 from study.storage.s3.mirror import files, is_same
 from study.storage.s3.segments import MAX_BYTES, Segment, segments, write_segment
 
-SHIP_SECONDS = 5.0
-AGAIN_SECONDS = 1.0  # between retries at the end
 NOT_SHIPPED = ("ray", CHECKPOINTS)
 Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """How a study is shipped: seconds between two rounds, and between two tries at its end, while
+    there is time; bytes of a segment of the ledger at most."""
+
+    seconds: float = 5.0
+    again: float = 1.0
+    segment_bytes: int = MAX_BYTES
+
+
+SHIPPING = Shipping()
 
 
 class Shipper:
@@ -36,11 +48,20 @@ class Shipper:
     over; nothing is shipped after that.
     """
 
-    def __init__(self, folder: Path, prefix: S3Prefix, lease: Lease, lost: Callable[[str], None]):
+    def __init__(
+        self,
+        folder: Path,
+        prefix: S3Prefix,
+        lease: Lease,
+        lost: Callable[[str], None],
+        *,
+        shipping: Shipping = SHIPPING,
+    ) -> None:
         self._folder = folder
         self._prefix = prefix
         self._lease = lease
         self._lost = lost
+        self._shipping = shipping
         found = segments(prefix)
         self._next = len(found)
         self._offset = found[-1].end if found else 0
@@ -74,10 +95,10 @@ class Shipper:
             return sum(line.endswith(b"\n") for line in file)
 
     def _loop(self) -> None:
-        while not self._closing.wait(SHIP_SECONDS):
+        while not self._closing.wait(self._shipping.seconds):
             self._round()
         while not self._round() and not self._is_lost:
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(self._shipping.again)
         if not self._is_lost:
             with contextlib.suppress(StorageUnavailable):
                 self._lease.give_back()
@@ -111,8 +132,9 @@ class Shipper:
         """Ship the next whole lines before byte `end`; return whether there were any."""
         with open(self._folder / LEDGER, "rb") as file:
             file.seek(self._offset)
-            data = file.read(min(MAX_BYTES, end - self._offset))
-            if len(data) == MAX_BYTES and b"\n" not in data:
+            limit = self._shipping.segment_bytes
+            data = file.read(min(limit, end - self._offset))
+            if len(data) == limit and b"\n" not in data:
                 data += file.readline()
         data = data[: data.rfind(b"\n") + 1]
         if not data:

@@ -58,11 +58,13 @@ def test_splits_indices_and_seeds_give_different_scenes(default):
         assert all((first != second).mean() > 0.03 for second in roads[i + 1 :])
 
 
+@pytest.mark.slow
 def test_rare_classes_come_evenly_along_a_split():
     shown = np.flatnonzero((draw(150)[1] == BICYCLIST).any((1, 2)))
     assert np.diff(shown, prepend=-1, append=150).max() <= 15
 
 
+@pytest.mark.slow
 def test_class_shares_run_from_40_percent_down_to_a_tenth_of_a_percent():
     labels = draw(150)[1]
     share = shares(labels)
@@ -90,6 +92,7 @@ def test_ambiguity_hangs_posters_and_pipes_on_walls():
     assert strange[labels == BUILDING].mean() > 0.002
 
 
+@pytest.mark.slow
 def test_ambiguity_makes_rare_things_harder_to_tell_from_walls_by_colour():
     def overlap(ambiguity: float) -> float:
         """Area that the saturation histograms of persons and of walls have in common."""
@@ -104,6 +107,7 @@ def test_ambiguity_makes_rare_things_harder_to_tell_from_walls_by_colour():
     assert overlap(1.0) > overlap(0.0) + 0.1
 
 
+@pytest.mark.slow
 def test_noise_changes_no_label_and_is_as_strong_as_stated(default):
     clean, labels = draw(noise=0.0)
     assert np.array_equal(labels, default[1])
@@ -129,6 +133,7 @@ def test_every_size_is_drawn(size):
     assert image.dtype == label.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_objects_keep_their_share_when_the_picture_grows():
     small, large = shares(draw(24, size=[64, 80])[1]), shares(draw(24, size=[128, 160])[1])
     assert np.abs(small - large).max() < 0.03

@@ -6,13 +6,13 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from study import run, status
 from study.core.errors import InputError
-from study.storage.s3 import bucket as buckets
 from study.storage.s3.bucket import Conflict, S3Prefix, StorageUnavailable
 
 
@@ -35,18 +35,8 @@ def test_what_is_put_is_found_listed_and_deleted(prefix: S3Prefix, tmp_path: Pat
     assert not (tmp_path / "none").exists()
 
 
-def test_a_listing_has_every_object_however_many_there_are(
-    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call = S3Prefix._call
-
-    def two_at_a_time(self: S3Prefix, method: str, **arguments: object) -> object:
-        if method == "list_objects_v2":
-            arguments["MaxKeys"] = 2
-        return call(self, method, **arguments)
-
-    monkeypatch.setattr(S3Prefix, "_call", two_at_a_time)
-    monkeypatch.setattr(buckets, "PER_DELETE", 2)
+def test_a_listing_has_every_object_however_many_there_are(prefix: S3Prefix) -> None:
+    prefix = replace(prefix, per_call=2)
     for number in range(5):
         prefix.put(f"many/{number}", b"")
     assert [item.key for item in prefix.items("many/")] == [f"many/{n}" for n in range(5)]
@@ -170,10 +160,9 @@ def test_a_server_that_is_not_there_is_bad_input() -> None:
 
 
 @pytest.mark.usefixtures("prefix")
-def test_a_server_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "READ_SECONDS", 0.2)
+def test_a_server_that_answers_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         query = f"endpoint_override={address}&scheme=http&region=us-east-1"
         with pytest.raises(StorageUnavailable, match="it must answer, but: Read timeout"):
-            S3Prefix("studies", "p/", query).put("key", b"")
+            S3Prefix("studies", "p/", query, read_seconds=0.2).put("key", b"")

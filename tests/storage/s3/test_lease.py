@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 
 import pytest
+import s3
 
 from study.core.errors import InputError
-from study.storage.s3 import lease as leases
 from study.storage.s3.bucket import S3Prefix
 from study.storage.s3.lease import KEY, Driver, Lease, TakenOver, is_driven
 
@@ -16,11 +16,9 @@ ELSEWHERE = Driver("another-machine", "boot", 1234, "5")
 
 
 @pytest.fixture
-def other(prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch) -> Lease:
+def other(prefix: S3Prefix) -> Lease:
     """The lease of a driver on another machine, not taken yet."""
-    with monkeypatch.context() as there:
-        there.setattr(Driver, "this", lambda: ELSEWHERE)
-        return Lease(prefix)
+    return Lease(prefix, ELSEWHERE)
 
 
 def test_a_driver_that_is_at_work_elsewhere_is_named(prefix: S3Prefix, other: Lease) -> None:
@@ -38,12 +36,11 @@ def test_a_driver_that_is_at_work_elsewhere_is_named(prefix: S3Prefix, other: Le
 
 
 def test_a_lease_that_has_run_out_is_taken_over_and_its_driver_learns_it(
-    prefix: S3Prefix, other: Lease, monkeypatch: pytest.MonkeyPatch
+    prefix: S3Prefix, other: Lease
 ) -> None:
     other.take()
-    monkeypatch.setattr(leases, "STALE_SECONDS", 0.0)
-    assert not is_driven(prefix)
-    mine = Lease(prefix)
+    assert not is_driven(prefix, stale=0.0)
+    mine = Lease(prefix, stale=0.0)
     assert mine.take().startswith("takes over from process 1234 on another-machine, last heard of")
     mine.renew()
     with pytest.raises(TakenOver, match=f"process {os.getpid()} on .* has taken the study over"):
@@ -51,16 +48,12 @@ def test_a_lease_that_has_run_out_is_taken_over_and_its_driver_learns_it(
     mine.renew()
 
 
-def test_a_dead_process_of_this_machine_holds_nothing(
-    prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_process_of_this_machine_holds_nothing(prefix: S3Prefix) -> None:
     dead = replace(Driver.this(), started="1")
     assert dead.is_dead
     assert not Driver.this().is_dead
     assert not ELSEWHERE.is_dead
-    with monkeypatch.context() as before:
-        before.setattr(Driver, "this", lambda: dead)
-        Lease(prefix).take()
+    Lease(prefix, dead).take()
     assert not is_driven(prefix)
     assert "takes over from process" in Lease(prefix).take()
 
@@ -75,17 +68,11 @@ def test_a_renewal_whose_answer_was_lost_is_no_conflict(prefix: S3Prefix) -> Non
     lease.renew()
 
 
-def test_two_that_begin_at_once_are_not_both_let_in(
-    prefix: S3Prefix, other: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = Lease(prefix)
-    put = S3Prefix.put
+def test_two_that_begin_at_once_are_not_both_let_in(prefix: S3Prefix, other: Lease) -> None:
 
-    def after_the_other(self: S3Prefix, *args: object, **options: object) -> str:
-        monkeypatch.setattr(S3Prefix, "put", put)
+    def the_other_first(*_: object) -> None:
         other.take()
-        return put(self, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(S3Prefix, "put", after_the_other)
+    mine = Lease(s3.Watched.of(prefix, before=the_other_first))
     with pytest.raises(InputError, match="process 1234 on another-machine is at work"):
         mine.take()
