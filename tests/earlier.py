@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from study.ledger.journal import State, Trial
+from study.ledger.state import State, Trial
 from study.training.environment import environment
 
 FOLDER = Path(__file__).parent / "fixtures" / "de798f6"

@@ -13,8 +13,9 @@ import yaml
 from earlier import CLOSE, FOLDER, copied, facts, is_like, proposes_like, recorded, timeless
 
 from study.core.names import COMPLETED
-from study.ledger.journal import LEDGER, State, load, read
+from study.ledger.journal import LEDGER, load, read
 from study.ledger.records import ReportRecord
+from study.ledger.state import State
 
 ROOT = Path(__file__).parents[2]
 
