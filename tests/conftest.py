@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import s3
 import torch
 import yaml
+from ray_commands import starts_ray
 
 from study.core import telemetry
 from study.storage.s3.bucket import S3Prefix
@@ -38,20 +39,8 @@ def cache_of_this_session() -> Iterator[None]:
         yield
 
 
-RAY = {"gcs_server", "raylet", "study.run", "benchmarks.chaos"}
-STARTS_NOTHING = {"--help", "--dry-run"}
-
-
-def starts_ray(command: Sequence[object] | str | bytes) -> bool:
-    """Whether a command starts Ray, or a study, by its words."""
-    if isinstance(command, str | bytes):
-        return False
-    words = {os.path.basename(os.fsdecode(word)) for word in command if isinstance(word, str)}
-    return bool(words & RAY) and not words & STARTS_NOTHING
-
-
 @pytest.fixture(scope="session")
-def started() -> Iterator[list[str]]:
+def started_ray() -> Iterator[list[str]]:
     """The commands by which Ray, or a study, was started since somebody last looked."""
     found: list[str] = []
     begin = subprocess.Popen.__init__
@@ -67,10 +56,10 @@ def started() -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def ray_is_marked(request: pytest.FixtureRequest, started: list[str]) -> Iterator[None]:
+def ray_is_marked(request: pytest.FixtureRequest, started_ray: list[str]) -> Iterator[None]:
     """Fails a test that starts Ray and is not marked `ray`: the inner loop would wait for it."""
     yield
-    commands, started[:] = started[:], []
+    commands, started_ray[:] = started_ray[:], []
     if commands and request.node.get_closest_marker("ray") is None:
         pytest.fail(f"mark this test `ray`: it has started {commands[0]}")
 

@@ -115,6 +115,7 @@ def test_training_knows_nothing_of_the_search() -> None:
                 assert not found, f"{module} reaches {reached}, which imports {found}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "names"), PUBLIC.items())
 def test_a_public_path_can_be_imported(module: str, names: tuple[str, ...]) -> None:
     lines = f"import {module} as it; print(set({names!r}) <= set(it.__all__))"

@@ -134,6 +134,7 @@ def test_durations_are_seconds(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
+@pytest.mark.slow
 def test_help_comes_without_heavy_imports() -> None:
     script = (
         "import sys\n"

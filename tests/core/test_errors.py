@@ -93,6 +93,7 @@ def test_a_command_that_nobody_reads_any_more_ends_without_a_word(
         assert (storage / "demo" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_help_that_nobody_reads_ends_without_a_word() -> None:
     done = unread("-m", "study.status", "--help")
     assert (done.returncode, done.stderr) == (141, "")

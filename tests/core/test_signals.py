@@ -25,7 +25,7 @@ def test_the_first_signal_asks_for_an_end_and_the_second_is_one(number: signal.S
 
     with Signals(end, say):
         signal.raise_signal(number)
-        assert said.wait(10)
+        assert said.wait(60)
         assert asked == ["end"]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)

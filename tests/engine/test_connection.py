@@ -35,7 +35,7 @@ def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
         assert thread is not threading.current_thread()
         assert thread.is_alive()  # Ray's processes die with the thread that started them
     assert calls[1:] == [("disconnect",)]
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -124,6 +124,7 @@ def test_a_token_that_has_expired_is_renewed(service: Service) -> None:
     assert len(service.tokens) == 3
 
 
+@pytest.mark.slow
 def test_a_service_that_is_silent_for_a_while_is_asked_again(service: Service) -> None:
     spoken = Event()
 

@@ -87,6 +87,7 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_all_of_a_study_arrives_and_another_machine_reads_it(
     prefix: S3Prefix, machine: Machine, lines: list[Record], tmp_path: Path, capsys
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
     assert content.data == b"another driver's\n"
 
 
+@pytest.mark.slow
 def test_segments_are_of_whole_lines_whatever_their_length(
     prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:

@@ -30,6 +30,8 @@ from study.tracking.content import milliseconds
 from study.tracking.follow import only_writer
 from study.tracking.projection import Projection
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Tracked:

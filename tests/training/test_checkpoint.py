@@ -28,7 +28,10 @@ def data() -> SegmentationData:
     return tiny_data()
 
 
-@pytest.mark.parametrize("model", [tiny().task.model.model_dump(), CONVOLUTION, NOISY])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(tiny().task.model.model_dump(), marks=pytest.mark.slow), CONVOLUTION, NOISY],
+)
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):
     config = tiny(STATEFUL_LOSS, model=model, budget={"epochs": 3})
@@ -101,6 +104,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(data, tmp_path):
             run(other, its_data, resume_from=good)
 
 
+@pytest.mark.slow
 def test_a_bit_that_has_changed_is_a_damaged_checkpoint_or_changes_nothing(data, tmp_path):
     config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
     good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
@@ -218,6 +222,7 @@ def test_reports_that_never_arrived_come_again_and_then_training_goes_on(tmp_pat
     assert [report.epoch for report in rest] == list(range(4, len(whole) + 1))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_ahead_and_does_not_remember_is_refused(tmp_path):
     few = {"format": "synthetic", "size": [16, 16], "num_train": 4, "num_val": 2, "num_test": 2}
     end = REMEMBERED + 2

@@ -45,6 +45,7 @@ def test_the_environment_records_what_decides_the_numbers():
     assert json.loads(json.dumps(record)) == record
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_memory_that_a_step_frees_is_not_fetched_again():
     code = """

@@ -40,6 +40,7 @@ class SeesSizes(nn.Module):
         return self.head(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch", ["unet", "unetplusplus", "linknet", "fpn", "pspnet", "deeplabv3plus"]
 )

@@ -72,6 +72,7 @@ def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms
     assert not any("weight" in key for key in run(tiny(model=CONVOLUTION), data)[0].metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,13 +107,14 @@ def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data):
         return tuple(logits.shape[2:]), tuple(target.shape[1:])
 
     with noted(SegmentationLoss, sizes_of) as sizes:
-        (*_, last) = run(tiny(augment={"crop": [24, 32]}), data)
+        (*_, last) = run(tiny(model=CONVOLUTION, augment={"crop": [24, 32]}), data)
     assert set(sizes) == {((24, 32), (24, 32))}
     valid = int((data.val.labels != 255).sum())
     assert last.evidence is not None
     assert last.evidence.val_confusion.sum() == valid
 
 
+@pytest.mark.slow
 def test_test_is_judged_on_the_last_epoch_only_and_changes_no_other_number(data):
     plain = run(tiny(), data)
     judged = run(tiny(), data, evaluate_test=True)
@@ -131,6 +133,7 @@ def test_every_epoch_that_is_asked_for_is_evaluated_and_no_other(data):
     assert [report.epoch for report in reports if "val/miou" in report.metrics] == [2, 3, 5]
 
 
+@pytest.mark.slow
 def test_a_used_process_gives_the_numbers_of_a_fresh_one(data):
     config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
     run(tiny({"recall": {"ema_momentum": 0.0}}, seed=5), data)
@@ -350,6 +353,7 @@ def test_a_loss_that_does_not_fit_the_data_is_bad_input(data):
         run(config, data)
 
 
+@pytest.mark.slow
 def test_training_imports_no_ray_optuna_or_mlflow():
     program = (
         "import sys, study.training.trainer; "
