@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,22 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from study.core.names import CE
-from study.losses import LossConfig, family
+from study.losses import family
 from study.search.history import MIN_RESULTS, History, Observation
 from study.search.quota import Due, EpochsUsed, below_minimum_share
-from study.space.search_space import SearchSpace
+from study.space.search_space import Resolved, SearchSpace
 
 RANDOM_FRACTION = 1 / 3
 ATTEMPTS = 20  # at a loss that is not plain cross entropy, which is the reference trials' part
 Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A point of the space, and the configs that it resolves to."""
+
+    params: Params
+    config: Resolved
 
 
 def propose(
@@ -37,9 +46,9 @@ def propose(
     sampler: str = "tpe",
     used: Sequence[EpochsUsed] = (),
     full: int = 0,
-) -> Params:
-    """The params of search trial `number` (0-based). Where a draw comes to plain cross entropy it
-    is drawn again: tuning that is the reference trials' part.
+) -> Proposal:
+    """Search trial `number` (0-based). A draw that amounts to plain cross entropy is repeated, at
+    most ATTEMPTS times: the reference trials tune cross entropy.
 
     Args:
         space: what is searched; its settings name the objectives, all maximised.
@@ -52,7 +61,9 @@ def propose(
     """
     due = below_minimum_share(space.choices, used, full) if full else {}
     if sampler == "grid":
-        return _grid_point(space, number, [item.params for item in used if item.proposed], due)
+        taken = [item.params for item in used if item.proposed]
+        params = _grid_point(space, number, taken, due)
+        return Proposal(params, space.resolve(params))
     if not isinstance(history, History):
         history = History(space, history)
     for attempt in range(ATTEMPTS):
@@ -61,10 +72,10 @@ def propose(
         params = _draw(
             space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
         )
-        loss = LossConfig.model_validate(space.resolve(params)["loss"])
-        if family(loss) != CE:
+        config = space.resolve(params)
+        if family(config.loss) != CE:
             break
-    return params
+    return Proposal(params, config)
 
 
 def _grid_point(

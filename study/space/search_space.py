@@ -48,6 +48,18 @@ Point = tuple[Params, dict[str, BaseDistribution]]
 
 
 @dataclass(frozen=True)
+class Resolved:
+    """What a space says of a trial's config; the rest is the task's."""
+
+    loss: LossConfig
+    optimizer: TrialOptimizer
+
+    def model_dump(self) -> dict[str, Any]:
+        """Both as one tree `{"loss": ..., "optimizer": ...}`."""
+        return {LOSS: self.loss.model_dump(), OPTIMIZER: self.optimizer.model_dump()}
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """A compiled search space. `text` and `data` are what it was read from."""
 
@@ -67,37 +79,36 @@ class SearchSpace:
         assemble(self.tree, lambda node: _suggest(trial, node), params, {})
         return params
 
-    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole config `{"loss": ..., "optimizer": ...}` with all defaults written out.
+    def resolve(self, params: Mapping[str, Any]) -> Resolved:
+        """The typed configs that `params` stand for, checked once, with every default filled in.
 
-        ValueError where params are not exactly the active leaves and choices.
+        Args:
+            params: one value for each active leaf and choice, by key path.
+
+        Raises:
+            ValueError: where `params` are not exactly the active leaves and choices.
+            InputError: where a value is outside of what a loss or an optimizer allows.
         """
-        self._active(params)
         lines: dict[str, int] = {}
-        tree = assemble(self.tree, lambda node: params[node.path], {}, lines)
-        loss = validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS)
-        optimizer = validate(
-            TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER
+        tree, _ = self._assembled(params, lines)
+        return Resolved(
+            validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS),
+            validate(TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER),
         )
-        return {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
 
-    def resolve_optimizer(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """`{"optimizer": ...}` for params of `reference`."""
-        return {OPTIMIZER: self.reference.resolve(params)[OPTIMIZER]}
-
-    def params_of(self, tree: Mapping[str, Any]) -> Params | None:
+    def params_of(self, loss: LossConfig, optimizer: TrialOptimizer | None = None) -> Params | None:
         """The params that resolve to this config, or None where the space does not contain it.
+        Without `optimizer`, that of the task itself.
 
         Fields without effect do not count (see `membership`): without class weights and recall,
         `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
         """
-        loss = LossConfig.model_validate(tree.get(LOSS) or {})
-        optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
         unused = unused_fields(loss)
         for form in equivalent_forms(loss):
-            wanted = {LOSS: form.model_dump(), OPTIMIZER: optimizer.model_dump()}
+            wanted = Resolved(form, optimizer or TrialOptimizer()).model_dump()
+            flat = effective(wanted, unused)
             for params in candidates(self.tree, wanted, unused):
-                if effective(self.resolve(params), unused) == effective(wanted, unused):
+                if effective(self.resolve(params).model_dump(), unused) == flat:
                     return params
         return None
 
@@ -173,11 +184,17 @@ class SearchSpace:
         others = [
             params
             for params in points
-            if effective(self.resolve(params)[LOSS], unused, LOSS) != neutral
+            if effective(self.resolve(params).loss.model_dump(), unused, LOSS) != neutral
         ]
         return others or points
 
     def _active(self, params: Mapping[str, Any]) -> dict[str, Leaf | Choice]:
+        return self._assembled(params, {})[1]
+
+    def _assembled(
+        self, params: Mapping[str, Any], lines: dict[str, int]
+    ) -> tuple[Any, dict[str, Leaf | Choice]]:
+        """The config tree of `params` and its active leaves and choices; fills in lines."""
         active: dict[str, Leaf | Choice] = {}
 
         def pick(node: Leaf | Choice) -> Any:
@@ -189,10 +206,10 @@ class SearchSpace:
             active[node.path] = node
             return value
 
-        assemble(self.tree, pick, {}, {})
+        tree = assemble(self.tree, pick, {}, lines)
         if extra := params.keys() - active.keys():
             raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
-        return active
+        return tree, active
 
     def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
         """Resolve every option and both ends of every range; an InputError names what fails.
@@ -211,7 +228,7 @@ class SearchSpace:
         params: Params = {}
         lines: dict[str, int] = {}
         assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, lines)
-        loss = LossConfig.model_validate(self.resolve(params)[LOSS])
+        loss = self.resolve(params).loss
         try:
             if fits is not None:
                 fits(loss)
