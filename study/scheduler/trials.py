@@ -1,4 +1,4 @@
-"""From an action to the trial that it starts."""
+"""Makes the trial that an action starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from study.space.search_space import Resolved, SearchSpace
 
 @dataclass(frozen=True)
 class TrialFactory:
-    """Makes the ledger lines of trials. `gpus`: what a trial gets in this session."""
+    """Makes the ledger lines of trials. `gpus`: what each gets in this session."""
 
     plan: Plan
     space: SearchSpace
@@ -43,7 +43,7 @@ class TrialFactory:
     def record(
         self, action: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
     ) -> TrialRecord:
-        """The trial of an action, or a further attempt at it."""
+        """The line of the new trial that an action starts, or of a further attempt at a trial."""
         match action:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
@@ -141,7 +141,7 @@ class TrialFactory:
         return f"t{len(self.state.trials):04d}"
 
     def _here(self, trial: Trial) -> dict[str, Any]:
-        """The trial's config with the task of this session: its data may have moved."""
+        """The trial's config with the task of this session, whose data may have moved."""
         return {**trial.config, "task": self.task.model_dump()}
 
 

@@ -49,7 +49,7 @@ Point = tuple[Params, dict[str, BaseDistribution]]
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a space says of a trial's config; the rest is the task's."""
+    """The part of a trial's config that a search space decides; the task decides the rest."""
 
     loss: LossConfig
     optimizer: TrialOptimizer
@@ -61,7 +61,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A compiled search space. `text` and `data` are what it was read from."""
+    """A compiled search space; `text` and `data` are what it was read from."""
 
     name: str
     text: str
@@ -113,7 +113,7 @@ class SearchSpace:
         return None
 
     def to_optuna(self, params: Mapping[str, Any]) -> Params:
-        """What a sampler models; ValueError where a value is outside of its range."""
+        """The values that a sampler models. Raises ValueError for one outside of its range."""
         return _for_sampler(self._active(params), params)
 
     def point(self, params: Mapping[str, Any]) -> Point | None:
@@ -150,9 +150,11 @@ class SearchSpace:
 
     @property
     def num_reference_trials(self) -> int:
-        """How many of the searched trials tune cross entropy: what the settings say, but where they
-        leave it open no more than the optimiser's leaves have points, and none for the one point
-        that the baseline `ce` tries."""
+        """How many of the searched trials tune cross entropy.
+
+        As many as the settings say. If they leave it open, at most as many as the optimiser's
+        leaves have points, and none if the only point is that of the baseline `ce`.
+        """
         asked = self.settings.num_reference_trials
         reference = self.reference
         points = reference.num_points
@@ -164,8 +166,8 @@ class SearchSpace:
 
     @property
     def num_points(self) -> int | None:
-        """How many points there are, with those at the neutral loss, or None where a range has no
-        steps; lists none of them."""
+        """How many points there are, those at the neutral loss included, or None where a range has
+        no steps. Does not list them."""
         return num_points(self.tree)
 
     @cached_property
@@ -173,8 +175,8 @@ class SearchSpace:
         """All points, in the order of the file, or None where a range has no steps or there are
         more than `MOST_POINTS`.
 
-        Points at the neutral loss are left out where there are others: tuning cross entropy is
-        the reference trials' part.
+        Points at the neutral loss are left out if there are others, because the reference trials
+        tune cross entropy.
         """
         if self.num_points is None or self.num_points > MOST_POINTS:
             return None
