@@ -354,7 +354,7 @@ def undisturbed(state: State, folder: Path) -> list[Record]:
         assert isinstance(step, TrialRecord)
         config = TrialConfig.model_validate(step.config)
         for report in _train(config, plan, step.stage):
-            if not scheduler.report(step.trial, report.epoch, report.metrics):
+            if not scheduler.on_report(step.trial, report.epoch, report.metrics):
                 break
         scheduler.release(step.trial)
     ledger.close()

@@ -139,7 +139,7 @@ def _ours() -> dict[str, float]:
     scheduler = StudyScheduler(ledger, plan, space, task, slots=SLOTS)
     sidecar = tracking.start(folder, f"sqlite:///{folder}/mlflow.db")
     watch, start = _Watch(), time.perf_counter()
-    run_trials(scheduler, resources, folder, trial=_nap)
+    run_trials(scheduler, resources, folder, work=_nap)
     unsent = sidecar.close()
     assert unsent == 0, f"{unsent} lines are not in MLflow"
     trials = scheduler.state.trials.values()
@@ -148,16 +148,16 @@ def _ours() -> dict[str, float]:
     return found
 
 
-def _nap(config: dict[str, Any]) -> None:
+def _nap(order: Any) -> None:
     import torch  # noqa: F401
     from ray import tune
 
-    from study.engine.tune_adapter import REPORT_KEY
+    from study.engine.messages import MESSAGE, EpochMessage
 
-    quality = random.Random(config["run"]["id"]).random()
+    quality = random.Random(order.trial).random()
     for epoch in range(1, EPOCHS + 1):
         time.sleep(NAP)
-        tune.report({REPORT_KEY: (epoch, _metrics(quality, epoch), None, None)})
+        tune.report({MESSAGE: EpochMessage(epoch, _metrics(quality, epoch))})
 
 
 def _usual() -> dict[str, float]:
@@ -265,7 +265,7 @@ def _grow(size: int) -> dict[str, float]:
         now, trial, epoch = heapq.heappop(events)
         metrics = _metrics(random.Random(trial).random(), epoch)
         start = time.process_time()
-        goes_on = scheduler.report(trial, epoch, metrics)
+        goes_on = scheduler.on_report(trial, epoch, metrics)
         reports.append(time.process_time() - start)
         if goes_on:
             heapq.heappush(events, (now + 1 + rng.random() / 5, trial, epoch + 1))
@@ -335,7 +335,7 @@ def _tracking() -> None:
     while isinstance(step := scheduler.suggest(), TrialRecord):
         quality = random.Random(step.trial).random()
         epoch = 1
-        while scheduler.report(step.trial, epoch, _metrics(quality, epoch)):
+        while scheduler.on_report(step.trial, epoch, _metrics(quality, epoch)):
             epoch += 1
         scheduler.release(step.trial)
     count = len(scheduler.state.trials)

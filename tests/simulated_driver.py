@@ -73,7 +73,7 @@ class Driver:
             reports += 1
             if self.lost(record):
                 self.scheduler.fail(record.trial, "the node is gone", by_machine=True)
-            elif self.scheduler.report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
+            elif self.scheduler.on_report(record.trial, epoch + 1, self.metrics(record, epoch + 1)):
                 running.append((record, epoch + 1))
             if kill_after is not None and reports >= kill_after:
                 break

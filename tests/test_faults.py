@@ -34,7 +34,7 @@ def trial_of(driver: Driver, record: TrialRecord) -> Trial:
 
 def report(driver: Driver, record: TrialRecord) -> bool:
     epoch = trial_of(driver, record).epochs + 1
-    return driver.scheduler.report(record.trial, epoch, curve(record, epoch))
+    return driver.scheduler.on_report(record.trial, epoch, curve(record, epoch))
 
 
 def test_a_lost_trial_is_tried_again_where_it_was_until_it_gets_no_further(driver: Driver) -> None:

@@ -121,7 +121,7 @@ def test_a_dry_run_names_the_cluster_that_the_study_would_join(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster, "started_here", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(cluster, "address_of_ray_start", lambda: "10.0.0.1:6379")
     code, out, err = run(["--task", "tiny", "--dry-run", *arguments], capsys)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"{said}: as many trials at once as its nodes hold"

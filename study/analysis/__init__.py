@@ -1,1 +1,1 @@
-"""Pure analysis of a study: from the ledger's state to the answer."""
+"""Pure analysis of a study: computes the answer from the ledger's state."""

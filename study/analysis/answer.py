@@ -1,19 +1,19 @@
 """The answer of a study: which loss is best, by how much, and how sure that is.
 
-Nothing is both selected on and reported. Configs are ranked, and the best ones chosen, by their
-mean validation metrics over the confirmation seeds; what is reported of them is test. So
-`best_miou` is the confirmed config with the highest mean val mIoU. Its mean test mIoU is of images
-that it was not chosen by, but of the trainings that it was: where lucky seeds do well on both, the
-best of several flatters itself a little, which the simultaneous intervals allow for. `best_macc` is
-the same for mean accuracy, among configs whose val mIoU is at most half a point below the
-reference's. Cross entropy takes part: where no loss beats it, it is the answer. A config of which a
-seed has failed, diverged for instance, is no best one while there is another.
+No metric is used both to select and to report. Configs are ranked, and the best ones chosen, by
+their mean validation metrics over the confirmation seeds; the answer reports their test metrics. So
+`best_miou` is the confirmed config with the highest mean val mIoU. Its test mIoU is measured on
+images that did not choose it, but with the trainings that did: if a lucky seed does well on both,
+the best of several looks slightly better than it is, and the simultaneous intervals allow for that.
+`best_macc` is the same for mean accuracy, among configs whose val mIoU is at most half a point
+below the reference's. Cross entropy takes part: if no loss beats it, it is the answer. A config
+with a failed seed (a diverged one, for instance) is the best only if every config has one.
 
-The reference is tuned cross entropy; in a study that has not tuned it, cross entropy as the task
-states it, and so it is called.
+The reference is tuned cross entropy. In a study that has not tuned it, the reference is default
+cross entropy, and is called so.
 
-A study that is not that far yet has an answer too. Until its selection is confirmed, the best are
-those of the full-budget trials by val, marked as unconfirmed; `missing` says what is not there.
+An unfinished study has an answer too. Until its selection is confirmed, the best are chosen by val
+among the full-budget trials and marked as unconfirmed; `missing` lists what is not there yet.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ JUDGED = (TEST_MIOU, TEST_MACC)
 
 @dataclass(frozen=True)
 class Gain:
-    """In the metric's own unit (0..1), and relative to what it is a gain over."""
+    """A difference of means: in the metric's own unit (0..1), and relative to the other mean."""
 
     absolute: float
     relative: float
@@ -66,11 +66,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A config that was trained again on fresh seeds. Sequences are by seed, in one order.
+    """A config that was trained again on fresh seeds. All sequences are in the same order of seeds.
 
-    versus and images: by test metric, against the reference; empty for itself. versus is about
-    seeds (Dunnett), images about the draw of test images (bootstrap). failed: the seeds that it
-    failed with by its own fault.
+    versus and images: comparisons with the reference, by test metric; empty for the reference.
+    versus covers the spread over seeds (Dunnett), images the draw of test images (bootstrap).
+    failed: the seeds with which it failed by its own fault.
     """
 
     source: str
@@ -86,19 +86,22 @@ class Confirmed:
     failed: tuple[int, ...] = ()
 
     def mean(self, key: str) -> float:
-        """Over seeds; NaN where a seed lacks it."""
+        """The mean of a metric over seeds; NaN where a seed lacks it."""
         return mean(self.metrics.get(key, ()))
 
     def sd(self, key: str) -> float:
-        """Over seeds, NaN for fewer than two."""
+        """The standard deviation of a metric over seeds; NaN for fewer than two."""
         return sd(self.metrics.get(key, ()))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """configs: confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials
-    (the ones that were confirmed, or are the best so far); `confirmed` says which. tuned: whether
-    the reference is the best of cross entropies at several settings."""
+    """The answer of a study.
+
+    configs: the confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials;
+    these are confirmed if `confirmed` is true, else the best so far. tuned: whether the reference
+    is the best of cross entropies at several settings. missing: what the answer lacks, in words.
+    """
 
     study: str
     task: str
@@ -117,12 +120,12 @@ class Answer:
 
     @property
     def reference(self) -> Confirmed | None:
-        """What every gain is taken to."""
+        """The config that every gain is measured against."""
         return next((item for item in self.configs if item.is_reference), None)
 
     @property
     def reference_name(self) -> str:
-        """What the reference is, in words."""
+        """The reference in words."""
         return TUNED_CE if self.tuned else DEFAULT_CE
 
     @property
@@ -131,7 +134,7 @@ class Answer:
         return next((item for item in self.configs if item.is_default_ce), None)
 
     def gain(self, source: str | None, over: Confirmed | None, key: str) -> Gain | None:
-        """Mean over seeds of a confirmed config minus that of another."""
+        """The mean of a confirmed config minus that of another; None where one is missing."""
         config = self.config(source)
         if config is None or over is None:
             return None
@@ -141,7 +144,7 @@ class Answer:
 
 
 def answer(state: State, folder: Path) -> Answer:
-    """What the ledger's state, and the evidence in the study's folder, say by now."""
+    """The answer so far, from the ledger's state and the evidence in the study's folder."""
     study = state.study
     selection = state.selection
     reference = state.trials.get(selection.reference or "") if selection else None
@@ -172,7 +175,7 @@ def answer(state: State, folder: Path) -> Answer:
 
 
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
-    """Whether the reference and one of the chosen losses are judged, or have failed as a whole."""
+    """Whether the reference and a chosen loss are judged, or have failed with every seed."""
     selection = state.selection
     if selection is None:
         return False
@@ -241,7 +244,7 @@ def _is_judged(trial: Trial) -> bool:
 
 
 def _failed(state: State, source: Trial) -> tuple[int, ...]:
-    """The seeds that came to no figures, and not for want of a machine."""
+    """The seeds that gave no numbers by their own fault."""
     return tuple(
         trial.seed
         for trial in state.of_stage(CONFIRM)
@@ -263,7 +266,7 @@ def _or_worst(number: float) -> float:
 def _image_interval(
     folder: Path, candidate: Sequence[Trial], control: Sequence[Trial], key: str
 ) -> Interval | None:
-    """None where a trial has left no evidence."""
+    """The bootstrap interval; None where a trial has left no evidence."""
     found = [evidence.read(evidence.path_of(folder, t.id)) for t in (*candidate, *control)]
     splits = [item.splits[TEST] for item in found if item is not None and TEST in item.splits]
     if len(splits) < len(found):
@@ -298,7 +301,7 @@ def _missing(
     failed: Mapping[str, Sequence[int]],
     tuned: bool,
 ) -> list[str]:
-    """What keeps the answer from being whole, in words."""
+    """What the answer lacks, in words."""
     if not state.completed(BASELINE, REFERENCE, SEARCH):
         return ["no trial has reached the full budget yet"]
     plan = state.study.plan if state.study else {}

@@ -1,12 +1,13 @@
-"""How much of a difference could be due to which images happen to be in the test set.
+"""How much of a difference could be due to the choice of the test images.
 
-Not to be mixed up with the spread over seeds: this one holds the trained networks fixed and draws
-the test images again, whole groups of neighbouring images at a time, since frames next to each
-other are nearly the same image.
+This is not the spread over seeds: the bootstrap keeps the trained networks and draws the test
+images again. It draws whole groups of neighbouring images, since frames next to each other are
+nearly the same image.
 
-Few groups make percentiles of the draws too narrow an interval. They are taken further out, by what
-Student's t is wider than the normal distribution: the expanded percentile interval of Hesterberg
-(2015), "What Teachers Should Know About the Bootstrap", The American Statistician 69(4).
+With few groups, the percentiles of the draws give too narrow an interval. So they are taken further
+out, by as much as Student's t is wider than the normal distribution: the expanded percentile
+interval of Hesterberg (2015), "What Teachers Should Know About the Bootstrap", The American
+Statistician 69(4).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def difference_interval(
 
 
 def _tail(num_groups: int) -> float:
-    """The share of the draws beyond each end: 0.025 for very many groups, 0.001 for five."""
+    """The fraction of the draws beyond each end: 0.025 for very many groups, 0.001 for five."""
     from scipy.stats import norm, t
 
     quantile = t.ppf((1 + CONFIDENCE) / 2, num_groups - 1)

@@ -1,4 +1,4 @@
-"""What a trial leaves behind for later judgement: confusion matrices and per-image counts.
+"""What a confirmation trial leaves for the comparison: confusion matrices and per-image counts.
 
 One file per confirmation trial, ``evidence/<trial>.npz``, with the arrays of each split:
 ``<split>_confusion`` (C, C) int64, rows are the target; ``<split>_counts`` (n, 3, C) int64, the
@@ -48,7 +48,7 @@ def path_of(folder: Path, trial: str) -> Path:
 
 
 def write(path: Path, class_names: Sequence[str], splits: Mapping[str, SplitEvidence]) -> None:
-    """Write the file whole or not at all."""
+    """Write the file as a whole or not at all."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "class_names": np.asarray(class_names, dtype=np.str_)
     }

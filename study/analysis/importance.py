@@ -1,11 +1,11 @@
-"""Which hyperparameters made the difference: permutation importance of a forest.
+"""Which hyperparameters mattered: permutation importance of a random forest.
 
 Breiman (2001), "Random Forests": fit a forest to (parameters, value), then see how much worse it
-predicts when the values of one parameter are shuffled. Trees take conditional parameters as they
-are: one that a trial does not have is a level of its own.
+predicts when the values of one parameter are shuffled. Trees handle conditional parameters: one
+that a trial does not have is a level of its own.
 
-Every trial is predicted by a forest that has not seen it (cross-validation). A forest fits the
-trials that it was grown on, whatever they are, so that on those noise has its importance, too.
+Each trial is predicted by a forest that has not seen it (cross-validation). On the trials that it
+was grown on, a forest predicts even noise, so noise would look important.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ABSENT = -1e9
 
 @dataclass(frozen=True)
 class Importance:
-    """By how much R2 falls without the parameter: the mean and sd over shuffles."""
+    """By how much R2 falls when a parameter is shuffled: the mean and sd over shuffles."""
 
     path: str
     mean: float
@@ -35,8 +35,8 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """R2 of the predictions, and the parameters that they rest on, the highest first: none where
-    the predictions are no better than the mean of all trials (R2 <= 0)."""
+    """R2 of the predictions, and the importance of each parameter, the highest first. There are
+    none if the predictions are no better than the mean of all trials (R2 <= 0)."""
 
     r2: float
     num_trials: int
@@ -44,11 +44,11 @@ class Importances:
 
 
 def importances(state: State, objective: str) -> Importances | None:
-    """Of every searched parameter; None below ten trials.
+    """The importance of every searched parameter; None below ten trials or for equal values.
 
-    The values compared are of equal fidelity: those at the first rung, which every searched trial
-    and baseline passes (at the last epoch where a study has no rungs). It says what mattered in
-    this range of values, on this task, and nothing of cause.
+    The values are of equal fidelity: those at the first rung, which every searched trial and
+    baseline reaches (at the last epoch in a study without rungs). Importance holds for these ranges
+    on this task, and does not show a cause.
     """
     rungs = state.study.plan.get("rungs", ()) if state.study else ()
     trials = [t for t in state.of_stage(BASELINE, REFERENCE, SEARCH) if t.params]
@@ -69,8 +69,8 @@ def importances(state: State, objective: str) -> Importances | None:
 
 
 def _errors(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(1 + columns, repeats): squared errors of all predictions, with the table as it is in the
-    first row, then with one column shuffled, each time differently."""
+    """(1 + columns, repeats): the squared error of all predictions. The first row is for the table
+    as it is, each other row for one shuffled column, shuffled anew for each repeat."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 
@@ -81,12 +81,12 @@ def _errors(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     for seen, unseen in KFold(NUM_FOLDS, shuffle=True, random_state=SEED).split(table):
         forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=SEED, n_jobs=1)
         forest.fit(table[seen], values[seen])
-        asked = np.tile(table[unseen], (1 + num_columns, NUM_REPEATS, 1, 1))
+        shuffled = np.tile(table[unseen], (1 + num_columns, NUM_REPEATS, 1, 1))
         for column in range(num_columns):
             for repeat, order in enumerate(orders):
-                asked[1 + column, repeat, :, column] = table[order[unseen], column]
-        told = forest.predict(asked.reshape(-1, num_columns)).reshape(asked.shape[:-1])
-        errors += ((told - values[unseen]) ** 2).sum(axis=-1)
+                shuffled[1 + column, repeat, :, column] = table[order[unseen], column]
+        found = forest.predict(shuffled.reshape(-1, num_columns)).reshape(shuffled.shape[:-1])
+        errors += ((found - values[unseen]) ** 2).sum(axis=-1)
     return errors
 
 
@@ -99,7 +99,7 @@ def _value(trial: Trial, objective: str, rungs: Any) -> float:
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    """Numbers as they are, names by their rank, what is absent far below."""
+    """Numbers as they are, names by their rank, and absent values far below all others."""
     names = sorted({v for v in values if isinstance(v, str)})
     return np.array(
         [

@@ -1,4 +1,4 @@
-"""How the epochs of the search were shared out among the options of each top-level choice."""
+"""How many epochs of the search each option of each top-level choice got."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from study.space.search_space import load_space
 
 @dataclass(frozen=True)
 class OptionEpochs:
-    """What one option of a choice was given.
+    """The trials and epochs that one option of a choice got.
 
-    fraction: of the epochs of all searched trials; sampled: of those that the sampler proposed, the
-    trials that tune cross entropy left out. Both 0 while there are none. equal: 1 / options.
+    fraction: of the epochs of all searched trials. sampled: of the epochs of the trials that the
+    sampler proposed, without those that tune cross entropy. Both are 0 while there are no epochs.
+    equal: 1 / number of options.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Which of several points no other beats in every objective."""
+"""The Pareto front: the points that no other point dominates."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which trials a study confirms with fresh seeds once its search is over.
 
-Only the validation metrics of a trial's last epoch are looked at: test is left to judge with.
+It uses only the validation metrics of a trial's last epoch. The test metrics are kept for judging.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def ranked(trials: Sequence[Trial], key: str) -> list[Trial]:
 
 
 def without_seed(config: dict[str, Any]) -> str:
-    """What two trials of a study share that differ in nothing but chance, as text to compare."""
+    """A config without its seed and task, as text to compare: equal for repeats of one config."""
     kept = {key: item for key, item in config.items() if key not in ("seed", "task")}
     return json.dumps(kept, sort_keys=True)
 
@@ -38,8 +38,8 @@ def without_seed(config: dict[str, Any]) -> str:
 def keeps_miou(miou: float, reference_miou: float | None) -> bool:
     """Whether a config's val mIoU is at most half a point below tuned cross entropy's.
 
-    It is the condition to be the best by mean accuracy: accuracy bought with mIoU does not count.
-    Without a reference every config meets it.
+    Only such a config may be the best by mean accuracy: accuracy that costs mIoU does not count.
+    Without a reference every config meets the condition.
     """
     return reference_miou is None or miou >= reference_miou - MIOU_TOLERANCE
 

@@ -1,10 +1,10 @@
 """Is a config better than tuned cross entropy, or was it luck? Dunnett's test over seeds.
 
 Dunnett (1955), "A multiple comparison procedure for comparing several treatments with a control",
-JASA 50. One control, several candidates, a common variance pooled over all of them; the intervals
-hold simultaneously, so that looking at many candidates is paid for. With three seeds each, the
-pooled variance is what gives the test its power over one test per pair. Where one of them spreads
-far more than the others, its interval is too narrow, which a note says.
+JASA 50. There are one control, several candidates, and a common variance pooled over all of them.
+The intervals hold simultaneously, which corrects for the number of candidates. With three seeds
+each, the pooled variance gives the test more power than one test per pair. If one config spreads
+far more than the others, its interval is too narrow, and a note says so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SEEDS = 3
-DOUBT = 0.01  # below this p of an F test, variances are not taken for equal without a word
+DOUBT = 0.01  # below this p of an F test a note says that the variances are not equal
 CONFIDENCE = 0.95
 CONTROL = "the reference"
 EQUAL = "the intervals take spreads for equal, and are less sure than they look"
-SEED = 0  # the multivariate t integral is taken by randomised points: the same each time
+SEED = 0  # of the random points that the multivariate t integral is computed with
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of means to the control; `note` says why there is no interval and no p, or what
-    speaks against them."""
+    """The difference of means to the control. `note` says why there is no interval and no p, or
+    what speaks against them."""
 
     difference: float
     interval: Interval | None = None
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def mean(values: Sequence[float]) -> float:
-    """NaN of nothing."""
+    """The mean; NaN of no values."""
     return math.fsum(values) / len(values) if values else math.nan
 
 
@@ -53,7 +53,7 @@ def sd(values: Sequence[float]) -> float:
 
 
 def spreads_apart(groups: Mapping[str, Sequence[float]]) -> list[str]:
-    """Those whose variance is above that of all others, pooled, by an F test."""
+    """The groups whose variance is above the pooled one of all others, by an F test."""
     from scipy.stats import f
 
     apart = []
@@ -69,10 +69,11 @@ def spreads_apart(groups: Mapping[str, Sequence[float]]) -> list[str]:
 def compare(
     candidates: Mapping[str, Sequence[float]], control: Sequence[float]
 ) -> dict[str, Comparison]:
-    """Each candidate's values over seeds against the control's, two-sided, simultaneous at 95 %.
+    """Compare each candidate with the control over seeds: two-sided, simultaneous at 95 %.
 
-    Candidates with fewer than three values are compared by their means alone, and take no part in
-    the pooled variance; so are all, when the control has fewer or nothing varies.
+    A candidate with fewer than three values is compared by its mean alone and takes no part in the
+    pooled variance. If the control has fewer than three values, or no values vary, all candidates
+    are compared by their means alone.
     """
     means = {name: mean(values) - mean(control) for name, values in candidates.items()}
     judged = {name: values for name, values in candidates.items() if len(values) >= MIN_SEEDS}

@@ -1,4 +1,4 @@
-"""Which Ray cluster a study runs on, and how many trials it holds at once."""
+"""Finds the Ray cluster that a study runs on, and how many trials it holds at once."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ import yaml
 
 from study.core import telemetry
 from study.core.errors import InputError
+from study.engine.ray_internals import (
+    AUTH_MODE,
+    AUTH_TOKEN,
+    AUTOSCALER_CONFIG,
+    DRIVER_ENVIRONMENT,
+    TOKEN_MODE,
+    WORKER_ENVIRONMENT,
+    address_of_ray_start,
+    nodes_up,
+)
 
 ADDRESS_TIMEOUT = 10.0
-LEAST_SHARE = 0.01  # of a CPU or a GPU: Ray itself counts in steps of 0.0001
-TOKEN = Path("~/.ray/auth_token")
-AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-WORKER_ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "MALLOC_ARENA_MAX": "1",  # a trial is a thread, whose own arena would not keep freed memory
-}
-DRIVER_ENVIRONMENT = {
-    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.core.signals does not
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the scheduler
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+MIN_PER_TRIAL = 0.01  # of a CPU or a GPU: Ray itself counts in steps of 0.0001
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets, and how many run at once."""
+    """What one trial gets, and how many trials run at once.
+
+    cluster: in words. cpus_per_trial and gpus_per_trial: whole ones, or a fraction of one. slots:
+    trials at once.
+    """
 
     cluster: str
     cpus_per_trial: float
@@ -52,7 +51,7 @@ class Resources:
 
     @property
     def text(self) -> str:
-        """In words, for the first line of a study."""
+        """The resources in words, for the first line of a study."""
         each = f"{self.cpus_per_trial:g} CPU"
         if self.gpus_per_trial:
             each += f" and {self.gpus_per_trial:g} GPU"
@@ -61,7 +60,7 @@ class Resources:
 
 
 def asked_for(address: str | None) -> str | None:
-    """The address of a cluster that is named by flag or environment, else None."""
+    """The address that the flag or the environment names; None for a cluster on this machine."""
     asked = address or os.environ.get("RAY_ADDRESS")
     return None if asked in (None, "", "local") else asked
 
@@ -73,27 +72,15 @@ def this_machine() -> Mapping[str, float]:
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
 
 
-def started_here() -> str | None:
-    """The address of a cluster that `ray start` left running on this machine.
-
-    Ray's own address="auto" takes any Ray process it sees, also the private one of another study,
-    which dies with that study.
-    """
-    from ray._private import services
-
-    address = services.find_bootstrap_address(None)
-    return address if address in services.find_gcs_addresses() else None
-
-
-def show_token(token: Path = TOKEN) -> None:
-    """`ray start` asks for the token where this file is; a client shows it only when it is told to,
-    and a cluster that asks for none takes it without harm."""
+def show_token(token: Path = AUTH_TOKEN) -> None:
+    """Make Ray show the token in this file, if there is one. A head that `ray start` has started
+    where it lies asks for it; a cluster that asks for none takes it without harm."""
     if token.expanduser().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault(AUTH_MODE, TOKEN_MODE)
 
 
 def host_and_port(address: str, key: str) -> tuple[str, int]:
-    """The parts of HOST:PORT; InputError where it is none."""
+    """Split HOST:PORT. Raises InputError, with the flag `key`, for anything else."""
     host, _, port = address.rpartition(":")
     try:
         host.encode("idna")
@@ -115,9 +102,14 @@ def check_answers(address: str, key: str) -> None:
 
 
 def where(address: str | None) -> tuple[str | None, str]:
-    """The cluster at `address`, else RAY_ADDRESS, else one that `ray start` left running here, else
-    a new one of this process: its address (None for a new one), and in words which it is. Starts
-    and joins nothing."""
+    """Find the cluster without starting or joining it.
+
+    It is the one at `address`, else at RAY_ADDRESS, else one that `ray start` left running on this
+    machine, else a new one of this process.
+
+    Returns:
+        The address, None for a new cluster, and the cluster in words.
+    """
     if "ray" not in sys.modules:  # Ray reads the mode once, when it is imported
         show_token()
     telemetry.turn_off()
@@ -125,11 +117,11 @@ def where(address: str | None) -> tuple[str | None, str]:
     asked = asked_for(address)
     if asked is None:
         private = "local" in (address, os.environ.get("RAY_ADDRESS"))
-        there = None if private else started_here()
+        there = None if private else address_of_ray_start()
         if there is None:
             return None, "a new Ray on this machine"
         return there, f"the Ray cluster running here ({there})"
-    there = started_here() if asked == "auto" else asked
+    there = address_of_ray_start() if asked == "auto" else asked
     if there is None:
         raise InputError("a cluster that `ray start` made must run here", key=_key(address))
     if there == asked:
@@ -142,7 +134,7 @@ def _key(address: str | None) -> str:
 
 
 def connect(address: str | None) -> str:
-    """Connect to the cluster that `where` names, and return its words for it."""
+    """Connect to the cluster that `where` finds, and return it in words."""
     there, words = where(address)
     import ray
 
@@ -192,16 +184,12 @@ def disconnect() -> None:
 
 def nodes(autoscaler_config: Path = AUTOSCALER_CONFIG) -> list[Mapping[str, float]]:
     """The resources of each node that is up, and of each that the cluster may still add."""
-    import ray
-
-    up: list[Mapping[str, float]] = [
-        node["Resources"] for node in ray.nodes() if node.get("Alive", node.get("alive"))
-    ]
+    up = nodes_up()
     return up + growth(up, autoscaler_config.expanduser())
 
 
 def growth(up: Sequence[Mapping[str, float]], autoscaler_config: Path) -> list[Mapping[str, float]]:
-    """Nodes the autoscaler may add: of each type up to its max_workers, in all max_workers."""
+    """Nodes that the autoscaler may add: of each type up to its max_workers, max_workers in all."""
     if not autoscaler_config.is_file():
         return []
     config = yaml.safe_load(autoscaler_config.read_text(encoding="utf-8"))
@@ -226,8 +214,16 @@ def fit(
 ) -> Resources:
     """How many trials the nodes hold at once.
 
-    Without `gpus_per_trial`: one GPU where any node has one, else none. Without `cpus_per_trial`:
-    one CPU, or with GPUs an equal share of the smallest GPU node's CPUs.
+    Args:
+        cluster: in words.
+        up: the resources of each node.
+        gpus_per_trial: default one GPU if any node has one, else none.
+        cpus_per_trial: default one CPU; for trials with GPUs an equal part of a node's CPUs, of
+            the GPU node that has the fewest for each trial.
+        max_concurrent: at most so many trials at once.
+
+    Raises:
+        InputError: where no node holds a trial, or Ray cannot count the numbers.
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
     gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
@@ -237,8 +233,8 @@ def fit(
             key="--gpus-per-trial",
         )
     if cpus_per_trial is None:
-        shares = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
-        cpus = float(max(1, int(min(shares)))) if shares else 1.0
+        each = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
+        cpus = float(max(1, int(min(each)))) if each else 1.0
     else:
         cpus = cpus_per_trial
     if not cpus and not gpus:
@@ -246,10 +242,10 @@ def fit(
             "`0 < cpus-per-trial` must hold for a trial without a GPU, but got 0",
             key="--cpus-per-trial",
         )
-    for key, share in (("cpus-per-trial", cpus), ("gpus-per-trial", gpus)):
-        if share != 0 and not LEAST_SHARE <= share < math.inf:
+    for key, count in (("cpus-per-trial", cpus), ("gpus-per-trial", gpus)):
+        if count != 0 and not MIN_PER_TRIAL <= count < math.inf:
             raise InputError(
-                f"`{LEAST_SHARE} <= {key}` must hold where it is not 0, but got {share:g}",
+                f"`{MIN_PER_TRIAL} <= {key}` must hold where it is not 0, but got {count:g}",
                 key=f"--{key}",
             )
     slots = sum(_held(node, cpus, gpus) for node in up)

@@ -1,4 +1,4 @@
-"""The way into a cluster, taken while something else is still being checked."""
+"""Connects to a cluster in the background, while the driver checks other things."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from study.engine import cluster
 
 
 class Connection:
-    """The cluster that `cluster.where` names at an address: joined, or started, in the background
-    from `begin` on, left at the end of the block.
+    """Joins or starts the cluster that `cluster.where` finds; a context manager that leaves it.
 
-    Ray's processes die with the thread that started them, so that one stays.
+    `begin` connects in a background thread. This thread stays until the end of the block, because
+    Ray's processes die with the thread that has started them.
+
+    address: HOST:PORT, "auto", "local", or None for RAY_ADDRESS or a cluster on this machine.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -23,7 +25,7 @@ class Connection:
         self._error: BaseException | None = None
 
     def begin(self) -> None:
-        """Returns at once. Raises InputError where no cluster is named."""
+        """Start to connect, and return at once. Raises InputError for a bad address."""
         cluster.where(self._address)
         import ray  # noqa: F401  # here: modules are not imported in two threads at once
 
@@ -31,7 +33,8 @@ class Connection:
         self._thread.start()
 
     def wait(self) -> str:
-        """The cluster in words, once it is joined. Raises InputError where it does not answer."""
+        """Wait for the connection; return the cluster in words. Raises InputError without an
+        answer."""
         if self._thread is None:
             self.begin()
         self._is_decided.wait()

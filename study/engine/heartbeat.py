@@ -1,12 +1,14 @@
-"""Whether the cluster of a study is still there: without it a driver would wait for ever, or be
-ended by Ray after a minute, without a word on how to go on."""
+"""Watches whether the cluster of a study is still there.
+
+Without its cluster a driver would wait for ever, or Ray would end it after a minute without saying
+how to continue the study.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 LOOK_SECONDS, LOOK_TIMEOUT = 5.0, 5.0
 SILENT_SECONDS = 20.0  # Ray ends the process after 60
@@ -16,17 +18,22 @@ SILENT = "the Ray cluster does not answer any more"
 
 
 class ClusterLost(BaseException):
-    """The cluster is gone. No Exception: Tune would try to clean up on it."""
+    """The cluster is gone. This is no Exception, because Tune would then try to clean up on it."""
 
 
 class Heartbeat:
-    """Looks every few seconds, in a thread of its own; a context manager around a study's work.
+    """Asks every few seconds, in its own thread, whether the cluster is alive; a context manager.
 
-    The main thread learns of the end by `check`. Often it cannot, for Ray's calls do not return
-    without a cluster: then `end` is called, with the reason, and must end the process.
+    The main thread calls `check`, which raises if the cluster is gone. If the main thread is stuck
+    in a call of Ray that does not return without a cluster, `end` is called.
 
-    is_alive: whether the driver's own node is alive; raises where the cluster does not answer.
-    every: seconds between two looks. grace: seconds that the main thread has to learn of the end.
+    Args:
+        is_alive: returns whether the driver's own node is alive; raises an Exception if the cluster
+            does not answer.
+        end: called with the reason; must end the process.
+        every: seconds between two looks.
+        grace: seconds that the main thread has to learn of the end by itself.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -45,7 +52,7 @@ class Heartbeat:
         self._heard = clock()
         self._gone = ""
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._look_again, daemon=True, name="pulse")
+        self._thread = threading.Thread(target=self._look_again, daemon=True, name="heartbeat")
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -55,16 +62,16 @@ class Heartbeat:
         self._closing.set()
 
     def join(self) -> None:
-        """Wait for the thread's end, after the work's."""
+        """Wait until the thread has ended; call it after the block."""
         self._thread.join()
 
     def check(self) -> None:
-        """Raise ClusterLost where the cluster is."""
+        """Raise ClusterLost if the cluster is gone."""
         if self._gone:
             raise ClusterLost(self._gone)
 
     def look(self) -> None:
-        """One look."""
+        """Ask once."""
         try:
             alive = self._is_alive()
         except Exception:  # whatever Ray raises for a cluster that it cannot reach
@@ -80,13 +87,3 @@ class Heartbeat:
             self.look()
         if not self._closing.wait(self._grace):
             self._end(self._gone)
-
-
-def own_node_is_alive() -> bool:
-    """What the cluster says of this process's node."""
-    import ray
-    from ray._private.worker import global_worker
-
-    client: Any = global_worker.gcs_client  # type: ignore[attr-defined]
-    node = ray.NodeID.from_hex(ray.get_runtime_context().get_node_id())
-    return bool(client.check_alive([node], timeout=LOOK_TIMEOUT)[0])

@@ -1,13 +1,13 @@
-"""The spot market's two minutes: on a notice of AWS a node takes no more work and is left in time.
+"""Drains a node when AWS announces that it takes the spot instance away in two minutes.
 
-``python -m study.engine.spot --address HEAD:6379`` runs beside a worker's raylet and asks the
-instance's metadata service (IMDSv2) every five seconds whether the instance will be taken away. On
-the notice it drains the node: Ray starts nothing there any more, and to lose it is no failure. Its
-trials leave with their next checkpoint (`leave_if_drained`) and go on elsewhere; what is still
-under way when the machine goes is one epoch at most.
+``python -m study.engine.spot --address HEAD:6379`` runs beside a worker's raylet. Every five
+seconds it asks the instance's metadata service (IMDSv2) whether the instance will be taken away. If
+so, it drains the node: Ray starts nothing there any more, and losing the node is no failure. Its
+trials leave with their next checkpoint (`leave_if_drained`) and continue elsewhere, so at most one
+epoch is lost.
 
-The notice is certain, unlike the recommendation to rebalance, which is not listened to: nodes that
-are only at risk would be given up, too, and replaced from the same market.
+The notice is certain. The recommendation to rebalance is not, so it is ignored: nodes that are only
+at risk would be given up, too, and replaced from the same market.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from functools import partial
 from study.core.console import Parser, exit_code
 from study.core.telemetry import turn_off
 from study.engine.cluster import host_and_port, show_token
+from study.engine.ray_internals import drain_nodes, own_node_is_draining
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as AWS's own clients call it
 DEFAULT_ENDPOINT = "http://169.254.169.254"
@@ -39,17 +40,17 @@ LOOK_SECONDS = 1.0
 
 
 class Metadata:
-    """An instance's metadata service, version 2: every question shows a token of the session."""
+    """An instance's metadata service, version 2: every request shows a token of the session."""
 
     def __init__(self, endpoint: str, *, timeout: float = TIMEOUT) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._timeout = timeout
         self._token: str | None = None
-        # No proxy: it would ask its own machine.
+        # No proxy: a proxy would ask the service of its own machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str) -> str | None:
-        """The text under a path; None where nothing is. Raises OSError without an answer."""
+        """The text under a path; None if there is none. Raises OSError without an answer."""
         for _ in range(2):
             self._token = self._token or self._new_token()
             try:
@@ -76,8 +77,13 @@ class Metadata:
 
 
 def seconds_left(notice: str, now: float) -> float | None:
-    """Until the instance goes, at least 0; two minutes where the notice does not say when. None
-    where it is none: an instance may also be told to hibernate, which Ray does not survive either.
+    """Seconds until the instance goes, at least 0; two minutes if the notice does not say when.
+
+    None for a text that is no notice. A notice to hibernate counts too: Ray does not survive that.
+
+    Args:
+        notice: the service's answer.
+        now: seconds of the Unix clock.
     """
     try:
         content = json.loads(notice)
@@ -94,39 +100,28 @@ def seconds_left(notice: str, now: float) -> float | None:
 
 
 def drain(address: str, node_ip: str, seconds: float) -> int:
-    """Drain the nodes of the cluster that run on this machine; how many there are. Raises OSError
-    where the cluster does not answer."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
-    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
-    from ray.exceptions import RayError
+    """Drain the nodes of the cluster that run on this machine; return how many there are.
 
+    Raises OSError if the cluster does not answer.
+
+    Args:
+        address: HOST:PORT of the head.
+        node_ip: of this machine, as the cluster knows it.
+        seconds: until the machine goes.
+    """
     deadline_ms = int((time.time() + seconds) * 1000)
-    try:
-        client = GcsClient(address=address)
-        nodes = [
-            node.hex()
-            for node, info in client.get_all_node_info(timeout=CLUSTER_TIMEOUT).items()
-            if info.node_manager_address == node_ip and info.state == GcsNodeInfo.ALIVE
-        ]
-        for node in nodes:
-            client.drain_node(
-                node, DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), "spot", deadline_ms
-            )
-    except RayError as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    return len(nodes)
+    return drain_nodes(address, node_ip, deadline_ms=deadline_ms, timeout=CLUSTER_TIMEOUT)
 
 
 class Drained(Exception):
-    """The node of this process is to be left."""
+    """The node of this process is drained: the process must leave it."""
 
 
 _next_look = 0.0
 
 
 def leave_if_drained() -> None:
-    """Raise Drained in a trial's process whose node is drained. Asks the cluster at most once in
+    """Raise Drained if the node of this process is drained. Asks the cluster at most once in
     LOOK_SECONDS, which takes about a millisecond."""
     global _next_look  # noqa: PLW0603
     import ray
@@ -134,20 +129,8 @@ def leave_if_drained() -> None:
     if time.monotonic() < _next_look or not ray.is_initialized():
         return
     _next_look = time.monotonic() + LOOK_SECONDS
-    from ray._private.state import state
-
-    if ray.get_runtime_context().get_node_id() in state.get_draining_nodes():
+    if own_node_is_draining():
         raise Drained
-
-
-def was_on_drained_node(actor_id: str) -> bool:
-    """Whether the actor, which may be dead, was on a node when that was drained."""
-    import ray
-    from ray._private.state import state
-    from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
-
-    found = state._connect_and_get_accessor().get_actor_info(ray.ActorID.from_hex(actor_id))
-    return found is not None and bool(ActorTableData.FromString(found).preempted)
 
 
 def watch(
@@ -156,10 +139,13 @@ def watch(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Ask until there is no metadata service, which is found out at the start alone.
+    """Poll the service for ever, or return at the start if there is none.
 
-    leave: called with the seconds that are left at every poll from the notice on, for a raylet may
-        start again; returns how many nodes it has drained.
+    Args:
+        metadata: the service.
+        leave: called at every poll from the notice on, because a raylet may start again, with the
+            seconds that are left; returns how many nodes it has drained.
+        sleep: waits for so many seconds.
     """
     unanswered, has_answered = 0, False
     while has_answered or unanswered < ABSENT_AFTER:
@@ -198,7 +184,7 @@ def parser() -> Parser:
         description="Drain this machine's node once AWS says that the machine will be taken away.",
     )
     p.add_argument("--address", required=True, metavar="HOST:PORT", help="the cluster's head")
-    p.add_argument("--node-ip-address", metavar="IP", help="as `ray start` was told it, if it was")
+    p.add_argument("--node-ip-address", metavar="IP", help="as given to `ray start`, if it was")
     return p
 
 

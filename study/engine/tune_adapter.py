@@ -1,48 +1,73 @@
-"""The study's scheduler as Ray Tune sees it: a search algorithm and a trial scheduler.
+"""Presents the study's scheduler to Ray Tune: as a search algorithm and as a trial scheduler.
 
-Tune asks `TuneSearcher` for the next trial and shows `TuneScheduler` every report before anything
-else hears of it. Both ask the study's own scheduler, which writes the ledger before it answers.
+Tune asks `TuneSearcher` for the next trial, and passes every report to `TuneScheduler` before
+anything else. Both ask the study's own scheduler, which writes the ledger before it answers.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle
-from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util import placement_group_table
 
 from study.analysis.evidence import path_of
 from study.core.files import write_bytes
-from study.engine import spot
+from study.engine.messages import (
+    MESSAGE,
+    ORDER,
+    FailureMessage,
+    FaultMessage,
+    Message,
+    TrialOrder,
+    WorkerSettings,
+)
+from study.engine.ray_internals import (
+    LOW_ON_MEMORY,
+    MEMORY_IN_USE,
+    PROCESS_CRASHED,
+    actor_error,
+    error_text,
+    is_repeated,
+    is_short_of_room,
+    make_folder,
+    stop_everything,
+    stop_trial,
+    waiting_trials,
+    was_preempted,
+)
 from study.scheduler.retries import LOST, MEMORY, PREEMPTED
 from study.scheduler.stages import Done, Stop, Wait
 from study.scheduler.study_scheduler import StudyScheduler
 from study.storage.checkpoints import CheckpointCleaner
 
-FAILED_KEY, FAULT_KEY = "failed", "fault"
-REPORT_KEY, CHECKPOINT_KEY = "report", "checkpoint"
-OUT_OF_MEMORY = "low on memory"  # Ray's words where its memory monitor ends a process
-CRASHED = "Worker exit type: SYSTEM_ERROR"  # and all the causes it can think of
 WAIT_SECONDS = 10.0  # more than a process takes to start
-Faults = dict[str, tuple[str, str]]  # by trial: cause and reason
+Faults = dict[str, FaultMessage]  # by trial
+
+
+def order_of(trial: TuneTrial) -> TrialOrder:
+    """The order in the config of one of Tune's trials."""
+    order: TrialOrder = trial.config[ORDER]
+    return order
 
 
 class TuneSearcher(Searcher):
-    """`suggest` gives the scheduler's next trial, with our own id inside its config.
+    """Gives Tune the scheduler's next trial, with the study's own id in its order.
 
-    Tune's budget is never used (``num_samples=-1``): the scheduler says when nothing is left. It
-    also counts the live trials, so the concurrency limit is only passed on.
+    Tune has no budget of its own (``num_samples=-1``): the scheduler says when nothing is left. It
+    also counts the live trials, so Tune's limit on them is not used here.
+
+    Args:
+        scheduler: of the study.
+        settings: what is the same for every trial of the session.
+        faults: where TuneScheduler leaves why a trial's process ended.
     """
 
-    def __init__(self, scheduler: StudyScheduler, settings: dict[str, Any], faults: Faults) -> None:
+    def __init__(self, scheduler: StudyScheduler, settings: WorkerSettings, faults: Faults) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._settings = settings
@@ -61,32 +86,34 @@ class TuneSearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """A trial's config; None to be asked again; FINISHED at the end."""
+        """A config with the next trial's order; None to be asked later; FINISHED at the end."""
         action = self._scheduler.suggest()
         if isinstance(action, Wait):
             return None
         if isinstance(action, Done | Stop):
             return Searcher.FINISHED
         self._trials[trial_id] = action.trial
-        run = {
-            **self._settings,
-            "id": action.trial,
-            "attempt": action.attempt,
-            "stage": action.stage,
-            "gpus": action.gpus,
-            "reported": self._scheduler.state.trials[action.trial].epochs,
-        }
-        return {"run": run, "trial": action.config}
+        order = TrialOrder(
+            trial=action.trial,
+            config=action.config,
+            stage=action.stage,
+            gpus=action.gpus or 0.0,
+            attempt=action.attempt,
+            reported=self._scheduler.state.trials[action.trial].epochs,
+            settings=self._settings,
+        )
+        return {ORDER: order}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The slot is free. An error is the machine's: what a trial raises itself, it reports."""
+        """Free the slot. An error is the machine's: a trial reports its own in a message."""
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
         if error:
-            self._scheduler.fault(trial, *self._faults.pop(trial))
+            fault = self._faults.pop(trial)
+            self._scheduler.fault(trial, fault.cause, fault.reason)
         self._scheduler.release(trial)
 
     def save(self, checkpoint_path: str) -> None:
@@ -104,10 +131,10 @@ class TuneSearcher(Searcher):
 
 
 class TuneScheduler(FIFOScheduler):
-    """The scheduler hears of a report before searcher and callbacks do, so it writes the ledger.
+    """Passes each report to the study's scheduler, before Tune's searcher and callbacks get it.
 
-    `faults` takes what the machine did to a trial, by our own id, for the searcher, which hears
-    only that there was something. `check` is called all the time, and raises to end everything.
+    `faults` takes why a trial's process ended, by the study's own id: Tune tells the searcher only
+    that there was an error. `check` is called all the time, and raises to end everything.
     """
 
     def __init__(
@@ -126,8 +153,8 @@ class TuneScheduler(FIFOScheduler):
         self._cleaner = cleaner
         self._say = say
         self._check = check
-        self._troubles: set[str] = set()  # that were said
-        self._pending: dict[str, float] = {}  # since when, by our own id
+        self._troubles: set[str] = set()  # already said
+        self._waiting: dict[str, float] = {}  # since when, by our own id
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (dict, ())
@@ -137,113 +164,101 @@ class TuneScheduler(FIFOScheduler):
         return True
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """STOP or CONTINUE, after the ledger knows."""
-        trial_id = trial.config["run"]["id"]
-        if FAILED_KEY in result:
-            reason, by_machine = result[FAILED_KEY]
-            self._scheduler.fail(trial_id, reason, by_machine=by_machine)
+        """STOP or CONTINUE, once the ledger is written."""
+        message: Message | None = result.get(MESSAGE)
+        if message is None or is_repeated(result):
+            return str(TrialScheduler.STOP)
+        goes_on = self._take(order_of(trial).trial, message)
+        if not goes_on:
             self._cleaner.notify()
-            return str(TrialScheduler.STOP)
-        if FAULT_KEY in result:
-            self._scheduler.fault(trial_id, *result[FAULT_KEY])
-            self._cleaner.notify()
-            return str(TrialScheduler.STOP)
-        if REPORT_KEY not in result or result.get("done"):
-            return str(TrialScheduler.STOP)
-        epoch, metrics, evidence, environment = result[REPORT_KEY]
-        if evidence is not None:
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def _take(self, trial_id: str, message: Message) -> bool:
+        """Write what a worker says into the ledger; whether its trial goes on."""
+        match message:
+            case FailureMessage(reason=reason, by_machine=by_machine):
+                self._scheduler.fail(trial_id, reason, by_machine=by_machine)
+                return False
+            case FaultMessage(cause=cause, reason=reason):
+                self._scheduler.fault(trial_id, cause, reason)
+                return False
+        if message.evidence is not None:
             try:
-                write_bytes(path_of(self._folder, trial_id), evidence)
+                write_bytes(path_of(self._folder, trial_id), message.evidence)
             except OSError as error:
                 self._scheduler.fail(trial_id, f"no evidence: {error}", by_machine=True)
-                self._cleaner.notify()
-                return str(TrialScheduler.STOP)
-        checkpoint, trouble = result.get(CHECKPOINT_KEY, (None, ""))
+                return False
+        trouble = message.trouble
         if trouble and trouble not in self._troubles:
             self._troubles.add(trouble)
-            self._say(f"{trial_id}'s checkpoint after epoch {epoch} has to wait: {trouble}")
-        keep = self._scheduler.report(trial_id, epoch, metrics, checkpoint, environment)
-        if not keep:
-            self._cleaner.notify()
-        return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)
+            self._say(f"{trial_id}'s checkpoint after epoch {message.epoch} has to wait: {trouble}")
+        return self._scheduler.on_report(
+            trial_id, message.epoch, message.metrics, environment=message.environment
+        )
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        """Every stop comes here. A training that ends by itself before its budget has failed."""
-        trial_id = trial.config["run"]["id"]
+        """Called at every stop. A training that ends by itself before its budget has failed."""
+        trial_id = order_of(trial).trial
         if trial_id in self._scheduler.live:
             self._scheduler.fail(trial_id, "ended before its budget")
 
     def choose_trial_to_run(self, controller: Any) -> TuneTrial | None:
-        """In order; but a session that closes starts nothing, and one whose time is over ends what
-        runs, too."""
+        """The trials in order. A session that closes starts none; one whose time is over ends those
+        that run, too."""
         self._check()
         if self._scheduler.budget.is_over:
-            controller.request_stop_experiment()
+            stop_everything(controller)
             return None
-        pending = [t for t in controller.get_live_trials() if t.status == TuneTrial.PENDING]
+        waiting = waiting_trials(controller)
         if not self._scheduler.closing:
-            self._see_who_waits(pending)
+            self._note_waiting(waiting)
             return super().choose_trial_to_run(controller)
-        for trial in pending:
-            controller.stop_trial(trial)
+        for trial in waiting:
+            stop_trial(controller, trial)
         return None
 
-    def _see_who_waits(self, pending: list[TuneTrial]) -> None:
+    def _note_waiting(self, waiting: list[TuneTrial]) -> None:
         now = time.monotonic()
-        ids = [trial.config["run"]["id"] for trial in pending]
-        self._pending = {trial: self._pending.get(trial, now) for trial in ids}
-        overdue = [trial for trial, since in self._pending.items() if now - since > WAIT_SECONDS]
-        if overdue and _something_has_no_place():
+        ids = [order_of(trial).trial for trial in waiting]
+        self._waiting = {trial: self._waiting.get(trial, now) for trial in ids}
+        overdue = [trial for trial, since in self._waiting.items() if now - since > WAIT_SECONDS]
+        if overdue and is_short_of_room():  # else its process is only slow to start
             for trial in overdue:
                 self._scheduler.wait(trial)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        """The machine failed the trial; tried again, it goes on after its last report."""
-        run = trial.config["run"]
-        self._faults[run["id"]] = _fault(trial)
-        run["reported"] = self._scheduler.state.trials[run["id"]].epochs
+        """The machine ended the trial's process: keep the reason for the searcher."""
+        self._faults[order_of(trial).trial] = _fault(trial)
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
-        """Its folder, which Tune asks for at the end of a trial that was never started, too."""
-        trial.init_local_path()
+        """Make its folder."""
+        make_folder(trial)
 
     def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:
         """Nothing to forget."""
 
 
-def _something_has_no_place() -> bool:
-    """Else what is pending has its place, and only its process is slow to start."""
-    states = {group["state"] for group in placement_group_table().values()}
-    return not states.isdisjoint(("PENDING", "RESCHEDULING"))
-
-
-def _fault(trial: TuneTrial) -> tuple[str, str]:
-    """Cause and reason of what ended a trial's process."""
-    if _is_preempted(trial):
-        return PREEMPTED, "its node is drained"
-    text = ""
-    if trial.error_file and Path(trial.error_file).is_file():
-        text = Path(trial.error_file).read_text(encoding="utf-8").strip()
-    if OUT_OF_MEMORY in text:
-        used = re.search(r"was ([\d.]+GB) used / ([\d.]+GB)", text)
-        told = f", {used[1]} of {used[2]} in use" if used else ""
-        return MEMORY, f"out of memory: ended by Ray, for its node was low on memory{told}"
+def _fault(trial: TuneTrial) -> FaultMessage:
+    """Why a trial's process ended."""
+    if _was_preempted(trial):
+        return FaultMessage(PREEMPTED, "its node is drained")
+    text = error_text(trial)
+    if LOW_ON_MEMORY in text:
+        found = MEMORY_IN_USE.search(text)
+        used = f", {found[1]} of {found[2]} in use" if found else ""
+        reason = f"out of memory: ended by Ray, for its node was low on memory{used}"
+        return FaultMessage(MEMORY, reason)
     lines = text.splitlines()
-    if not lines or CRASHED in text:
-        return (
-            LOST,
-            "its process died: killed, perhaps by the system for want of memory, or crashed",
-        )
-    return LOST, lines[-1][:500]
+    if not lines or PROCESS_CRASHED in text:
+        reason = "its process died: killed, perhaps by the system for want of memory, or crashed"
+        return FaultMessage(LOST, reason)
+    return FaultMessage(LOST, lines[-1][:500])
 
 
-def _is_preempted(trial: TuneTrial) -> bool:
-    """Whether the node of the process that was lost was drained. The error knows it of a process
+def _was_preempted(trial: TuneTrial) -> bool:
+    """Whether the node of the process that was lost was drained. The error says so of a process
     that died with its node, the cluster of one that left it."""
-    path = trial.pickled_error_file
-    if path is None or not Path(path).is_file():
+    error = actor_error(trial)
+    if error is None:
         return False
-    error = cloudpickle.loads(Path(path).read_bytes())
-    if not isinstance(error, RayActorError):
-        return False
-    return error.preempted or (bool(error.actor_id) and spot.was_on_drained_node(error.actor_id))
+    return error.preempted or (bool(error.actor_id) and was_preempted(error.actor_id))

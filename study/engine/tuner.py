@@ -1,4 +1,4 @@
-"""One Tuner run for all stages of a study."""
+"""Runs all stages of a study in one Tuner."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.progress_reporter import TrialProgressCallback
 
 from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
 from study.engine.cluster import Resources
-from study.engine.heartbeat import ClusterLost, Heartbeat, own_node_is_alive
-from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher
+from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
+from study.engine.messages import ORDER, TrialOrder, WorkerSettings
+from study.engine.ray_internals import TUNE_LOGGER, own_node_is_alive, silent_progress
+from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
 from study.scheduler.study_scheduler import StudyScheduler
 from study.storage.checkpoints import CheckpointCleaner
 
@@ -25,22 +27,15 @@ GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
 
 
-class _Silence(TrialProgressCallback):
-    """In the place of Tune's own, which prints a line for a trial that ends without a result, at
-    whatever verbosity."""
-
-    def _print(self, msg: str) -> None:
-        pass
-
-
-def _trial(config: dict[str, Any]) -> None:
+def _work(order: TrialOrder) -> None:
     from study.engine import worker
 
-    worker.run(config)
+    worker.run(order)
 
 
 def _end(reason: str) -> None:
-    """The ledger holds every line already; what is tracked elsewhere follows it on resume."""
+    """Say why and end the process. The ledger holds every line already; a resumed study sends the
+    tracking server what it lacks."""
     if sys.stdout.isatty():
         print(SHOW_CURSOR, end="", flush=True)
     print(f"error: {reason}: {GO_ON}", file=sys.stderr, flush=True)
@@ -48,11 +43,12 @@ def _end(reason: str) -> None:
 
 
 def _own_id(trial: TuneTrial) -> str:
-    return str(trial.config["run"]["id"])
+    return order_of(trial).trial
 
 
 def _own_folder(trial: TuneTrial) -> str:
-    return f"{trial.config['run']['id']}-a{trial.config['run']['attempt']}"
+    order = order_of(trial)
+    return f"{order.trial}-a{order.attempt}"
 
 
 def run_trials(
@@ -62,36 +58,42 @@ def run_trials(
     *,
     prefix: str | None = None,
     say: Callable[[str], None] = print,
-    trial: Callable[[dict[str, Any]], None] = _trial,
+    work: Callable[[TrialOrder], None] = _work,
 ) -> None:
     """Train whatever the scheduler hands out, until nothing is left or Ctrl-C.
 
-    folder: of the study. prefix: its address in a bucket, where checkpoints are then kept. say:
-    hears what a person should know.
-    trial: what a worker process does with a trial's config; a benchmark gives a shorter one.
+    Args:
+        scheduler: says what to train next, and takes the reports.
+        resources: what a trial gets, and how many run at once.
+        folder: of the study.
+        prefix: the study's address in a bucket, where checkpoints are then kept.
+        say: called with each line that a person should read.
+        work: what a worker process does with an order; a benchmark gives a shorter one.
 
-    Tune's own files are of no use to anybody: checkpoints are the trials' own affair, and a fresh
-    run folder per driver session keeps Tune from taking up an earlier one.
+    Raises:
+        OSError: where the cluster is gone, or the ledger could not be written.
+
+    Nothing reads Tune's own files: each trial keeps its own checkpoints. Every session gives Tune a
+    fresh folder, so that it does not take up an earlier one.
     """
-    settings = {
-        "folder": str(folder),
-        "prefix": prefix,
-        "num_threads": resources.num_threads,
-        "rungs": list(scheduler.plan.rungs),
-        "keep_last": scheduler.state.keeps_checkpoints,
-    }
-
+    settings = WorkerSettings(
+        folder=str(folder),
+        prefix=prefix,
+        num_threads=resources.num_threads,
+        rungs=scheduler.plan.rungs,
+        keep_last=scheduler.state.keeps_checkpoints,
+    )
     faults: Faults = {}
-    heartbeat = Heartbeat(own_node_is_alive, _end)
+    heartbeat = Heartbeat(partial(own_node_is_alive, LOOK_TIMEOUT), _end)
     cleaner = CheckpointCleaner(folder, prefix, scheduler.checkpoints_needed)
 
     def trainable(config: dict[str, Any]) -> None:
-        trial(config)
+        work(config[ORDER])
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger says what failed
+    logging.getLogger(TUNE_LOGGER).setLevel(logging.CRITICAL)  # the ledger says what failed
 
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        each = {"CPU": resources.cpus_per_trial, "GPU": config["run"]["gpus"]}
+        each = {"CPU": resources.cpus_per_trial, "GPU": config[ORDER].gpus}
         return tune.PlacementGroupFactory([{key: count for key, count in each.items() if count}])
 
     with warnings.catch_warnings():
@@ -111,7 +113,7 @@ def run_trials(
                 name=f"session{len(scheduler.state.sessions):02d}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
-                callbacks=[_Silence()],
+                callbacks=[silent_progress()],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
             ),
         )

@@ -1,4 +1,4 @@
-"""What runs in a trial's process: train, report, and turn every fault into a reason."""
+"""Runs in a trial's process: trains, reports, and turns every error into a message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from study.core.errors import InputError
 from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
 from study.engine import spot
-from study.engine.tune_adapter import CHECKPOINT_KEY, FAILED_KEY, FAULT_KEY, REPORT_KEY
+from study.engine.messages import (
+    MESSAGE,
+    EpochMessage,
+    FailureMessage,
+    FaultMessage,
+    Message,
+    TrialOrder,
+)
 from study.scheduler.retries import GPU_MEMORY, MEMORY
 from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
 from study.training.checkpoint import IncompatibleCheckpoint
@@ -29,7 +36,8 @@ _opened: dict[str, SegmentationData] = {}
 
 
 def _data(task: TaskConfig) -> SegmentationData:
-    """The task's data, opened once per process: pages of its cache are shared by the machine."""
+    """The task's data, opened once per process; all processes of a machine share its cache's
+    pages."""
     key = task.data.model_dump_json()
     if key not in _opened:
         _opened.clear()
@@ -37,46 +45,47 @@ def _data(task: TaskConfig) -> SegmentationData:
     return _opened[key]
 
 
-def run(config: dict[str, Any]) -> None:
-    """One trial, from scratch or from its last checkpoint."""
-    settings = config["run"]
-    set_up_process(settings["num_threads"])
+def run(order: TrialOrder) -> None:
+    """Train one trial, from scratch or from its last checkpoint, and report each epoch to Tune."""
+    set_up_process(order.settings.num_threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        if 0 < settings["gpus"] < 1:
-            torch.cuda.set_per_process_memory_fraction(settings["gpus"])
+        if 0 < order.gpus < 1:
+            torch.cuda.set_per_process_memory_fraction(order.gpus)
     try:
         spot.leave_if_drained()
-        _train(TrialConfig.model_validate(config["trial"]), settings)
+        _train(TrialConfig.model_validate(order.config), order)
     except spot.Drained:
         os._exit(0)  # not to be handed the next trial
     except torch.AcceleratorError:
         raise  # this process can use the device no more; the trial is tried again in a fresh one
     except torch.OutOfMemoryError as error:
-        tune.report({FAULT_KEY: (GPU_MEMORY, f"out of GPU memory: {_line(error)}")})
+        _send(FaultMessage(GPU_MEMORY, f"out of GPU memory: {_line(error)}"))
     except MemoryError as error:
-        tune.report({FAULT_KEY: (MEMORY, f"out of memory: {_line(error)}")})
+        _send(FaultMessage(MEMORY, f"out of memory: {_line(error)}"))
     except Exception as error:
-        _fail(f"{type(error).__name__}: {_line(error)}", by_machine=isinstance(error, OSError))
+        reason = f"{type(error).__name__}: {_line(error)}"
+        _send(FailureMessage(reason, by_machine=isinstance(error, OSError)))
 
 
-def _fail(reason: str, *, by_machine: bool) -> None:
-    tune.report({FAILED_KEY: (reason, by_machine)})
+def _send(message: Message) -> None:
+    tune.report({MESSAGE: message})
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:400]
 
 
-def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
+def _train(config: TrialConfig, order: TrialOrder) -> None:
     data = _data(config.task)
-    store = open_checkpoint_store(Path(settings["folder"]), settings["prefix"], settings["id"])
+    settings = order.settings
+    store = open_checkpoint_store(Path(settings.folder), settings.prefix, order.trial)
     try:
-        begun = settings["attempt"] or settings["reported"]
+        begun = order.attempt or order.reported
         for checkpoint in itertools.chain(store.found() if begun else (), (None,)):
             try:
-                _report_all(config, data, settings, store, checkpoint)
+                _report_all(config, data, order, store, checkpoint)
                 return
             except IncompatibleCheckpoint:
                 raise
@@ -93,32 +102,32 @@ def _train(config: TrialConfig, settings: dict[str, Any]) -> None:
 def _report_all(
     config: TrialConfig,
     data: SegmentationData,
-    settings: dict[str, Any],
+    order: TrialOrder,
     store: CheckpointStore,
     checkpoint: Path | None,
 ) -> None:
-    device = None if settings["gpus"] else "cpu"
-    judged = settings["stage"] == CONFIRM
-    where: dict[str, Any] | None = environment(config, device)
+    settings = order.settings
+    device = None if order.gpus else "cpu"
+    judged = order.stage == CONFIRM
+    trained_on: dict[str, Any] | None = environment(config, device)
     for report in train(
         config,
         data=data,
         device=device,
         resume_from=checkpoint,
-        reported=settings["reported"],
+        reported=order.reported,
         evaluate_test=judged,
-        evaluate_at=settings["rungs"],
+        evaluate_at=settings.rungs,
     ):
         evidence = pack(report.evidence) if judged and report.evidence is not None else None
         last = report.epoch == report.num_epochs
-        kept = None
-        if not report.again and (not last or settings["keep_last"]):
-            kept = store.keep(report.epoch, report.save)
-        if last and settings["keep_last"] and not store.trouble:
+        if not report.again and (not last or settings.keep_last):
+            store.keep(report.epoch, report.save)
+        if last and settings.keep_last and not store.trouble:
             store.flush()
-        result = (report.epoch, dict(report.metrics), evidence, where)
-        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, store.trouble)})
-        where = None
+        metrics = dict(report.metrics)
+        _send(EpochMessage(report.epoch, metrics, evidence, trained_on, store.trouble))
+        trained_on = None
         spot.leave_if_drained()
 
 

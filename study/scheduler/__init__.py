@@ -1,1 +1,1 @@
-"""What a study does next, and who goes on; knows nothing of Ray."""
+"""Decides what a study does next and which trials go on; knows nothing of Ray."""

@@ -1,9 +1,10 @@
-"""How much of a session's time and of a study's GPU-hours is left, and what fits into it.
+"""Keeps a session within its time, and a study within its GPU-hours.
 
-A searched trial or a baseline fits if it, what runs, and confirming with all seeds after it do; a
-confirmation fits if it does alone. So the search ends in time to confirm. Whatever runs goes on
-from epoch to epoch while the next one fits. Estimates are those of the epochs so far, or of the
-latest if those take longer: one machine may be slow to begin with, another slow down later.
+A searched trial or a baseline is admitted if the budget holds it, the trials that run, and the
+confirmation with all seeds that follows. A confirmation is admitted if the budget holds it alone.
+So the search ends early enough to confirm what it has found. A running trial goes on as long as its
+next epoch fits. An epoch is estimated to take as long as the mean of all epochs so far, or of the
+latest ones if that is longer: one machine may be slow at first, another may slow down later.
 """
 
 from __future__ import annotations
@@ -19,19 +20,25 @@ from study.ledger.state import State, Trial
 
 EPOCH_SECONDS = "time/epoch_s"
 RECENT = 16  # epochs
-REPORT_SHARE, REPORT_SECONDS = 0.1, 30.0  # kept for exports and report: the lesser of the two
+REPORT_FRACTION, REPORT_SECONDS = 0.1, 30.0  # reserved for exports and report: the lesser one
 
 
 class Budget:
-    """Time is this session's, from `started` on, and ends an epoch that takes too long. GPU-hours
-    are those of all sessions, exceeded by no more than what the epochs under way take longer than
-    any before.
+    """The time that is left to this session, and the GPU-hours that are left to the study.
+
+    The time counts from `started`; an epoch that is under way at its end is cut off. GPU-hours
+    count over all sessions. They are exceeded at most by as much as the epochs that are under way
+    take longer than the slowest before them.
 
     Args:
-        seconds: of this session, exports and report included.
-        gpu_hours: of training, over all sessions.
-        gpus: of a trial.
-        started: by `clock`; now, unless given.
+        plan: the study's numbers.
+        state: the ledger's; the epochs in it are the first estimates.
+        slots: trials that run at a time.
+        seconds: of this session, exports and report included; infinite without a limit.
+        gpu_hours: of training, over all sessions; infinite without a limit.
+        gpus: what a trial gets: a fraction of one GPU, or whole ones.
+        started: when the session began, by `clock`; now, unless given.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class Budget:
         self._gpus = gpus
         self._gpu_s = 3600 * gpu_hours
         self._end = seconds + (clock() if started is None else started)
-        self._deadline = self._end - min(REPORT_SECONDS, REPORT_SHARE * seconds)
+        self._deadline = self._end - min(REPORT_SECONDS, REPORT_FRACTION * seconds)
         self._count, self._sum = 0, 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._search_is_over = False
@@ -63,21 +70,21 @@ class Budget:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there is anything to keep to."""
+        """Whether there is a limit."""
         return math.isfinite(min(self._deadline, self._gpu_s))
 
     @property
     def is_over(self) -> bool:
-        """Whether what runs must end now, in the middle of an epoch."""
+        """Whether the trials that run must end now, in the middle of an epoch."""
         return self._clock() > self._deadline
 
     @property
     def seconds_left(self) -> float:
-        """Of the session, exports and report included."""
+        """Seconds left to the session, exports and report included."""
         return self._end - self._clock()
 
     def observe(self, epoch_s: float) -> None:
-        """An epoch took so long."""
+        """Take in how many seconds an epoch took; NaN where that is not known."""
         if math.isfinite(epoch_s):
             self._count += 1
             self._sum += epoch_s
@@ -90,8 +97,10 @@ class Budget:
         return max(self._sum / self._count, sum(self._recent) / len(self._recent))
 
     def admits(self, stage: str, epochs: int, live: Collection[str]) -> bool:
-        """Whether a trial of this stage with so many epochs to go fits beside what is live. Once
-        one of the search does not, none does in this session."""
+        """Whether a trial of this stage with so many epochs to go fits beside those that are live.
+
+        Once a trial of the search does not fit, this session admits no further one.
+        """
         if not self.is_bounded:
             return True
         if stage == CONFIRM:
@@ -129,7 +138,7 @@ class Budget:
         return self._spent_gpu_s() + (running + planned) * epoch_s <= self._gpu_s
 
     def _num_confirmations(self) -> int:
-        """At most, if one more trial is searched."""
+        """How many confirmations there are at most, if one more trial is searched."""
         sources = 1 + len(self._state.trials) - self._state.count(CONFIRM)
         return min(self._plan.confirm_trials, sources * self._plan.confirm_seeds)
 

@@ -1,10 +1,10 @@
-"""When the machine ends an attempt at a trial: whether it is tried again, and with how much room.
+"""Decides whether a trial that the machine has ended is tried again, and with how much room.
 
-A trial that ran out of the memory of its share of a GPU gets a whole one. One that ran out of the
-machine's memory takes twice as many of the study's slots each time, in the end all of them. One
-whose process or node is gone is simply tried again; where that happens twice after the same epoch,
-memory may be the cause, for the system kills without a word. To leave a node that is drained, such
-as a spot node on its notice, is no failure, however often it happens.
+A trial that runs out of GPU memory on a fraction of a GPU gets a whole one. A trial that runs out
+of the machine's memory takes twice as many of the study's slots at each attempt, at most all of
+them. A trial whose process or node is lost is tried again as it is; if that happens twice after the
+same epoch, it is treated as short of memory, because the operating system kills without a message.
+Leaving a drained node (a spot node on notice, for instance) is no failure, however often it occurs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ from study.ledger.state import Trial
 
 LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
 CAUSES = (LOST, MEMORY, GPU_MEMORY, PREEMPTED)
-TRIES = 3  # after one epoch
+TRIES = 3  # after the same epoch
 
 
 def should_retry(trial: Trial, cause: str, slots: int) -> bool:
-    """Whether a trial is tried again after one more fault, which its `faults` do not hold yet."""
+    """Whether a trial is tried again after one more fault.
+
+    Args:
+        trial: its `faults` do not hold the new one yet.
+        cause: of the new fault, one of CAUSES.
+        slots: trials that the study runs at a time.
+    """
     if cause == PREEMPTED:
         return True
     if cause == GPU_MEMORY:
@@ -31,19 +37,19 @@ def should_retry(trial: Trial, cause: str, slots: int) -> bool:
 
 
 def gpus_needed(trial: Trial, gpus: float) -> float:
-    """What a trial gets of a GPU, or its GPUs, where `gpus` is what others get."""
+    """What a trial gets where others get `gpus`: a fraction of one GPU, or whole ones."""
     short = any(fault.cause == GPU_MEMORY for fault in trial.faults)
     return max(gpus, 1.0) if short and gpus else gpus
 
 
 def slots_needed(trial: Trial, gpus: float, slots: int) -> int:
-    """How many of the study's slots the trial takes."""
+    """How many of the study's slots the trial takes, at most all of them."""
     of_gpu = int(gpus_needed(trial, gpus) / gpus + 1e-9) if gpus else 1
     return min(slots, of_gpu * 2 ** doublings(trial))
 
 
 def doublings(trial: Trial) -> int:
-    """How often the trial was, or may have been, too large for the memory it found."""
+    """How often the trial did not fit, or may not have fitted, into the machine's memory."""
     lost = [fault.epochs for fault in trial.faults if fault.cause == LOST]
     repeated = len(lost) - len(set(lost))
     return repeated + sum(fault.cause == MEMORY for fault in trial.faults)

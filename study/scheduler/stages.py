@@ -1,16 +1,21 @@
-"""What a study does next: a pure function of its plan and the state of its ledger.
+"""The stages of a study, and its next action: a pure function of its plan and its ledger's state.
 
-Order: trials that an earlier session left unfinished; the baselines; the searched trials, tuned
-cross entropy (the reference) spread evenly among them; then, when nothing of the search is live,
-the selection; then the confirmation of what was selected, seed by seed. Cross entropy as the task
-states it is confirmed in any case, so its seeds fill slots that wait for the last searched trials.
-A search that a budget ended goes on in a session with a larger one, and what is confirmed is then
-chosen anew. A confirmation that the machine loses is tried again, after the others: an interval
-needs its seed.
+A study works in this order:
 
-What does not fit into a budget is left out, in this order: searched trials, baselines (but the
-first), the last seeds of the confirmation. A session that leaves out seeds or unfinished trials
-stops without being done.
+1. trials that an earlier session left unfinished;
+2. the baselines;
+3. the searched trials, with those that tune cross entropy (the reference) spread evenly among them;
+4. the selection, once no trial of the search is live;
+5. the confirmation of the selected configs, seed by seed.
+
+Default cross entropy is confirmed in any case, so its seeds fill the slots that would wait for the
+last searched trials. If a budget has ended the search, a session with a larger budget continues it
+and then makes a new selection. If the machine loses a confirmation, it is tried again after the
+others, because the interval needs its seed.
+
+If the budget is too small, these are skipped in turn: searched trials, then baselines (except the
+first), then the last seeds of the confirmation. A session that skips seeds or unfinished trials
+stops, and the study is not done.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ CONFIRM_TRIES = 3
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a trial that an earlier session left unfinished."""
+    """Continue a trial that an earlier session left unfinished."""
 
     trial: str
 
@@ -44,21 +49,21 @@ class RunBaseline:
 
 @dataclass(frozen=True)
 class RunReference:
-    """Train cross entropy at another point of the optimiser's leaves."""
+    """Train cross entropy at point `index` of the optimiser's leaves."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class RunSearch:
-    """Train what the sampler proposes; `number` counts its proposals."""
+    """Train the sampler's next proposal; `number` counts its proposals from 0."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Select:
-    """Choose what is confirmed."""
+    """Choose the configs to confirm."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +76,17 @@ class RunConfirm:
 
 @dataclass(frozen=True)
 class Wait:
-    """Something that is live decides what comes next."""
+    """Wait for a trial that is live: its result decides what comes next."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Something is left to do, but not for this session."""
+    """End this session: it has no budget for the rest of the study."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """Nothing is left to do."""
+    """The study is complete."""
 
 
 Action = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
@@ -89,12 +94,12 @@ Admits = Callable[[str, int], bool]
 
 
 def always(stage: str, epochs: int) -> bool:
-    """No budget: whatever is next fits."""
+    """Admit every trial: there is no budget."""
     return True
 
 
 def confirm_seeds(plan: Plan) -> tuple[int, ...]:
-    """Seeds that no searched trial has seen."""
+    """The seeds of the confirmation, which no searched trial has used."""
     return tuple(range(plan.seed + 1, plan.seed + 1 + plan.confirm_seeds))
 
 
@@ -117,7 +122,7 @@ def next_action(
     if action is not None:
         return action
     if any(state.trials[trial].stage != CONFIRM for trial in live):
-        return _confirm(plan, state, _stated(state), admits) or Wait()
+        return _confirm(plan, state, _default_ce(state), admits) or Wait()
     selection = selection_in_force(state)
     if selection is None:
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
@@ -147,17 +152,17 @@ def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
 
 
 def _num_to_come(plan: Plan, state: State) -> int:
-    """Baselines and searched trials that nobody has begun."""
+    """How many baselines and searched trials are not begun."""
     begun = state.count(BASELINE, REFERENCE, SEARCH)
     return len(plan.baselines) + plan.num_trials - begun
 
 
 def selection_in_force(state: State) -> SelectRecord | None:
-    """What is confirmed; None before a selection, and where the search has gone on since."""
+    """The latest selection; None before the first, or if the search has continued since."""
     return state.selection if state.selection_holds else None
 
 
-def _stated(state: State) -> list[str]:
+def _default_ce(state: State) -> list[str]:
     trial = default_ce_trial(state)
     return [] if trial is None else [trial.id]
 
@@ -176,7 +181,7 @@ def _confirm(
 
 
 def left_out(plan: Plan, state: State) -> list[str]:
-    """What a study that has stopped has still to do, in words."""
+    """What a stopped study has left to do, one line for each kind of trial."""
     pairs = confirmations(plan, state) if selection_in_force(state) else set()
     unfinished = len(state.unfinished())
     counts = (
@@ -189,12 +194,12 @@ def left_out(plan: Plan, state: State) -> list[str]:
 
 
 def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
-    """Source and seed of what is to be confirmed, as far as it is known by now."""
+    """Source and seed of each confirmation that is known so far."""
     selection = selection_in_force(state)
     chosen = (
         [selection.reference, selection.default_ce, *selection.confirmed]
         if selection
-        else _stated(state)
+        else _default_ce(state)
     )
     return {
         (source, seed) for source in chosen if source is not None for seed in confirm_seeds(plan)
@@ -202,8 +207,11 @@ def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
 
 
 def settled(state: State) -> set[tuple[str | None, int]]:
-    """Source and seed of each confirmation that is under way or over. Over is also one that failed
-    by its own fault, or that the machine has lost CONFIRM_TRIES times."""
+    """Source and seed of each confirmation that runs or is over.
+
+    One that failed by its own fault is over, and so is one that the machine has lost CONFIRM_TRIES
+    times.
+    """
     tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
     return {
         (trial.source, trial.seed)

@@ -1,8 +1,8 @@
-"""The study at work: turns steps and reports into ledger lines, and says who goes on.
+"""Runs a study: turns actions and reports into ledger lines, and decides which trials go on.
 
-Knows nothing of Ray, so that a simulator or a test can drive it: it hands out trials (`suggest`),
-takes reports (`report`), failures (`fail`) and what the machine does (`fault`). Every answer is
-written before it is given.
+It knows nothing of Ray, so a simulator or a test can drive it. It hands out trials (`suggest`) and
+takes in reports (`on_report`), failures (`fail`) and faults of the machine (`fault`). It writes
+every answer into the ledger before it returns it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,20 @@ Listener = Callable[[Record], None]
 
 
 class StudyScheduler:
-    """One per driver process; not thread-safe, but for `close` and `is_unfinished`.
+    """One per driver process; only `close` and `checkpoints_needed` are thread-safe.
 
-    gpus_per_trial: a share of a GPU, or whole ones. started: when the session began, by `clock`.
+    Args:
+        ledger: of the study; its state is the scheduler's.
+        plan: the study's numbers.
+        space: what is searched.
+        task: what each trial is trained on.
+        slots: trials that run at a time.
+        time_budget: seconds of this session, exports and report included.
+        gpu_hours: of training, over all sessions.
+        gpus_per_trial: a fraction of one GPU, or whole ones; 0 for the CPU.
+        listeners: called with each record after it is written.
+        started: when the session began, by `clock`; now, unless given.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -94,17 +105,17 @@ class StudyScheduler:
         self._rungs: dict[tuple[str, int, bool], tuple[int, Rung]] = {}
 
     def write(self, record: Record) -> None:
-        """One more line, then tell whoever listens."""
+        """Write a record into the ledger, then call the listeners with it."""
         record = self.ledger.append(record)
         for listener in self.listeners:
             listener(record)
 
     def close(self) -> None:
-        """Come to an end: hand out nothing more, and let what runs end after its epoch."""
+        """Hand out no further trial, and end each running one after its epoch."""
         self.closing = True
 
     def suggest(self) -> TrialRecord | Wait | Stop | Done:
-        """The next trial to train, already in the ledger; or wait; or this session is over."""
+        """The next trial to train, already in the ledger; or Wait, or Stop, or Done."""
         while not self.closing:
             if self._alone is not None or self._taken >= self.slots:
                 return Wait()
@@ -132,7 +143,7 @@ class StudyScheduler:
 
     @property
     def _taken(self) -> int:
-        """Slots of what is live."""
+        """Slots that the live trials take."""
         return sum(self._slots_by_trial.get(trial, 1) for trial in self.live)
 
     def _slots_of(self, action: Action) -> int:
@@ -142,15 +153,15 @@ class StudyScheduler:
         return 1
 
     def _hand_out(self, record: TrialRecord, slots: int) -> TrialRecord:
-        """A trial of several slots begins before anything else is handed out, or the room that it
-        waits for would be given away bit by bit."""
+        """A trial of several slots must begin before another one is handed out; otherwise smaller
+        trials would take the room that it waits for."""
         self._slots_by_trial[record.trial] = slots
         self._alone = record.trial if slots > 1 else None
         self.live.add(record.trial)
         self.write(record)
         return record
 
-    def report(
+    def on_report(
         self,
         trial_id: str,
         epoch: int,
@@ -158,8 +169,17 @@ class StudyScheduler:
         checkpoint: str | None = None,
         environment: dict[str, Any] | None = None,
     ) -> bool:
-        """Take an epoch's report; whether the trial goes on. One that does not may be unfinished,
-        because the session closes or its budget is spent."""
+        """Take in an epoch of a trial; return whether the trial goes on.
+
+        A trial that does not go on has ended, or stays unfinished because the session closes or has
+        spent its budget. A trial that lacks an objective where it is judged has failed.
+
+        Args:
+            trial_id: as it was handed out.
+            epoch: counted from 1.
+            metrics: by key, such as `val/miou`.
+            environment: what the trial is trained on, with the first report of an attempt.
+        """
         trial = self.state.trials[trial_id]
         self._begun(trial_id)
         if trial.end is not None:
@@ -175,14 +195,19 @@ class StudyScheduler:
         return self._goes_on(trial, epoch) and self._has_time(trial)
 
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
-        """A trial ended by its own fault or the machine's."""
+        """End a trial that has failed, by its own fault or the machine's."""
         trial = self.state.trials[trial_id]
         if trial.end is None:
             self._end(trial, FAILED, reason, by_machine=by_machine)
 
     def fault(self, trial_id: str, cause: str, reason: str) -> None:
-        """The machine ended an attempt (for a cause of `retries`): the trial is tried again, or has
-        failed."""
+        """Take in that the machine ended an attempt: the trial is tried again, or has failed.
+
+        Args:
+            trial_id: as it was handed out.
+            cause: one of `retries.CAUSES`.
+            reason: one line for a person.
+        """
         trial = self.state.trials[trial_id]
         if trial.end is not None:
             return
@@ -193,13 +218,13 @@ class StudyScheduler:
             self._end(trial, FAILED, reason, by_machine=True)
 
     def wait(self, trial_id: str) -> None:
-        """No machine can hold a trial that was handed out, for now."""
+        """Record that a trial waits, because no machine can hold it for now."""
         trial = self.state.trials[trial_id]
         if not trial.waits:
             self.write(WaitRecord(trial_id, trial.attempt))
 
     def release(self, trial_id: str) -> None:
-        """Nobody trains this trial any more (it may be unfinished)."""
+        """Free the slots of a trial that is no longer trained; it may be unfinished."""
         self._begun(trial_id)
         self.live.discard(trial_id)
 
@@ -208,7 +233,7 @@ class StudyScheduler:
             self._alone = None
 
     def _has_time(self, trial: Trial) -> bool:
-        """Whether there is time for the next epoch of a trial; else its slot is free."""
+        """Whether the budget holds the next epoch of a trial; if not, free its slots."""
         if not self.budget.admits_next_epoch(trial, self.live):
             self._budget_is_spent = True
         elif not self.closing:
@@ -217,7 +242,7 @@ class StudyScheduler:
         return False
 
     def checkpoints_needed(self, trial_id: str) -> int | None:
-        """How many checkpoints of a trial are to stay; None while it may need them. Thread-safe."""
+        """How many checkpoints of a trial to keep; None while it may need them. Thread-safe."""
         trial = self.state.trials.get(trial_id)
         if trial is None:
             return 0
@@ -226,7 +251,7 @@ class StudyScheduler:
         return int(self.state.keeps_checkpoints)
 
     def _goes_on(self, trial: Trial, epoch: int) -> bool:
-        """What follows from a report that is in the ledger."""
+        """Whether a trial goes on after an epoch that is in the ledger; ends it if not."""
         if epoch >= self.plan.epochs:
             self._end(trial, COMPLETED, "full budget")
             return False
@@ -235,7 +260,7 @@ class StudyScheduler:
         return True
 
     def _settle(self, trial: Trial) -> bool:
-        """Write what a driver that was killed after a trial's last line had still to write of it;
+        """Write the lines about a trial that a killed driver could not write any more; return
         whether the trial goes on."""
         if trial.verdict is not None and not trial.verdict.keep:
             self._stop(trial, trial.verdict)
@@ -263,7 +288,7 @@ class StudyScheduler:
         return keep
 
     def _rung(self, bracket: str, epoch: int, *, neutral: bool) -> Rung:
-        """A rung as it stands now; `neutral`: cross entropies alone."""
+        """A rung with the values that are on it; `neutral`: those of cross entropies alone."""
         reached = self.state.brackets.get((bracket, epoch), [])
         new = Rung(self.plan.reduction_factor)
         seen, rung = self._rungs.get((bracket, epoch, neutral), (0, new))

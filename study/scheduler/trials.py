@@ -1,11 +1,11 @@
-"""From an action to the trial that it starts."""
+"""Makes the trial that an action starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from study.config.task import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig, TrialOptimizer
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
@@ -23,12 +23,12 @@ from study.scheduler.stages import (
 from study.search.memory import Memory
 from study.search.reference import reference_params
 from study.search.sampler import propose
-from study.space.search_space import SearchSpace
+from study.space.search_space import Resolved, SearchSpace
 
 
 @dataclass(frozen=True)
 class TrialFactory:
-    """Makes the ledger lines of trials. `gpus`: what a trial gets in this session."""
+    """Makes the ledger lines of trials. `gpus`: what each gets in this session."""
 
     plan: Plan
     space: SearchSpace
@@ -43,14 +43,14 @@ class TrialFactory:
     def record(
         self, action: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
     ) -> TrialRecord:
-        """The trial of an action, or a further attempt at it."""
+        """The line of the new trial that an action starts, or of a further attempt at a trial."""
         match action:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
             case RunBaseline(name=name):
                 loss = LossConfig.model_validate(PRESETS[name].config)
-                tree = {"loss": PRESETS[name].config, "optimizer": {}}
-                return self._new(BASELINE, name, loss, 1.0, self.space.params_of(tree))
+                config = Resolved(loss, TrialOptimizer())
+                return self._new(BASELINE, name, config, self.space.params_of(loss))
             case RunReference(index=index):
                 return self._reference(index)
             case RunSearch(number=number):
@@ -61,14 +61,13 @@ class TrialFactory:
     def _reference(self, index: int) -> TrialRecord:
         rank = self.plan.references_before(index)
         params = reference_params(self.space, rank, self.plan.reference_trials, self.plan.seed)
-        tree = {"loss": {}, **self.space.resolve_optimizer(params)}
-        scale = tree["optimizer"].get("lr_scale", 1.0)
-        known = self.space.params_of(tree)
-        return self._new(REFERENCE, f"ce lr x{scale:.2g}", LossConfig(), scale, known)
+        config = self.space.reference.resolve(params)
+        known = self.space.params_of(config.loss, config.optimizer)
+        return self._new(REFERENCE, _ce_label(config), config, known)
 
     def _proposed(self, number: int) -> TrialRecord:
         self._memory.update()
-        params = propose(
+        proposal = propose(
             self.space,
             self._memory.history,
             seed=self.plan.seed,
@@ -77,12 +76,10 @@ class TrialFactory:
             used=self._memory.used,
             full=self.plan.epochs,
         )
-        tree = self.space.resolve(params)
-        loss = LossConfig.model_validate(tree["loss"])
-        scale = tree["optimizer"].get("lr_scale", 1.0)
-        neutral = family(loss) == CE
-        label = f"ce lr x{scale:.2g}" if neutral else describe(loss)
-        return self._new(REFERENCE if neutral else SEARCH, label, loss, scale, params)
+        config = proposal.config
+        if family(config.loss) == CE:
+            return self._new(REFERENCE, _ce_label(config), config, proposal.params)
+        return self._new(SEARCH, describe(config.loss), config, proposal.params)
 
     def _confirmation(self, source: Trial, seed: int) -> TrialRecord:
         return TrialRecord(
@@ -102,24 +99,22 @@ class TrialFactory:
         self,
         stage: str,
         label: str,
-        loss: LossConfig,
-        lr_scale: float,
+        resolved: Resolved,
         params: dict[str, Any] | None,
     ) -> TrialRecord:
-        config = TrialConfig.model_validate(
-            {
-                "task": self.task.model_dump(),
-                "loss": loss.model_dump(),
-                "optimizer": {"lr_scale": lr_scale},
-                "seed": self.plan.seed,
-            }
+        # pydantic takes instances as they are: each was checked when it was made
+        config = TrialConfig(
+            task=self.task,
+            loss=resolved.loss,
+            optimizer=resolved.optimizer,
+            seed=self.plan.seed,
         )
         return TrialRecord(
             trial=self._next_id(),
             number=len(self.state.trials),
             stage=stage,
             label=label,
-            family=family(loss),
+            family=family(resolved.loss),
             params=params,
             config=config.model_dump(),
             seed=self.plan.seed,
@@ -146,5 +141,9 @@ class TrialFactory:
         return f"t{len(self.state.trials):04d}"
 
     def _here(self, trial: Trial) -> dict[str, Any]:
-        """The trial's config with the task of this session: its data may have moved."""
+        """The trial's config with the task of this session, whose data may have moved."""
         return {**trial.config, "task": self.task.model_dump()}
+
+
+def _ce_label(config: Resolved) -> str:
+    return f"ce lr x{config.optimizer.lr_scale:.2g}"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 
 def rung_epochs(first: float, reduction_factor: int, max_epochs: int) -> list[int]:
-    """The epochs at which trials are judged: the share `first` of the schedule, rounded up, then
-    `reduction_factor` times later each, all before the last epoch.
+    """The epochs at which trials are judged: the fraction `first` of the schedule, rounded up, then
+    each `reduction_factor` times later, all before the last epoch.
 
     >>> rung_epochs(0.375, 3, 8), rung_epochs(0.1, 3, 60)
     ([3], [6, 18, 54])
@@ -38,8 +38,8 @@ class Decision:
 
 
 class Rung:
-    """The values that trials have reached a rung with, each objective's in order: a verdict takes
-    no longer in a long study."""
+    """The values with which trials have reached a rung, sorted by objective, so that a decision
+    takes no longer in a long study."""
 
     def __init__(self, reduction_factor: int) -> None:
         self._reduction_factor = reduction_factor
@@ -47,7 +47,7 @@ class Rung:
         self.size = 0
 
     def add(self, value: Mapping[str, float]) -> None:
-        """One more trial has reached it; a value that is not finite is the worst."""
+        """Add the values of one more trial; a value that is not finite is the worst."""
         self.size += 1
         for objective, score in value.items():
             insort(self._ranked.setdefault(objective, []), _score(score))
@@ -55,9 +55,9 @@ class Rung:
     def judge(self, value: Mapping[str, float]) -> Decision:
         """Judge one more trial, which is not added.
 
-        A rung stops nobody before it holds 2 * reduction_factor values, this one included. After
-        that the best max(1, floor(size / reduction_factor)) by any objective go on; ties go on. A
-        value that is not finite stops the trial, however empty the rung is.
+        A rung stops no trial before it holds 2 * reduction_factor values, this one included. After
+        that the best max(1, floor(size / reduction_factor)) by any objective go on, and so do ties.
+        A value that is not finite stops the trial, however few values the rung holds.
         """
         size = self.size + 1
         ranks = {}
@@ -99,8 +99,8 @@ def decide(
 
 
 def bars(before: Sequence[Mapping[str, float]], *, reduction_factor: int) -> dict[str, float]:
-    """What takes the next trial on: one of these values of an objective; {} where it goes on
-    anyway."""
+    """The value of each objective with which the next trial goes on; one of them is enough. Empty
+    where it goes on in any case."""
     kept = _num_kept(len(before) + 1, reduction_factor)
     if not kept:
         return {}
@@ -109,7 +109,7 @@ def bars(before: Sequence[Mapping[str, float]], *, reduction_factor: int) -> dic
 
 
 def _num_kept(size: int, reduction_factor: int) -> int:
-    """How many of a rung's values go on by one objective; 0 where it stops nobody yet."""
+    """How many of a rung's trials go on by one objective; 0 where it stops none yet."""
     return size // reduction_factor if size >= 2 * reduction_factor else 0
 
 

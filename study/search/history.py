@@ -1,10 +1,10 @@
-"""The trials so far as a sampler's model sees them, in columns: a proposal takes as long in a long
-study as in one of MAX_POINTS trials.
+"""The trials so far as a sampler's model sees them, in columns.
 
-A model that learns from values of different fidelity learns who was stopped, not who is good:
-rung values and final values must not be mixed. So the model takes the highest rung that holds at
-least MIN_RESULTS results, and values of that rung only. Trials stopped below it are left out. In a
-long study it sees the best and a sample of the others.
+A model that learns from rung values and final values together learns which trials were stopped, not
+which are good. So it takes the values of one rung alone: the highest that holds at least
+MIN_RESULTS results. Trials that were stopped below that rung are left out. In a long study the
+model sees the best trials and a sample of the others, at most MAX_POINTS, so that a proposal takes
+no longer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from study.space.search_space import Point, SearchSpace
 
 MIN_RESULTS = 16
 MAX_POINTS = 128
-WORST = -1.0  # below every objective, which are shares in [0, 1]
-LEFT_OUT, RUNNING, FAILED, OVER = range(4)
+WORST = -1.0  # below every objective, all of which are in [0, 1]
+LEFT_OUT, RUNNING, FAILED, OVER = range(4)  # statuses of a row
 LONG_AGO = datetime(2000, 1, 1)
 
 
@@ -43,23 +43,23 @@ class Observation:
 
 
 class _ModelPoint(FrozenTrial):
-    """A study takes a copy of each trial that it is given; of these a shallow one, since nobody
-    changes params and distributions of a trial that is over."""
+    """Makes the deep copy that an Optuna study takes of each trial a shallow one: nothing changes
+    the params and distributions of a past trial."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
         return copy.copy(self)
 
 
 class History:
-    """The trials in the order in which they were handed out; those that lie outside of the space
-    (it may have been narrowed on resume) are left out."""
+    """The trials in the order in which they were handed out, except those outside of the space,
+    which may have been narrowed on resume."""
 
     def __init__(self, space: SearchSpace, observations: Iterable[Observation] = ()) -> None:
         self._space = space
         self._objectives = space.settings.objectives
         self._points: list[Point | None] = []
         self._frozen: dict[int, _ModelPoint] = {}
-        self._fates = np.empty(0, np.int8)
+        self._statuses = np.empty(0, np.int8)
         self._scores: dict[int, np.ndarray] = {}  # by rung; NaN where a trial has not reached it
         for observation in observations:
             self.put(len(self), observation)
@@ -68,14 +68,14 @@ class History:
         return len(self._points)
 
     def put(self, row: int, observation: Observation) -> None:
-        """What is known of trial `row` by now."""
+        """Replace what is known of trial `row`, or append it as the next one."""
         if row == len(self):
             self._points.append(self._space.point(observation.params))
-            self._fates = _with_room(self._fates, len(self), LEFT_OUT)
+            self._statuses = _with_room(self._statuses, len(self), LEFT_OUT)
         if self._points[row] is None:
             return
         failed, running = observation.failed, observation.running
-        self._fates[row] = FAILED if failed else RUNNING if running else OVER
+        self._statuses[row] = FAILED if failed else RUNNING if running else OVER
         for epoch, values in observation.rungs.items():
             column = self._scores.get(epoch, np.empty((0, len(self._objectives))))
             self._scores[epoch] = column = _with_room(column, len(self), np.nan)
@@ -83,7 +83,7 @@ class History:
             column[row] = [value if math.isfinite(value) else WORST for value in found]
 
     def model_points(self) -> list[FrozenTrial] | None:
-        """The trials of the model, or None while no rung holds enough results."""
+        """The trials for the model, or None while no rung holds enough results."""
         reached = {epoch: ~np.isnan(column[:, 0]) for epoch, column in self._scores.items()}
         full = [epoch for epoch, mask in reached.items() if mask.sum() >= MIN_RESULTS]
         if not full:
@@ -91,10 +91,10 @@ class History:
         rung = max(full)
         column = _with_room(self._scores[rung], len(self), np.nan)[: len(self)]
         on = ~np.isnan(column[:, 0])
-        fates = self._fates[: len(self)]
+        statuses = self._statuses[: len(self)]
         scores = np.where(on[:, None], column, WORST)
-        judged = np.flatnonzero(on | (fates == FAILED))
-        running = np.flatnonzero(~on & (fates == RUNNING))
+        judged = np.flatnonzero(on | (statuses == FAILED))
+        running = np.flatnonzero(~on & (statuses == RUNNING))
         chosen = judged[thinned(scores[judged])]
         found = [(int(row), scores[row].tolist()) for row in chosen]
         found += [(int(row), None) for row in running]
@@ -126,8 +126,8 @@ class History:
 
 
 def thinned(scores: np.ndarray) -> np.ndarray:
-    """The rows that a model sees, at most MAX_POINTS, so that a proposal costs the same however
-    long the study: by each column the best, half in all, and an even sample of the rest."""
+    """The rows that a model sees, at most MAX_POINTS: the best by each column, which are half of
+    them in all, and an even sample of the rest."""
     count, num_objectives = scores.shape
     if count <= MAX_POINTS:
         return np.arange(count)
@@ -142,7 +142,7 @@ def thinned(scores: np.ndarray) -> np.ndarray:
 
 
 def _with_room(column: np.ndarray, length: int, empty: float) -> np.ndarray:
-    """The column with at least so many rows, those that are new empty."""
+    """The column with at least `length` rows; new ones hold `empty`."""
     if len(column) >= length:
         return column
     more = np.full((max(length, 2 * len(column)) - len(column), *column.shape[1:]), empty)

@@ -1,5 +1,7 @@
-"""What proposals are made from, kept in step with the state of a study: each looks only at trials
-that are new or were unfinished at the last one."""
+"""The data that proposals are made from, kept in step with the state of a study.
+
+Each update looks only at trials that are new or were unfinished at the last one.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from study.space.search_space import SearchSpace
 
 
 class Memory:
-    """Rung values of searched trials and baselines, and what the searched ones have had of the
-    epochs. Both are what a walk over all trials would give."""
+    """Rung values of searched trials and baselines, and the epochs of the searched ones.
+
+    Both are equal to what a walk over all trials would give.
+    """
 
     def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
         self.history = History(space)
@@ -28,7 +32,7 @@ class Memory:
         self._over: dict[tuple[Any, ...], EpochsUsed] = {}  # sums, of trials that chose the same
 
     def update(self) -> None:
-        """Take in what the state holds by now."""
+        """Take in what is new in the state."""
         for trial in islice(self._state.trials.values(), self._seen, None):
             self._seen += 1
             if trial.stage != CONFIRM and trial.params is not None:
@@ -44,8 +48,8 @@ class Memory:
 
     @property
     def used(self) -> list[EpochsUsed]:
-        """For `quota.below_minimum_share`, to which only sums over equal options matter. Of a grid,
-        whose points are looked up in it, each trial for itself."""
+        """For `quota.below_minimum_share`, which needs only the sums over trials of equal options.
+        A grid looks up its points in it, so there each trial stands for itself."""
         running = [
             self._used(trial) for trial in self._open.values() if trial.stage in (REFERENCE, SEARCH)
         ]

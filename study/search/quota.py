@@ -1,18 +1,18 @@
-"""Every option of every top-level choice gets at least half of its equal share of the epochs.
+"""Gives each option of each top-level choice its minimum share: half of an equal part of epochs.
 
-Proposing each option equally often does not bring that about: a trial that is stopped at the first
-rung spends a fraction of one that is not, and a model proposes what it thinks well of. So before
-each proposal the account is drawn up. An option of k is due a trial where it would have less
-than 1 / (2 k) of the epochs if the next trial went to another option and to its end. What runs
-counts against the option: its own trials as if the next rung stopped them, those of the others as
-if they went on to the end.
+It is not enough to propose each option equally often: a trial that the first rung stops uses a
+fraction of the epochs of a full one, and a model proposes what has done well. So the epochs are
+counted before each proposal. An option of k is due a trial if it would have less than 1 / (2 k) of
+the epochs after the next trial goes to another option and to its end. Running trials count against
+the option: its own as if the next rung stopped them, those of other options as if they went on to
+the end.
 
-No option then falls short of half of its equal share by more than the epochs of one full trial,
-however many trials there are, so in a long search its part of the epochs is no less than half of
-the equal one. In a search of 16 trials of 8 epochs with a rung at 3, whatever is stopped, nothing
-is missing of two options, at most 1 epoch of three and 1.3 of five (simulated; see its test). It
-holds where the first rung is late enough for stopped trials to add up to such a part: not where
-rungs at 1 of 60 epochs stop every trial of an option. Failed trials count as stopped at the first
+An option then lacks at most the epochs of one full trial of its minimum share, however many trials
+there are, so in a long search its part of the epochs is no less than half of an equal one. In a
+search of 16 trials of 8 epochs with a rung at 3, whichever trials are stopped, two options lack
+nothing, three lack at most 1 epoch and five at most 1.3 (simulated; see the test). This holds if
+the first rung is late enough for stopped trials to add up to the minimum share; it does not if a
+rung at 1 of 60 epochs stops every trial of an option. Failed trials count as stopped at the first
 rung, so that an option that always fails does not use up the search.
 """
 
@@ -27,9 +27,10 @@ Due = dict[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class EpochsUsed:
-    """A searched trial's epochs: at least and at most, which differ while it runs.
+    """The epochs of a searched trial, at least and at most; the two differ while it runs.
 
-    proposed: by the sampler. The others tune cross entropy; their part of the epochs is given.
+    proposed: whether the sampler proposed it. The others tune cross entropy, and their number is
+    fixed.
     """
 
     params: Mapping[str, Any]
@@ -41,13 +42,13 @@ class EpochsUsed:
 def below_minimum_share(
     choices: Mapping[str, Sequence[Any]], used: Sequence[EpochsUsed], full: int
 ) -> Due:
-    """Of each top-level choice the options that have least, where they are due a trial: the next
-    proposal must be one of them. The most urgent choice comes first.
+    """The options that are due a trial, by choice: those with the fewest epochs, if these are below
+    the minimum share. The next proposal must take one of them. The most urgent choice comes first.
 
     Args:
         choices: path -> options.
         used: the searched trials so far.
-        full: the epochs of a trial that nobody stops.
+        full: the epochs of a trial that no rung stops.
     """
     found: list[tuple[float, str, tuple[Any, ...]]] = []
     for path, options in choices.items():
@@ -60,8 +61,10 @@ def below_minimum_share(
 
 
 def margin(path: str, option: Any, num_options: int, used: Sequence[EpochsUsed]) -> float:
-    """Epochs that an option certainly has beyond half of its equal share; negative where it lacks
-    some. The lesser of two accounts: of all searched trials, and of the sampler's alone."""
+    """The epochs that an option certainly has beyond its minimum share; negative if it lacks some.
+
+    The lesser of two counts: over all searched trials, and over those of the sampler alone.
+    """
     part = 1 / (2 * num_options)
     accounts = []
     for counted in (used, [item for item in used if item.proposed]):

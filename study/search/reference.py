@@ -1,4 +1,4 @@
-"""The points at which cross entropy is tuned: few trials, so they are spread, not drawn."""
+"""The points at which cross entropy is tuned: as they are few, they are spread evenly."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from study.space.search_space import SearchSpace
 
 
 def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> dict[str, Any]:
-    """Point `rank` of `count` over the optimiser's leaves: a Latin hypercube.
+    """Point `rank` (from 0) of `count` over the optimiser's leaves: a Latin hypercube.
 
-    Each leaf's range is cut into `count` parts of equal probability, and each part is taken once,
-    at a place in it and in an order drawn from the seed. So a single leaf is covered evenly, and
-    no point falls on the task's own setting, which a baseline has tried.
+    Each leaf's range is cut into `count` parts of equal probability. Each part is used once, in an
+    order and at a position within it that are drawn from the seed. So every leaf is covered evenly,
+    and no point falls on the task's own setting, which a baseline has tried.
     """
     if not 0 <= rank < count:
         raise ValueError(f"`0 <= rank < count` must hold, but got rank {rank} of {count}")
@@ -31,28 +31,30 @@ def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> di
 
     def pick(node: Any) -> Any:
         rng = np.random.default_rng([seed, zlib.crc32(node.path.encode()), count])
-        shares = (rng.permutation(count) + rng.random(count)) / count
-        value = _quantile(node.distribution, float(shares[rank]))
+        quantiles = (rng.permutation(count) + rng.random(count)) / count
+        value = _quantile(node.distribution, float(quantiles[rank]))
         return node.from_sampler(value) if isinstance(node, Leaf) else value
 
     assemble(space.reference.tree, pick, params, {})
     return params
 
 
-def _quantile(distribution: BaseDistribution, share: float) -> Any:
-    """The value below which `share` of the distribution lies."""
+def _quantile(distribution: BaseDistribution, quantile: float) -> Any:
+    """The value below which the fraction `quantile` of the distribution lies."""
     match distribution:
         case CategoricalDistribution(choices=choices):
-            return choices[min(int(share * len(choices)), len(choices) - 1)]
+            return choices[min(int(quantile * len(choices)), len(choices) - 1)]
         case IntDistribution(low=low, high=high, log=False, step=step):
-            return low + step * min(int(share * ((high - low) // step + 1)), (high - low) // step)
+            return low + step * min(
+                int(quantile * ((high - low) // step + 1)), (high - low) // step
+            )
         case IntDistribution(low=low, high=high):
-            return round(math.exp(math.log(low) + share * math.log(high / low)))
+            return round(math.exp(math.log(low) + quantile * math.log(high / low)))
         case FloatDistribution(low=low, high=high, log=True):
-            return math.exp(math.log(low) + share * math.log(high / low))
+            return math.exp(math.log(low) + quantile * math.log(high / low))
         case FloatDistribution(low=low, high=high, step=float(step)):
             steps = round((high - low) / step)
-            return low + step * min(int(share * (steps + 1)), steps)
+            return low + step * min(int(quantile * (steps + 1)), steps)
         case FloatDistribution(low=low, high=high):
-            return low + share * (high - low)
+            return low + quantile * (high - low)
     raise AssertionError(f"no such range: {distribution}")

@@ -1,8 +1,9 @@
-"""What is tried next. A proposal is a function of (space, history, seed, number) alone, so that a
-resumed study goes on exactly where it stopped and needs no sampler state.
+"""Proposes what to try next.
 
-While no rung holds enough results for a model (see `history`), the design is stratified. One
-proposal in three stays random for good.
+A proposal is a function of (space, history, seed, number) alone, so that a resumed study continues
+exactly where it stopped and needs no state of a sampler. Proposals are stratified until a rung
+holds enough results for a model (see `history`). After that the model makes two in three, and the
+third stays random.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,22 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from study.core.names import CE
-from study.losses import LossConfig, family
+from study.losses import family
 from study.search.history import MIN_RESULTS, History, Observation
 from study.search.quota import Due, EpochsUsed, below_minimum_share
-from study.space.search_space import SearchSpace
+from study.space.search_space import Resolved, SearchSpace
 
 RANDOM_FRACTION = 1 / 3
-ATTEMPTS = 20  # at a loss that is not plain cross entropy, which is the reference trials' part
+ATTEMPTS = 20  # to draw a loss that is not plain cross entropy
 Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A point of the space, and the configs that it resolves to."""
+
+    params: Params
+    config: Resolved
 
 
 def propose(
@@ -37,9 +47,9 @@ def propose(
     sampler: str = "tpe",
     used: Sequence[EpochsUsed] = (),
     full: int = 0,
-) -> Params:
-    """The params of search trial `number` (0-based). Where a draw comes to plain cross entropy it
-    is drawn again: tuning that is the reference trials' part.
+) -> Proposal:
+    """Search trial `number` (0-based). A draw that amounts to plain cross entropy is repeated, at
+    most ATTEMPTS times: the reference trials tune cross entropy.
 
     Args:
         space: what is searched; its settings name the objectives, all maximised.
@@ -48,11 +58,13 @@ def propose(
         number: counts the proposals of this study; also the point of a grid.
         sampler: tpe, random or grid.
         used: the searched trials so far; an option below its minimum share (`quota`) comes next.
-        full: epochs of a trial that nobody stops.
+        full: epochs of a trial that no rung stops; 0 where no option has a minimum share.
     """
     due = below_minimum_share(space.choices, used, full) if full else {}
     if sampler == "grid":
-        return _grid_point(space, number, [item.params for item in used if item.proposed], due)
+        taken = [item.params for item in used if item.proposed]
+        params = _grid_point(space, number, taken, due)
+        return Proposal(params, space.resolve(params))
     if not isinstance(history, History):
         history = History(space, history)
     for attempt in range(ATTEMPTS):
@@ -61,16 +73,16 @@ def propose(
         params = _draw(
             space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
         )
-        loss = LossConfig.model_validate(space.resolve(params)["loss"])
-        if family(loss) != CE:
+        config = space.resolve(params)
+        if family(config.loss) != CE:
             break
-    return params
+    return Proposal(params, config)
 
 
 def _grid_point(
     space: SearchSpace, number: int, taken: Sequence[Mapping[str, Any]], due: Due
 ) -> Params:
-    """The first point left, of those with an option that is due where there are any."""
+    """The first point that is left; one with an option that is due comes before the others."""
     grid = space.grid
     if grid is None or number >= len(grid):
         size = "no end" if grid is None else f"{len(grid)} points"
@@ -120,8 +132,11 @@ def _draw(
 
 
 def stratified(space: SearchSpace, *, seed: int, number: int, due: Due | None = None) -> Params:
-    """Random leaves; every top-level choice takes each of its options once per block of proposals,
-    in an order drawn anew for each block. An option that is due comes before its turn."""
+    """Random leaves under balanced choices.
+
+    In each block of proposals every top-level choice takes each of its options once, in an order
+    that is drawn anew for each block. An option that is due comes before its turn.
+    """
     fixed: Params = {}
     for path, options in space.choices.items():
         block, position = divmod(number, len(options))
@@ -136,8 +151,8 @@ def stratified(space: SearchSpace, *, seed: int, number: int, due: Due | None = 
 
 
 def model_takes_over_at(num_observed: int, *, slots: int = 1) -> int:
-    """The first search trial (1-based) that the model may propose: the first rung then holds
-    MIN_RESULTS results at the earliest.
+    """The first search trial (1-based) that the model may propose: no rung holds MIN_RESULTS
+    results before it.
 
     Args:
         num_observed: trials that the space can represent and that come before the search ones
@@ -153,7 +168,7 @@ def _mix(seed: int, number: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """An in-memory study per proposal is no news, and `group` being experimental is known."""
+    """Silence Optuna: it would announce each in-memory study, and that `group` is experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

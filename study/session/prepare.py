@@ -318,7 +318,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
 def describe_plan(prepared: Prepared, options: Options) -> str:
     """The plan and the resources of a trial in words. Starts nothing."""
     from study.engine import cluster as clusters
-    from study.losses import PRESETS
+    from study.losses import PRESETS, LossConfig
     from study.reporting.plan_text import data_lines, plan_text
     from study.search.sampler import model_takes_over_at
 
@@ -326,7 +326,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     learned = [
         name
         for name in plan.baselines
-        if prepared.space.params_of({"loss": PRESETS[name].config}) is not None
+        if prepared.space.params_of(LossConfig.model_validate(PRESETS[name].config)) is not None
     ]
     takes_over = model_takes_over_at(len(learned))
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)

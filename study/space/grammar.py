@@ -8,8 +8,8 @@
     {choice: {name: subtree, ...}}                  the name is recorded under the node's own path,
                                                     the leaves of its subtree exist only if chosen
 
-Bounds are inclusive. The path of a node, joined by `/`, leaves out the words `choice` and the
-names: `loss/recall/ema_momentum` has one distribution in a file, whatever option it is under.
+Bounds are inclusive. The path of a node, joined by `/`, skips the words `choice` and the names of
+options: `loss/recall/ema_momentum` has one distribution in a file, whatever option it is under.
 
 A range is an `optuna.distributions` object, in the coordinate in which it is uniform or
 log-uniform: for `to_one` that is 1 - value. Only `Leaf.from_sampler` and `Leaf.to_sampler` convert
@@ -62,7 +62,7 @@ class FloatRange(Config):
         return self
 
     def distribution(self) -> FloatDistribution:
-        """In the coordinate of the sampler."""
+        """The range as Optuna's distribution, in the coordinate of the sampler."""
         if self.log == "to_one":
             return FloatDistribution(1 - self.high, 1 - self.low, log=True)
         return FloatDistribution(self.low, self.high, log=bool(self.log), step=self.step)
@@ -87,7 +87,7 @@ class IntRange(Config):
         return self
 
     def distribution(self) -> IntDistribution:
-        """The same in Optuna's words."""
+        """The range as Optuna's distribution."""
         return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
 
 
@@ -168,7 +168,7 @@ class Leaf:
 
     @property
     def num_values(self) -> int | None:
-        """How many values there are, or None in a range without steps; lists none of them."""
+        """How many values there are, or None in a range without steps. Does not list them."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return len(choices)
@@ -202,7 +202,7 @@ class Choice:
 
     @property
     def distribution(self) -> CategoricalDistribution:
-        """Over the names."""
+        """Over the names of the options."""
         return CategoricalDistribution(tuple(self.options))
 
 
@@ -331,7 +331,7 @@ def searched(node: Node) -> Iterator[Leaf | Choice]:
 
 
 def num_points(node: Node) -> int | None:
-    """How many points a tree has, or None where a range has no steps; lists none of them."""
+    """How many points a tree has, or None where a range has no steps. Does not list them."""
     match node:
         case Leaf():
             return node.num_values

@@ -1,6 +1,6 @@
-"""From a config back to the params that give it: which leaves and options of a tree agree with it.
+"""Finds the params that resolve to a given config: leaves and options that agree with it.
 
-Two configs count as the same where they differ only in fields that do nothing.
+Two configs count as the same if they differ only in fields that have no effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def product(parts: list[list[Params]]) -> Iterator[Params]:
 
 
 def candidates(node: Node, value: Any, unused: frozenset[str]) -> Iterator[Params]:
-    """Params whose written parts agree with a config; what a file leaves open is not checked."""
+    """Params that agree with a config in every part that the file writes; the rest is unchecked."""
     match node:
         case Constant(path=path, value=constant):
             if isinstance(constant, dict) or path in unused or _plain(constant) == _plain(value):
@@ -52,7 +52,7 @@ def candidates(node: Node, value: Any, unused: frozenset[str]) -> Iterator[Param
 
 
 def unused_fields(loss: LossConfig) -> frozenset[str]:
-    """Key paths of the fields that do nothing in this loss."""
+    """Key paths of the fields that have no effect in this loss."""
     unused = set()
     if _is_unweighted(loss) and loss.recall is None:
         unused.add("loss/normalizer")
@@ -65,7 +65,7 @@ def unused_fields(loss: LossConfig) -> frozenset[str]:
 
 
 def equivalent_forms(loss: LossConfig) -> Iterator[LossConfig]:
-    """The same loss in all ways to write it: no class weights are those of exponent 0."""
+    """All ways to write the same loss: exponent 0 is the same as no class weights."""
     yield loss
     if _is_unweighted(loss):
         for weights in (NoClassWeights(), InverseFrequency(scheme="inverse_frequency", exponent=0)):

@@ -48,8 +48,20 @@ Point = tuple[Params, dict[str, BaseDistribution]]
 
 
 @dataclass(frozen=True)
+class Resolved:
+    """The part of a trial's config that a search space decides; the task decides the rest."""
+
+    loss: LossConfig
+    optimizer: TrialOptimizer
+
+    def model_dump(self) -> dict[str, Any]:
+        """Both as one tree `{"loss": ..., "optimizer": ...}`."""
+        return {LOSS: self.loss.model_dump(), OPTIMIZER: self.optimizer.model_dump()}
+
+
+@dataclass(frozen=True)
 class SearchSpace:
-    """A compiled search space. `text` and `data` are what it was read from."""
+    """A compiled search space; `text` and `data` are what it was read from."""
 
     name: str
     text: str
@@ -67,42 +79,41 @@ class SearchSpace:
         assemble(self.tree, lambda node: _suggest(trial, node), params, {})
         return params
 
-    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole config `{"loss": ..., "optimizer": ...}` with all defaults written out.
+    def resolve(self, params: Mapping[str, Any]) -> Resolved:
+        """The typed configs that `params` stand for, checked once, with every default filled in.
 
-        ValueError where params are not exactly the active leaves and choices.
+        Args:
+            params: one value for each active leaf and choice, by key path.
+
+        Raises:
+            ValueError: where `params` are not exactly the active leaves and choices.
+            InputError: where a value is outside of what a loss or an optimizer allows.
         """
-        self._active(params)
         lines: dict[str, int] = {}
-        tree = assemble(self.tree, lambda node: params[node.path], {}, lines)
-        loss = validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS)
-        optimizer = validate(
-            TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER
+        tree, _ = self._assembled(params, lines)
+        return Resolved(
+            validate(LossConfig, tree[LOSS], file=self.file, lines=lines, root=LOSS),
+            validate(TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER),
         )
-        return {LOSS: loss.model_dump(), OPTIMIZER: optimizer.model_dump()}
 
-    def resolve_optimizer(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """`{"optimizer": ...}` for params of `reference`."""
-        return {OPTIMIZER: self.reference.resolve(params)[OPTIMIZER]}
-
-    def params_of(self, tree: Mapping[str, Any]) -> Params | None:
+    def params_of(self, loss: LossConfig, optimizer: TrialOptimizer | None = None) -> Params | None:
         """The params that resolve to this config, or None where the space does not contain it.
+        Without `optimizer`, that of the task itself.
 
         Fields without effect do not count (see `membership`): without class weights and recall,
         `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
         """
-        loss = LossConfig.model_validate(tree.get(LOSS) or {})
-        optimizer = TrialOptimizer.model_validate(tree.get(OPTIMIZER) or {})
         unused = unused_fields(loss)
         for form in equivalent_forms(loss):
-            wanted = {LOSS: form.model_dump(), OPTIMIZER: optimizer.model_dump()}
+            wanted = Resolved(form, optimizer or TrialOptimizer()).model_dump()
+            flat = effective(wanted, unused)
             for params in candidates(self.tree, wanted, unused):
-                if effective(self.resolve(params), unused) == effective(wanted, unused):
+                if effective(self.resolve(params).model_dump(), unused) == flat:
                     return params
         return None
 
     def to_optuna(self, params: Mapping[str, Any]) -> Params:
-        """What a sampler models; ValueError where a value is outside of its range."""
+        """The values that a sampler models. Raises ValueError for one outside of its range."""
         return _for_sampler(self._active(params), params)
 
     def point(self, params: Mapping[str, Any]) -> Point | None:
@@ -139,9 +150,11 @@ class SearchSpace:
 
     @property
     def num_reference_trials(self) -> int:
-        """How many of the searched trials tune cross entropy: what the settings say, but where they
-        leave it open no more than the optimiser's leaves have points, and none for the one point
-        that the baseline `ce` tries."""
+        """How many of the searched trials tune cross entropy.
+
+        As many as the settings say. If they leave it open, at most as many as the optimiser's
+        leaves have points, and none if the only point is that of the baseline `ce`.
+        """
         asked = self.settings.num_reference_trials
         reference = self.reference
         points = reference.num_points
@@ -153,8 +166,8 @@ class SearchSpace:
 
     @property
     def num_points(self) -> int | None:
-        """How many points there are, with those at the neutral loss, or None where a range has no
-        steps; lists none of them."""
+        """How many points there are, those at the neutral loss included, or None where a range has
+        no steps. Does not list them."""
         return num_points(self.tree)
 
     @cached_property
@@ -162,8 +175,8 @@ class SearchSpace:
         """All points, in the order of the file, or None where a range has no steps or there are
         more than `MOST_POINTS`.
 
-        Points at the neutral loss are left out where there are others: tuning cross entropy is
-        the reference trials' part.
+        Points at the neutral loss are left out if there are others, because the reference trials
+        tune cross entropy.
         """
         if self.num_points is None or self.num_points > MOST_POINTS:
             return None
@@ -173,11 +186,17 @@ class SearchSpace:
         others = [
             params
             for params in points
-            if effective(self.resolve(params)[LOSS], unused, LOSS) != neutral
+            if effective(self.resolve(params).loss.model_dump(), unused, LOSS) != neutral
         ]
         return others or points
 
     def _active(self, params: Mapping[str, Any]) -> dict[str, Leaf | Choice]:
+        return self._assembled(params, {})[1]
+
+    def _assembled(
+        self, params: Mapping[str, Any], lines: dict[str, int]
+    ) -> tuple[Any, dict[str, Leaf | Choice]]:
+        """The config tree of `params` and its active leaves and choices; fills in lines."""
         active: dict[str, Leaf | Choice] = {}
 
         def pick(node: Leaf | Choice) -> Any:
@@ -189,10 +208,10 @@ class SearchSpace:
             active[node.path] = node
             return value
 
-        assemble(self.tree, pick, {}, {})
+        tree = assemble(self.tree, pick, {}, lines)
         if extra := params.keys() - active.keys():
             raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
-        return active
+        return tree, active
 
     def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
         """Resolve every option and both ends of every range; an InputError names what fails.
@@ -211,7 +230,7 @@ class SearchSpace:
         params: Params = {}
         lines: dict[str, int] = {}
         assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, lines)
-        loss = LossConfig.model_validate(self.resolve(params)[LOSS])
+        loss = self.resolve(params).loss
         try:
             if fits is not None:
                 fits(loss)

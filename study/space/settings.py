@@ -1,4 +1,4 @@
-"""The `study:` block of a search space: how many trials, who proposes and stops, what is judged."""
+"""The `study:` block of a search space: trials, sampler, objectives, rungs and confirmation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.core.names import VAL, VAL_MACC, VAL_MIOU
 from study.core.validation import did_you_mean
 from study.losses.config import Config
 
-# What may be an objective: shares in [0, 1], larger is better.
+# What may be an objective: all are in [0, 1], and larger is better.
 OBJECTIVES = tuple(
     f"{VAL}/{name}"
     for name in (
@@ -25,9 +25,9 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 class Rungs(Config):
     """The bracket of early stopping.
 
-    first: share of the schedule at the first rung; each further rung lies reduction_factor times
-    later. reduction_factor: one in so many goes on. by: a choice of two or three options; each
-    option then has a bracket of its own.
+    first: fraction of the schedule at the first rung; each further rung lies reduction_factor times
+    later. reduction_factor: at a rung one trial in so many goes on. by: a choice of two or three
+    options; each option then has a bracket of its own.
     """
 
     first: float = Field(0.375, gt=0, le=1)
@@ -36,7 +36,7 @@ class Rungs(Config):
 
 
 class Confirm(Config):
-    """The top configs that are trained again, each on num_seeds fresh seeds."""
+    """The confirmation: the `top` configs are trained again, each with num_seeds fresh seeds."""
 
     top: int = Field(2, ge=1)
     num_seeds: int = Field(3, ge=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.core.errors import InputError
-from study.engine.cluster import fit, growth, host_and_port, show_token, started_here, where
+from study.engine.cluster import fit, growth, host_and_port, show_token, where
 
 Node = Mapping[str, float]
 CPU_NODE = {"CPU": 2.0}
@@ -85,29 +85,6 @@ available_node_types:
     assert growth([head, GPU_NODE], config) == [{"CPU": 16, "GPU": 2}] * 2
     assert fit("there", [head, *growth([head], config)]).slots == 6
     assert growth([head], tmp_path / "none.yaml") == []
-
-
-@pytest.mark.parametrize(
-    ("left_by_ray_start", "running", "joined"),
-    [
-        ("10.0.0.1:6379", {"10.0.0.1:6379"}, "10.0.0.1:6379"),
-        ("10.0.0.1:6379", {"10.0.0.1:6379", "10.0.0.1:40001"}, "10.0.0.1:6379"),
-        (None, {"10.0.0.1:40001"}, None),  # the private Ray of another study
-        ("10.0.0.1:6379", {"10.0.0.1:40001"}, None),  # that cluster is gone
-        (None, set(), None),
-    ],
-)
-def test_only_a_cluster_that_ray_start_left_running_is_joined(
-    monkeypatch: pytest.MonkeyPatch,
-    left_by_ray_start: str | None,
-    running: set[str],
-    joined: str | None,
-) -> None:
-    from ray._private import services
-
-    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: left_by_ray_start)
-    monkeypatch.setattr(services, "find_gcs_addresses", lambda: running)
-    assert started_here() == joined
 
 
 def test_the_token_is_shown_where_there_is_one_unless_the_user_says_otherwise(

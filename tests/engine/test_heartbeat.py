@@ -16,7 +16,7 @@ class Cluster:
     def __init__(self) -> None:
         self.alive: bool | None = True
         self.now = 0.0
-        self.pulse = Heartbeat(self.is_alive, lambda _: None, clock=lambda: self.now)
+        self.heartbeat = Heartbeat(self.is_alive, lambda _: None, clock=lambda: self.now)
 
     def is_alive(self) -> bool:
         if self.alive is None:
@@ -25,7 +25,7 @@ class Cluster:
 
     def look(self, alive: bool | None, now: float) -> None:
         self.alive, self.now = alive, now
-        self.pulse.look()
+        self.heartbeat.look()
 
 
 def test_a_silence_that_ends_in_time_is_no_end() -> None:
@@ -33,7 +33,7 @@ def test_a_silence_that_ends_in_time_is_no_end() -> None:
     for beat in range(1, 5):
         cluster.look(None, beat * SILENT_SECONDS - 1)
         cluster.look(True, beat * SILENT_SECONDS)
-        cluster.pulse.check()
+        cluster.heartbeat.check()
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_a_silence_that_ends_in_time_is_no_end() -> None:
 def test_a_dead_node_and_a_long_silence_are_the_end(answers: list[Any], words: str) -> None:
     cluster = Cluster()
     for count, alive in enumerate(answers, 1):
-        cluster.pulse.check()
+        cluster.heartbeat.check()
         cluster.look(alive, count * 0.75 * SILENT_SECONDS)
     with pytest.raises(ClusterLost, match=words):
-        cluster.pulse.check()
+        cluster.heartbeat.check()
 
 
 @pytest.mark.parametrize("stuck", [True, False])

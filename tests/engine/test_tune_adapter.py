@@ -1,4 +1,4 @@
-"""What is read out of Ray's words for a lost trial."""
+"""What Tune's calls become for the study's scheduler; no Ray is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from study.engine.tune_adapter import _fault
+from study.analysis.evidence import path_of
+from study.engine.messages import MESSAGE, ORDER, EpochMessage, FailureMessage, FaultMessage
+from study.engine.tune_adapter import TuneScheduler, _fault
 from study.scheduler.retries import LOST, MEMORY
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
@@ -45,4 +47,61 @@ NO_WORD = "its process died: killed, perhaps by the system for want of memory, o
 def test_the_reason_is_one_line(tmp_path: Path, text: str, cause: str, reason: str) -> None:
     (tmp_path / "error.txt").write_text(text)
     trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), pickled_error_file=None)
-    assert _fault(trial) == (cause, reason)
+    assert _fault(trial) == FaultMessage(cause, reason)
+
+
+class Calls:
+    """A study's scheduler that notes what it is told, and lets every trial go on."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[Any, ...]] = []
+
+    def on_report(self, *given: Any, environment: Any) -> bool:
+        self.made.append(("on_report", *given, environment))
+        return True
+
+    def fail(self, *given: Any, by_machine: bool) -> None:
+        self.made.append(("fail", *given, by_machine))
+
+    def fault(self, *given: Any) -> None:
+        self.made.append(("fault", *given))
+
+
+@pytest.mark.parametrize(
+    ("result", "decision", "calls"),
+    [
+        (
+            {MESSAGE: EpochMessage(2, {"val/miou": 0.5}, environment={"device": "cpu"})},
+            "CONTINUE",
+            [("on_report", "t0001", 2, {"val/miou": 0.5}, {"device": "cpu"})],
+        ),
+        ({MESSAGE: EpochMessage(2, {}), "done": True}, "STOP", []),
+        ({}, "STOP", []),
+        ({MESSAGE: FailureMessage("a bug", True)}, "STOP", [("fail", "t0001", "a bug", True)]),
+        ({MESSAGE: FaultMessage(MEMORY, "full")}, "STOP", [("fault", "t0001", MEMORY, "full")]),
+    ],
+)
+def test_each_message_is_one_call(
+    tmp_path: Path, result: dict[str, Any], decision: str, calls: list[tuple[Any, ...]]
+) -> None:
+    scheduler: Any = Calls()
+    notified: list[bool] = []
+    cleaner: Any = SimpleNamespace(notify=lambda: notified.append(True))
+    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, print, lambda: None)
+    trial: Any = SimpleNamespace(config={ORDER: SimpleNamespace(trial="t0001")})
+    assert adapter.on_trial_result(None, trial, result) == decision
+    assert scheduler.made == calls
+    assert bool(notified) == (decision == "STOP" and bool(calls))
+
+
+def test_the_evidence_is_written_and_each_trouble_is_said_once(tmp_path: Path) -> None:
+    scheduler: Any = Calls()
+    said: list[str] = []
+    cleaner: Any = None
+    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, said.append, lambda: None)
+    trial: Any = SimpleNamespace(config={ORDER: SimpleNamespace(trial="t0001")})
+    for epoch in (1, 2):
+        message = EpochMessage(epoch, {}, evidence=b"npz", trouble="no room")
+        adapter.on_trial_result(None, trial, {MESSAGE: message})
+    assert path_of(tmp_path, "t0001").read_bytes() == b"npz"
+    assert said == ["t0001's checkpoint after epoch 1 has to wait: no room"]

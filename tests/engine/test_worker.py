@@ -12,7 +12,14 @@ from tiny_task import tiny
 from study.config.task import TrialConfig
 from study.data import open_data
 from study.engine import worker
-from study.engine.tune_adapter import CHECKPOINT_KEY, FAILED_KEY, REPORT_KEY
+from study.engine.messages import (
+    MESSAGE,
+    EpochMessage,
+    FailureMessage,
+    Message,
+    TrialOrder,
+    WorkerSettings,
+)
 from study.storage.checkpoints import checkpoint_key
 from study.training.trainer import train
 
@@ -27,11 +34,17 @@ def edited(num_classes: int) -> Any:
 
 
 @pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the worker tells Tune."""
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(worker.tune, "report", lambda result, **_: told.append(result))
-    return told
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """What the worker tells the driver."""
+    messages: list[Message] = []
+
+    def report(result: dict[str, Message]) -> None:
+        (key,) = result
+        assert key == MESSAGE
+        messages.append(result[key])
+
+    monkeypatch.setattr(worker.tune, "report", report)
+    return messages
 
 
 @pytest.fixture
@@ -40,19 +53,23 @@ def config() -> TrialConfig:
 
 
 def run(config: TrialConfig, folder: Path, reported: int = 0, attempt: int = 0) -> None:
-    settings = {
-        "folder": str(folder),
-        "num_threads": 1,
-        "gpus": 0,
-        "rungs": [],
-        "keep_last": False,
-        "attempt": attempt,
-        "stage": "search",
-        "id": "t0000",
-        "prefix": None,
-        "reported": reported,
-    }
-    worker.run({"run": settings, "trial": config.model_dump()})
+    order = TrialOrder(
+        trial="t0000",
+        config=config.model_dump(),
+        stage="search",
+        gpus=0,
+        attempt=attempt,
+        reported=reported,
+        settings=WorkerSettings(
+            folder=str(folder), prefix=None, num_threads=1, rungs=(), keep_last=False
+        ),
+    )
+    worker.run(order)
+
+
+def epochs(sent: list[Message]) -> list[int]:
+    assert all(isinstance(message, EpochMessage) for message in sent), sent
+    return [message.epoch for message in sent if isinstance(message, EpochMessage)]
 
 
 def first_checkpoint(config: TrialConfig, folder: Path) -> Path:
@@ -62,22 +79,22 @@ def first_checkpoint(config: TrialConfig, folder: Path) -> Path:
 
 
 def test_a_damaged_checkpoint_is_no_reason_to_fail(
-    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
 ) -> None:
     path = first_checkpoint(config, tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     run(config, tmp_path, reported=1)
-    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+    assert epochs(sent) == [1, 2]
 
 
 def test_what_a_lost_driver_had_not_heard_of_is_reported_from_the_checkpoint(
-    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
 ) -> None:
     before = first_checkpoint(config, tmp_path).stat().st_mtime_ns
     run(config, tmp_path, reported=0, attempt=1)
-    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
+    assert epochs(sent) == [1, 2]
     assert (tmp_path / checkpoint_key("t0000", 1)).stat().st_mtime_ns == before, "not trained again"
-    reported.clear()
+    sent.clear()
     run(config, tmp_path, reported=0, attempt=0)
     assert (tmp_path / checkpoint_key("t0000", 1)).stat().st_mtime_ns > before, (
         "a trial that is new"
@@ -87,26 +104,25 @@ def test_what_a_lost_driver_had_not_heard_of_is_reported_from_the_checkpoint(
 def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_line(
     tmp_path: Path,
     config: TrialConfig,
-    reported: list[dict[str, Any]],
+    sent: list[Message],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = first_checkpoint(config, tmp_path)
     monkeypatch.setitem(globals(), "WIDTH", 3)
     run(config, tmp_path, reported=1)
-    (only,) = reported
-    reason, by_machine = only[FAILED_KEY]
-    assert reason.startswith(f"IncompatibleCheckpoint: {path}: must fit the model's code")
-    assert "\n" not in reason
-    assert not by_machine
+    (only,) = sent
+    assert isinstance(only, FailureMessage)
+    assert only.reason.startswith(f"IncompatibleCheckpoint: {path}: must fit the model's code")
+    assert "\n" not in only.reason
+    assert not only.by_machine
 
 
 def test_a_checkpoint_that_finds_no_room_is_no_reason_to_fail(
-    tmp_path: Path, config: TrialConfig, reported: list[dict[str, Any]]
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
 ) -> None:
     open_data(config.task.data)
     with full_at(500):
         run(config, tmp_path)
-    assert [result[REPORT_KEY][0] for result in reported] == [1, 2]
-    kept, trouble = reported[0][CHECKPOINT_KEY]
-    assert kept is None
-    assert trouble == f"File too large: {tmp_path / checkpoint_key('t0000', 1)}"
+    assert epochs(sent) == [1, 2]
+    assert isinstance(sent[0], EpochMessage)
+    assert sent[0].trouble == f"File too large: {tmp_path / checkpoint_key('t0000', 1)}"

@@ -59,7 +59,7 @@ class Timed(Driver):
             if self.scheduler.budget.is_over:  # what runs is ended by force
                 break
             metrics = {**curve(record, epoch), "time/epoch_s": seconds}
-            if self.scheduler.report(record.trial, epoch, metrics):
+            if self.scheduler.on_report(record.trial, epoch, metrics):
                 begin(record, epoch + 1)
         self.ledger.close()
         return self.now - start
@@ -197,11 +197,11 @@ def test_a_share_that_grew_is_paid_for(tmp_path: Path) -> None:
     driver = Timed(tmp_path, slots=2, gpus_per_trial=0.5)
     record = driver.scheduler.suggest()
     assert isinstance(record, TrialRecord)
-    driver.scheduler.report(record.trial, 1, {"time/epoch_s": 10.0})
+    driver.scheduler.on_report(record.trial, 1, {"time/epoch_s": 10.0})
     driver.scheduler.fault(record.trial, "gpu_memory", "out of GPU memory")
     again = driver.scheduler.suggest()
     assert isinstance(again, TrialRecord)
-    driver.scheduler.report(again.trial, 2, {"time/epoch_s": 10.0})
+    driver.scheduler.on_report(again.trial, 2, {"time/epoch_s": 10.0})
     driver.ledger.close()
     assert load(tmp_path).trials[record.trial].gpu_s == 0.5 * 10 + 1.0 * 10
     assert not math.isnan(driver.scheduler.budget.seconds_left)

@@ -105,7 +105,8 @@ def test_the_sampler_proposes_what_is_owed(sampler: str) -> None:
     one_sided = {"loss/recall": "off", "loss/pooling": "mean", "loss/jaccard": "on"}
     used = [EpochsUsed(one_sided, 8, 8)] * 9
     for number in range(6):
-        params = propose(space, [], seed=0, number=number, sampler=sampler, used=used, full=8)
+        proposal = propose(space, [], seed=0, number=number, sampler=sampler, used=used, full=8)
+        params = proposal.params
         assert params["loss/recall"] != "off"
         assert params["loss/pooling"] == "max"
         assert params["loss/jaccard"] == "off"
@@ -123,8 +124,8 @@ def test_a_grid_is_taken_in_an_order_that_gives_each_option_its_share() -> None:
     assert grid is not None
     used: list[EpochsUsed] = []
     for number in range(len(grid)):
-        params = propose(space, [], seed=0, number=number, sampler="grid", used=used, full=8)
-        used.append(EpochsUsed(params, 8, 8))
+        proposal = propose(space, [], seed=0, number=number, sampler="grid", used=used, full=8)
+        used.append(EpochsUsed(proposal.params, 8, 8))
     taken = [item.params for item in used]
     assert len(taken) == 8 and all(point in taken for point in grid)
     options = [params["loss/jaccard"] for params in taken]

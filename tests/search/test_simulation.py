@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from study.losses import PRESETS
+from study.losses import PRESETS, LossConfig
 from study.search.asha import decide, rung_epochs
 from study.search.quota import EpochsUsed
 from study.search.reference import reference_params
@@ -69,11 +69,12 @@ def simulate(
         trial.rungs[EPOCHS] = trial.curve[-1]
 
     for name in space.settings.baselines:
-        known = space.params_of({"loss": PRESETS[name].config})
+        known = space.params_of(LossConfig.model_validate(PRESETS[name].config))
         run(known or {}, known, True)
     for rank in range(num_reference):
         params = reference_params(space, rank, num_reference, seed)
-        run(params, space.params_of({"loss": {}, **space.resolve_optimizer(params)}), True)
+        config = space.reference.resolve(params)
+        run(params, space.params_of(config.loss, config.optimizer), True)
     for number in range(num_trials - num_reference):
         history = [
             Observation(trial.params, trial.rungs) for trial in trials if trial.params is not None
@@ -85,7 +86,7 @@ def simulate(
         ]
         params = propose(
             space, history, seed=seed, number=number, used=used, full=EPOCHS if fair else 0
-        )
+        ).params
         run(params, params, False)
     return trials
 

@@ -48,7 +48,7 @@ def begun(tmp_path: Path, task: dict[str, Any]) -> Prepared:
     scheduler = StudyScheduler(ledger, prepared.plan, prepared.space, prepared.task.config)
     first = scheduler.suggest()
     assert isinstance(first, TrialRecord)
-    scheduler.report(first.trial, 1, {"val/miou": 0.5, "val/macc": 0.5})
+    scheduler.on_report(first.trial, 1, {"val/miou": 0.5, "val/macc": 0.5})
     scheduler.suggest()
     ledger.close()
     return prepared
@@ -64,7 +64,7 @@ def test_a_resumed_study_trains_on_the_data_where_they_lie_by_now(
     roots = []
     while isinstance(step := scheduler.suggest(), TrialRecord):
         roots.append((step.stage, step.config["task"]["data"]["root"]))
-        scheduler.report(step.trial, 1, {"val/miou": 0.4, "val/macc": 0.4})
+        scheduler.on_report(step.trial, 1, {"val/miou": 0.4, "val/macc": 0.4})
     ledger.close()
     assert {stage for stage, _ in roots} == {"reference", "search", "confirm"}
     assert {root for _, root in roots} == {str(moved)}

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from study.config.shipped import shipped
-from study.config.task import load_task
+from study.config.task import TrialOptimizer, load_task
 from study.core.errors import InputError
 from study.losses import PRESETS
 from study.losses.config import LossConfig
 from study.search.sampler import stratified
 from study.session.prepare import make_plan
-from study.space.search_space import load_space
+from study.space.search_space import Resolved, load_space
 
 SPACES = sorted(shipped("search_spaces"))
 SMALL = {
@@ -46,12 +46,11 @@ def refused(data) -> str:
 
 
 def test_params_resolve_to_a_whole_config_with_defaults():
-    tree = load_space(SMALL).resolve(EMA)
-    assert tree["optimizer"] == {"lr_scale": 1.5}
-    assert LossConfig.model_validate(tree["loss"]) == LossConfig.model_validate(
+    config = load_space(SMALL).resolve(EMA)
+    assert config.optimizer == TrialOptimizer(lr_scale=1.5)
+    assert config.loss == LossConfig.model_validate(
         {"recall": {"ema_momentum": 0.93}, "focal_gamma": 2.0, "jaccard": {"mix": 0.25}}
     )
-    assert tree["loss"].keys() == LossConfig.model_fields.keys()
 
 
 def test_the_space_of_the_results_page_confirms_every_published_loss():
@@ -65,7 +64,7 @@ def test_the_space_of_the_results_page_confirms_every_published_loss():
 def test_the_leaves_of_an_option_exist_only_when_it_is_chosen():
     off = {"loss/recall": "off", "loss/focal_gamma": 0.0, "optimizer/lr_scale": 1.0}
     space = load_space(SMALL)
-    assert space.resolve(off)["loss"]["recall"] is None
+    assert space.resolve(off).loss.recall is None
     assert set(space.distributions(off)) == set(off)
     with pytest.raises(ValueError, match=r"\['loss/recall/ema_momentum'\] must not be given"):
         space.resolve({**off, "loss/recall/ema_momentum": 0.9})
@@ -80,10 +79,10 @@ def test_samples_resolve_and_come_back_from_their_config(name):
     space = load_space(name)
     for number in range(30):
         params = stratified(space, seed=1, number=number)
-        tree = space.resolve(params)
-        back = space.params_of(tree)
+        config = space.resolve(params)
+        back = space.params_of(config.loss, config.optimizer)
         assert back is not None
-        assert space.resolve(back) == tree
+        assert space.resolve(back) == config
         json.dumps(params)
 
 
@@ -128,13 +127,12 @@ def test_choices_are_those_that_every_trial_makes():
 def test_the_reference_is_cross_entropy_with_the_optimiser_open():
     space = load_space("joint")
     assert [*space.reference.distributions({"optimizer/lr_scale": 1.0})] == ["optimizer/lr_scale"]
-    tree = space.reference.resolve({"optimizer/lr_scale": 2.0})
-    assert LossConfig.model_validate(tree["loss"]) == LossConfig()
-    assert space.resolve_optimizer({"optimizer/lr_scale": 2.0}) == {"optimizer": {"lr_scale": 2.0}}
+    config = space.reference.resolve({"optimizer/lr_scale": 2.0})
+    assert config == Resolved(LossConfig(), TrialOptimizer(lr_scale=2.0))
 
 
 def test_cross_entropy_is_a_point_of_the_joint_space_although_the_normalizer_differs():
-    params = load_space("joint").params_of({"loss": {}, "optimizer": {"lr_scale": 0.5}})
+    params = load_space("joint").params_of(LossConfig(), TrialOptimizer(lr_scale=0.5))
     assert params == {
         "loss/class_weights": "none",
         "loss/recall": "off",
@@ -147,8 +145,8 @@ def test_cross_entropy_is_a_point_of_the_joint_space_although_the_normalizer_dif
 def test_a_normalizer_that_matters_is_not_overlooked():
     joint = load_space("joint")
     recall = {"recall": {"ema_momentum": 0.0}}
-    assert joint.params_of({"loss": recall}) is None
-    params = joint.params_of({"loss": {**recall, "normalizer": "weight"}})
+    assert joint.params_of(LossConfig.model_validate(recall)) is None
+    params = joint.params_of(LossConfig.model_validate({**recall, "normalizer": "weight"}))
     assert params is not None
     assert params["loss/recall"] == "instantaneous"
 
@@ -162,12 +160,12 @@ def test_where_labels_stay_sharp_it_does_not_matter_where_they_would_be_smoothed
             }
         }
     )
-    assert space.params_of({"loss": {}}) == {"loss/label_smoothing": 0.0}
-    assert space.params_of({"loss": {"label_smoothing": 0.5}}) is None
+    assert space.params_of(LossConfig()) == {"loss/label_smoothing": 0.0}
+    assert space.params_of(LossConfig(label_smoothing=0.5)) is None
 
 
 def test_no_class_weights_are_those_of_exponent_zero():
-    params = load_space("recall").params_of({"loss": PRESETS["recall"].config})
+    params = load_space("recall").params_of(LossConfig.model_validate(PRESETS["recall"].config))
     assert params is not None
     assert params["loss/class_weights/exponent"] == 0.0
 
@@ -185,7 +183,8 @@ def test_no_class_weights_are_those_of_exponent_zero():
 )
 def test_the_presets_that_a_space_contains(name, presets):
     space = load_space(name)
-    found = {key for key, one in PRESETS.items() if space.params_of({"loss": one.config})}
+    losses = {key: LossConfig.model_validate(one.config) for key, one in PRESETS.items()}
+    found = {key for key, loss in losses.items() if space.params_of(loss)}
     assert found == presets
 
 

@@ -1,0 +1,84 @@
+"""What crosses the border between the driver and a trial's process, as frozen records.
+
+Tune takes dicts of its own on both ways: a record is the one value of one key in it (`ORDER` in a
+trial's config, `MESSAGE` in a result). Tune flattens the dicts inside of a result and looks at
+every number in them; it leaves a record alone. Records are pickled, so that both sides need this
+package in the same version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ORDER, MESSAGE = "order", "message"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What is the same for every trial of a session.
+
+    folder: of the study. prefix: its address in a bucket, if its checkpoints are kept there.
+    num_threads: CPU threads of a trial. rungs: epochs that are evaluated in any case. keep_last:
+    whether the checkpoint of the last epoch is kept, too.
+    """
+
+    folder: str
+    prefix: str | None
+    num_threads: int
+    rungs: tuple[int, ...]
+    keep_last: bool
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """One attempt at a trial: what a worker is told.
+
+    config: of the trial, as the ledger holds it. stage: of the study. gpus: a fraction of one GPU,
+    or whole ones; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
+    """
+
+    trial: str
+    config: Mapping[str, Any]
+    stage: str
+    gpus: float
+    attempt: int
+    reported: int
+    settings: WorkerSettings
+
+
+@dataclass(frozen=True)
+class EpochMessage:
+    """A trial has ended an epoch.
+
+    evidence: the bytes of an npz file, with the last epoch of a confirmation. environment: of this
+    process, with the first message of an attempt. trouble: why the latest checkpoint is not
+    written yet; empty where nothing is wrong.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    evidence: bytes | None = None
+    environment: dict[str, Any] | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class FailureMessage:
+    """A trial has failed for good. by_machine: by no fault of its own, a full disk for instance."""
+
+    reason: str
+    by_machine: bool
+
+
+@dataclass(frozen=True)
+class FaultMessage:
+    """The machine ended an attempt, and the trial may be tried again. cause: see
+    `scheduler.retries`."""
+
+    cause: str
+    reason: str
+
+
+Message = EpochMessage | FailureMessage | FaultMessage

@@ -1,0 +1,212 @@
+"""What the engine takes from Ray beyond its documented interface: each private name, matched text
+and undocumented variable once.
+
+Everything here was seen in Ray 2.60 and may be gone in another version; the test of this file fails
+by name for what is. Ray is imported inside of the functions, because it reads its environment when
+it is imported, which `cluster` sets before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial as TuneTrial
+
+AUTH_TOKEN = Path("~/.ray/auth_token")
+"""Where `ray start` finds the token of a cluster (Ray 2.60: `AuthenticationTokenLoader`)."""
+
+AUTH_MODE, TOKEN_MODE = "RAY_AUTH_MODE", "token"
+"""The variable that makes a client show the token, and its value. Ray 2.60 turns the mode on in
+`ray start --head` where the token exists, and never in a client."""
+
+AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's YAML on the head (Ray 2.60: in its `autoscaler`)."""
+
+WORKER_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "MALLOC_ARENA_MAX": "1",  # a trial is a thread, whose own arena would not keep freed memory
+}
+"""For every process of a study: Tune 2.60 would start trials in folders of their own, which breaks
+relative paths."""
+
+DRIVER_ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.core.signals does not
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the scheduler
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""For the driver alone: Tune 2.60 writes no files and prints nothing. Ray spells INSUFFICENT so."""
+
+TUNE_LOGGER = "ray.tune"
+"""The logger above those of all of Tune's modules (Ray 2.60)."""
+
+LOW_ON_MEMORY = "low on memory"
+"""Ray's words where its memory monitor has ended a process (Ray 2.60: the raylet's
+`worker(s) were killed due to the node running low on memory`)."""
+
+MEMORY_IN_USE = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB)")
+"""What of the node's memory was in use, and how much there is, in the same text (Ray 2.60)."""
+
+PROCESS_CRASHED = "Worker exit type: SYSTEM_ERROR"
+"""In the text of an actor whose process has died without a word; a list of all the causes that Ray
+can think of follows (Ray 2.60)."""
+
+WAITING_STATES = ("PENDING", "RESCHEDULING")
+"""States of a placement group that no node holds (Ray 2.60: `PlacementGroupTableData`)."""
+
+
+def address_of_ray_start() -> str | None:
+    """The address of a cluster that `ray start` left running on this machine, or None.
+
+    Ray's own address="auto" takes any Ray process it sees, also the private one of another study,
+    which dies with that study. Ray 2.60: `services.find_bootstrap_address` reads the file that
+    `ray start` writes, `services.find_gcs_addresses` looks through the running processes.
+    """
+    from ray._private import services
+
+    address = services.find_bootstrap_address(None)
+    return address if address in services.find_gcs_addresses() else None
+
+
+def nodes_up() -> list[Mapping[str, float]]:
+    """The resources of each node that is up. Ray 2.60: `ray.nodes()`, whose keys are not documented
+    (both `Alive` and `alive` are there)."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node.get("Alive", node.get("alive"))]
+
+
+def own_node_is_alive(timeout: float) -> bool:
+    """What the cluster says of this process's node within `timeout` seconds; raises where it does
+    not answer. Ray 2.60: the driver's `global_worker.gcs_client.check_alive`."""
+    import ray
+    from ray._private.worker import global_worker
+
+    client: Any = global_worker.gcs_client  # type: ignore[attr-defined]
+    node = ray.NodeID.from_hex(ray.get_runtime_context().get_node_id())
+    return bool(client.check_alive([node], timeout=timeout)[0])
+
+
+def drain_nodes(address: str, node_ip: str, *, deadline_ms: int, timeout: float) -> int:
+    """Drain the live nodes of a cluster that have this IP; how many there are.
+
+    Raises OSError where the cluster does not answer within `timeout` seconds. Ray 2.60: what
+    `ray drain-node` does, by `_raylet.GcsClient`; `deadline_ms` is of the Unix clock.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+    from ray.exceptions import RayError
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    try:
+        client = GcsClient(address=address)
+        nodes = [
+            node.hex()
+            for node, info in client.get_all_node_info(timeout=timeout).items()
+            if info.node_manager_address == node_ip and info.state == GcsNodeInfo.ALIVE
+        ]
+        for node in nodes:
+            client.drain_node(node, reason, "spot", deadline_ms)
+    except RayError as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    return len(nodes)
+
+
+def own_node_is_draining() -> bool:
+    """Whether the node of this process is being drained; takes about a millisecond. Ray 2.60:
+    `state.get_draining_nodes`, by the hexadecimal id."""
+    import ray
+    from ray._private.state import state
+
+    return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+
+
+def was_preempted(actor_id: str) -> bool:
+    """Whether the actor, which may be dead, was on a node when that was drained.
+
+    Ray 2.60: the field `preempted` of the actor's row in the cluster's table, which no public call
+    shows.
+    """
+    import ray
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+
+    row = state.get_actor_info(ray.ActorID.from_hex(actor_id))
+    return row is not None and bool(ActorTableData.FromString(row).preempted)
+
+
+def is_short_of_room() -> bool:
+    """Whether some placement group waits for a node that can hold it. Ray 2.60:
+    `placement_group_table`, whose states are not documented."""
+    from ray.util import placement_group_table
+
+    states = {group["state"] for group in placement_group_table().values()}
+    return not states.isdisjoint(WAITING_STATES)
+
+
+def error_text(trial: TuneTrial) -> str:
+    """What Tune has written of a trial's error; empty where there is nothing. Ray 2.60:
+    `Trial.error_file`, a path or None."""
+    path = trial.error_file
+    return Path(path).read_text(encoding="utf-8").strip() if path and Path(path).is_file() else ""
+
+
+def actor_error(trial: TuneTrial) -> Any:
+    """The RayActorError that ended a trial's process, or None where it was another error. Ray 2.60:
+    `Trial.pickled_error_file`, a path or None; `RayActorError.preempted` and `.actor_id`."""
+    from ray import cloudpickle
+    from ray.exceptions import RayActorError
+
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return None
+    error = cloudpickle.loads(Path(path).read_bytes())
+    return error if isinstance(error, RayActorError) else None
+
+
+def make_folder(trial: TuneTrial) -> None:
+    """Make a trial's folder, which Tune looks for at the end of a trial that was never started,
+    too. Ray 2.60: `Trial.init_local_path`."""
+    trial.init_local_path()
+
+
+def is_repeated(result: Mapping[str, Any]) -> bool:
+    """Whether this is the last result once more: when a trial's function returns, Tune sends a copy
+    with `done` (Ray 2.60: `tune.result.DONE`)."""
+    return bool(result.get("done"))
+
+
+def waiting_trials(controller: Any) -> list[TuneTrial]:
+    """Trials that Tune has and has not started. Ray 2.60: `TuneController.get_live_trials`."""
+    return [trial for trial in controller.get_live_trials() if trial.status == trial.PENDING]
+
+
+def stop_trial(controller: Any, trial: TuneTrial) -> None:
+    """End a trial, whether it runs or waits. Ray 2.60: `TuneController.stop_trial`."""
+    controller.stop_trial(trial)
+
+
+def stop_everything(controller: Any) -> None:
+    """End what runs, in the middle of its epoch. Ray 2.60: `request_stop_experiment`."""
+    controller.request_stop_experiment()
+
+
+def silent_progress() -> Any:
+    """A callback in the place of Tune's own, which prints a line for a trial that ends without a
+    result, at whatever verbosity. Ray 2.60: the first `TrialProgressCallback` is the only one, and
+    prints by `_print`, as its reporters do."""
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Silence(TrialProgressCallback):
+        def _print(self, msg: str) -> None:
+            pass
+
+    return Silence()

@@ -1,0 +1,291 @@
+"""What `ray_internals` takes from Ray is still there: one test a name, so that a new Ray that lacks
+one fails by it. No cluster is started."""
+
+from __future__ import annotations
+
+import inspect
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray import cloudpickle
+from ray._private import services
+from ray._private.state import GlobalState
+from ray.exceptions import RayActorError, RayError
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+
+from study.engine import ray_internals
+
+RAY = Path(ray.__file__).parent
+RAYLET = RAY / "core/src/ray/raylet/raylet"
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def is_in_source(text: str, folders: tuple[str, ...]) -> bool:
+    files = (file for folder in folders for file in (RAY / folder).rglob("*.py"))
+    return any(text in file.read_text(encoding="utf-8") for file in files)
+
+
+def is_in_program(text: str) -> bool:
+    with RAYLET.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text.encode()) >= 0
+
+
+@pytest.mark.parametrize(
+    "variable",
+    sorted(
+        (ray_internals.WORKER_ENVIRONMENT | ray_internals.DRIVER_ENVIRONMENT).keys()
+        - {"MALLOC_ARENA_MAX"}  # of the C library
+    ),
+)
+def test_ray_reads_the_variable(variable: str) -> None:
+    assert is_in_source(f'"{variable}"', ("air", "train", "tune", "_private/accelerators"))
+
+
+def test_the_token_and_its_mode_are_called_so() -> None:
+    from ray._private.authentication import authentication_token_setup as setup
+
+    assert ray_internals.AUTH_MODE == setup.AUTH_MODE_ENV_VAR
+    assert f'"{ray_internals.TOKEN_MODE}"' in inspect.getsource(setup)
+    assert ray_internals.AUTH_TOKEN.expanduser() == setup._get_default_token_path()
+
+
+def test_ray_up_leaves_its_yaml_on_the_head() -> None:
+    from ray.autoscaler._private import commands
+
+    assert str(ray_internals.AUTOSCALER_CONFIG) in inspect.getsource(commands)
+
+
+def test_tune_logs_below_one_logger() -> None:
+    from ray.tune.execution import tune_controller
+
+    assert tune_controller.logger.name.startswith(f"{ray_internals.TUNE_LOGGER}.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ray_internals.LOW_ON_MEMORY,
+        "was %sGB used / %sGB limit",  # what MEMORY_IN_USE takes apart
+        *ray_internals.PROCESS_CRASHED.split("SYSTEM_ERROR")[:1],
+    ],
+)
+def test_the_raylet_says_so(text: str) -> None:
+    assert is_in_program(text)
+
+
+def test_a_crash_is_a_system_error() -> None:
+    from ray.core.generated.common_pb2 import WorkerExitType  # type: ignore[attr-defined]
+
+    name = ray_internals.PROCESS_CRASHED.rpartition(" ")[2]
+    assert name in WorkerExitType.keys()  # noqa: SIM118  # no dict
+
+
+def test_placement_groups_have_these_states() -> None:
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+
+    known = PlacementGroupTableData.PlacementGroupState
+    assert [known.Name(known.Value(name)) for name in ray_internals.WAITING_STATES]
+    assert "state" in inspect.getsource(GlobalState._gen_placement_group_info)
+
+
+@pytest.mark.parametrize(
+    ("left_by_ray_start", "running", "joined"),
+    [
+        ("10.0.0.1:6379", {"10.0.0.1:6379"}, "10.0.0.1:6379"),
+        ("10.0.0.1:6379", {"10.0.0.1:6379", "10.0.0.1:40001"}, "10.0.0.1:6379"),
+        (None, {"10.0.0.1:40001"}, None),  # the private Ray of another study
+        ("10.0.0.1:6379", {"10.0.0.1:40001"}, None),  # that cluster is gone
+        (None, set(), None),
+    ],
+)
+def test_only_a_cluster_that_ray_start_left_running_is_joined(
+    monkeypatch: pytest.MonkeyPatch,
+    left_by_ray_start: str | None,
+    running: set[str],
+    joined: str | None,
+) -> None:
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda temp_dir: left_by_ray_start)
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: running)
+    assert ray_internals.address_of_ray_start() == joined
+
+
+def test_ray_finds_clusters_on_this_machine() -> None:
+    assert parameters(services.find_bootstrap_address) == ["temp_dir"]
+    assert parameters(services.find_gcs_addresses) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ("check_alive", ["node_ids", "timeout"]),
+        ("get_all_node_info", ["timeout"]),
+        ("drain_node", ["node_id", "reason", "reason_message", "deadline_timestamp_ms"]),
+    ],
+)
+def test_the_client_of_the_head_has_the_method(method: str, used: list[str]) -> None:
+    from ray._raylet import InnerGcsClient  # type: ignore[attr-defined]  # what GcsClient passes its calls to
+
+    names = parameters(getattr(InnerGcsClient, method))
+    assert set(used) <= set(names)
+    if method != "get_all_node_info":
+        assert names[: len(used)] == used, "they are passed by position"
+
+
+def test_a_driver_holds_a_client_of_the_head() -> None:
+    from ray._private import worker
+
+    assert ".gcs_client" in inspect.getsource(worker.connect)
+    assert hasattr(worker, "global_worker")
+
+
+def test_a_head_that_does_not_answer_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: str) -> None:
+        raise RayError(address)
+
+    monkeypatch.setattr(ray._raylet, "GcsClient", refuse)
+    with pytest.raises(OSError, match=r"RayError: 10\.0\.0\.1:6379"):
+        ray_internals.drain_nodes("10.0.0.1:6379", "10.0.0.2", deadline_ms=1, timeout=1.0)
+
+
+def test_live_nodes_of_one_machine_are_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+
+    here, there = ray.NodeID.from_random(), ray.NodeID.from_random()
+    dead = ray.NodeID.from_random()
+    drained: list[tuple[Any, ...]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None: ...
+
+        def get_all_node_info(self, timeout: float) -> dict[Any, Any]:
+            return {
+                here: GcsNodeInfo(node_manager_address="10.0.0.2", state=GcsNodeInfo.ALIVE),
+                there: GcsNodeInfo(node_manager_address="10.0.0.3", state=GcsNodeInfo.ALIVE),
+                dead: GcsNodeInfo(node_manager_address="10.0.0.2", state=GcsNodeInfo.DEAD),
+            }
+
+        def drain_node(self, *given: Any) -> None:
+            drained.append(given)
+
+    monkeypatch.setattr(ray._raylet, "GcsClient", Client)
+    count = ray_internals.drain_nodes("10.0.0.1:6379", "10.0.0.2", deadline_ms=7, timeout=1.0)
+    assert count == 1
+    assert drained == [(here.hex(), 2, "spot", 7)]
+
+
+def test_the_state_knows_what_is_draining_and_who_was_preempted() -> None:
+    from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+
+    assert parameters(GlobalState.get_draining_nodes) == []
+    assert parameters(GlobalState.get_actor_info) == ["actor_id"]
+    row = ActorTableData(preempted=True).SerializeToString()
+    assert ActorTableData.FromString(row).preempted
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_actor_of_a_drained_node_was_preempted(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+
+    row = ActorTableData(preempted=True).SerializeToString() if known else None
+    monkeypatch.setattr(GlobalState, "get_actor_info", lambda self, actor_id: row)
+    assert ray_internals.was_preempted("ab" * 16) is known
+
+
+@pytest.mark.parametrize("name", ["error_file", "pickled_error_file"])
+def test_a_trial_of_tune_has_the_file(name: str) -> None:
+    assert isinstance(getattr(TuneTrial, name), property)
+
+
+def test_a_trial_of_tune_can_make_its_folder() -> None:
+    assert parameters(TuneTrial.init_local_path) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [("get_live_trials", []), ("stop_trial", ["trial"]), ("request_stop_experiment", [])],
+)
+def test_the_controller_of_tune_has_the_method(method: str, used: list[str]) -> None:
+    assert parameters(getattr(TuneController, method)) == used
+
+
+def test_trials_that_wait_are_told_from_those_that_run() -> None:
+    trials = [
+        SimpleNamespace(status=status, PENDING=TuneTrial.PENDING)
+        for status in (TuneTrial.PENDING, TuneTrial.RUNNING)
+    ]
+    controller = SimpleNamespace(get_live_trials=lambda: trials)
+    assert ray_internals.waiting_trials(controller) == trials[:1]
+
+
+def test_an_actor_error_is_read_from_its_pickle(tmp_path: Path) -> None:
+    def read(error: Exception) -> Any:
+        path = tmp_path / "error.pkl"
+        path.write_bytes(cloudpickle.dumps(error))
+        trial: Any = SimpleNamespace(pickled_error_file=str(path))
+        return ray_internals.actor_error(trial)
+
+    found = read(RayActorError(actor_id="ab", preempted=True))
+    assert (found.preempted, found.actor_id) == (True, "ab")
+    assert read(ValueError("a bug")) is None
+    nothing: Any = SimpleNamespace(pickled_error_file=None)
+    assert ray_internals.actor_error(nothing) is None
+
+
+def test_a_result_that_tune_repeats_is_done() -> None:
+    from ray.tune.result import DONE
+
+    assert ray_internals.is_repeated({DONE: True})
+    assert not ray_internals.is_repeated({DONE: False})
+    controller = inspect.getsource(TuneController)
+    assert "is_duplicate = RESULT_DUPLICATE in result" in controller
+    assert f"result.update({DONE}=True)" in controller
+
+
+def test_tune_prints_nothing_beside_the_silent_progress(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ray.tune.progress_reporter import TrialProgressCallback
+    from ray.tune.utils.callback import _create_default_callbacks
+
+    given = ray_internals.silent_progress()
+    used = _create_default_callbacks([given], air_verbosity=None)
+    assert [one for one in used if isinstance(one, TrialProgressCallback)] == [given]
+
+    class Trial:
+        def __init__(self) -> None:
+            self.last_result: dict[str, Any] = {}
+
+    trial: Any = Trial()
+    given.on_trial_error(0, [], trial)
+    given.on_trial_complete(0, [], trial)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nodes_are_counted_that_are_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"Alive": True, "alive": True, "Resources": {"CPU": 2.0}},
+        {"Alive": False, "alive": False, "Resources": {}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert ray_internals.nodes_up() == [{"CPU": 2.0}]
+
+
+def test_only_this_file_knows_of_ray_s_private_parts() -> None:
+    engine = Path(ray_internals.__file__).parent
+    private = ("ray._private", "ray._raylet", "ray.core.generated", "_connect_and_get_accessor")
+    for file in engine.glob("*.py"):
+        if file.name != os.path.basename(ray_internals.__file__):
+            text = file.read_text(encoding="utf-8")
+            assert not [name for name in private if name in text], file.name
