@@ -1,4 +1,4 @@
-"""How a command ends, and what it prints: one line for an error, exit codes, pipes that close."""
+"""The frame of every command: its arguments, one line for an error, exit codes, closed pipes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, cast
 
+from study.core import telemetry
 from study.core.errors import InputError, OutputError
 
 LONGEST = 2000  # characters of one line
@@ -145,8 +146,45 @@ def _flush_or_discard() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are bad input like any other: one line."""
+    """The arguments of `python -m study.COMMAND`. A wrong argument raises InputError."""
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m study.{command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse the arguments. An unknown flag raises InputError with the nearest known flag."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            from study.core.validation import did_you_mean
+
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            raise InputError(f"unknown argument {unknown[0]!r}{near}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
-        raise InputError(message)
+        raise InputError(message.removeprefix("argument "))
+
+
+def run_command(
+    parser: Parser,
+    command: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse the arguments, run the command and return its exit code; see `exit_code`.
+
+    The telemetry of the libraries is off.
+    """
+
+    def run() -> int | None:
+        arguments = parser.parse_args(argv)
+        telemetry.turn_off()
+        return command(arguments)
+
+    return exit_code(run)

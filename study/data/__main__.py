@@ -1,7 +1,8 @@
-"""python -m study.data TASK: check a data set, build its cache, show what is in it."""
+"""`python -m study.data TASK`: check a data set, build its cache and describe its contents."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from study.config.task import FileData
-from study.core import telemetry
-from study.core.console import EXIT_BAD_INPUT, Parser, exit_code
+from study.core.console import EXIT_BAD_INPUT, Parser, run_command
 from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
@@ -22,21 +22,24 @@ MOST_LINES = 20  # files listed of each kind of fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when the data cannot be used: one line, or all faults of the files."""
-    parser = Parser(prog="python -m study.data", description=__doc__)
-    parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
+    """Run the command; returns its exit code.
+
+    Data that cannot be used give exit code 2 and one line, or a list of all faults of the files.
+    """
+    parser = Parser("data", __doc__)
+    parser.add_argument("task", metavar="TASK", help="a task file, or the name of a shipped task")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds the data")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
     )
-    return exit_code(lambda: _check(**vars(parser.parse_args(argv))))
+    return run_command(parser, _check, argv)
 
 
-def _check(task: str, data_root: Path | None, out: Path | None) -> int:
-    telemetry.turn_off()
+def _check(arguments: argparse.Namespace) -> int:
     from study.config.task import load_task
 
-    named = load_task(task)
+    data_root, out = arguments.data_root, arguments.out
+    named = load_task(arguments.task)
     config = named.config.data
     lines: list[str] = []
     try:
