@@ -19,7 +19,7 @@ LONGEST = 2000  # characters of one line
 EXIT_OUTPUT_ERROR = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 141  # as a shell has it of a process that SIGPIPE ended
+EXIT_UNREAD = 141  # what a shell reports for a process that SIGPIPE ended
 OUTPUT_ERRNOS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
@@ -30,7 +30,7 @@ CLUSTER_GONE = errno.EHOSTDOWN
 
 
 class PipeSafeStream:
-    """A stream that outlives its reader: once nobody reads it, what is written goes nowhere."""
+    """A stream that discards what is written to it once its reader has gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,8 +60,10 @@ def _discard(stream: TextIO) -> None:
 
 @contextmanager
 def pipe_safe_output() -> Iterator[None]:
-    """For a command whose work is worth more than what it prints: it goes on where the reader of
-    its output is gone."""
+    """Let a command continue when the reader of its output has gone.
+
+    For a command whose work is worth more than what it prints.
+    """
     stdout = sys.stdout
     sys.stdout = cast(TextIO, PipeSafeStream(stdout))
     try:
@@ -72,9 +74,11 @@ def pipe_safe_output() -> Iterator[None]:
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; bad input becomes one line on stderr and exit code 2, a file that cannot be
-    written or a Ray cluster that is gone one line and exit code 1, Ctrl-C exit code 130. Where
-    nobody reads what is printed any more, as in `| head -1`, it ends with 141 and without a word.
+    """Run a command and return its exit code.
+
+    1: a file cannot be written, or the Ray cluster is gone; one line on stderr says which.
+    2: bad input; one line on stderr says what. 130: Ctrl-C. 141: nobody reads the output any more,
+    as in `| head -1`; nothing is printed. A command may return other codes, with None for 0.
     """
     _print_what_can_be_printed()
     try:
@@ -110,14 +114,14 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
 
 
 def _print_what_can_be_printed() -> None:
-    """A question mark for each letter that an output lacks, such as ± in ASCII."""
+    """Print a question mark for each character that the output cannot encode, such as ±."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 
 def _flush() -> None:
-    """Write out what is printed: at the interpreter's exit it were too late for a clear line."""
+    """Flush stdout now. When the interpreter exits, it would be too late for a clear line."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -126,17 +130,17 @@ def _flush() -> None:
 
 
 def _is_unread(stream: TextIO) -> bool:
-    """Whether it is a pipe or a socket whose other end is closed."""
+    """Whether the stream is a pipe or a socket whose other end is closed."""
     poll = select.poll()
     try:
         poll.register(stream.fileno(), select.POLLOUT)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is no file of the system
+    except (AttributeError, OSError, ValueError):  # no stream, or one without a descriptor
         return False
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _flush_or_discard() -> None:
-    """Drop what cannot be printed, so that the interpreter does not try it again at its exit."""
+    """Discard what cannot be printed, so that the interpreter does not try again when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

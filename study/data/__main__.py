@@ -17,7 +17,7 @@ from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
 
-DISTORTED = 0.05  # change of an aspect ratio that is worth a word
+DISTORTED = 0.05  # relative change of an aspect ratio that gets a warning
 MOST_LINES = 20  # files listed of each kind of fault
 
 
@@ -65,7 +65,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
-    """All faults by kind: how many, and the first MOST_LINES files of each."""
+    """List the faults by kind: their number, and the first MOST_LINES files of each kind."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
     lines = [
@@ -85,7 +85,7 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
 
 
 def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> Iterator[str]:
-    """The sizes of the images in their files, and what decoding them to one size does to them."""
+    """Describe the sizes of the image files, and how many images decoding distorts."""
     low, high = ("x".join(map(str, one)) for one in (min(sizes), max(sizes)))
     shown = low if low == high else f"{len(sizes)} sizes, {low} to {high}"
     yield f"files: {sum(sizes.values())} images of {shown}"
@@ -101,7 +101,7 @@ def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> It
 
 
 def describe(data: SegmentationData) -> str:
-    """Splits, shares of the labelled pixels and images by class, and what to be wary of."""
+    """Describe the splits, each class's fraction of pixels and number of images, and warnings."""
     height, width = data.train.labels.shape[1:]
     lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
     for name, split in data.splits.items():

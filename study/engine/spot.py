@@ -1,13 +1,13 @@
-"""The spot market's two minutes: on a notice of AWS a node takes no more work and is left in time.
+"""Drains a spot node when AWS announces, two minutes ahead, that it takes the instance away.
 
 ``python -m study.engine.spot --address HEAD:6379`` runs beside a worker's raylet and asks the
 instance's metadata service (IMDSv2) every five seconds whether the instance will be taken away. On
-the notice it drains the node: Ray starts nothing there any more, and to lose it is no failure. Its
-trials leave with their next checkpoint (`leave_if_drained`) and go on elsewhere; what is still
-under way when the machine goes is one epoch at most.
+the notice it drains the node: Ray starts nothing there any more, and losing it is no failure. Its
+trials leave with their next checkpoint (`leave_if_drained`) and continue on other nodes, so that
+at most one epoch is lost.
 
-The notice is certain, unlike the recommendation to rebalance, which is not listened to: nodes that
-are only at risk would be given up, too, and replaced from the same market.
+The notice is certain. AWS's recommendation to rebalance is not, and is ignored: it would give up
+nodes that are only at risk, and replace them from the same market.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOOK_SECONDS = 1.0
 
 
 class Metadata:
-    """An instance's metadata service, version 2: every question shows a token of the session."""
+    """The metadata service of an instance, version 2: every request carries a session token."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint.rstrip("/")
@@ -75,8 +75,9 @@ class Metadata:
 
 
 def seconds_left(notice: str, now: float) -> float | None:
-    """Until the instance goes, at least 0; two minutes where the notice does not say when. None
-    where it is none: an instance may also be told to hibernate, which Ray does not survive either.
+    """The seconds until the instance goes, at least 0; two minutes if the notice has no time.
+
+    None if the text is no notice. The notice to hibernate counts: Ray does not survive that either.
     """
     try:
         content = json.loads(notice)
@@ -93,8 +94,10 @@ def seconds_left(notice: str, now: float) -> float | None:
 
 
 def drain(address: str, node_ip: str, seconds: float) -> int:
-    """Drain the nodes of the cluster that run on this machine; how many there are. Raises OSError
-    where the cluster does not answer."""
+    """Drain the cluster's nodes on this machine and return their number.
+
+    Raises OSError if the cluster does not answer.
+    """
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
@@ -118,15 +121,17 @@ def drain(address: str, node_ip: str, seconds: float) -> int:
 
 
 class Drained(Exception):
-    """The node of this process is to be left."""
+    """The node of this process is drained, so the trial has to leave it."""
 
 
 _next_look = 0.0
 
 
 def leave_if_drained() -> None:
-    """Raise Drained in a trial's process whose node is drained. Asks the cluster at most once in
-    LOOK_SECONDS, which takes about a millisecond."""
+    """Raise Drained in the process of a trial whose node is drained.
+
+    Asks the cluster, which takes about a millisecond, at most once in LOOK_SECONDS.
+    """
     global _next_look  # noqa: PLW0603
     import ray
 
@@ -155,10 +160,13 @@ def watch(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Ask until there is no metadata service, which is found out at the start alone.
+    """Poll the metadata service for ever, or return if there is none at the start.
 
-    leave: called with the seconds that are left at every poll from the notice on, for a raylet may
-        start again; returns how many nodes it has drained.
+    Args:
+        metadata: The service.
+        leave: Called with the seconds left, at every poll after the notice because a raylet may
+            start again. Returns the number of nodes that it drained.
+        sleep: Waits between two polls.
     """
     unanswered, has_answered = 0, False
     while has_answered or unanswered < ABSENT_AFTER:
