@@ -1,4 +1,4 @@
-"""`python -m study.export NAME`: the best configs of a study, finished or not, as YAML."""
+"""`python -m study.export NAME`: write the best configs of a study, finished or not, as YAML."""
 
 from __future__ import annotations
 
@@ -6,42 +6,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from study.core import telemetry
-from study.core.console import Parser, exit_code
+from study.core.console import Parser, run_command
 from study.core.errors import InputError
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m study.export", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    return parser
+from study.storage.arguments import add_study, open_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return exit_code(lambda: _export(_parser().parse_args(argv)))
+    """Run the command; returns its exit code."""
+    parser = Parser("export", __doc__)
+    add_study(parser)
+    return run_command(parser, _export, argv)
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    telemetry.turn_off()
+def _export(arguments: argparse.Namespace) -> None:
     from study.analysis.answer import answer
     from study.reporting.exports import write_exports
-    from study.storage.studies import Storage, load
 
-    storage = Storage.of(arguments.storage)
-    folder = storage.find(arguments.name)
-    state = load(folder)
-    found = answer(state, folder)
-    paths = write_exports(folder, state, found)
+    study = open_study(arguments)
+    found = answer(study.state, study.folder)
+    paths = write_exports(study.folder, study.state, found)
     if not paths:
-        raise InputError(f"a best config must be there, but {found.missing[0]}", file=folder)
-    storage.ship_files(folder)
+        message = f"a best config must be there, but {found.missing[0]}"
+        raise InputError(message, file=study.folder)
+    study.storage.ship_files(study.folder)
     for line in found.missing:
         print(f"note: {line}")
     for path in paths:
         print(path)
-    return 0
 
 
 if __name__ == "__main__":

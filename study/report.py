@@ -1,4 +1,4 @@
-"""`python -m study.report NAME`: report.html, results.csv and plots of a study, finished or not."""
+"""`python -m study.report NAME`: write the report, the plots and results.csv of a study."""
 
 from __future__ import annotations
 
@@ -8,45 +8,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.core import telemetry
-from study.core.console import Parser, exit_code
+from study.core.console import Parser, run_command
 from study.core.errors import InputError
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m study.report", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--picture", metavar="PNG", help="also one picture of it all")
-    return parser
+from study.storage.arguments import add_study, open_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return exit_code(lambda: _report(_parser().parse_args(argv)))
+    """Run the command; returns its exit code."""
+    parser = Parser("report", __doc__)
+    add_study(parser)
+    parser.add_argument("--picture", metavar="PNG", help="also draw the whole study in one picture")
+    return run_command(parser, _report, argv)
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    telemetry.turn_off()
+def _report(arguments: argparse.Namespace) -> None:
     picture = None if arguments.picture is None else _picture(arguments.picture)
     from study.analysis.answer import answer
     from study.reporting.html import study_picture, write_report
     from study.reporting.tables import print_answer
-    from study.storage.studies import Storage, load
 
-    storage = Storage.of(arguments.storage)
-    folder = storage.find(arguments.name)
-    state = load(folder)
-    found = answer(state, folder)
+    study = open_study(arguments)
+    found = answer(study.state, study.folder)
     if picture is not None:
-        study_picture(state, found, picture)
-    page = write_report(folder, state, found)
-    storage.ship_files(folder)
+        study_picture(study.state, found, picture)
+    page = write_report(study.folder, study.state, found)
+    study.storage.ship_files(study.folder)
     print_answer(found)
     print(f"report: {page}")
     if picture is not None:
         print(f"picture: {picture}")
-    return 0
 
 
 def _picture(path: str) -> Path:

@@ -1,11 +1,9 @@
-"""python -m study.run [SPACE] [--task TASK]: a whole study, from YAML to exported best configs."""
+"""`python -m study.run [SPACE] [--task TASK]`: run a whole study, from YAML to exported configs."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 import shlex
 import signal
 import sys
@@ -13,158 +11,66 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.core import telemetry
-from study.core.console import (
-    EXIT_INTERRUPTED,
-    Parser,
-    exit_code,
-    pipe_safe_output,
-)
+from study.core.console import EXIT_INTERRUPTED, Parser, pipe_safe_output, run_command
 from study.core.errors import InputError
+from study.session.options import Options, add_options, flag_of
 
 if TYPE_CHECKING:
-    from study.session.prepare import Options, Prepared
+    from study.session.prepare import Prepared
     from study.session.session import Finished
 
 EXIT_NOTHING_TRAINED = 1
-UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+FIXED_ON_RESUME = ("space", "task", "name", "seed")
 
 
-def seconds(text: str) -> float:
-    """A duration such as 90, 90s, 30m or 2h, in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if match is None or float(match[1]) == 0:
-        message = f"must be a duration such as 90s, 30m or 2h, but got {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    return float(match[1]) * UNITS[match[2]]
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
 
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but got {text!r}")
-    return int(text)
-
-
-def amount(text: str) -> float:
-    """A number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"must be a number >= 0, but got {text!r}")
-    return value
-
-
-def gpus(text: str) -> float:
-    """A share of a GPU, or whole ones: a number of at least 0."""
-    try:
-        return amount(text)
-    except argparse.ArgumentTypeError:
-        message = (
-            "must be a number: 1, or 0.5 where two trials fit into a GPU's memory, or 0 to train "
-            f"on CPUs, but got {text!r}"
-        )
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def natural(text: str) -> int:
-    """A whole number of at least 0, small enough for what is counted up from it."""
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"must be 0 to {10**18 - 1}, but got {text!r}")
-    return int(text)
+    0: the study is finished, or its budget is spent. 1: no trial could be trained, or the disk is
+    full. 2: bad input. 130: interrupted.
+    """
+    return run_command(parser(), _run, argv)
 
 
 def parser() -> Parser:
-    """The command line: where and how much. Hyperparameters are in the YAML files."""
+    """The flags of the command: the options of a study, --resume and --dry-run."""
     p = Parser(
-        prog="python -m study.run",
-        description="Find, with evidence, the loss that makes a segmentation network learn its "
-        "rare classes.",
+        "run",
+        "Find, with evidence, the loss that makes a segmentation network learn its rare classes.",
     )
-    p.add_argument("space", nargs="?", help="search space: a path, else a shipped name (joint)")
-    p.add_argument("--task", help="task: a path, else a shipped name (synthetic)")
-    p.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the task's data")
-    p.add_argument("--num-trials", type=positive_int, metavar="N", help="searched trials")
-    p.add_argument(
-        "--time-budget",
-        type=seconds,
-        metavar="T",
-        help="end this session within it, exports and report included: 30m, 2h. Searched trials "
-        "are left out first, then baselines, then seeds; --resume goes on",
-    )
-    p.add_argument(
-        "--max-gpu-hours",
-        type=amount,
-        metavar="H",
-        help="the same by GPU-hours of training, over all sessions of the study",
-    )
-    p.add_argument("--gpus-per-trial", type=gpus, metavar="G", help="a share, or whole ones")
-    p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
-    p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
-    p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
-    p.add_argument(
-        "--storage", metavar="DIR", help="folder of all studies, or s3://BUCKET/PREFIX (./studies)"
-    )
-    p.add_argument(
-        "--keep-checkpoints",
-        action="store_true",
-        help="keep the last checkpoint of every trial, also once it has ended",
-    )
-    p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
-    p.add_argument("--name", help="name of the new study")
-    p.add_argument("--resume", metavar="NAME", help="go on with a study")
-    p.add_argument("--seed", type=natural, help="seed of proposals and trainings (0)")
+    add_options(p)
+    p.add_argument("--resume", metavar="NAME", help="continue a study")
     p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
     return p
 
 
-FIXED_ON_RESUME = ("space", "task", "name", "seed")
-
-
-def _options(arguments: argparse.Namespace) -> Options:
-    from study.session.prepare import Options
-
-    given = {
-        key: value
-        for key, value in vars(arguments).items()
-        if value is not None and key not in ("resume", "dry_run")
-    }
-    if arguments.resume is not None:
-        for key in FIXED_ON_RESUME:
-            if key in given:
-                raise InputError(
-                    f"a study keeps its {key}; it cannot be given with --resume",
-                    key="SPACE" if key == "space" else f"--{key}",
-                )
-    return Options(**given)
-
-
-def _command(argv: Sequence[str] | None) -> int:
-    arguments = parser().parse_args(argv)
-    telemetry.turn_off()
+def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = _options(arguments)
-    from study.session import prepare as preparation
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    resume, dry_run = given.pop("resume", None), given.pop("dry_run")
+    fixed = [key for key in FIXED_ON_RESUME if key in given]
+    if resume is not None and fixed:
+        message = f"a study keeps its {fixed[0]}; it cannot be given with --resume"
+        raise InputError(message, key=flag_of(fixed[0]))
+    options = Options.of(given)
+    if dry_run:
+        from study.session.prepare import describe_plan
 
-    if arguments.dry_run:
-        prepared = _prepared(arguments.resume, options)
-        print(preparation.describe_plan(prepared, options))
+        print(describe_plan(_prepared(resume, options), options))
         return 0
     with pipe_safe_output():
-        return _study(arguments.resume, options)
+        return _study(resume, options)
 
 
 def _study(resume: str | None, options: Options) -> int:
     from study.engine.connection import Connection
     from study.ledger.journal import LEDGER
-    from study.session import session
+    from study.session.session import run_session
 
     with Connection(options.address) as connection:
         prepared = _prepared(resume, options, connection.begin)
         try:
-            finished = session.run(prepared, options, connection)
+            finished = run_session(prepared, options, connection)
         except KeyboardInterrupt:
             if not (prepared.folder / LEDGER).is_file():
                 raise
@@ -174,11 +80,9 @@ def _study(resume: str | None, options: Options) -> int:
 
 
 def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) -> Prepared:
-    from study.session import prepare as preparation
+    from study.session.prepare import prepare, reopen
 
-    if resume is not None:
-        return preparation.reopen(resume, options, *begin)
-    return preparation.prepare(options, *begin)
+    return prepare(options, *begin) if resume is None else reopen(resume, options, *begin)
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
@@ -215,20 +119,14 @@ def _resume_command(prepared: Prepared) -> str:
 
 
 def _short(path: Path) -> Path:
-    """Relative to here where it lies below."""
+    """A path below the working directory as a relative path."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a study. Exit code 0; 1 when no trial could be trained or the disk takes no more; 2 on
-    bad input; 130 when it was interrupted."""
-    return exit_code(lambda: _command(argv))
-
-
 if __name__ == "__main__":
     code = main()
-    if code == EXIT_INTERRUPTED:  # all is written; libraries take seconds to say good-bye
+    if code == EXIT_INTERRUPTED:  # all is written, and the libraries take seconds to shut down
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

@@ -1,11 +1,12 @@
 """JSON Schemas of task and search space files, for editors: `python -m study.schema`.
 
-Generated from the config types. In a search space every leaf may also be a range or a choice, and
-every subtree a choice of named subtrees; see `grammar`.
+The config types generate them. In a search space, every leaf may also be a range or a choice, and
+every subtree may be a choice of named subtrees; see `study.space.grammar`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from study.config.task import TaskConfig, TrialOptimizer
-from study.core.console import Parser, exit_code
+from study.core.console import Parser, run_command
 from study.core.files import made_folder, write_text
 from study.losses import PRESETS
 from study.losses.config import LossConfig
@@ -27,12 +28,12 @@ REF = "#/$defs/{model}"
 
 
 def task_schema() -> Schema:
-    """Of `study/tasks/*.yaml`."""
+    """The schema of a task: `study/tasks/*.yaml`."""
     return {"$schema": DIALECT, **TaskConfig.model_json_schema(), "title": "A task"}
 
 
 def space_schema() -> Schema:
-    """Of `search_spaces/*.yaml`."""
+    """The schema of a search space: `search_spaces/*.yaml`."""
     names, schema = models_json_schema(
         [
             (model, "validation")
@@ -64,7 +65,7 @@ def space_schema() -> Schema:
 
 
 def _opened(model: Schema) -> Schema:
-    """An object's schema with every property open to search."""
+    """The schema of an object whose properties may all be searched."""
     properties = {key: _searched(one) for key, one in model.get("properties", {}).items()}
     return {**model, "properties": properties}
 
@@ -76,7 +77,7 @@ def _searched(schema: Schema) -> Schema:
     }
     constant = {key: value for key, value in schema.items() if key not in notes}
     if "oneOf" in constant:
-        # a member's tag may be a choice too, so that exactly one need not match
+        # a member's tag may be a choice too, which matches several members
         constant = {"anyOf": constant["oneOf"]}
     options = [constant]
     if constant.get("type") in ("number", "integer"):
@@ -97,7 +98,7 @@ def _only(key: str, schema: Schema) -> Schema:
 
 
 def files() -> dict[str, str]:
-    """File name -> text of the two schemas."""
+    """The text of the two schemas, by file name."""
     schemas = {"task": task_schema(), "search_space": space_schema()}
     return {
         f"{name}.schema.json": json.dumps(schema, indent=2) + "\n"
@@ -105,15 +106,15 @@ def files() -> dict[str, str]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the schemas into a folder."""
-    parser = Parser(prog="python -m study.schema", description=main.__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the JSON Schemas of task and search space files into a folder."""
+    parser = Parser("schema", main.__doc__)
     parser.add_argument("--write", default="schemas", metavar="DIR", help="default: schemas")
-    return exit_code(lambda: _write(parser.parse_args(arguments).write))
+    return run_command(parser, _write, argv)
 
 
-def _write(target: str) -> None:
-    folder = made_folder(target, "--write")
+def _write(arguments: argparse.Namespace) -> None:
+    folder = made_folder(arguments.write, "--write")
     for name, text in files().items():
         write_text(folder / name, text)
     print("\n".join(str(folder / name) for name in files()))

@@ -1,4 +1,4 @@
-"""`python -m study.status NAME`: how a study stands, from any terminal and at any time."""
+"""`python -m study.status NAME`: show how far a study is, from any terminal and at any time."""
 
 from __future__ import annotations
 
@@ -8,37 +8,29 @@ import sys
 import time
 from collections.abc import Sequence
 
-from study.core.console import Parser, exit_code
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m study.status", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
-    return parser
+from study.core.console import Parser, run_command
+from study.storage.arguments import add_study, open_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return exit_code(lambda: _status(_parser().parse_args(argv)))
+    """Run the command; returns its exit code."""
+    parser = Parser("status", __doc__)
+    add_study(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    return run_command(parser, _status, argv)
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> None:
     from study.reporting.study_status import lines, status
-    from study.storage.studies import Storage, load
 
-    storage = Storage.of(arguments.storage)
-    folder = storage.find(arguments.name, whole=False)
-    state = load(folder)
+    study = open_study(arguments, whole=False)
     found = status(
-        state,
-        driven=storage.is_driven(folder),
+        study.state,
+        driven=study.storage.is_driven(study.folder),
         now=time.time(),
-        resume=storage.resume_command(folder),
+        resume=study.storage.resume_command(study.folder),
     )
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
-    return 0
 
 
 if __name__ == "__main__":

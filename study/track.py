@@ -1,6 +1,6 @@
 """`python -m study.track NAME`: bring MLflow in step with a study's ledger, or rebuild it there.
 
-Running it twice changes nothing: the same runs, the same points.
+Running it twice changes nothing: MLflow has the same runs and the same points.
 """
 
 from __future__ import annotations
@@ -10,38 +10,29 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from study.core import telemetry
-from study.core.console import Parser, exit_code
+from study.core.console import Parser, run_command
 from study.core.errors import InputError
+from study.storage.arguments import add_study, open_study
 
 EXIT_UNSENT = 1
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="python -m study.track", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit code: 0, 1 where lines are left, 2 on bad input."""
-    return exit_code(lambda: _track(_parser().parse_args(argv)))
+    """Run the command; returns its exit code, which is 1 if MLflow still lacks some lines."""
+    parser = Parser("track", __doc__)
+    add_study(parser)
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
+    return run_command(parser, _track, argv)
 
 
 def _track(arguments: argparse.Namespace) -> int:
-    telemetry.turn_off()
     from study import tracking
     from study.session.prepare import tracked_at
     from study.storage.session_lock import is_driven
-    from study.storage.studies import Storage, load
     from study.tracking.follow import Follower, only_writer
 
-    storage = Storage.of(arguments.storage)
-    folder = storage.find(arguments.name)
-    state = load(folder)
+    study = open_study(arguments)
+    storage, folder, state = study.storage, study.folder, study.state
     given = arguments.tracking_uri
     uri = tracking.absolute(tracked_at(state, storage, folder) if given is None else given)
     tracking.check(uri)

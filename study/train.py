@@ -1,8 +1,8 @@
 """`python -m study.train CONFIG.yaml`: train one config, and compare an export to its numbers.
 
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
-export holds `provenance` too: its CPU threads and precision are taken up again, and its metrics
-are what this run must come to on an equal machine.
+export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
+it must reproduce its metrics.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.core import telemetry
-from study.core.console import Parser, exit_code
+from study.core.console import Parser, run_command
 from study.core.errors import InputError
 from study.core.files import made_folder, write_text
 
@@ -24,30 +23,24 @@ if TYPE_CHECKING:
     from study.training.provenance import Provenance
     from study.training.trainer import EpochReport
 
-MISMATCH = 1
-INTERRUPTED = 130
+EXIT_MISMATCH = 1
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return exit_code(lambda: _train(_parser().parse_args(arguments)))
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m study.train", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, which is 1 if an export's metrics are not met."""
+    parser = Parser("train", __doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a config or an export")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data set lies")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds the data")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write config.yaml, metrics.jsonl, checkpoint.pt"
     )
-    return parser
+    return run_command(parser, _train, argv)
 
 
 def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
-    """The config in a file and, of an export, the provenance. Raises InputError."""
+    """Load the config in a file and, if it is an export, its provenance. Raises InputError."""
     config, provenance, _ = _load(path, seed)
     return config, provenance
 
@@ -55,7 +48,7 @@ def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Pr
 def _load(
     path: Path, seed: int | None
 ) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
-    """The same, and what gives a later error its key's place: in the file, or in its task's."""
+    """Load both, and a function that adds file and line to a later error by its key."""
     from study.config.task import NamedTask, TrialConfig, load_task
     from study.core.yaml_file import read_yaml, validate
     from study.training.provenance import Provenance
@@ -87,7 +80,6 @@ def _load(
 
 
 def _train(options: argparse.Namespace) -> int:
-    telemetry.turn_off()
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"`0 <= seed < 2**63` must hold, but got {options.seed}", key="--seed")
     config, provenance, in_its_file = _load(options.config, options.seed)
@@ -135,10 +127,7 @@ def _train(options: argparse.Namespace) -> int:
         raise in_its_file(error) from error
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
-        return MISMATCH
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
         _write_config(options.out, config, report, here, data.fingerprint)
@@ -149,7 +138,7 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
     print("\n".join(verdict.lines))
-    return 0 if verdict.accepted else MISMATCH
+    return 0 if verdict.accepted else EXIT_MISMATCH
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -203,4 +192,4 @@ def _write_config(
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -108,7 +108,7 @@ def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
         (["--write", "file"], "--write: must be a folder to write into, but got 'file'"),
         (["--write", "file/x"], "--write: must be a folder to write into, but got 'file/x'"),
         (["--write", "/proc/nope"], "--write: must be a folder to write into, but got '/proc"),
-        (["--nope"], "unrecognized arguments: --nope"),
+        (["--nope"], "unknown argument '--nope'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):

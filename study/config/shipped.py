@@ -11,7 +11,8 @@ import yaml
 
 from study.core.errors import InputError
 from study.core.validation import did_you_mean
-from study.core.yaml_file import YamlFile, read_yaml
+from study.core.yaml_file import YamlFile, parse_yaml, read_yaml
+from study.core.yaml_text import as_yaml
 
 SEARCH_SPACES, TASKS = "search_spaces", "tasks"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -43,15 +44,25 @@ def find(kind: str, ref: str | Path) -> Path:
     raise InputError(
         f"a file or a shipped name must be given ({', '.join(known)}), but {str(ref)!r} is neither"
         f"{did_you_mean(path.stem, known)}",
-        key=kind.replace("_", " ").removesuffix("s"),
+        key=_noun(kind),
     )
+
+
+def _noun(kind: str) -> str:
+    """`search space` or `task`."""
+    return kind.replace("_", " ").removesuffix("s")
 
 
 def open_shipped(kind: str, ref: str | Path | Mapping[str, Any]) -> tuple[YamlFile, str]:
     """The content and the name of what `ref` means: a path that exists, a shipped name, or the
     content itself, whose name is `custom`."""
     if isinstance(ref, Mapping):
-        text = yaml.safe_dump(dict(ref), sort_keys=False)
-        return YamlFile(file=None, text=text, data=dict(ref)), "custom"
+        try:
+            return parse_yaml(as_yaml(ref)), "custom"
+        except yaml.representer.RepresenterError as error:
+            raise InputError(
+                f"{_noun(kind)} must be made of numbers, text, lists and mappings, "
+                f"got a {type(error.args[-1]).__name__}"
+            ) from error
     path = find(kind, ref)
     return read_yaml(path), path.stem

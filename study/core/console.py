@@ -1,4 +1,4 @@
-"""The shell of every command: one line per error, exit codes, closed output pipes."""
+"""The frame of every command: its arguments, one line for an error, exit codes, closed pipes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, cast
 
+from study.core import telemetry
 from study.core.errors import InputError, OutputError
 
 LONGEST = 2000  # characters of an error line
 EXIT_OUTPUT_ERROR = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 141  # as shells report a process that SIGPIPE ended
+EXIT_UNREAD = 141  # what a shell reports for a process that SIGPIPE ended
 OUTPUT_ERRNOS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EIO, errno.EROFS, errno.ESTALE),
@@ -29,7 +30,7 @@ CLUSTER_GONE = errno.EHOSTDOWN
 
 
 class PipeSafeStream:
-    """A stream that outlives its reader: when the reader is gone, it discards what is written."""
+    """A stream that discards what is written to it once its reader has gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -59,9 +60,9 @@ def _discard(stream: TextIO) -> None:
 
 @contextmanager
 def pipe_safe_output() -> Iterator[None]:
-    """Keep a command running when the reader of its output is gone.
+    """Let a command continue when the reader of its output has gone.
 
-    For commands whose work matters more than their output.
+    For a command whose work is worth more than what it prints.
     """
     stdout = sys.stdout
     sys.stdout = cast(TextIO, PipeSafeStream(stdout))
@@ -75,9 +76,9 @@ def pipe_safe_output() -> Iterator[None]:
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
-    Prints one line on stderr for bad input (exit code 2), and for a file that cannot be written or
-    a lost Ray cluster (exit code 1). Ctrl-C gives exit code 130. If nobody reads the output any
-    more, as in `| head -1`, it ends silently with 141.
+    1: a file cannot be written, or the Ray cluster is gone; one line on stderr says which.
+    2: bad input; one line on stderr says what. 130: Ctrl-C. 141: nobody reads the output any more,
+    as in `| head -1`; nothing is printed. A command may return other codes, with None for 0.
     """
     _print_what_can_be_printed()
     try:
@@ -113,14 +114,14 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
 
 
 def _print_what_can_be_printed() -> None:
-    """Print a question mark for each letter that an output's encoding lacks, such as ± in ASCII."""
+    """Print a question mark for each character that the output cannot encode, such as ±."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 
 def _flush() -> None:
-    """Flush stdout now: an error at the interpreter's exit would give no clear line."""
+    """Flush stdout now. When the interpreter exits, it would be too late for a clear line."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -133,14 +134,13 @@ def _is_unread(stream: TextIO) -> bool:
     poll = select.poll()
     try:
         poll.register(stream.fileno(), select.POLLOUT)
-    except (AttributeError, OSError, ValueError):  # no stream, or none with a file descriptor
+    except (AttributeError, OSError, ValueError):  # no stream, or one without a descriptor
         return False
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _flush_or_discard() -> None:
-    """Flush, or discard what cannot be printed, so that the interpreter does not retry at its
-    exit."""
+    """Discard what cannot be printed, so that the interpreter does not try again when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -150,8 +150,45 @@ def _flush_or_discard() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line parser whose errors are bad input: one line, exit code 2."""
+    """The arguments of `python -m study.COMMAND`. A wrong argument raises InputError."""
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m study.{command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse the arguments. An unknown flag raises InputError with the nearest known flag."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            from study.core.validation import did_you_mean
+
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            raise InputError(f"unknown argument {unknown[0]!r}{near}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
-        raise InputError(message)
+        raise InputError(message.removeprefix("argument "))
+
+
+def run_command(
+    parser: Parser,
+    command: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse the arguments, run the command and return its exit code; see `exit_code`.
+
+    The telemetry of the libraries is off.
+    """
+
+    def run() -> int | None:
+        arguments = parser.parse_args(argv)
+        telemetry.turn_off()
+        return command(arguments)
+
+    return exit_code(run)

@@ -1,7 +1,8 @@
-"""python -m study.data TASK: check a data set, build its cache, show what is in it."""
+"""`python -m study.data TASK`: check a data set, build its cache and describe its contents."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,32 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from study.config.task import FileData
-from study.core import telemetry
-from study.core.console import EXIT_BAD_INPUT, Parser, exit_code
+from study.core.console import EXIT_BAD_INPUT, Parser, run_command
 from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
 
-DISTORTED = 0.05  # least relative change of an aspect ratio that is warned about
-MOST_LINES = 20  # files listed per kind of fault
+DISTORTED = 0.05  # relative change of an aspect ratio that gets a warning
+MOST_LINES = 20  # files listed of each kind of fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Exit code 2 if the data cannot be used: one line, or all faulty files."""
-    parser = Parser(prog="python -m study.data", description=__doc__)
-    parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
+    """Run the command; returns its exit code.
+
+    Data that cannot be used give exit code 2 and one line, or a list of all faults of the files.
+    """
+    parser = Parser("data", __doc__)
+    parser.add_argument("task", metavar="TASK", help="a task file, or the name of a shipped task")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds the data")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
     )
-    return exit_code(lambda: _check(**vars(parser.parse_args(argv))))
+    return run_command(parser, _check, argv)
 
 
-def _check(task: str, data_root: Path | None, out: Path | None) -> int:
-    telemetry.turn_off()
+def _check(arguments: argparse.Namespace) -> int:
     from study.config.task import load_task
 
-    named = load_task(task)
+    data_root, out = arguments.data_root, arguments.out
+    named = load_task(arguments.task)
     config = named.config.data
     lines: list[str] = []
     try:
@@ -62,7 +65,7 @@ def _check(task: str, data_root: Path | None, out: Path | None) -> int:
 
 
 def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MOST_LINES) -> str:
-    """List all faults by kind: their number, and the first `most` files of each."""
+    """List the faults by kind: their number, and the first `most` files of each kind."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
     lines = [
@@ -82,7 +85,7 @@ def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MO
 
 
 def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> Iterator[str]:
-    """Describe the image sizes in the files, and warn where resizing distorts the images."""
+    """Describe the sizes of the image files, and how many images decoding distorts."""
     low, high = ("x".join(map(str, one)) for one in (min(sizes), max(sizes)))
     shown = low if low == high else f"{len(sizes)} sizes, {low} to {high}"
     yield f"files: {sum(sizes.values())} images of {shown}"
@@ -98,7 +101,7 @@ def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> It
 
 
 def describe(data: SegmentationData) -> str:
-    """Describe the splits, tabulate pixels and images by class, and list the warnings."""
+    """Describe the splits, each class's fraction of pixels and number of images, and warnings."""
     height, width = data.train.labels.shape[1:]
     lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
     for name, split in data.splits.items():

@@ -28,7 +28,6 @@ from study.engine.ray_internals import (
 )
 
 ADDRESS_TIMEOUT = 10.0
-MIN_PER_TRIAL = 0.01  # of a CPU or a GPU: Ray itself counts in steps of 0.0001
 
 
 @dataclass(frozen=True)
@@ -227,11 +226,6 @@ def fit(
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
     gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
-    if 1 < gpus < math.inf and gpus != int(gpus):
-        raise InputError(
-            f"`gpus-per-trial` must be a share of one GPU or a whole number, but got {gpus}",
-            key="--gpus-per-trial",
-        )
     if cpus_per_trial is None:
         each = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
         cpus = float(max(1, int(min(each)))) if each else 1.0
@@ -242,12 +236,6 @@ def fit(
             "`0 < cpus-per-trial` must hold for a trial without a GPU, but got 0",
             key="--cpus-per-trial",
         )
-    for key, count in (("cpus-per-trial", cpus), ("gpus-per-trial", gpus)):
-        if count != 0 and not MIN_PER_TRIAL <= count < math.inf:
-            raise InputError(
-                f"`{MIN_PER_TRIAL} <= {key}` must hold where it is not 0, but got {count:g}",
-                key=f"--{key}",
-            )
     slots = sum(_held(node, cpus, gpus) for node in up)
     if slots == 0:
         nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]

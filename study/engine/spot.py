@@ -12,6 +12,7 @@ at risk would be given up, too, and replaced from the same market.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import http.client
 import json
@@ -23,8 +24,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from study.core.console import Parser, exit_code
-from study.core.telemetry import turn_off
+from study.core.console import Parser, run_command
 from study.engine.cluster import host_and_port, show_token
 from study.engine.ray_internals import drain_nodes, own_node_is_draining
 
@@ -177,34 +177,28 @@ def _say(line: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
 
 
-def parser() -> Parser:
-    """The command line."""
-    p = Parser(
-        prog="python -m study.engine.spot",
-        description="Drain this machine's node once AWS says that the machine will be taken away.",
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, which is 0 if there is nothing to watch for."""
+    parser = Parser(
+        "engine.spot", "Drain this machine's Ray node once AWS announces that it takes it away."
     )
-    p.add_argument("--address", required=True, metavar="HOST:PORT", help="the cluster's head")
-    p.add_argument("--node-ip-address", metavar="IP", help="as given to `ray start`, if it was")
-    return p
+    parser.add_argument(
+        "--address", required=True, metavar="HOST:PORT", help="address of the cluster's head"
+    )
+    parser.add_argument(
+        "--node-ip-address", metavar="IP", help="this node's address, if `ray start` was given one"
+    )
+    return run_command(parser, _watch, argv)
 
 
-def _command(argv: Sequence[str] | None) -> int:
-    arguments = parser().parse_args(argv)
+def _watch(arguments: argparse.Namespace) -> None:
     host_and_port(arguments.address, "--address")
-    turn_off()
     show_token()
     from ray.util import get_node_ip_address
 
     node_ip = arguments.node_ip_address or get_node_ip_address()
     metadata = Metadata(os.environ.get(ENDPOINT) or DEFAULT_ENDPOINT)
     watch(metadata, partial(drain, arguments.address, node_ip))
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Watch until the machine is gone. Exit code 0 where there is nothing to watch for; 2 on bad
-    input; 130 on Ctrl-C."""
-    return exit_code(lambda: _command(argv))
 
 
 if __name__ == "__main__":

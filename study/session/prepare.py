@@ -1,14 +1,12 @@
-"""All that is checked before a study starts, or goes on. Nothing is written here but caches."""
+"""Checks everything before a study starts or continues. Writes nothing but the data cache."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -16,12 +14,12 @@ from study.config.task import FileData, NamedTask, TaskConfig, TrialConfig, load
 from study.core.errors import InputError
 from study.core.files import expanded
 from study.core.names import GRID
-from study.core.yaml_file import parse_yaml
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, encode
 from study.ledger.state import State
 from study.search.asha import rung_epochs
+from study.session.options import Options
 from study.space.search_space import SearchSpace, load_space
 from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
@@ -30,83 +28,17 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
-TOO_LARGE = 10**18  # for a whole number that others are counted up from
-
-
-def _refusal(key: str, rule: str, got: object) -> InputError:
-    return InputError(f"{rule}, but got {got!r}", key=f"--{key.replace('_', '-')}")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where and how much; hyperparameters are in the two YAML files. A time budget counts from
-    `given_at`, by the monotonic clock.
-
-    Raises InputError for what is no number, and for a number that is too small or too large.
-    """
-
-    space: str | Path | Mapping[str, Any] = "joint"
-    task: str | Path | Mapping[str, Any] = "synthetic"
-    data_root: Path | None = None
-    num_trials: int | None = None
-    time_budget: float = math.inf
-    max_gpu_hours: float = math.inf
-    gpus_per_trial: float | None = None
-    cpus_per_trial: float | None = None
-    max_concurrent: int | None = None
-    address: str | None = None
-    storage: str | Path = "studies"
-    tracking_uri: str | None = None
-    keep_checkpoints: bool = False
-    name: str | None = None
-    seed: int = 0
-    given_at: float = field(default_factory=time.monotonic, init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for key, least in (("num_trials", 1), ("max_concurrent", 1), ("seed", 0)):
-            number: Any = getattr(self, key)
-            if number is None and key != "seed":
-                continue
-            if isinstance(number, bool) or not isinstance(number, Integral):
-                raise _refusal(key, "must be a whole number", number)
-            if int(number) < least:
-                raise _refusal(key, f"`{least} <= {key}` must hold", number)
-            if int(number) >= TOO_LARGE:
-                raise _refusal(key, f"`{key} < 10^18` must hold", number)
-            object.__setattr__(self, key, int(number))
-        for key in ("time_budget", "max_gpu_hours"):
-            amount = getattr(self, key)
-            if isinstance(amount, bool) or not isinstance(amount, Real) or not float(amount) >= 0:
-                raise _refusal(key, "must be a number >= 0", amount)
-            object.__setattr__(self, key, float(amount))
-        for key in ("gpus_per_trial", "cpus_per_trial"):
-            share: Any = getattr(self, key)
-            number = isinstance(share, Real) and not isinstance(share, bool)
-            if share is not None and not (number and 0 <= float(share) < math.inf):
-                raise _refusal(key, "must be a number >= 0", share)
-        for key in ("address", "name", "storage", "tracking_uri"):
-            text: Any = getattr(self, key)
-            if isinstance(text, Path) and key == "storage":
-                continue
-            if not isinstance(text, str) and (text is not None or key == "storage"):
-                raise _refusal(key, "must be a text", text)
-            if text == "":
-                raise _refusal(key, "must not be empty", text)
-        for key in ("space", "task"):
-            given = getattr(self, key)
-            if not isinstance(given, (str, Path, Mapping)):
-                raise _refusal(key, "must be a name, a path or a mapping", given)
-        Storage.of(self.storage)
-
-    @property
-    def studies(self) -> Storage:
-        """Where the studies are."""
-        return Storage.of(self.storage)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study whose every input has been checked."""
+    """A study whose inputs have all been checked.
+
+    Args:
+        folder: The folder of the study.
+        first_line: The first line of its ledger, if the study is new.
+        state: The state of the study, if it is resumed.
+    """
 
     folder: Path
     space: SearchSpace
@@ -119,17 +51,17 @@ class Prepared:
 
     @property
     def name(self) -> str:
-        """The study's name: its folder's."""
+        """The name of the study, which is that of its folder."""
         return self.folder.name
 
     @property
     def prefix(self) -> S3Prefix | None:
-        """Where the study is shipped to, with storage in a bucket."""
+        """The prefix of the study, if its storage is in a bucket."""
         return self.storage.prefix_of(self.folder)
 
 
 def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
-    """The task with its data below `data_root`, as an absolute path."""
+    """The task with the absolute path of its data, which `data_root` replaces if it is given."""
     if not isinstance(task.data, FileData):
         if data_root is not None:
             message = "only a task whose data lies in a folder takes a data root"
@@ -145,7 +77,7 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
 
 
 def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, seed: int) -> Plan:
-    """Resolve the study's numbers from the space's settings and the task's budget."""
+    """Make the plan of a study from the settings of its space and the budget of its task."""
     if num_trials is not None:
         asked = space.settings.model_copy(update={"num_trials": num_trials})
         space = replace(space, settings=asked)
@@ -179,19 +111,21 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
 
 
 def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
-    """Check the two files, the name, the data and the model. Writes nothing but the data cache.
+    """Check the space, the task, the name, the data and the model of a new study.
 
-    begin: called once the quick checks are over, before the data and the model are looked at.
+    Args:
+        options: What the user gave.
+        begin: Called after the quick checks, before the data and the model are checked.
     """
     space = load_space(options.space)
-    task = load_task(options.task)
+    task = options.task if isinstance(options.task, NamedTask) else load_task(options.task)
     try:
-        return _prepare(options, space, task, begin)
+        return _check(options, space, task, begin)
     except InputError as error:
         raise error.of_file(task.file, task.lines) from error
 
 
-def _prepare(
+def _check(
     options: Options, space: SearchSpace, task: NamedTask, begin: Callable[[], None]
 ) -> Prepared:
     from study.tracking import absolute, check, default_uri
@@ -210,9 +144,15 @@ def _prepare(
 
 
 def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
-    """A study that was begun: everything but the resources, and where the data lie by now, comes
-    from its ledger. A tracking server need not answer: what it misses is sent later. begin: as for
-    `prepare`."""
+    """Check a study that is resumed. Its ledger says everything but the resources.
+
+    The data may have moved. The tracking server need not answer: it gets the missing lines later.
+
+    Args:
+        name: The study in the storage, or the path of its folder.
+        options: What the user gave.
+        begin: Called after the quick checks, before the data are checked.
+    """
     from study.tracking import absolute, check_form
 
     storage = options.studies
@@ -248,8 +188,11 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
 
 
 def tracked_at(state: State, storage: Storage, folder: Path) -> str:
-    """Where the study was tracked last. The database file of another machine, which a study in a
-    bucket may have left, gives way to the default one here: MLflow is rebuilt from the ledger."""
+    """Where the study was tracked last.
+
+    A study in a bucket may have been tracked in a database file of another machine. Then it is the
+    default file of this machine, because `study.track` rebuilds MLflow from the ledger.
+    """
     from study.tracking.uri import default_uri, sqlite_path
 
     uri = state.sessions[-1].tracking_uri if state.sessions else default_uri(folder.parent)
@@ -260,7 +203,7 @@ def tracked_at(state: State, storage: Storage, folder: Path) -> str:
 
 
 def _check_plain(line: StudyRecord) -> None:
-    """YAML also knows dates and bytes, and a mapping of a notebook may hold anything."""
+    """Refuse what a ledger cannot hold. YAML also knows dates and bytes."""
     try:
         encode(line)
     except TypeError as error:
@@ -270,7 +213,7 @@ def _check_plain(line: StudyRecord) -> None:
 
 
 def _check_data(task: TaskConfig, fingerprint: str) -> None:
-    """Trials of a study are compared, so all of them must see the same images."""
+    """Refuse other images than those that the study began with: its trials are compared."""
     from study.data import open_data
 
     found = open_data(task.data).fingerprint
@@ -283,6 +226,7 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
 
 
 def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
+    """Check the data, the losses and the model, and record what is studied."""
     from study.data import open_data
     from study.data.splits import class_warnings
     from study.training.environment import environment
@@ -299,7 +243,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
         task_name=task.name,
         task=task.config.model_dump(),
         space_name=space.name,
-        space=parse_yaml(space.text).data,
+        space=dict(space.data),
         plan=plan.as_dict(),
         data={
             "fingerprint": data.fingerprint,
@@ -316,7 +260,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
 
 
 def describe_plan(prepared: Prepared, options: Options) -> str:
-    """The plan and the resources of a trial in words. Starts nothing."""
+    """The plan and the resources of a trial as text. Starts nothing."""
     from study.engine import cluster as clusters
     from study.losses import PRESETS, LossConfig
     from study.reporting.plan_text import data_lines, plan_text
@@ -332,17 +276,19 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line.data)])
-    there, words = clusters.where(options.address)
-    if there is not None:
-        return f"{text}\n{words}: as many trials at once as its nodes hold"
-    return f"{text}\n{fit(words, [clusters.this_machine()], options).text}"
+    address, cluster = clusters.where(options.address)
+    if address is not None:
+        return f"{text}\n{cluster}: as many trials at once as its nodes hold"
+    return f"{text}\n{resources_for(options, cluster, [clusters.this_machine()]).text}"
 
 
-def fit(cluster: str, nodes: Sequence[Mapping[str, float]], options: Options) -> Resources:
-    """What a trial gets on these nodes, and how many run at once."""
-    from study.engine import cluster as clusters
+def resources_for(
+    options: Options, cluster: str, nodes: Sequence[Mapping[str, float]]
+) -> Resources:
+    """What a trial gets on these nodes, and how many trials run at once."""
+    from study.engine.cluster import fit
 
-    resources = clusters.fit(
+    resources = fit(
         cluster,
         nodes,
         gpus_per_trial=options.gpus_per_trial,

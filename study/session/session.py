@@ -1,12 +1,13 @@
-"""A study at work: trials until nothing is left, then the answer, the exports and the report."""
+"""Runs a study: its trials, then the answer, the exports and the report."""
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Never, TextIO
 
 from study.core import telemetry
 from study.core.errors import InputError
@@ -15,11 +16,13 @@ from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
 from study.ledger.records import SessionRecord
 from study.ledger.state import State
-from study.session.prepare import Options, Prepared, fit, prepare
+from study.session.options import Options, argument_names, arguments_text
+from study.session.prepare import Prepared, prepare, resources_for
 from study.storage.driving import Driving, drive
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
+    from study.config.task import NamedTask, TaskConfig
     from study.engine.cluster import Resources
     from study.engine.connection import Connection
 
@@ -27,14 +30,14 @@ UNSENT_TIMEOUT = 60.0
 
 
 def _write_inputs(prepared: Prepared) -> None:
-    """What was given, beside the ledger, for people to read."""
+    """Write the space and the task beside the ledger, for people to read."""
     write_text(prepared.folder / "space.yaml", prepared.space.text)
     task = as_yaml(prepared.task.config.model_dump())
     write_text(prepared.folder / "task.yaml", task)
 
 
 def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:
-    """The answer as far as there is one, the exports and the report."""
+    """Write the exports and the report. Returns the paths of the exports, and the answer so far."""
     from study.analysis.answer import answer
     from study.reporting.exports import write_exports
     from study.reporting.html import write_report
@@ -47,11 +50,17 @@ def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a session leaves: the state, the answer and where its files are.
+    """The result of a session.
 
-    unsent: ledger lines that have not reached MLflow. unshipped: in words, what has not reached the
-    bucket that the study is in. interrupted: by Ctrl-C or SIGTERM, before it was finished or its
-    budget was spent.
+    Attributes:
+        folder: The folder of the study, with its ledger, exports and report.
+        state: The state of the study.
+        answer: The answer so far.
+        exports: The paths of the exported configs.
+        unsent: The number of ledger lines that MLflow lacks.
+        unshipped: What the bucket of the study lacks, as text; empty if it lacks nothing.
+        interrupted: Whether Ctrl-C or SIGTERM ended the session, before the study was finished or
+            its budget was spent.
     """
 
     folder: Path
@@ -63,21 +72,20 @@ class Finished:
     interrupted: bool
 
 
-def run(
+def run_session(
     prepared: Prepared,
     options: Options,
     connection: Connection,
     *,
     file: TextIO | None = None,
 ) -> Finished:
-    """Train until nothing is left, a budget is spent or Ctrl-C, then export and report.
+    """Run trials until the study is finished, a budget is spent or Ctrl-C; then export and report.
 
-    A second Ctrl-C raises KeyboardInterrupt: at once, without exports and report.
+    A second Ctrl-C raises KeyboardInterrupt at once, without exports and report.
     """
     from study.engine.cluster import nodes
 
-    name = connection.wait()
-    resources = fit(name, nodes(), options)
+    resources = resources_for(options, connection.wait(), nodes())
     driving = drive(prepared.storage, prepared.folder)
     try:
         return _run(prepared, options, resources, driving, file)
@@ -95,7 +103,6 @@ def _run(
     from study import tracking
     from study.engine.tuner import run_trials
     from study.reporting.live import Display
-    from study.reporting.plan_text import warning_lines
     from study.scheduler.study_scheduler import StudyScheduler
 
     ledger = driving.ledger
@@ -134,19 +141,15 @@ def _run(
             keep_checkpoints=options.keep_checkpoints,
         )
     )
-    display.say(f"{prepared.name} on {resources.text}")
-    if prepared.prefix is not None:
-        display.say(f"in {prepared.prefix.where}, worked on in {prepared.folder}")
-    if prepared.first_line is not None:
-        for line in warning_lines(prepared.first_line.data):
-            display.say(line)
+    for line in _opening_lines(prepared, resources):
+        display.say(line)
     driving.tell(display.say)
     sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
     unsent, unshipped = 0, ""
     with Signals(end, display.say) as signals:
 
         def patience() -> float:
-            """Seconds for what is still to be sent."""
+            """Seconds to wait for what is still to be sent."""
             left = scheduler.budget.seconds_left if signals.count < 2 else 0.0
             return min(UNSENT_TIMEOUT, max(1.0, left))
 
@@ -164,24 +167,50 @@ def _run(
     return Finished(prepared.folder, ledger.state, answer, exports, unsent, unshipped, interrupted)
 
 
+def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
+    """The lines that a session shows first: where the study runs, and warnings about its data."""
+    from study.reporting.plan_text import warning_lines
+
+    yield f"{prepared.name} on {resources.text}"
+    if prepared.prefix is not None:
+        yield f"in {prepared.prefix.where}, worked on in {prepared.folder}"
+    if prepared.first_line is not None:
+        yield from warning_lines(prepared.first_line.data)
+
+
 def run_study(
     space: str | Path | Mapping[str, Any] = "joint",
-    task: str | Path | Mapping[str, Any] = "synthetic",
-    **options: Any,
+    task: str | Path | Mapping[str, Any] | NamedTask | TaskConfig = "synthetic",
+    *,
+    data_root: str | Path | None = None,
+    num_trials: int | None = None,
+    time_budget: float | str = math.inf,
+    max_gpu_hours: float = math.inf,
+    gpus_per_trial: float | None = None,
+    cpus_per_trial: float | None = None,
+    max_concurrent: int | None = None,
+    address: str | None = None,
+    storage: str | Path = "studies",
+    tracking_uri: str | None = None,
+    keep_checkpoints: bool = False,
+    name: str | None = None,
+    seed: int = 0,
+    **unknown: Never,
 ) -> Finished:
-    """A whole study from a notebook or a script: as ``python -m study.run SPACE --task TASK``.
+    """Run a whole study from a notebook or a script, as `python -m study.run SPACE --task TASK`.
 
-    Args:
-        space: a search space's path, shipped name, or content.
-        task: a task's path, shipped name, or content.
-        options: the other fields of `Options`, such as ``storage`` or ``num_trials``.
-
-    Raises:
-        InputError: where the command would end with exit code 2.
+    The space and the task may also be mappings, and the task a `TaskConfig`. Raises InputError if
+    an argument is wrong or unknown.
     """
+    given = {**locals()}
+    given |= given.pop("unknown")
     from study.engine.connection import Connection
 
     telemetry.turn_off()
-    given = Options(space=space, task=task, **options)
-    with Connection(given.address) as connection:
-        return run(prepare(given, connection.begin), given, connection)
+    with argument_names():
+        options = Options.of(given)
+        with Connection(options.address) as connection:
+            return run_session(prepare(options, connection.begin), options, connection)
+
+
+run_study.__doc__ = f"{run_study.__doc__}\n{arguments_text()}\n"

@@ -12,11 +12,13 @@ from folder_data import write_folder
 from ledgers import make_study
 from torch import nn
 
+from study.config.task import load_task
 from study.core.errors import InputError
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
 from study.scheduler.study_scheduler import StudyScheduler
-from study.session.prepare import Options, Prepared, prepare, reopen
+from study.session.options import Options
+from study.session.prepare import Prepared, prepare, reopen
 from study.storage.studies import find
 
 FLAT: dict[str, Any] = {
@@ -111,52 +113,6 @@ def test_a_database_is_the_same_from_every_working_directory(
     assert prepare(options).tracking_uri == f"sqlite:///{tmp_path}/runs.db"
 
 
-def test_options_of_a_notebook_may_be_text_and_are_checked() -> None:
-    assert Options(storage="here").studies.folder == Path("here")
-    for wrong in ({"num_trials": 0}, {"max_concurrent": 0}, {"seed": -1}):
-        with pytest.raises(InputError, match="must hold"):
-            Options(**wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("key", "wrong"),
-    [
-        ("num_trials", 1.5),
-        ("num_trials", True),
-        ("max_concurrent", 1.5),
-        ("seed", 1.5),
-        ("seed", 2**70),
-        ("seed", None),
-        ("time_budget", float("nan")),
-        ("time_budget", -1),
-        ("time_budget", "30m"),
-        ("max_gpu_hours", None),
-        ("cpus_per_trial", -1),
-        ("cpus_per_trial", float("nan")),
-        ("gpus_per_trial", "0.5"),
-        ("name", Path("a")),
-        ("name", ""),
-        ("storage", None),
-        ("storage", ""),
-        ("tracking_uri", Path("a")),
-        ("tracking_uri", ""),
-        ("address", 6379),
-        ("space", 5),
-        ("task", None),
-    ],
-)
-def test_an_option_that_cannot_be_used_is_named_before_a_study_starts(
-    key: str, wrong: object
-) -> None:
-    with pytest.raises(InputError, match=f"^--{key.replace('_', '-')}: .*, but got "):
-        Options(**{key: wrong})  # type: ignore[arg-type]
-
-
-def test_numbers_of_numpy_are_options_too() -> None:
-    options = Options(num_trials=np.int64(4), time_budget=np.float32(60))  # type: ignore[arg-type]
-    assert (type(options.num_trials), type(options.time_budget)) == (int, float)
-
-
 def test_a_storage_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     uri = f"sqlite:///{tmp_path}/runs.db"
@@ -168,7 +124,7 @@ def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
     tmp_path: Path, task: dict[str, Any]
 ) -> None:
     root = write_folder(tmp_path / "town")
-    task["model"] = {"factory": "test_preparation:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    task["model"] = {"factory": f"{__name__}:dated", "kwargs": {"since": date(2020, 1, 1)}}
     with pytest.raises(InputError, match="made of numbers, text, lists and mappings"):
         prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
     assert not (tmp_path / "studies").exists()
@@ -194,3 +150,26 @@ def test_on_resume_a_tracking_server_may_be_away_but_its_address_is_checked(
     assert reopen("s", Options(storage=storage, tracking_uri=away)).tracking_uri == away
     with pytest.raises(InputError, match=r"--tracking-uri: .* must come first"):
         reopen("s", Options(storage=storage, tracking_uri="mlruns"))
+
+
+def test_a_task_of_a_notebook_may_be_an_object(tmp_path: Path) -> None:
+    config = load_task("tiny").config
+    named = prepare(Options.of({"task": load_task("tiny"), "storage": tmp_path / "studies"}))
+    assert (named.name, named.task.config) == ("joint-tiny", config)
+    custom = prepare(Options.of({"task": config, "storage": tmp_path / "studies"}))
+    assert (custom.name, custom.task.config) == ("joint-custom", config)
+
+
+def test_a_mapping_may_hold_one_part_twice(tmp_path: Path) -> None:
+    part = FLAT["loss"]["jaccard"]["mix"]
+    space = {**FLAT, "loss": {"jaccard": {"mix": part}, "recall": {"ema_momentum": part}}}
+    prepared = prepare(Options(space=space, task="tiny", storage=tmp_path / "studies"))
+    assert prepared.first_line is not None
+    assert prepared.first_line.space == space
+
+
+@pytest.mark.parametrize("option", ["space", "task"])
+def test_a_mapping_that_yaml_cannot_hold_is_bad_input(option: str) -> None:
+    given = {"space": {"loss": {"focal_gamma": np.float64(1)}}, "task": {"batch_size": np.int64(1)}}
+    with pytest.raises(InputError, match=r"must be made of numbers, .* got a (float|int)64"):
+        prepare(Options.of({option: given[option]}))

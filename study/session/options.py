@@ -1,0 +1,271 @@
+"""The options of a study: one model for the flags of `study.run` and for `run_study`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import textwrap
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationInfo,
+)
+
+from study.core.errors import InputError
+from study.core.validation import did_you_mean, shown, validate
+
+if TYPE_CHECKING:
+    from study.storage.studies import Storage
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+LEAST_SHARE = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
+COUNT_LIMIT = 10**18  # other numbers are counted up from these, in 64 bits
+
+
+def _number(value: Any) -> Any:
+    """Convert the text of a number, and a number of NumPy, to a number of Python."""
+    if isinstance(value, str):
+        try:
+            return int(value) if re.fullmatch(r"[+-]?[0-9]+", value) else float(value)
+        except ValueError:
+            return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def _duration(value: Any, info: ValidationInfo) -> Any:
+    """Convert `90s`, `30m` and `2h` to seconds. A bare number is in seconds already."""
+    if not isinstance(value, str) or not isinstance(_number(value), str):
+        return _number(value)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value)
+    if match is None:
+        rule = "must be a duration such as 90s, 30m or 2h, or a number of seconds"
+        raise ValueError(f"{info.field_name} {rule}, got {value!r}")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def _below_limit(value: int, info: ValidationInfo) -> int:
+    if value >= COUNT_LIMIT:
+        raise ValueError(f"{info.field_name} must be below 10^18, got {value}")
+    return value
+
+
+def _countable(value: float, info: ValidationInfo) -> float:
+    if value != 0 and not value >= LEAST_SHARE:
+        raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_SHARE}, got {value:g}")
+    return value
+
+
+def _share_or_whole(value: float, info: ValidationInfo) -> float:
+    if value > 1 and value != int(value):
+        rule = "must be a share of one GPU or a whole number of GPUs"
+        raise ValueError(f"{info.field_name} {rule}, got {value:g}")
+    return value
+
+
+def _not_empty(value: Any, info: ValidationInfo) -> Any:
+    if value == "":
+        raise ValueError(f"{info.field_name} must not be empty")
+    return value
+
+
+def _path(value: Any, info: ValidationInfo) -> str | Path:
+    if not isinstance(value, (str, Path)):
+        raise ValueError(f"{info.field_name} must be a path, got {shown(value)}")
+    return value
+
+
+def _folder(value: Any, info: ValidationInfo) -> Path | None:
+    return None if value is None else Path(_not_empty(_path(value, info), info))
+
+
+def _space(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, (str, Path, Mapping)):
+        return value
+    rule = "must be a name, a path or a mapping"
+    raise ValueError(f"{info.field_name} {rule}, got {_kind(value)}")
+
+
+def _task(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, (str, Path, Mapping)):
+        return value
+    from study.config.task import NamedTask, TaskConfig
+
+    if isinstance(value, TaskConfig):
+        return NamedTask("custom", None, value)
+    if isinstance(value, NamedTask):
+        return value
+    rule = "must be a name, a path, a mapping or a TaskConfig"
+    raise ValueError(f"{info.field_name} {rule}, got {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    """A plain value as errors show it, and any other object by its class."""
+    plain = type(value).__module__ == "builtins"
+    return shown(value) if plain else f"a {type(value).__name__}"
+
+
+def _option(default: Any, text: str, *, metavar: str | None = None) -> Any:
+    """A field with its default, its text in `--help` and the name of its value there."""
+    return Field(default, description=text, json_schema_extra={"metavar": metavar})
+
+
+_Number = BeforeValidator(_number)
+Count = Annotated[int, Field(ge=1), AfterValidator(_below_limit), _Number]
+Seed = Annotated[int, Field(ge=0), AfterValidator(_below_limit), _Number]
+Seconds = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
+Hours = Annotated[float, Field(ge=0), _Number]
+Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
+Gpus = Annotated[Cpus, AfterValidator(_share_or_whole)]
+Text = Annotated[str, AfterValidator(_not_empty)]
+NotEmpty = AfterValidator(_not_empty)
+
+
+class Options(BaseModel):
+    """Where a study runs and how much it may use; hyperparameters are in the two YAML files.
+
+    A number may also be given as text, and the time budget as a duration such as `30m`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    space: Annotated[Any, PlainValidator(_space), NotEmpty] = _option(
+        "joint", "search space: a path or the name of a shipped file (default: joint)"
+    )
+    task: Annotated[Any, PlainValidator(_task), NotEmpty] = _option(
+        "synthetic", "task: a path or the name of a shipped file (default: synthetic)"
+    )
+    data_root: Annotated[Path | None, PlainValidator(_folder)] = _option(
+        None, "folder that holds the task's data", metavar="DIR"
+    )
+    num_trials: Count | None = _option(
+        None, "number of searched trials (default: as in the search space)", metavar="N"
+    )
+    time_budget: Seconds = _option(
+        math.inf,
+        "end this session within this time, including exports and report: 30m, 2h. Searched trials "
+        "are left out first, then baselines, then seeds; --resume continues the study",
+        metavar="T",
+    )
+    max_gpu_hours: Hours = _option(
+        math.inf,
+        "limit the GPU-hours of training, summed over all sessions of the study",
+        metavar="H",
+    )
+    gpus_per_trial: Gpus | None = _option(
+        None,
+        "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, or 0 to train on CPUs "
+        "(default: 1 if there is a GPU)",
+        metavar="G",
+    )
+    cpus_per_trial: Cpus | None = _option(
+        None, "CPUs of a trial, and its number of CPU threads", metavar="C"
+    )
+    max_concurrent: Count | None = _option(
+        None, "maximum number of trials that run at once", metavar="N"
+    )
+    address: Text | None = _option(
+        None,
+        "Ray cluster to join (default: the cluster running on this machine, else a new one)",
+        metavar="HOST:PORT",
+    )
+    storage: Annotated[str | Path, PlainValidator(_path), NotEmpty] = _option(
+        "studies",
+        "folder of all studies, or s3://BUCKET/PREFIX (default: ./studies)",
+        metavar="DIR",
+    )
+    tracking_uri: Text | None = _option(
+        None,
+        "MLflow server or database (default: an SQLite file in the storage)",
+        metavar="URI",
+    )
+    keep_checkpoints: bool = _option(
+        False, "keep the last checkpoint of every trial, even after it has ended"
+    )
+    name: Text | None = _option(None, "name of the new study (default: made from the two files)")
+    seed: Seed = _option(0, "seed of proposals and trainings (default: 0)")
+
+    _given_at: float = PrivateAttr(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Validate what a user gave. Raises InputError for the first option that is wrong."""
+        for name in given:
+            if name not in cls.model_fields:
+                known = ", ".join(cls.model_fields)
+                near = did_you_mean(name, cls.model_fields) or f" (allowed: {known})"
+                raise InputError(f"unknown option {name!r}{near}")
+        try:
+            options = validate(cls, dict(given))
+        except InputError as error:
+            raise InputError(error.message, key=flag_of(str(error.key))) from error
+        _ = options.studies
+        return options
+
+    @property
+    def given_at(self) -> float:
+        """When the options were given, by the monotonic clock. The time budget starts here."""
+        return self._given_at
+
+    @cached_property
+    def studies(self) -> Storage:
+        """The storage of the studies. Raises InputError for an address of an unknown kind."""
+        from study.storage.studies import Storage
+
+        return Storage.of(self.storage)
+
+
+def flag_of(name: str) -> str:
+    """How an option is spelled on the command line."""
+    return "SPACE" if name == "space" else f"--{name.replace('_', '-')}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every option. The values stay text; `Options.of` converts and checks them."""
+    for name, field in Options.model_fields.items():
+        if name == "space":
+            parser.add_argument(name, nargs="?", help=field.description)
+        elif field.annotation is bool:
+            text = field.description
+            parser.add_argument(flag_of(name), action="store_true", default=None, help=text)
+        else:
+            extra: Any = field.json_schema_extra
+            parser.add_argument(flag_of(name), metavar=extra["metavar"], help=field.description)
+
+
+def arguments_text() -> str:
+    """The options as the `Args` of a docstring."""
+    lines = ["    Args:"]
+    for name, field in Options.model_fields.items():
+        text = f"{name}: {field.description}"
+        lines += textwrap.wrap(text, 96, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
+@contextmanager
+def argument_names() -> Iterator[None]:
+    """Name options in errors as Python does (`num_trials`) instead of by flag (`--num-trials`)."""
+    names = {flag_of(name): name for name in Options.model_fields}
+    try:
+        yield
+    except InputError as error:
+        if error.key not in names:
+            raise
+        raise InputError(error.message, file=error.file, key=names[error.key]) from error
