@@ -1,9 +1,9 @@
 """What the engine takes from Ray beyond its documented interface: each private name, matched text
 and undocumented variable once.
 
-Everything here was seen in Ray 2.60 and may be gone in another version; the test of this file fails
-by name for what is. Ray is imported inside of the functions, because it reads its environment when
-it is imported, which `cluster` sets before.
+All of it was seen in Ray 2.60. Another version may lack some of it: then a test of this file fails
+by that name. The functions import Ray themselves, because Ray reads its environment on import and
+`cluster` must set it before.
 """
 
 from __future__ import annotations

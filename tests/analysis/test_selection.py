@@ -48,7 +48,7 @@ def test_both_cross_entropies_are_named_and_never_among_the_chosen() -> None:
     assert (record.reference, record.default_ce, record.confirmed) == ("tuned", "ce", ["a"])
 
 
-def test_the_stated_cross_entropy_is_the_reference_when_tuning_did_not_help() -> None:
+def test_the_default_cross_entropy_is_the_reference_when_tuning_did_not_help() -> None:
     record = select(state_of(CE, ("tuned", REFERENCE, "ce", 0.49, 0.6)), top=1)
     assert (record.reference, record.default_ce) == ("ce", "ce")
 

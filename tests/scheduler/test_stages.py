@@ -74,7 +74,7 @@ def test_an_unfinished_trial_of_an_earlier_session_comes_before_all_else() -> No
     assert study.next() == Resume(name)
 
 
-def test_nothing_is_selected_while_the_search_is_live_but_stated_seeds_run() -> None:
+def test_nothing_is_selected_while_the_search_is_live_but_default_seeds_run() -> None:
     study = Study(plan(num_trials=1, reference_trials=1, baselines=("ce",)))
     ce = study.add(BASELINE, "ce")
     last = study.add(REFERENCE)
@@ -155,7 +155,7 @@ def test_what_a_budget_leaves_out_is_named_and_the_session_is_not_done() -> None
     assert study.next(admits=only_confirmations) == Select()
 
 
-def test_equal_stated_and_tuned_cross_entropy_are_confirmed_once() -> None:
+def test_equal_default_and_tuned_cross_entropy_are_confirmed_once() -> None:
     study = Study(plan())
     searched(study)
     study.state.apply(SelectRecord([], "t0000", "t0000"))
