@@ -158,11 +158,11 @@ class TuneScheduler(FIFOScheduler):
                 self._scheduler.fail(trial_id, f"no evidence: {error}", by_machine=True)
                 self._cleaner.notify()
                 return str(TrialScheduler.STOP)
-        checkpoint, trouble = result.get(CHECKPOINT_KEY, (None, ""))
+        trouble = result.get(CHECKPOINT_KEY, "")
         if trouble and trouble not in self._troubles:
             self._troubles.add(trouble)
             self._say(f"{trial_id}'s checkpoint after epoch {epoch} has to wait: {trouble}")
-        keep = self._scheduler.report(trial_id, epoch, metrics, checkpoint, environment)
+        keep = self._scheduler.report(trial_id, epoch, metrics, environment)
         if not keep:
             self._cleaner.notify()
         return str(TrialScheduler.CONTINUE if keep else TrialScheduler.STOP)

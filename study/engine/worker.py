@@ -111,13 +111,12 @@ def _report_all(
     ):
         evidence = pack(report.evidence) if judged and report.evidence is not None else None
         last = report.epoch == report.num_epochs
-        kept = None
         if not report.again and (not last or settings["keep_last"]):
-            kept = store.keep(report.epoch, report.save)
+            store.keep(report.epoch, report.save)
         if last and settings["keep_last"] and not store.trouble:
             store.flush()
         result = (report.epoch, dict(report.metrics), evidence, where)
-        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: (kept, store.trouble)})
+        tune.report({REPORT_KEY: result, CHECKPOINT_KEY: store.trouble})
         where = None
         spot.leave_if_drained()
 

@@ -13,12 +13,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from study.core.errors import InputError
 from study.core.files import make_folder
 from study.ledger.records import (
-    FORMAT,
     Record,
     ReportRecord,
     RungRecord,
@@ -32,7 +32,6 @@ from study.ledger.state import State
 
 LEDGER = "ledger.jsonl"
 FSYNC_SECONDS = 1.0
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -43,38 +42,40 @@ def read(path: Path) -> Iterator[Record]:
                 return
             try:
                 yield decode(line)
-            except UNREADABLE as error:
-                raise _damaged(path, number, error) from error
+            except ValueError as error:
+                raise unreadable(path, number, error) from error
 
 
 def replay(path: Path) -> State:
-    """The state after all whole lines of a ledger. Raises InputError with the line that is none, or
-    that cannot follow those before it."""
+    """The state after all whole lines of a ledger.
+
+    Raises:
+        InputError: with the first line that is no record, or cannot follow the lines before it.
+    """
     state = State()
     for number, record in enumerate(read(path), 1):
         try:
             _check_order(state, record)
-            state.apply(record)
-        except UNREADABLE as error:
-            raise _damaged(path, number, error) from error
+        except ValueError as error:
+            raise unreadable(path, number, error) from error
+        state.apply(record)
     return state
 
 
 def _check_order(state: State, record: Record) -> None:
     if isinstance(record, StudyRecord) and state.study is not None:
-        raise ValueError("a second line that says what is studied")
+        raise ValueError("a second first line")
     named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
     if isinstance(record, SelectRecord):
         named = [*record.confirmed, record.reference, record.default_ce]
     unknown = [trial for trial in named if trial is not None and trial not in state.trials]
     if unknown:
-        raise ValueError(f"a trial that was never handed out, {unknown[0]!r}")
+        raise ValueError(f"no line before it begins a trial {unknown[0]!r}")
 
 
-def _damaged(path: Path, number: int, error: Exception) -> InputError:
-    what = str(error) if isinstance(error, ValueError) else repr(error)
-    message = f"a ledger line of format {FORMAT} must stand here, but got {what}"
-    return InputError(message, file=path, line=number)
+def unreadable(path: Path, number: int, error: Exception) -> InputError:
+    """What to raise for a line that cannot be read."""
+    return InputError(f"unreadable ledger line: {error}", file=path, line=number)
 
 
 def _is_half(record: Record) -> bool:
@@ -136,13 +137,15 @@ class Ledger:
         return OSError(error.errno, text, str(self.path))
 
     def append(self, record: Record) -> Record:
-        """Write the record, stamped with the time, then take the line into the state.
+        """Write the record, stamped with the time, and apply it to the state; return what is read
+        back from its line, which is what a resume will see.
 
-        The state is that of the line read back, so it is what a resume will see. Raises OSError
-        where the line cannot be written.
+        Raises:
+            ValueError: a field of the record is invalid; nothing is written.
+            OSError: the line cannot be written.
         """
-        record = type(record)(**{**vars(record), "time": round(time.time(), 3)})
-        text = encode(record)
+        text = encode(replace(record, time=round(time.time(), 3)))
+        record = decode(text)
         line = f"{text}\n".encode()
         if self.failure is not None:
             raise self.failure
@@ -158,7 +161,7 @@ class Ledger:
         except OSError as error:
             self.failure = self._failed(error)
             raise self.failure from error
-        self.state.apply(decode(text))
+        self.state.apply(record)
         return record
 
     def close(self) -> None:

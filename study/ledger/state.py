@@ -50,7 +50,6 @@ class Trial:
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
     verdict: RungRecord | None = None
-    checkpoints: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     end: EndRecord | None = None
 
@@ -110,8 +109,6 @@ class State:
                     self.num_epochs += 1
                     trial.reports[record.epoch] = MetricRow(record.metrics)
                     trial.report_times[record.epoch] = record.time
-                if record.checkpoint:
-                    trial.checkpoints.append(record.checkpoint)
                 if record.environment:
                     trial.environment = self._interner.shared(record.environment, "here")
             case RungRecord():

@@ -155,7 +155,6 @@ class StudyScheduler:
         trial_id: str,
         epoch: int,
         metrics: Mapping[str, float],
-        checkpoint: str | None = None,
         environment: dict[str, Any] | None = None,
     ) -> bool:
         """Take an epoch's report; whether the trial goes on. One that does not may be unfinished,
@@ -168,9 +167,7 @@ class StudyScheduler:
         if missing:
             self.fail(trial_id, f"metric missing: {', '.join(missing)}")
             return False
-        self.write(
-            ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
-        )
+        self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
         self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan))
         return self._goes_on(trial, epoch) and self._has_time(trial)
 

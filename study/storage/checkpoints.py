@@ -49,11 +49,10 @@ class FolderCheckpointStore:
     def __init__(self, folder: Path, trial: str) -> None:
         self._folder = folder
         self._trial = trial
-        self._safe: str | None = None
         self.trouble = ""
 
-    def keep(self, epoch: int, save: Save) -> str | None:
-        """Write a checkpoint, and remove all but the latest; the key of the latest that is safe.
+    def keep(self, epoch: int, save: Save) -> None:
+        """Write a checkpoint, and remove all but the two latest.
 
         Where it cannot be written `trouble` says why, and those before are still there: a disk that
         is full is no reason to lose a trial. A folder that is not there raises OSError.
@@ -68,8 +67,7 @@ class FolderCheckpointStore:
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
         else:
-            self._safe, self.trouble = key, ""
-        return self._safe
+            self.trouble = ""
 
     def found(self) -> Iterator[Path]:
         """The checkpoints that are there, latest first."""
@@ -101,22 +99,21 @@ class BucketCheckpointStore:
         self._trial = trial
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
-        self._safe: str | None = None
         self.trouble = ""  # in words, why the latest has not arrived
         self._closed = False
         self._busy = False
         self._taken_up: tempfile.TemporaryDirectory[str] | None = None
         self._thread: threading.Thread | None = None
 
-    def keep(self, epoch: int, save: Save) -> str | None:
-        """Take a checkpoint to be sent, in the place of one that still waits; the key of the latest
-        that has arrived. Where this node has no room for it, `trouble` says so."""
+    def keep(self, epoch: int, save: Save) -> None:
+        """Take a checkpoint to be sent, in the place of one that still waits. Where this node has
+        no room for it, `trouble` says so."""
         self._forget()
         try:
             file = _unnamed_copy(save)
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
-            return self._safe
+            return
         with self._changed:
             if self._waiting is not None:
                 self._waiting[1].close()
@@ -125,7 +122,6 @@ class BucketCheckpointStore:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send, daemon=True, name="checkpoints")
                 self._thread.start()
-            return self._safe
 
     def found(self) -> Iterator[Path]:
         """The checkpoints that are there, latest first; each file lives until the next, or until
@@ -187,14 +183,15 @@ class BucketCheckpointStore:
                             break
 
     def _sent(self, key: str, file: BinaryIO) -> bool:
+        arrived = False
         try:
             file.seek(0)
             self._prefix.put(key, file)
-            self._safe = key
+            arrived = True
             self._prefix.delete(sorted(self._keys(), key=_epoch)[:-KEPT])
         except StorageUnavailable as error:
             self.trouble = str(error)
-            return self._safe == key
+            return arrived
         self.trouble = ""
         return True
 
