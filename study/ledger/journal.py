@@ -1,9 +1,9 @@
-"""The study's memory: an append-only file of JSON lines.
+"""The ledger of a study: an append-only file of JSON lines.
 
-Every decision, report and trial end is one line, written with one ``write`` before anything acts
-on it. A killed process loses nothing it wrote; a line cut in the middle by a lost machine is
-dropped on the next open. The state of a study is a pure fold over the lines, live and on resume
-alike, so there is no second code path that restores.
+Every decision, report and trial end is one line, written by one ``write`` before anything acts on
+it. A killed process loses no line that it wrote. If a machine dies in the middle of a line, the
+next open drops that line. The state of a study is a pure fold over the lines, during a session and
+on resume alike, so no second code path restores it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ FSYNC_SECONDS = 1.0
 
 
 def read(path: Path) -> Iterator[Record]:
-    """All whole lines of a ledger; a last line without its newline is left out."""
+    """All complete lines of a ledger; a last line without its newline is skipped.
+
+    Raises:
+        InputError: with the first line that cannot be read.
+    """
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
@@ -79,16 +83,16 @@ def unreadable(path: Path, number: int, error: Exception) -> InputError:
 
 
 def _is_half(record: Record) -> bool:
-    """A verdict that ends its trial: the end's line follows, and both are synced at once."""
+    """Whether the end of a trial follows this verdict: one sync serves both lines."""
     return isinstance(record, RungRecord) and not record.keep
 
 
 class Ledger:
-    """The writing end, for one process at a time: whoever opens it holds the study's lock.
+    """Appends lines to the ledger of a study; the process that opens it holds the study's lock.
 
-    Lines reach the file with one ``write`` each; decisions are synced to the disk at once, reports
-    within a second. The first line that the disk does not take is the end: `failure` says why, and
-    every later `append` raises it again. What was written before stays whole.
+    Each line is written by one ``write``. Decisions are synced to the disk at once, reports within
+    a second. After the first error of the disk nothing more is written: `failure` holds the error,
+    and every later `append` raises it again. The lines before it stay intact.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +129,7 @@ class Ledger:
                     return
 
     def _check_file(self) -> None:
-        """A file that was removed, or moved with its folder, takes lines that nobody will read."""
+        """Raise unless the path still leads to the open file, which may have been moved."""
         if not os.path.samestat(os.stat(self.path), self._opened):
             raise FileNotFoundError(errno.ENOENT, "another file is in its place")
 
@@ -165,7 +169,7 @@ class Ledger:
         return record
 
     def close(self) -> None:
-        """Sync, and close the file."""
+        """Sync and close the file."""
         self._closing.set()
         self._syncer.join()
         try:

@@ -288,7 +288,6 @@ def test_the_fold_keeps_the_first_report_and_rung_of_an_epoch() -> None:
 def test_status_is_derived_from_the_end() -> None:
     state = fold([trial(), EndRecord("t0000", "stopped_early", "rung 3", 3)])
     assert state.trials["t0000"].status == "stopped_early"
-    assert state.stopped() == [state.trials["t0000"]]
     assert state.completed("search") == []
 
 
