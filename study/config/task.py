@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AliasChoices,
     Discriminator,
     Field,
     PositiveInt,
@@ -28,6 +29,7 @@ Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
 Images = Annotated[int, Field(ge=1, le=10**7)]
 Positive = Annotated[float, Field(gt=0)]
+VAL_FRACTION = AliasChoices("val_fraction", "val_share")  # the second is the name of old tasks
 Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -98,7 +100,7 @@ class VocData(FileData):
     format: Literal["voc"]
     fit: Literal["stretch", "pad"] = "pad"
     sbd: bool = False
-    val_fraction: float = Field(0.2, gt=0, lt=1)
+    val_fraction: float = Field(0.2, gt=0, lt=1, validation_alias=VAL_FRACTION)
 
 
 class SynthiaData(FileData):
@@ -116,7 +118,7 @@ class DeepglobeData(FileData):
 
     format: Literal["deepglobe"]
     fold: int = Field(0, ge=0, le=4)
-    val_fraction: float = Field(0.15, gt=0, lt=1)
+    val_fraction: float = Field(0.15, gt=0, lt=1, validation_alias=VAL_FRACTION)
 
 
 class CamvidData(FileData):

@@ -7,7 +7,6 @@ MIOU, MACC = "miou", "macc"
 VAL_MIOU, VAL_MACC = f"{VAL}/{MIOU}", f"{VAL}/{MACC}"
 TEST_MIOU, TEST_MACC = f"{TEST}/{MIOU}", f"{TEST}/{MACC}"
 TRAIN_LOSS = f"{TRAIN}/loss"
-LR_SCALE = "optimizer/lr_scale"
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
@@ -19,4 +18,4 @@ TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
 
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in a study's folder
 
-TPE, RANDOM, GRID = "tpe", "random", "grid"
+RANDOM, GRID = "random", "grid"

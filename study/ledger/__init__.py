@@ -1,1 +1,1 @@
-"""What happened in a study: records, their file, and the state that they add up to."""
+"""What happened in a study: the records, the file that holds them, and the state they add up to."""

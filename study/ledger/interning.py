@@ -1,4 +1,4 @@
-"""What a study of thousands of trials holds thousands of, in little memory."""
+"""Compact and shared mappings: metrics and configs of thousands of trials in little memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ _layouts: dict[tuple[str, ...], dict[str, int]] = {}
 
 
 class MetricRow(Mapping[str, float]):
-    """A mapping from text to float, not to be changed. All of the same keys share them: 8 bytes a
-    value, where a dict takes 60 and more."""
+    """An immutable mapping from text to float.
+
+    All rows with the same keys share them, so a value takes 8 bytes; in a dict it takes 60 or more.
+    """
 
     __slots__ = ("_layout", "_values")
 
@@ -21,7 +23,7 @@ class MetricRow(Mapping[str, float]):
         if keys not in _layouts:
             _layouts[keys] = {sys.intern(key): offset for offset, key in enumerate(keys)}
         self._layout = _layouts[keys]
-        self._values = array("d", list(values.values()))  # of a list: without room to grow
+        self._values = array("d", list(values.values()))  # from a list: no spare capacity
 
     def __getitem__(self, key: str) -> float:
         return self._values[self._layout[key]]
@@ -40,14 +42,16 @@ class MetricRow(Mapping[str, float]):
 
 
 class ConfigInterner:
-    """Shares mappings: one that is written like the last at its offset is that one."""
+    """Shares equal configs: consecutive trials differ in few parts of their trees."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def shared(self, tree: dict[str, Any], path: str) -> dict[str, Any]:
-        """An equal tree, not to be changed, that shares its parts with the last tree of this path.
-        1 and 1.0 are not equal here."""
+        """An equal tree that shares its parts with the last tree of this path; do not change it.
+
+        Trees are compared by their `repr`, so 1 and 1.0 differ.
+        """
         text = repr(tree)
         if path in self._last and self._last[path][0] == text:
             return self._last[path][1]

@@ -1,9 +1,9 @@
-"""The study's memory: an append-only file of JSON lines.
+"""The ledger of a study: an append-only file of JSON lines.
 
-Every decision, report and trial end is one line, written with one ``write`` before anything acts
-on it. A killed process loses nothing it wrote; a line cut in the middle by a lost machine is
-dropped on the next open. The state of a study is a pure fold over the lines, live and on resume
-alike, so there is no second code path that restores.
+Every decision, report and trial end is one line, written by one ``write`` before anything acts on
+it. A killed process loses no line that it wrote. If a machine dies in the middle of a line, the
+next open drops that line. The state of a study is a pure fold over the lines, during a session and
+on resume alike, so no second code path restores it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from study.core.errors import InputError
 from study.core.files import make_folder
 from study.ledger.records import (
-    FORMAT,
     Record,
     ReportRecord,
     RungRecord,
@@ -32,62 +32,67 @@ from study.ledger.state import State
 
 LEDGER = "ledger.jsonl"
 SYNC_SECONDS = 1.0
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def read(path: Path) -> Iterator[Record]:
-    """All whole lines of a ledger; a last line without its newline is left out."""
+    """All complete lines of a ledger; a last line without its newline is skipped.
+
+    Raises:
+        InputError: with the first line that cannot be read.
+    """
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
             try:
                 yield decode(line)
-            except UNREADABLE as error:
-                raise _damaged(path, number, error) from error
+            except ValueError as error:
+                raise unreadable(path, number, error) from error
 
 
 def replay(path: Path) -> State:
-    """The state after all whole lines of a ledger. Raises InputError with the line that is none, or
-    that cannot follow those before it."""
+    """The state after all whole lines of a ledger.
+
+    Raises:
+        InputError: with the first line that is no record, or cannot follow the lines before it.
+    """
     state = State()
     for number, record in enumerate(read(path), 1):
         try:
             _check_order(state, record)
-            state.apply(record)
-        except UNREADABLE as error:
-            raise _damaged(path, number, error) from error
+        except ValueError as error:
+            raise unreadable(path, number, error) from error
+        state.apply(record)
     return state
 
 
 def _check_order(state: State, record: Record) -> None:
     if isinstance(record, StudyRecord) and state.study is not None:
-        raise ValueError("a second line that says what is studied")
+        raise ValueError("a second first line")
     named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
     if isinstance(record, SelectRecord):
         named = [*record.confirmed, record.reference, record.default_ce]
     unknown = [trial for trial in named if trial is not None and trial not in state.trials]
     if unknown:
-        raise ValueError(f"a trial that was never handed out, {unknown[0]!r}")
+        raise ValueError(f"no line before it begins a trial {unknown[0]!r}")
 
 
-def _damaged(path: Path, number: int, error: Exception) -> InputError:
-    what = str(error) if isinstance(error, ValueError) else repr(error)
-    message = f"a ledger line of format {FORMAT} must stand here, but got {what}"
-    return InputError(message, file=path, line=number)
+def unreadable(path: Path, number: int, error: Exception) -> InputError:
+    """What to raise for a line that cannot be read."""
+    return InputError(f"unreadable ledger line: {error}", file=path, line=number)
 
 
 def _is_half(record: Record) -> bool:
-    """A verdict that ends its trial: the end's line follows, and both are synced at once."""
+    """Whether the end of a trial follows this verdict: one sync serves both lines."""
     return isinstance(record, RungRecord) and not record.keep
 
 
 class Ledger:
-    """The writing end, for one process at a time: whoever opens it holds the study's lock.
+    """Appends lines to the ledger of a study; the process that opens it holds the study's lock.
 
-    Lines reach the file with one ``write`` each; decisions are synced to the disk at once, reports
-    within a second. The first line that the disk does not take is the end: `failure` says why, and
-    every later `append` raises it again. What was written before stays whole.
+    Each line is written by one ``write``. Decisions are synced to the disk at once, reports within
+    a second. After the first error of the disk nothing more is written: `failure` holds the error,
+    and every later `append` raises it again. The lines before it stay intact.
     """
 
     def __init__(self, folder: Path, *, sync_seconds: float = SYNC_SECONDS) -> None:
@@ -125,7 +130,7 @@ class Ledger:
                     return
 
     def _check_file(self) -> None:
-        """A file that was removed, or moved with its folder, takes lines that nobody will read."""
+        """Raise unless the path still leads to the open file, which may have been moved."""
         if not os.path.samestat(os.stat(self.path), self._opened):
             raise FileNotFoundError(errno.ENOENT, "another file is in its place")
 
@@ -137,13 +142,15 @@ class Ledger:
         return OSError(error.errno, text, str(self.path))
 
     def append(self, record: Record) -> Record:
-        """Write the record, stamped with the time, then take the line into the state.
+        """Write the record, stamped with the time, and apply it to the state; return what is read
+        back from its line, which is what a resume will see.
 
-        The state is that of the line read back, so it is what a resume will see. Raises OSError
-        where the line cannot be written.
+        Raises:
+            ValueError: a field of the record is invalid; nothing is written.
+            OSError: the line cannot be written.
         """
-        record = type(record)(**{**vars(record), "time": round(time.time(), 3)})
-        text = encode(record)
+        text = encode(replace(record, time=round(time.time(), 3)))
+        record = decode(text)
         line = f"{text}\n".encode()
         if self.failure is not None:
             raise self.failure
@@ -159,11 +166,11 @@ class Ledger:
         except OSError as error:
             self.failure = self._failed(error)
             raise self.failure from error
-        self.state.apply(decode(text))
+        self.state.apply(record)
         return record
 
     def close(self) -> None:
-        """Sync, and close the file."""
+        """Sync and close the file."""
         self._closing.set()
         self._syncer.join()
         try:

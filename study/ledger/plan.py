@@ -1,4 +1,4 @@
-"""The plan of a study: its numbers, all resolved, as the ledger's first line holds them."""
+"""The plan of a study: its resolved settings, as the first line of the ledger records them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from study.core.names import CE
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's numbers, all resolved. Epochs are epoch reports of one trial."""
+    """The resolved settings of a study. `epochs` are the epoch reports of one trial."""
 
     seed: int
     epochs: int
@@ -27,17 +27,17 @@ class Plan:
 
     @property
     def confirm_trials(self) -> int:
-        """At most: the top configs, tuned and default cross entropy."""
+        """Most confirmation trials: the top configs, tuned and default cross entropy."""
         references = (self.reference_trials > 0) + (CE in self.baselines)
         return (self.confirm_top + references) * self.confirm_seeds
 
     @property
     def worst_case_epochs(self) -> int:
-        """Epochs if no trial is stopped."""
+        """Epochs of the study if no trial is stopped."""
         return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
 
     def is_reference(self, index: int) -> bool:
-        """Whether searched trial `index` tunes cross entropy: they are spread evenly."""
+        """Whether searched trial `index` tunes cross entropy; such trials are spread evenly."""
         return (index * self.reference_trials) % self.num_trials < self.reference_trials
 
     def references_before(self, index: int) -> int:
@@ -50,12 +50,12 @@ class Plan:
         return index - self.references_before(index)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the ledger's first line."""
+        """The plan as the first line of the ledger holds it."""
         return {**asdict(self), "worst_case_epochs": self.worst_case_epochs}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """The plan of a ledger's first line."""
+        """The plan that the first line of a ledger holds."""
         fields = {key: values[key] for key in cls.__dataclass_fields__}
         lists = ("objectives", "baselines", "rungs")
         return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})

@@ -1,170 +1,231 @@
-"""The lines of a ledger: frozen records, and their JSON."""
+"""The lines of a ledger: frozen records, and their JSON.
+
+pydantic reads a line and validates every field. A record that the program makes is validated when
+the ledger appends it, because the ledger reads back what it writes. Records are therefore plain
+dataclasses: building the report of an epoch costs no validation of its own.
+
+Lines of older formats are always read; `OLDER` lists what each format called its keys. The format
+number in the first line is that of the version that began the study. When a newer version resumes
+the study, the ledger holds lines of both formats, and MLflow's projection reads single lines from
+the middle of the file. So `decode` accepts the keys of all known formats in every line: a line
+needs no other line to be understood, and no old key has a second meaning.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import from_json
 
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 
-FORMAT = 2  # 1 wrote infinities outside of metrics as text
+FORMAT = 3
+# For each older format and kind of line: the path of a key, and its present name (None: dropped).
+# Format 1, which wrote infinities outside of metrics as text, is refused.
+OLDER: dict[int, dict[str, dict[str, str | None]]] = {
+    2: {
+        "study": {"data/class_share": "class_fraction", "task/data/val_share": "val_fraction"},
+        "trial": {"resume_from": None, "config/task/data/val_share": "val_fraction"},
+        "report": {"checkpoint": None},
+        "rung": {"ladder": "bracket"},
+        "select": {"stated": "default_ce"},
+    }
+}
+NUMBERS = ("metrics", "values")
+INFINITE = "$float"
+SURROGATE = r"\ud"  # half a character, as of a path that is no UTF-8: only `json` reads it
+
+
+def _known_format(number: int) -> int:
+    if number != FORMAT:
+        known = ", ".join(map(str, (*OLDER, FORMAT)))
+        raise ValueError(f"unknown ledger format {number} (known: {known})")
+    return number
+
+
+def _number(value: str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+_InJson = Annotated[
+    StrictFloat | Annotated[Literal["inf", "-inf"] | None, AfterValidator(_number)],
+    Field(union_mode="left_to_right"),
+]
+Number = Annotated[float, GetPydanticSchema(lambda _, handler: handler(_InJson))]
+Numbers = dict[str, Number]
+Tree = dict[str, Any]
+Epoch = Annotated[StrictInt, Field(ge=1)]
+Stage = Annotated[str, Field(pattern=f"^({BASELINE}|{REFERENCE}|{SEARCH}|{CONFIRM})$")]
+Status = Annotated[str, Field(pattern=f"^({COMPLETED}|{STOPPED_EARLY}|{FAILED})$")]
+
+
+class _Line:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
-class StudyRecord:
+class StudyRecord(_Line):
     """First line: what is studied. `plan` is the whole resolved plan."""
 
-    kind: ClassVar[str] = "study"
+    kind: Literal["study"] = field(default="study", kw_only=True)
     name: str
-    seed: int
+    seed: StrictInt
     task_name: str
-    task: dict[str, Any]
+    task: Tree
     space_name: str
-    space: dict[str, Any]
-    plan: dict[str, Any]
-    data: dict[str, Any]
-    environment: dict[str, Any]
-    format: int = FORMAT
-    time: float = 0.0
+    space: Tree
+    plan: Tree
+    data: Tree
+    environment: Tree
+    format: Annotated[StrictInt, AfterValidator(_known_format)] = FORMAT
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class SessionRecord:
+class SessionRecord(_Line):
     """One start of the driver."""
 
-    kind: ClassVar[str] = "session"
-    number: int
+    kind: Literal["session"] = field(default="session", kw_only=True)
+    number: StrictInt
     cluster: str
-    slots: int
-    cpus_per_trial: float
-    gpus_per_trial: float
+    slots: StrictInt
+    cpus_per_trial: StrictFloat
+    gpus_per_trial: StrictFloat
     tracking_uri: str
-    keep_checkpoints: bool = False
-    time: float = 0.0
+    keep_checkpoints: StrictBool = False
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class TrialRecord:
-    """A trial is handed out, or handed out again (`attempt` > 0).
+class TrialRecord(_Line):
+    """A trial starts, or starts again (`attempt` > 0).
 
-    `gpus`: its share of a GPU, or its GPUs; larger than the session's after it ran out of memory.
+    `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
     """
 
-    kind: ClassVar[str] = "trial"
+    kind: Literal["trial"] = field(default="trial", kw_only=True)
     trial: str
-    number: int
-    stage: str
+    number: StrictInt
+    stage: Stage
     label: str
     family: str
-    params: dict[str, Any] | None
-    config: dict[str, Any]
-    seed: int
-    attempt: int = 0
+    params: Tree | None
+    config: Tree
+    seed: StrictInt
+    attempt: StrictInt = 0
     source: str | None = None
-    resume_from: str | None = None
-    gpus: float | None = None
-    time: float = 0.0
+    gpus: StrictFloat | None = None
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class ReportRecord:
+class ReportRecord(_Line):
     """An epoch of a trial.
 
-    `checkpoint` is a path below the study's folder. `environment` says where the trial is trained;
-    it stands in the first report of each attempt.
+    `environment` says where the trial is trained; the first report of each attempt has it.
     """
 
-    kind: ClassVar[str] = "report"
+    kind: Literal["report"] = field(default="report", kw_only=True)
     trial: str
-    attempt: int
-    epoch: int
-    metrics: Mapping[str, float]
-    checkpoint: str | None = None
-    environment: dict[str, Any] | None = None
-    time: float = 0.0
+    attempt: StrictInt
+    epoch: Epoch
+    metrics: Numbers
+    environment: Tree | None = None
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class RungRecord:
-    """A trial reached a rung of a bracket: the best of each objective so far, and the decision."""
+class RungRecord(_Line):
+    """A trial has reached a rung of a bracket: its best of each objective so far, the decision."""
 
-    kind: ClassVar[str] = "rung"
+    kind: Literal["rung"] = field(default="rung", kw_only=True)
     trial: str
-    epoch: int
+    epoch: Epoch
     bracket: str
-    values: dict[str, float]
-    keep: bool
+    values: Numbers
+    keep: StrictBool
     reason: str
-    time: float = 0.0
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class FaultRecord:
-    """The machine ended an attempt at a trial, which will be tried again after its `epochs`.
+class FaultRecord(_Line):
+    """The machine ended an attempt at a trial, which starts again after its `epochs`.
 
     `cause`: lost (its process or node is gone), memory, gpu_memory, or preempted (its node is
     drained).
     """
 
-    kind: ClassVar[str] = "fault"
+    kind: Literal["fault"] = field(default="fault", kw_only=True)
     trial: str
-    attempt: int
-    epochs: int
+    attempt: StrictInt
+    epochs: StrictInt
     cause: str
     reason: str
-    time: float = 0.0
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class WaitRecord:
-    """A trial that was handed out has to wait for a machine that can hold it."""
+class WaitRecord(_Line):
+    """A trial that has been started waits for a machine that can hold it."""
 
-    kind: ClassVar[str] = "wait"
+    kind: Literal["wait"] = field(default="wait", kw_only=True)
     trial: str
-    attempt: int
-    time: float = 0.0
+    attempt: StrictInt
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class EndRecord:
-    """A trial's end. `by_machine`: it failed by no fault of its own."""
+class EndRecord(_Line):
+    """A trial's end. `by_machine`: the machine is to blame for its failure."""
 
-    kind: ClassVar[str] = "end"
+    kind: Literal["end"] = field(default="end", kw_only=True)
     trial: str
-    status: str
+    status: Status
     reason: str
-    epochs: int
-    by_machine: bool = False
-    time: float = 0.0
+    epochs: StrictInt
+    by_machine: StrictBool = False
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class SelectRecord:
-    """The search is over: which trials are confirmed, and which one is tuned cross entropy.
+class SelectRecord(_Line):
+    """The search is over: the trials to confirm.
 
-    `searched`: trials of the search so far. A search that a budget ended may go on in a later
-    session; what is confirmed is then chosen anew.
+    `reference` is tuned cross entropy, `default_ce` that at the task's own settings. `searched`
+    counts the trials of the search. If a budget ended the search, a later session may continue it
+    and then selects anew.
     """
 
-    kind: ClassVar[str] = "select"
+    kind: Literal["select"] = field(default="select", kw_only=True)
     confirmed: list[str]
     reference: str | None
     default_ce: str | None
-    searched: int | None = None
-    time: float = 0.0
+    searched: StrictInt | None = None
+    time: StrictFloat = 0.0
 
 
 @dataclass(frozen=True)
-class FinishRecord:
-    """Nothing is left to do."""
+class FinishRecord(_Line):
+    """The study is finished."""
 
-    kind: ClassVar[str] = "finish"
-    time: float = 0.0
+    kind: Literal["finish"] = field(default="finish", kw_only=True)
+    time: StrictFloat = 0.0
 
 
 Record = (
@@ -179,55 +240,15 @@ Record = (
     | SelectRecord
     | FinishRecord
 )
-_KINDS: dict[str, type[Any]] = {
-    cls.kind: cls
-    for cls in (
-        StudyRecord,
-        SessionRecord,
-        TrialRecord,
-        ReportRecord,
-        RungRecord,
-        FaultRecord,
-        WaitRecord,
-        EndRecord,
-        SelectRecord,
-        FinishRecord,
-    )
-}
-
-
-# What fields may hold, by the first word of their annotation.
-_HOLDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "dict": (dict,),
-    "Mapping": (dict,),
-    "list": (list,),
-}
-_FIELDS = {
-    cls: [
-        (
-            field.name,
-            _HOLDS[str(field.type).partition("[")[0].partition(" ")[0]],
-            "None" in str(field.type),
-        )
-        for field in dataclasses.fields(cls)
-    ]
-    for cls in _KINDS.values()
-}
-_KNOWN = {
-    "stage": (BASELINE, REFERENCE, SEARCH, CONFIRM),
-    "status": (COMPLETED, STOPPED_EARLY, FAILED),
-}
-NUMBERS = ("metrics", "values")
-INFINITE = "$float"
+_LINE: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 
 def _plain(value: Any, *, numbers: bool = False) -> Any:
-    """JSON has no NaN and no infinity: null stands for NaN, and where there are `numbers` alone,
-    text for infinities; elsewhere a mapping that nothing else is, as a text may say anything."""
+    """The value without NaN and infinities, which JSON cannot hold.
+
+    A NaN becomes null. An infinity becomes text where there are `numbers` alone, and elsewhere,
+    where any text is possible, a mapping with the one key `$float`.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None
@@ -242,7 +263,7 @@ def _plain(value: Any, *, numbers: bool = False) -> Any:
 def _revived(value: Any) -> Any:
     """The inverse of `_plain` for infinities outside of metrics and values."""
     if isinstance(value, dict):
-        if list(value) == [INFINITE]:
+        if list(value) == [INFINITE] and isinstance(value[INFINITE], str):
             return float(value[INFINITE])
         return {key: _revived(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -250,36 +271,47 @@ def _revived(value: Any) -> Any:
     return value
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """A NaN where the line has null, an infinity where it has its name."""
-    if set(map(type, values.values())) <= {float, int}:
-        return values
-    return {key: math.nan if item is None else _number(item) for key, item in values.items()}
+def _upgraded(line: Any) -> Any:
+    """A line of any known format, with the keys of the present one."""
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return line
+    for number, renamed in OLDER.items():
+        for path, name in renamed.get(line["kind"], {}).items():
+            *parents, old = path.split("/")
+            tree: Any = line
+            for key in parents:
+                tree = tree.get(key) if isinstance(tree, dict) else None
+            if isinstance(tree, dict) and old in tree:
+                _rename(tree, old, name)
+        if line.get("format") == number:
+            line["format"] = FORMAT
+    return line
 
 
-def _number(value: Any) -> float:
-    if type(value) in (float, int) or value in ("inf", "-inf"):
-        return float(value)
-    raise TypeError(f"a number must be there, but it is {value!r}")
+def _rename(tree: dict[str, Any], old: str, name: str | None) -> None:
+    """Rename a key of a mapping, which keeps its order, or drop it."""
+    if name in tree:
+        raise ValueError(f"both `{name}` and its old name `{old}` are given")
+    items = [(name if key == old else key, value) for key, value in tree.items()]
+    tree.clear()
+    tree.update((key, value) for key, value in items if key is not None)
 
 
-def _check(record: Any) -> None:
-    """Raise TypeError or ValueError unless every field holds what it says."""
-    for name, kinds, optional in _FIELDS[type(record)]:
-        value = getattr(record, name)
-        wrong = not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
-        if wrong and not (optional and value is None):
-            raise TypeError(f"`{name}` is {value!r:.100}")
-        if name in _KNOWN and value not in _KNOWN[name]:
-            raise ValueError(f"`{name}` is {value!r:.100}")
-    if isinstance(record, (ReportRecord, RungRecord)) and record.epoch < 1:
-        raise ValueError(f"`epoch` is {record.epoch}")
-    if isinstance(record, StudyRecord) and record.format != FORMAT:
-        raise ValueError(f"one of format {record.format}")
+def _offence(error: ValidationError) -> str:
+    """The first error of a line, in one line of text."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    said, path = fault["msg"].removeprefix("Value error, "), "/".join(map(str, fault["loc"][1:3]))
+    match fault["type"]:
+        case "missing":
+            return f"missing key `{path}`"
+        case "unexpected_keyword_argument":
+            return f"unknown key `{path}`"
+        case "value_error":
+            return said
+    return f"`{path}` is {fault['input']!r:.100}: {said}" if path else said
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
-_DECODER = json.JSONDecoder()
 
 
 def encode(record: Record) -> str:
@@ -293,18 +325,20 @@ def encode(record: Record) -> str:
 
 
 def decode(line: str) -> Record:
-    """The record of one line."""
-    fields, end = _DECODER.raw_decode(line)
-    if line[end:].strip():
-        raise ValueError(f"one object must stand in a line, but {line[end:]!r} follows it")
+    """The record of one line, of this format or an older one.
+
+    Raises:
+        ValueError: the line is no record.
+    """
+    try:
+        if INFINITE not in line:
+            return _LINE.validate_json(line)
+    except ValidationError:
+        pass  # perhaps it is of an older format
+    fields = (json.loads if SURROGATE in line else from_json)(line)
     if INFINITE in line:
         fields = _revived(fields)
-    cls = _KINDS[fields.pop("kind")]
-    if "trial" in fields:
-        fields["trial"] = sys.intern(fields["trial"])  # thousands of lines name it
-    for key in NUMBERS:
-        if key in fields:
-            fields[key] = _numbers(fields[key])
-    record: Record = cls(**fields)
-    _check(record)
-    return record
+    try:
+        return _LINE.validate_python(_upgraded(fields))
+    except ValidationError as error:
+        raise ValueError(_offence(error)) from None

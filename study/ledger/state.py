@@ -1,4 +1,4 @@
-"""The state of a study: a pure fold over the lines of its ledger, live and on resume alike."""
+"""The state of a study: a pure fold over the records of its ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from study.core.names import COMPLETED, CONFIRM, STOPPED_EARLY
+from study.core.names import COMPLETED, CONFIRM
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
     EndRecord,
@@ -26,9 +26,12 @@ from study.ledger.records import (
 
 @dataclass(slots=True)
 class Trial:
-    """What the lines say of one trial. `reports` keeps the first report of each epoch; `verdict` is
-    that of the last rung, `gpu_s` the GPU-seconds of all epochs, repeated ones included. `waits`:
-    no machine can hold it now."""
+    """One trial, as the records so far describe it.
+
+    `reports` holds the first report of each epoch, `verdict` the decision at the last rung, `gpu_s`
+    the GPU-seconds of all epochs including repeated ones. `waits`: no machine can hold the trial
+    now.
+    """
 
     id: str
     number: int
@@ -50,13 +53,12 @@ class Trial:
     report_times: dict[int, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
     verdict: RungRecord | None = None
-    checkpoints: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     end: EndRecord | None = None
 
     @property
     def status(self) -> str | None:
-        """completed, stopped_early or failed; None while it is unfinished."""
+        """`completed`, `stopped_early` or `failed`; None while the trial is unfinished."""
         return self.end.status if self.end else None
 
     @property
@@ -66,14 +68,17 @@ class Trial:
 
     @property
     def last(self) -> Mapping[str, float]:
-        """The metrics of the last epoch: a trial's result once it is completed."""
+        """The metrics of the last epoch, which are the result of a completed trial."""
         return self.reports[self.epochs] if self.reports else {}
 
 
 @dataclass
 class State:
-    """The fold over a ledger's lines. `selection_holds` until one more searched trial ends.
-    `num_epochs` and `gpu_s` are sums over the trials: their epochs, their GPU-seconds."""
+    """The state of a study after some of its records.
+
+    `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
+    epochs and the GPU-seconds of all trials.
+    """
 
     study: StudyRecord | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
@@ -91,7 +96,7 @@ class State:
     _interner: ConfigInterner = field(default_factory=ConfigInterner, compare=False)
 
     def apply(self, record: Record) -> None:
-        """Take one more line into account. Repeated epochs and rungs change nothing."""
+        """Apply one more record. Repeated epochs and rungs change nothing."""
         match record:
             case StudyRecord():
                 self.study = record
@@ -110,8 +115,6 @@ class State:
                     self.num_epochs += 1
                     trial.reports[record.epoch] = MetricRow(record.metrics)
                     trial.report_times[record.epoch] = record.time
-                if record.checkpoint:
-                    trial.checkpoints.append(record.checkpoint)
                 if record.environment:
                     trial.environment = self._interner.shared(record.environment, "here")
             case RungRecord():
@@ -165,32 +168,28 @@ class State:
         self.trials[trial.id] = self._unfinished[trial.id] = trial
 
     def unfinished(self) -> list[Trial]:
-        """The trials without an end, in the order in which they were handed out."""
+        """The trials without an end, in the order in which they were started."""
         return list(self._unfinished.values())
 
     def count(self, *stages: str) -> int:
-        """How many trials of these stages were handed out."""
+        """How many trials of these stages were started."""
         return sum(len(self._by_stage.get(stage, ())) for stage in stages)
 
     @property
     def keeps_checkpoints(self) -> bool:
-        """Whether the last checkpoint of every trial is to stay: any session may have asked."""
+        """Whether any session asked to keep the last checkpoint of every trial."""
         return any(session.keep_checkpoints for session in self.sessions)
 
     def of_stage(self, *stages: str) -> list[Trial]:
-        """The trials of these stages, in the order in which they were handed out."""
+        """The trials of these stages, in the order in which they were started."""
         found = [item for stage in stages for item in self._by_stage.get(stage, ())]
         if len(stages) > 1:
             found.sort(key=itemgetter(0))
         return [trial for _, trial in found]
 
     def completed(self, *stages: str) -> list[Trial]:
-        """Those that reached the full budget."""
+        """The trials of these stages that reached the full budget."""
         return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
-
-    def stopped(self) -> list[Trial]:
-        """Those that a bracket stopped."""
-        return [trial for trial in self.trials.values() if trial.status == STOPPED_EARLY]
 
     def confirmations(self, source: str) -> list[Trial]:
         """The completed confirmation trials of one trial's config."""

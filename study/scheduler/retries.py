@@ -14,7 +14,6 @@ import math
 from study.ledger.state import Trial
 
 LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
-CAUSES = (LOST, MEMORY, GPU_MEMORY, PREEMPTED)
 TRIES = 3  # after the same epoch
 
 

@@ -166,7 +166,6 @@ class StudyScheduler:
         trial_id: str,
         epoch: int,
         metrics: Mapping[str, float],
-        checkpoint: str | None = None,
         environment: dict[str, Any] | None = None,
     ) -> bool:
         """Take in an epoch of a trial; return whether the trial goes on.
@@ -188,9 +187,7 @@ class StudyScheduler:
         if missing:
             self.fail(trial_id, f"metric missing: {', '.join(missing)}")
             return False
-        self.write(
-            ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), checkpoint, environment)
-        )
+        self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
         self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan))
         return self._goes_on(trial, epoch) and self._has_time(trial)
 

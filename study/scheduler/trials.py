@@ -133,7 +133,6 @@ class TrialFactory:
             seed=trial.seed,
             attempt=trial.attempt + 1,
             source=trial.source,
-            resume_from=trial.checkpoints[-1] if trial.checkpoints else None,
             gpus=gpus_needed(trial, self.gpus),
         )
 

@@ -2,7 +2,7 @@
 
 `params` are the values of the leaves and choices that are active in one trial, by key path:
 `{"loss/recall": "ema", "loss/recall/ema_momentum": 0.93, "optimizer/lr_scale": 1.2}`. They
-hold values as a config does; `to_optuna` turns them into what a sampler models (see `grammar`).
+hold values as a config does; `point` turns them into what a sampler models (see `grammar`).
 """
 
 from __future__ import annotations
@@ -112,13 +112,12 @@ class SearchSpace:
                     return params
         return None
 
-    def to_optuna(self, params: Mapping[str, Any]) -> Params:
-        """The values that a sampler models. Raises ValueError for one outside of its range."""
-        return _for_sampler(self._active(params), params)
-
     def point(self, params: Mapping[str, Any]) -> Point | None:
-        """`to_optuna` and `distributions` at once, or None where the space does not hold these
-        params. Points of the same leaves and choices share their distributions."""
+        """The params as a sampler models them and the distributions of their leaves and choices.
+
+        None if the space does not contain these params. Points of the same leaves and choices share
+        their distributions.
+        """
         try:
             active = self._active(params)
             converted = _for_sampler(active, params)
@@ -128,10 +127,6 @@ class SearchSpace:
         if paths not in self._distributions:
             self._distributions[paths] = {path: node.distribution for path, node in active.items()}
         return converted, self._distributions[paths]
-
-    def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The distributions of the leaves and choices that these params make active."""
-        return {path: node.distribution for path, node in self._active(params).items()}
 
     @property
     def choices(self) -> dict[str, tuple[Any, ...]]:

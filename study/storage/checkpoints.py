@@ -68,11 +68,10 @@ class FolderCheckpointStore:
     def __init__(self, folder: Path, trial: str) -> None:
         self._folder = folder
         self._trial = trial
-        self._safe: str | None = None
         self.trouble = ""
 
-    def keep(self, epoch: int, save: Save) -> str | None:
-        """Write a checkpoint, remove all but the latest, and return the key of the latest safe one.
+    def keep(self, epoch: int, save: Save) -> None:
+        """Write a checkpoint, and remove all but the two latest.
 
         If it cannot be written, `trouble` tells why and the earlier ones remain: a full disk must
         not cost a trial. A missing folder raises OSError.
@@ -87,8 +86,7 @@ class FolderCheckpointStore:
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
         else:
-            self._safe, self.trouble = key, ""
-        return self._safe
+            self.trouble = ""
 
     def found(self) -> Iterator[Path]:
         """Yield the existing checkpoints, latest first."""
@@ -121,16 +119,14 @@ class BucketCheckpointStore:
         self._waits = waits
         self._changed = threading.Condition()
         self._waiting: tuple[int, BinaryIO] | None = None
-        self._safe: str | None = None
         self.trouble = ""  # why the latest has not arrived, in words
         self._closed = False
         self._busy = False
         self._taken_up: tempfile.TemporaryDirectory[str] | None = None
         self._thread: threading.Thread | None = None
 
-    def keep(self, epoch: int, save: Save) -> str | None:
-        """Queue a checkpoint in place of one that still waits; return the key of the latest that
-        arrived.
+    def keep(self, epoch: int, save: Save) -> None:
+        """Queue a checkpoint in place of one that still waits.
 
         If this node has no room for it, `trouble` tells so.
         """
@@ -139,7 +135,7 @@ class BucketCheckpointStore:
             file = _unnamed_copy(save)
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
-            return self._safe
+            return
         with self._changed:
             if self._waiting is not None:
                 self._waiting[1].close()
@@ -148,7 +144,6 @@ class BucketCheckpointStore:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send, daemon=True, name="checkpoints")
                 self._thread.start()
-            return self._safe
 
     def found(self) -> Iterator[Path]:
         """Yield the existing checkpoints, latest first; yield none if the bucket does not answer
@@ -215,14 +210,15 @@ class BucketCheckpointStore:
                             break
 
     def _sent(self, key: str, file: BinaryIO) -> bool:
+        arrived = False
         try:
             file.seek(0)
             self._prefix.put(key, file)
-            self._safe = key
+            arrived = True
             self._prefix.delete(sorted(self._keys(), key=_epoch)[:-KEPT])
         except StorageUnavailable as error:
             self.trouble = str(error)
-            return self._safe == key
+            return arrived
         self.trouble = ""
         return True
 

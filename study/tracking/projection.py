@@ -7,9 +7,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from study.core.errors import InputError
 from study.core.names import CONFIRM
-from study.ledger.journal import LEDGER, UNREADABLE
+from study.ledger.journal import LEDGER, unreadable
 from study.ledger.records import (
     EndRecord,
     FinishRecord,
@@ -50,10 +49,8 @@ class Tail:
                 offset = self._offset
                 try:
                     record = decode(line.decode())
-                except UNREADABLE as error:
-                    number = self.num_lines + 1
-                    message = f"a ledger line must stand here, but got {error!r}"
-                    raise InputError(message, file=self._path, line=number) from error
+                except ValueError as error:
+                    raise unreadable(self._path, self.num_lines + 1, error) from error
                 self._offset += len(line)
                 self.num_lines += 1
                 yield offset, record

@@ -139,10 +139,7 @@ def test_an_export_counts_the_seeds_that_failed(folder: Path) -> None:
     failing = replace(found, configs=(replace(best, failed=(7,)), *others), tuned=False)
     tree = export(state, failing, best.source)
     assert tree["provenance"]["confirmed"]["failed_seeds"] == [7]
-    assert (
-        "versus_cross_entropy_as_the_task_states_it"
-        in (tree["provenance"]["confirmed"]["test/miou"])
-    )
+    assert "versus_default_cross_entropy" in (tree["provenance"]["confirmed"]["test/miou"])
     assert "Confirmed with 3 fresh seeds (1 more failed), judged" in export_text("Best", tree)
 
 

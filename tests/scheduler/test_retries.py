@@ -9,7 +9,6 @@ import pytest
 from study.ledger.records import FaultRecord
 from study.ledger.state import Trial
 from study.scheduler.retries import (
-    CAUSES,
     GPU_MEMORY,
     LOST,
     MEMORY,
@@ -36,7 +35,7 @@ def test_a_trial_that_is_lost_is_tried_again_until_an_epoch_has_cost_it_three_at
     assert should_retry(trial(*[(LOST, 1)] * TRIES), LOST, slots=1), "it has come further since"
 
 
-@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("cause", [LOST, MEMORY, GPU_MEMORY, PREEMPTED])
 def test_only_to_leave_a_drained_node_is_never_counted(cause: str) -> None:
     often = trial(*[(cause, 2)] * 10)
     assert should_retry(often, PREEMPTED, slots=8)
