@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, cast
 
-from study.core.errors import InputError, OutputError
+from study.core.errors import InputError, OutputError, did_you_mean
 
 LONGEST = 2000  # characters of one line
 EXIT_OUTPUT_ERROR = 1
@@ -149,4 +149,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
+        key, found, offence = message.removeprefix("argument ").partition(": ")
+        if message.startswith("argument ") and found:
+            raise InputError(offence, key=key)
+        if key == "unrecognized arguments":
+            name = offence.split()[0].partition("=")[0]
+            hint = did_you_mean(name, self._option_string_actions) or "see --help"
+            raise InputError("unknown argument", hint=hint, key=name)
+        if key == "the following arguments are required":
+            raise InputError(f"missing required argument {offence}")
         raise InputError(message)
