@@ -35,7 +35,7 @@ def _export(arguments: argparse.Namespace) -> int:
     found = answer(state, folder)
     paths = write_exports(folder, state, found)
     if not paths:
-        raise InputError(f"a best config must be there, but {found.missing[0]}", file=folder)
+        raise InputError(f"no best config to export: {found.missing[0]}", file=folder)
     storage.ship_files(folder)
     for line in found.missing:
         print(f"note: {line}")

@@ -34,7 +34,7 @@ def seconds(text: str) -> float:
     """A duration such as 90, 90s, 30m or 2h, in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if match is None or float(match[1]) == 0:
-        message = f"must be a duration such as 90s, 30m or 2h, but got {text!r}"
+        message = f"must be a duration such as 90s, 30m or 2h, got {text!r}"
         raise argparse.ArgumentTypeError(message)
     return float(match[1]) * UNITS[match[2]]
 
@@ -42,7 +42,7 @@ def seconds(text: str) -> float:
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
 
 
@@ -53,7 +53,7 @@ def amount(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"must be a number >= 0, but got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text!r}")
     return value
 
 
@@ -63,8 +63,7 @@ def gpus(text: str) -> float:
         return amount(text)
     except argparse.ArgumentTypeError:
         message = (
-            "must be a number: 1, or 0.5 where two trials fit into a GPU's memory, or 0 to train "
-            f"on CPUs, but got {text!r}"
+            f"must be a number >= 0, got {text!r} (0.5: two trials share a GPU, 0: train on CPUs)"
         )
         raise argparse.ArgumentTypeError(message) from None
 
@@ -72,7 +71,7 @@ def gpus(text: str) -> float:
 def natural(text: str) -> int:
     """A whole number of at least 0, small enough for what is counted up from it."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"must be 0 to {10**18 - 1}, but got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number in [0, 10^18), got {text!r}")
     return int(text)
 
 
@@ -135,7 +134,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         for key in FIXED_ON_RESUME:
             if key in given:
                 raise InputError(
-                    f"a study keeps its {key}; it cannot be given with --resume",
+                    f"{key} cannot be given with --resume; a study keeps its {key}",
                     key="SPACE" if key == "space" else f"--{key}",
                 )
     return Options(**given)

@@ -65,10 +65,7 @@ def list_problems(problems: Iterable[FileProblem], root: Path) -> str:
     """All faults by kind: how many, and the first MOST_LINES files of each."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
-    lines = [
-        printable(f"error: {root}: the data must be without fault, but has ")
-        + f"{len(ordered)} fault{plural}"
-    ]
+    lines = [printable(f"error: {root}: ") + f"the data have {len(ordered)} fault{plural}"]
     for kind, group in groupby(ordered, key=lambda one: one.kind):
         alike = [*group]
         lines.append(f"{kind} ({len(alike)}):")

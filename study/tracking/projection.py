@@ -50,7 +50,7 @@ class Tail:
                     record = decode(line.decode())
                 except UNREADABLE as error:
                     number = self.num_lines + 1
-                    message = f"a ledger line must stand here, but got {error!r}"
+                    message = f"invalid ledger line: {error!r}"
                     raise InputError(message, file=self._path, line=number) from error
                 self._offset += len(line)
                 self.num_lines += 1
