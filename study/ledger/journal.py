@@ -62,18 +62,18 @@ def replay(path: Path) -> State:
 
 def _check_order(state: State, record: Record) -> None:
     if isinstance(record, StudyRecord) and state.study is not None:
-        raise ValueError("a second line that says what is studied")
+        raise ValueError("a second line of kind study")
     named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
     if isinstance(record, SelectRecord):
         named = [*record.confirmed, record.reference, record.default_ce]
     unknown = [trial for trial in named if trial is not None and trial not in state.trials]
     if unknown:
-        raise ValueError(f"a trial that was never handed out, {unknown[0]!r}")
+        raise ValueError(f"unknown trial {unknown[0]!r}")
 
 
 def _damaged(path: Path, number: int, error: Exception) -> InputError:
     what = str(error) if isinstance(error, ValueError) else repr(error)
-    message = f"a ledger line of format {FORMAT} must stand here, but got {what}"
+    message = f"invalid ledger line (format {FORMAT}): {what}"
     return InputError(message, file=path, line=number)
 
 

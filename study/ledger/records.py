@@ -260,7 +260,7 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
 def _number(value: Any) -> float:
     if type(value) in (float, int) or value in ("inf", "-inf"):
         return float(value)
-    raise TypeError(f"a number must be there, but it is {value!r}")
+    raise TypeError(f"a number is expected, got {value!r}")
 
 
 def _check(record: Any) -> None:
@@ -269,13 +269,13 @@ def _check(record: Any) -> None:
         value = getattr(record, name)
         wrong = not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
         if wrong and not (optional and value is None):
-            raise TypeError(f"`{name}` is {value!r:.100}")
+            raise TypeError(f"invalid {name} {value!r:.100}")
         if name in _KNOWN and value not in _KNOWN[name]:
-            raise ValueError(f"`{name}` is {value!r:.100}")
+            raise ValueError(f"invalid {name} {value!r:.100}")
     if isinstance(record, (ReportRecord, RungRecord)) and record.epoch < 1:
-        raise ValueError(f"`epoch` is {record.epoch}")
+        raise ValueError(f"epoch must be >= 1, got {record.epoch}")
     if isinstance(record, StudyRecord) and record.format != FORMAT:
-        raise ValueError(f"one of format {record.format}")
+        raise ValueError(f"format {record.format}")
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
@@ -296,7 +296,7 @@ def decode(line: str) -> Record:
     """The record of one line."""
     fields, end = _DECODER.raw_decode(line)
     if line[end:].strip():
-        raise ValueError(f"one object must stand in a line, but {line[end:]!r} follows it")
+        raise ValueError(f"one object per line is expected, got {line[end:]!r} after it")
     if INFINITE in line:
         fields = _revived(fields)
     cls = _KINDS[fields.pop("kind")]
