@@ -13,8 +13,13 @@ from study.core.errors import InputError
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.export", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
+    parser.add_argument("name", help="name of a study in the storage, or path of its folder")
+    parser.add_argument(
+        "--storage",
+        default="studies",
+        metavar="DIR",
+        help="folder of all studies, or s3://BUCKET/PREFIX (default: studies)",
+    )
     return parser
 
 

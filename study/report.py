@@ -15,9 +15,14 @@ from study.core.errors import InputError
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.report", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--picture", metavar="PNG", help="also one picture of it all")
+    parser.add_argument("name", help="name of a study in the storage, or path of its folder")
+    parser.add_argument(
+        "--storage",
+        default="studies",
+        metavar="DIR",
+        help="folder of all studies, or s3://BUCKET/PREFIX (default: studies)",
+    )
+    parser.add_argument("--picture", metavar="PNG", help="also write one picture of all plots")
     return parser
 
 

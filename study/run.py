@@ -79,43 +79,59 @@ def parser() -> Parser:
     """The command line: where and how much. Hyperparameters are in the YAML files."""
     p = Parser(
         prog="python -m study.run",
-        description="Find, with evidence, the loss that makes a segmentation network learn its "
-        "rare classes.",
+        description="Search for the loss with which a segmentation network learns its rare "
+        "classes, and test what it finds.",
     )
-    p.add_argument("space", nargs="?", help="search space: a path, else a shipped name (joint)")
-    p.add_argument("--task", help="task: a path, else a shipped name (synthetic)")
-    p.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the task's data")
-    p.add_argument("--num-trials", type=positive_int, metavar="N", help="searched trials")
+    p.add_argument(
+        "space", nargs="?", help="search space: a file or a shipped name (default: joint)"
+    )
+    p.add_argument("--task", help="task: a file or a shipped name (default: synthetic)")
+    p.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder that holds the task's data"
+    )
+    p.add_argument("--num-trials", type=positive_int, metavar="N", help="number of searched trials")
     p.add_argument(
         "--time-budget",
         type=seconds,
         metavar="T",
-        help="end this session within it, exports and report included: 30m, 2h. Searched trials "
-        "are left out first, then baselines, then seeds; --resume goes on",
+        help="end this session within this time, exports and report included (30m, 2h). It skips "
+        "searched trials first, then baselines, then seeds; --resume continues",
     )
     p.add_argument(
         "--max-gpu-hours",
         type=amount,
         metavar="H",
-        help="the same by GPU-hours of training, over all sessions of the study",
+        help="limit the GPU-hours of training, summed over all sessions of the study",
     )
-    p.add_argument("--gpus-per-trial", type=gpus, metavar="G", help="a share, or whole ones")
-    p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs, and CPU threads")
-    p.add_argument("--max-concurrent", type=positive_int, metavar="N", help="trials at once")
-    p.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (else one running here)")
     p.add_argument(
-        "--storage", metavar="DIR", help="folder of all studies, or s3://BUCKET/PREFIX (./studies)"
+        "--gpus-per-trial", type=gpus, metavar="G", help="a fraction of a GPU, or whole ones"
+    )
+    p.add_argument("--cpus-per-trial", type=amount, metavar="C", help="CPUs and CPU threads")
+    p.add_argument(
+        "--max-concurrent", type=positive_int, metavar="N", help="number of trials at once"
+    )
+    p.add_argument(
+        "--address", metavar="HOST:PORT", help="Ray cluster (default: one on this machine)"
+    )
+    p.add_argument(
+        "--storage",
+        metavar="DIR",
+        help="folder of all studies, or s3://BUCKET/PREFIX (default: studies)",
     )
     p.add_argument(
         "--keep-checkpoints",
         action="store_true",
-        help="keep the last checkpoint of every trial, also once it has ended",
+        help="keep the last checkpoint of every trial after it ends",
     )
-    p.add_argument("--tracking-uri", metavar="URI", help="MLflow (a SQLite file in the storage)")
+    p.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow (default: a SQLite file in the storage)"
+    )
     p.add_argument("--name", help="name of the new study")
-    p.add_argument("--resume", metavar="NAME", help="go on with a study")
-    p.add_argument("--seed", type=natural, help="seed of proposals and trainings (0)")
-    p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
+    p.add_argument("--resume", metavar="NAME", help="resume a study")
+    p.add_argument("--seed", type=natural, help="seed of proposals and trainings (default: 0)")
+    p.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the plan and stop"
+    )
     return p
 
 

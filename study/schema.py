@@ -108,7 +108,9 @@ def files() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the schemas into a folder."""
     parser = Parser(prog="python -m study.schema", description=main.__doc__)
-    parser.add_argument("--write", default="schemas", metavar="DIR", help="default: schemas")
+    parser.add_argument(
+        "--write", default="schemas", metavar="DIR", help="folder to write into (default: schemas)"
+    )
     return exit_code(lambda: _write(parser.parse_args(arguments).write))
 
 

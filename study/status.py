@@ -13,9 +13,14 @@ from study.core.console import Parser, exit_code
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.status", description=__doc__)
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
+    parser.add_argument("name", help="name of a study in the storage, or path of its folder")
+    parser.add_argument(
+        "--storage",
+        default="studies",
+        metavar="DIR",
+        help="folder of all studies, or s3://BUCKET/PREFIX (default: studies)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
     return parser
 
 

@@ -20,9 +20,14 @@ EXIT_UNSENT = 1
 def _parser() -> Parser:
     parser = Parser(prog="python -m study.track", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
-    parser.add_argument("--storage", default="studies", metavar="DIR", help="or s3://BUCKET/PREFIX")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
+    parser.add_argument("name", help="name of a study in the storage, or path of its folder")
+    parser.add_argument(
+        "--storage",
+        default="studies",
+        metavar="DIR",
+        help="folder of all studies, or s3://BUCKET/PREFIX (default: studies)",
+    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: that of the study)")
     return parser
 
 

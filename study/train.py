@@ -37,9 +37,11 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m study.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a config or an export")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data set lies")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder that holds the task's data"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
-    parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed to use instead of the file's")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write config.yaml, metrics.jsonl, checkpoint.pt"
     )
@@ -96,7 +98,7 @@ def _train(options: argparse.Namespace) -> int:
         and os.path.lexists(options.out)
         and not _is_empty_folder(options.out)
     ):
-        raise InputError(f"the folder is not empty: {options.out}", key="--out")
+        raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
     from study.data import open_data
     from study.losses import family

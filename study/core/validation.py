@@ -24,19 +24,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Key = str | int
 Schema = Mapping[str, Any]
 
-_LOW, _HIGH = {"minimum": "[", "exclusiveMinimum": "("}, {"maximum": "]", "exclusiveMaximum": ")"}
+_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _WANTED = {
     "float_type": "a number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
     "finite_number": "a finite number",
     "string_type": "text",
     "bool_type": "true or false",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "dict_type": "a mapping",
-    "tuple_type": "a list",
-    "list_type": "a list",
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
 }
 
 
@@ -74,6 +70,10 @@ class _Fault:
     ) -> None:
         self.kind, self.loc, self.value = item["type"], item["loc"], item["input"]
         self.message, self.context = item["msg"], item.get("ctx", {})
+        if self.kind.startswith("union_tag") and not isinstance(self.value, dict):
+            self.kind = "dict_type"
+        if self.kind == "invalid_key":
+            self.kind = "extra_forbidden"
         is_missing = self.kind == "missing"
         readings = _readings(self.loc[:-1] if is_missing else self.loc, data)
         path, _ = max(readings, key=lambda one: (one[1] is self.value, len(one[0])))
@@ -85,68 +85,61 @@ class _Fault:
             self.holder = self.holder[key]
         owner = _likely(self.owners, self.holder)
         self.options = _members(_below(owner, self.last), schema) if path else self.owners
-        self.is_likely = self._fits(owner)
+        self.is_likely = not path or self._fits(owner)
         if self.kind == "union_tag_invalid":
-            path = (*path, self._tag())
+            path = (*path, self._tag()[0])
         self.key = "/".join([*([root] if root else []), *map(str, path)])
         self.line = line_of(self.key, lines)
 
     def _fits(self, owner: Schema) -> bool:
         """Whether it is a fault of this member of a union, which fits the data best."""
-        if self.last is None or "properties" not in owner:
-            return True
-        known = owner.get("required", ()) if self.kind == "missing" else owner["properties"]
-        return (self.last in known) != (self.kind == "extra_forbidden")
+        known = owner.get("required", ()) if self.kind == "missing" else _properties(owner)
+        fits = (self.last in known) != (self.kind == "extra_forbidden")
+        return fits or "properties" not in owner
 
-    def _tag(self) -> str:
-        """The key that tells the members of a tagged union apart."""
-        fields = [item for one in self.options for item in one.get("properties", {}).items()]
-        return next(key for key, field in fields if "const" in field)
+    def _tag(self) -> tuple[str, list[Any]]:
+        """The key that tells the members of a tagged union apart, and the values that it takes."""
+        fields = [item for one in self.options for item in _properties(one).items()]
+        tags = [(key, field["const"]) for key, field in fields if "const" in field]
+        return tags[0][0], [value for _, value in tags]
 
     def error(self, say: Callable[..., InputError]) -> InputError:
         """The line for it; `say` knows the place."""
         above, _, name = self.key.rpartition("/")
         name = f"{above.rpartition('/')[2]}[{name}]" if name.isdigit() and above else name
         name, got = name or "the input", shown(self.value)
-        wanted = _WANTED.get(self.kind)
-        if wanted or (self.kind == "union_tag_not_found" and not isinstance(self.value, dict)):
-            hint = number_hint(self.value) if "number" in (wanted or "") else ""
-            return say(f"{name} must be {wanted or 'a mapping'}, got {got}", hint=hint)
+        if wanted := _WANTED.get(self.kind):
+            hint = number_hint(self.value) if "number" in wanted else ""
+            return say(f"{name} must be {wanted}, got {got}", hint=hint)
         match self.kind:
             case "extra_forbidden":
-                owners = [one for one in self.owners if self.last not in one.get("properties", {})]
-                known = list(_likely(owners, self.holder).get("properties", {}))
+                owners = [one for one in self.owners if self.last not in _properties(one)]
+                known = list(_properties(_likely(owners, self.holder)))
                 return say(f"unknown key {name!r}", allowed=known, hint=did_you_mean(name, known))
             case "missing":
                 what = "entry" if isinstance(self.last, int) else "key"
                 return say(f"missing required {what} {name!r}")
             case "union_tag_not_found":
-                fields = [one.get("properties", {}).get(self._tag(), {}) for one in self.options]
-                known = [field["const"] for field in fields if "const" in field]
-                return say(f"missing required key {self._tag()!r}", allowed=known)
+                tag, known = self._tag()
+                return say(f"missing required key {tag!r}", allowed=known)
             case "union_tag_invalid":
-                tag, known = self.context["tag"], self._quoted("expected_tags")
-                hint = did_you_mean(tag, known)
-                return say(f"unknown {self._tag()} {tag!r}", allowed=known, hint=hint)
+                tag, known = self._tag()
+                got = self.context["tag"]
+                return say(f"unknown {tag} {got!r}", allowed=known, hint=did_you_mean(got, known))
             case "literal_error":
-                known = self._quoted("expected")
+                words = re.findall(r"'[^']*'|\w+(?=,| or |$)", self.context["expected"])
+                known = [word[1:-1] if word.startswith("'") else word.lower() for word in words]
                 what = "unknown key" if self.loc[-1] == "[key]" else f"invalid {name}"
                 return say(f"{what} {got}", allowed=known, hint=did_you_mean(self.value, known))
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
                 return say(f"{name} must be {_interval(self.options)}, got {self.value!r}")
-            case "too_short" | "too_long":
-                least, most = self.context.get("min_length"), self.context.get("max_length")
-                limit = f"at most {most}" if self.kind == "too_long" else f"at least {least}"
-                return say(f"{name} must have {limit} entries, got {len(self.value)}")
+            case "too_long":
+                most = self.context["max_length"]
+                return say(f"{name} must have at most {most} entries, got {len(self.value)}")
             case "value_error":
                 error = self.context["error"]
                 return say(error.message if isinstance(error, InputError) else str(error))
         return say(f"invalid {name} {got}: {self.message[:1].lower()}{self.message[1:]}")
-
-    def _quoted(self, key: str) -> list[str]:
-        """The words of a list such as `'a', False or 3` in pydantic's error."""
-        words = re.findall(r"'[^']*'|\w+(?=,| or |$)", self.context[key])
-        return [word[1:-1] if word.startswith("'") else word.lower() for word in words]
 
 
 def _readings(loc: Sequence[Key], data: Any) -> list[tuple[tuple[Key, ...], Any]]:
@@ -167,12 +160,16 @@ def _members(schema: Schema, root: Schema) -> list[Schema]:
     return [schema] if options is None else [one for o in options for one in _members(o, root)]
 
 
+def _properties(schema: Schema) -> Schema:
+    return schema.get("properties", {})
+
+
 def _below(schema: Schema, key: Key | None) -> Schema:
     """The schema of an entry of a mapping or a list."""
     if isinstance(key, int):
         found = dict(enumerate(schema.get("prefixItems", ()))).get(key, schema.get("items"))
     else:
-        found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+        found = _properties(schema).get(key, schema.get("additionalProperties"))
     return found if isinstance(found, dict) else {}
 
 
@@ -180,7 +177,7 @@ def _likely(members: Sequence[Schema], data: Any) -> Schema:
     """The member whose tag the data have, else the one that shares most keys with them."""
 
     def fit(member: Schema) -> tuple[int, int]:
-        known = member.get("properties", {})
+        known = _properties(member)
         shared = [key for key in known if isinstance(data, dict) and key in data]
         return sum(known[key].get("const", ...) == data[key] for key in shared), len(shared)
 
@@ -190,9 +187,8 @@ def _likely(members: Sequence[Schema], data: Any) -> Schema:
 def _interval(options: Sequence[Schema]) -> str:
     """`in [0, 1)`, or `>= 0` where there is one bound."""
     bounds = {key: bound for one in options for key, bound in one.items()}
-    low = [f"{sign}{bounds[key]}" for key, sign in _LOW.items() if key in bounds]
-    high = [f"{bounds[key]}{sign}" for key, sign in _HIGH.items() if key in bounds]
-    if low and high:
-        return f"in {low[0]}, {high[0]}"
-    signs = zip((*_LOW, *_HIGH), (">=", ">", "<=", "<"), strict=True)
-    return next(f"{sign} {bounds[key]}" for key, sign in signs if key in bounds)
+    sides = [(sign, bounds[key]) for key, sign in _SIGNS.items() if key in bounds]
+    if len(sides) < 2:
+        return "".join(f"{sign} {bound}" for sign, bound in sides)
+    (above, low), (below, high) = sides
+    return f"in {'[' if above == '>=' else '('}{low}, {high}{']' if below == '<=' else ')'}"

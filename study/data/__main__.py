@@ -24,8 +24,10 @@ MOST_LINES = 20  # files listed of each kind of fault
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 when the data cannot be used: one line, or all faults of the files."""
     parser = Parser(prog="python -m study.data", description=__doc__)
-    parser.add_argument("task", metavar="TASK", help="a task file, else the name of a shipped task")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the images are")
+    parser.add_argument("task", metavar="TASK", help="a task file or the name of a shipped task")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder that holds the task's data"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
     )

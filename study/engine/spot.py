@@ -180,7 +180,7 @@ def _leave(leave: Callable[[float], int], left: float) -> None:
     try:
         count = leave(left)
     except OSError as error:
-        _say(f"the instance goes in {left:.0f} s, but its node was not drained: {error}")
+        _say(f"the instance goes in {left:.0f} s; its node was not drained: {error}")
     else:
         if count:
             _say(f"the instance goes in {left:.0f} s: its node is drained")
@@ -196,8 +196,12 @@ def parser() -> Parser:
         prog="python -m study.engine.spot",
         description="Drain this machine's node once AWS says that the machine will be taken away.",
     )
-    p.add_argument("--address", required=True, metavar="HOST:PORT", help="the cluster's head")
-    p.add_argument("--node-ip-address", metavar="IP", help="as `ray start` was told it, if it was")
+    p.add_argument(
+        "--address", required=True, metavar="HOST:PORT", help="address of the cluster's head"
+    )
+    p.add_argument(
+        "--node-ip-address", metavar="IP", help="the IP address that `ray start` got, if any"
+    )
     return p
 
 
