@@ -58,8 +58,8 @@ def test_a_gpu_share_that_is_no_number_is_told_what_to_be(
 ) -> None:
     code, _, err = run([f"--gpus-per-trial={value}"], capsys)
     assert code == 2
-    assert "--gpus-per-trial: must be a number: 1, or 0.5 where two trials fit into" in err
-    assert err.endswith(f"but got '{value}'\n")
+    assert "--gpus-per-trial: must be a number >= 0, got" in err
+    assert f"got '{value}'" in err
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_good_data_become_the_typed_config():
             "synthetic",
             "syntetic",
             "2: data/format: unknown format 'syntetic'; did you mean 'synthetic'? (allowed: "
-            "synthetic, folder, cityscapes, voc, synthia, deepglobe, camvid, factory)",
+            "synthetic, folder, cityscapes, voc, synthia, deepglobe, camvid)",
         ),
         (
             "  format: synthetic\n",
@@ -120,6 +120,18 @@ def test_good_data_become_the_typed_config():
         ("[64, 80]", "[64]", "3: data/size/1: missing required entry 'size[1]'"),
         ("[64, 80]", "[64, 80, 3]", "3: data/size: size must have at most 2 entries, got 3"),
         (
+            "data:\n",
+            "data: camvid\nmore:\n",
+            "2: more: unknown key 'more'; did you mean 'model'? (allowed: data, augment, model, "
+            "optimizer, lr_schedule, batch_size, budget, evaluation, precision, deterministic)",
+        ),
+        (
+            "synthetic",
+            "[a]",
+            "2: data/format: unknown format \"['a']\" (allowed: synthetic, folder, "
+            "cityscapes, voc, synthia, deepglobe, camvid)",
+        ),
+        (
             "batch_size: 4",
             "batch_size: {a: 1}",
             "9: batch_size: batch_size must be a whole number, got a mapping",
@@ -153,7 +165,7 @@ def test_good_data_become_the_typed_config():
             "synthetic",
             "3",
             "2: data/format: unknown format '3' (allowed: synthetic, folder, "
-            "cityscapes, voc, synthia, deepglobe, camvid, factory)",
+            "cityscapes, voc, synthia, deepglobe, camvid)",
         ),
         ("batch_size: 4\n", "", " batch_size: missing required key 'batch_size'"),
     ],

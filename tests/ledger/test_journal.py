@@ -142,18 +142,18 @@ END = EndRecord("t0000", "completed", "full budget", 8)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (changed(STUDY), "got a second line that says what is studied"),
-        (changed(STUDY, format=99), "of format 2 must stand here, but got one of format 99"),
-        (changed(REPORT, trial="t0099"), "got a trial that was never handed out, 't0099'"),
-        (changed(REPORT, epoch="1"), "`epoch` is '1'"),
-        (changed(REPORT, epoch=True), "`epoch` is True"),
-        (changed(REPORT, epoch=0), "`epoch` is 0"),
+        (changed(STUDY), "a second line of kind study"),
+        (changed(STUDY, format=99), "(format 2): format 99"),
+        (changed(REPORT, trial="t0099"), "unknown trial 't0099'"),
+        (changed(REPORT, epoch="1"), "invalid epoch '1'"),
+        (changed(REPORT, epoch=True), "invalid epoch True"),
+        (changed(REPORT, epoch=0), "epoch must be >= 1, got 0"),
         (changed(REPORT, metrics="0.5"), "'str' object has no"),
-        (changed(REPORT, metrics={"val/miou": "high"}), "a number must be there, but it is 'high'"),
-        (changed(END, status="completex"), "`status` is 'completex'"),
-        (changed(trial("t0001"), stage="refexence"), "`stage` is 'refexence'"),
-        (changed(SelectRecord(["t0099"], None, None)), "never handed out, 't0099'"),
-        (changed(SelectRecord([], "t0098", None)), "never handed out, 't0098'"),
+        (changed(REPORT, metrics={"val/miou": "high"}), "a number is expected, got 'high'"),
+        (changed(END, status="completex"), "invalid status 'completex'"),
+        (changed(trial("t0001"), stage="refexence"), "invalid stage 'refexence'"),
+        (changed(SelectRecord(["t0099"], None, None)), "unknown trial 't0099'"),
+        (changed(SelectRecord([], "t0098", None)), "unknown trial 't0098'"),
         ("[" * 100_000, "RecursionError"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, sai
     whole = [encode(STUDY), encode(trial()), encode(REPORT)]
     (tmp_path / LEDGER).write_text("\n".join([*whole, line, encode(END)]) + "\n")
     for reading in (load, Ledger):
-        with pytest.raises(InputError, match=f"{LEDGER}:4: a ledger line") as error:
+        with pytest.raises(InputError, match=f"{LEDGER}:4: invalid ledger line") as error:
             reading(tmp_path)
         assert said in str(error.value)
     assert not is_driven(tmp_path), "the lock is given back"
@@ -169,14 +169,16 @@ def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, sai
 
 def test_a_ledger_without_its_first_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("")
-    with pytest.raises(InputError, match=r"there is none: remove the folder and begin anew$"):
+    with pytest.raises(
+        InputError, match=r"lacks its first line; remove the folder and begin anew$"
+    ):
         load(tmp_path)
     driver = Ledger(tmp_path)
-    with pytest.raises(InputError, match=r"there is none yet: its driver is about to begin$"):
+    with pytest.raises(InputError, match=r"lacks its first line; its driver is about to write it$"):
         load(tmp_path)
     driver.close()
     (tmp_path / LEDGER).write_text(f"{encode(trial())}\n")
-    with pytest.raises(InputError, match=r"there is none$"):
+    with pytest.raises(InputError, match=r"lacks its first line$"):
         load(tmp_path)
 
 
@@ -235,7 +237,7 @@ def test_a_ledger_that_is_taken_away_takes_no_more_lines(tmp_path: Path, how: st
 
 def test_a_second_driver_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     first = Ledger(tmp_path)
-    with pytest.raises(InputError, match="one driver at a time"):
+    with pytest.raises(InputError, match="another driver is working"):
         Ledger(tmp_path)
     first.close()
     Ledger(tmp_path).close()
@@ -332,10 +334,10 @@ def test_a_study_is_named_so_that_its_name_can_be_given_again(
     [
         ("x" * 101, "at most 100"),
         ("a b", "letters, digits"),
-        ("mlflow.db", "the name must be free, but MLflow's data have it: another --name"),
-        ("mlartifacts", "MLflow's data have it"),
-        ("there", "there is there: another --name begins anew"),
-        ("study", "study is there: --resume study goes on with it, another --name begins anew"),
+        ("mlflow.db", "MLflow's data use this name; choose another --name"),
+        ("mlartifacts", "MLflow's data use this name"),
+        ("there", "there exists already; choose another --name"),
+        ("study", "study exists already; resume it with --resume study, or choose another --name"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, said: str) -> None:
@@ -347,11 +349,9 @@ def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, said: 
 
 
 def test_names_and_paths_that_are_too_long_are_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a study of the name must be in"):
+    with pytest.raises(InputError, match="no study named"):
         find("x" * 5000, tmp_path)
-    with pytest.raises(
-        InputError, match=r"^--storage: it must be a folder, but File name too long"
-    ):
+    with pytest.raises(InputError, match=r"^--storage: cannot use the folder: File name too long"):
         new_folder(tmp_path / ("x" * 300), None, "x")
 
 
