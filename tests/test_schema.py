@@ -108,7 +108,7 @@ def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
         (["--write", "file"], "--write: cannot write into folder 'file'"),
         (["--write", "file/x"], "--write: cannot write into folder 'file/x'"),
         (["--write", "/proc/nope"], "--write: cannot write into folder '/proc"),
-        (["--nope"], "unrecognized arguments: --nope"),
+        (["--nope"], "--nope: unknown argument; see --help"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):

@@ -332,7 +332,7 @@ def test_a_study_is_named_so_that_its_name_can_be_given_again(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("x" * 101, "at most 100"),
+        ("x" * 101, "1 to 100 letters"),
         ("a b", "letters, digits"),
         ("mlflow.db", "MLflow's data use this name; choose another --name"),
         ("mlartifacts", "MLflow's data use this name"),

@@ -168,7 +168,10 @@ def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
     tmp_path: Path, task: dict[str, Any]
 ) -> None:
     root = write_folder(tmp_path / "town")
-    task["model"] = {"factory": "test_preparation:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    task["model"] = {
+        "factory": "tests.session.test_prepare:dated",
+        "kwargs": {"since": date(2020, 1, 1)},
+    }
     with pytest.raises(InputError, match="consist of numbers, text, lists and mappings"):
         prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
     assert not (tmp_path / "studies").exists()
