@@ -26,8 +26,7 @@ def _export(arguments: argparse.Namespace) -> None:
     found = answer(study.state, study.folder)
     paths = write_exports(study.folder, study.state, found)
     if not paths:
-        message = f"a best config must be there, but {found.missing[0]}"
-        raise InputError(message, file=study.folder)
+        raise InputError(f"no best config to export: {found.missing[0]}", file=study.folder)
     study.storage.ship_files(study.folder)
     for line in found.missing:
         print(f"note: {line}")

@@ -73,11 +73,10 @@ class SegmentationMetrics:
         names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
         if len(names) != num_classes:
             raise ValueError(
-                f"class_names: `one name per class` must hold, but got {len(names)} names "
-                f"for {num_classes} classes"
+                f"class_names must have one name per class ({num_classes}), got {len(names)}"
             )
         if len(set(names)) < len(names):
-            raise ValueError(f"class_names: `all different` must hold, but got {names}")
+            raise ValueError(f"class_names must be unique, got {names}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.class_names = tuple(names)
@@ -133,9 +132,9 @@ class SegmentationMetrics:
         integer = not pred.is_floating_point() and not target.is_floating_point()
         if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
-                f"update: `logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), and "
-                f"integer target (B, H, W)` must hold, but got {tuple(pred.shape)} {pred.dtype} "
-                f"and {tuple(target.shape)} {target.dtype}"
+                f"update takes logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), "
+                f"and an integer target (B, H, W), got {pred.dtype} of {tuple(pred.shape)} "
+                f"and {target.dtype} of {tuple(target.shape)}"
             )
         pred, target = pred.flatten(1).long(), target.flatten(1).long()
         valid = target != self.ignore_index
@@ -145,8 +144,8 @@ class SegmentationMetrics:
                 torch._assert_async(inside.all())
             elif not bool(inside.all()):
                 raise ValueError(
-                    f"{name}: `0 <= class < {self.num_classes}` must hold where target is not "
-                    f"{self.ignore_index}, but got {int(classes[~inside][0])}"
+                    f"{name} must be in [0, {self.num_classes}) where target is not "
+                    f"{self.ignore_index}, got {int(classes[~inside][0])}"
                 )
         return pred, target
 

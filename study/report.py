@@ -41,7 +41,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _picture(path: str) -> Path:
     if not path or os.path.isdir(path):
-        raise InputError(f"must be a file to write, but got {path!r}", key="--picture")
+        raise InputError(f"the picture must be a file, got {path!r}", key="--picture")
     return Path(path)
 
 

@@ -39,12 +39,12 @@ def _track(arguments: argparse.Namespace) -> int:
     sessions = state.sessions
     elsewhere = storage.prefix is not None and not is_driven(folder)
     if elsewhere and sessions and uri == sessions[-1].tracking_uri and storage.is_driven(folder):
-        raise InputError("nobody else may track the study, but its driver does", file=folder)
+        raise InputError("the study's driver is tracking it already", file=folder)
     closing = threading.Event()
     closing.set()
     with only_writer(folder, wait=False) as free:
         if not free:
-            raise InputError("nobody else may track the study, but its driver does", file=folder)
+            raise InputError("the study's driver is tracking it already", file=folder)
         follower = Follower(folder, uri, thorough=True)
         done = follower.run(closing)
     lines, unsent = follower.projection.num_lines, follower.projection.num_unsent

@@ -81,14 +81,14 @@ def _load(
 
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
-        raise InputError(f"`0 <= seed < 2**63` must hold, but got {options.seed}", key="--seed")
+        raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
     config, provenance, in_its_file = _load(options.config, options.seed)
     if (
         options.out is not None
         and os.path.lexists(options.out)
         and not _is_empty_folder(options.out)
     ):
-        raise InputError(f"must be a new or empty folder, but got {options.out}", key="--out")
+        raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
     from study.data import open_data
     from study.losses import family

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from folder_data import quadrants, write_folder
-from PIL import Image
+from bad_input.regenerate import COMMANDS, error_of_command, expected, load_case, set_up
 
 from study.run import main
 
@@ -24,52 +20,16 @@ def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-FOLDER = HERE / "bad_input"
-CASES = sorted(path.name for path in FOLDER.glob("run_*.yaml"))
-TASK: dict[str, Any] = {
-    "data": {"format": "folder", "size": [32, 32]},
-    "model": {"arch": "unet", "encoder": "resnet18"},
-    "optimizer": {"name": "adamw", "lr": 0.01},
-    "batch_size": 2,
-    "budget": {"epochs": 2},
-}
-
-
-def set_up(case: dict[str, Any], here: Path) -> None:
-    """A study that is taken, and a small data set with its task, spoilt as the case says; a space,
-    where the case holds one."""
-    (here / "studies" / "taken").mkdir(parents=True)
-    town = write_folder(here / "town")
-    if "space" in case:
-        (here / "space.yaml").write_text(case["space"])
-    (here / "town.yaml").write_text(yaml.safe_dump({**TASK, **case.get("task", {})}))
-    spoil = case.get("spoil", {})
-    for name in spoil.get("remove", ()):
-        (town / name).unlink()
-    for name, text in spoil.get("write", {}).items():
-        (town / name).write_text(text)
-    for name, value in spoil.get("label", {}).items():
-        label = quadrants()
-        label[3, 4] = value
-        Image.fromarray(label).save(town / name)
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_bad_input_is_one_line_with_exit_code_2_and_nothing_written(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path
 ) -> None:
-    text = (FOLDER / name).read_text(encoding="utf-8")
-    case = yaml.safe_load(text)
-    expected = text.splitlines()[0].removeprefix("# error: ")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    case = load_case(name)
     set_up(case, tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    code, _, err = run(case["arguments"], capsys)
-    said = err.replace(str(tmp_path), "HERE").removesuffix("\n")
-    assert fnmatch(said, f"error: {expected}"), said
+    code, line = error_of_command(case, tmp_path)
+    assert line == expected(name)
     assert code == 2
-    assert "\n" not in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

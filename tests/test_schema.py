@@ -104,11 +104,11 @@ def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--write", ""], "--write: must be a folder to write into, but got ''"),
-        (["--write", "file"], "--write: must be a folder to write into, but got 'file'"),
-        (["--write", "file/x"], "--write: must be a folder to write into, but got 'file/x'"),
-        (["--write", "/proc/nope"], "--write: must be a folder to write into, but got '/proc"),
-        (["--nope"], "unknown argument '--nope'"),
+        (["--write", ""], "--write: cannot write into folder ''"),
+        (["--write", "file"], "--write: cannot write into folder 'file'"),
+        (["--write", "file/x"], "--write: cannot write into folder 'file/x'"),
+        (["--write", "/proc/nope"], "--write: cannot write into folder '/proc"),
+        (["--nope"], "--nope: unknown argument; see --help"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):

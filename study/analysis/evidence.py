@@ -76,6 +76,4 @@ def read(path: Path) -> Evidence | None:
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"a readable evidence file must be here, but got {error}", file=path
-        ) from error
+        raise InputError(f"cannot read the evidence file: {error}", file=path) from error

@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from study.core.errors import InputError
-from study.core.validation import did_you_mean
+from study.core.errors import InputError, did_you_mean
 from study.core.yaml_file import YamlFile, parse_yaml, read_yaml
 from study.core.yaml_text import as_yaml
 
@@ -42,8 +41,9 @@ def find(kind: str, ref: str | Path) -> Path:
     if path.suffix in ("", ".yaml") and path.parent.name in ("", kind) and path.stem in known:
         return known[path.stem]
     raise InputError(
-        f"a file or a shipped name must be given ({', '.join(known)}), but {str(ref)!r} is neither"
-        f"{did_you_mean(path.stem, known)}",
+        f"{str(ref)!r} not found",
+        found=known,
+        hint=did_you_mean(path.stem, known),
         key=_noun(kind),
     )
 

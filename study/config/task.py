@@ -89,7 +89,7 @@ class CityscapesData(FileData):
     @classmethod
     def _a_city_is_val(cls, val_cities: tuple[str, ...]) -> tuple[str, ...]:
         if not val_cities:
-            raise ValueError("`val_cities` must name a city of train, but names none")
+            raise ValueError("val_cities must name at least one city of train, got none")
         return val_cities
 
 
@@ -198,7 +198,9 @@ class Augment(Config):
     @classmethod
     def _the_range_rises(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
         if scale is not None and scale[0] > scale[1]:
-            raise ValueError(f"`low <= high` must hold, but got {scale[0]:g} and {scale[1]:g}")
+            raise ValueError(
+                f"scale must be [low, high] with low <= high, got [{scale[0]:g}, {scale[1]:g}]"
+            )
         return scale
 
 
@@ -226,7 +228,7 @@ class Sgd(OptimizerBase):
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Sgd:
         if self.nesterov and self.momentum == 0:
-            raise ValueError("`0 < momentum` must hold with nesterov, but got 0")
+            raise ValueError("momentum must be > 0 where nesterov is true, got 0")
         return self
 
 
@@ -255,7 +257,7 @@ class StepBudget(Config):
     def _a_report_has_a_step(self) -> StepBudget:
         if self.reports > self.steps:
             raise ValueError(
-                f"`reports <= steps` must hold, but got {self.reports} and {self.steps}"
+                f"reports must be <= steps, got {self.reports} reports and {self.steps} steps"
             )
         return self
 

@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, cast
 
 from study.core import telemetry
-from study.core.errors import InputError, OutputError
+from study.core.errors import InputError, OutputError, did_you_mean
 
 LONGEST = 2000  # characters of an error line
 EXIT_OUTPUT_ERROR = 1
@@ -165,15 +165,19 @@ class Parser(argparse.ArgumentParser):
         """Parse the arguments. An unknown flag raises InputError with the nearest known flag."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            from study.core.validation import did_you_mean
-
-            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
-            raise InputError(f"unknown argument {unknown[0]!r}{near}")
+            name = unknown[0].partition("=")[0]
+            hint = did_you_mean(name, self._option_string_actions) or "see --help"
+            raise InputError("unknown argument", hint=hint, key=name)
         return found
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
-        raise InputError(message.removeprefix("argument "))
+        key, found, offence = message.removeprefix("argument ").partition(": ")
+        if message.startswith("argument ") and found:
+            raise InputError(offence, key=key)
+        if key == "the following arguments are required":
+            raise InputError(f"missing required argument {offence}")
+        raise InputError(message)
 
 
 def run_command(

@@ -1,9 +1,12 @@
-"""The one exception for bad input, and the one for output that has no place."""
+"""The exception for bad input, which formats every error line, and the one for failed output."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+MOST_NAMES = 12  # names of a list that a line shows
 
 
 def printable(text: str) -> str:
@@ -13,26 +16,89 @@ def printable(text: str) -> str:
     )
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used.
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The hint `did you mean 'x'?` where a known name is similar, else an empty text."""
+    text, names = str(name), [str(one) for one in known]
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.66)
+    near = near or [one for one in names if text and one.startswith(text)]
+    return f"did you mean {near[0]!r}?" if near else ""
 
-    The text is the one line that is shown: where, the key, what must hold, what came.
-    For example ``search_spaces/recall.yaml:14: loss/recall/ema_momentum: `ema_momentum < 1`
-    must hold, but got 1.0``.
+
+def shown(value: object) -> str:
+    """A value as an error line shows it."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else f"{value!r:.100}"
+
+
+def line_of(key: str, lines: Mapping[str, int]) -> int | None:
+    """The line of a key, else of the nearest key above it."""
+    while key and key not in lines:
+        key = key.rpartition("/")[0]
+    return lines.get(key)
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The text is the one line that the user sees.
+
+    For example ``space.yaml:4: losses: unknown key 'losses'; did you mean 'loss'? (allowed: loss,
+    optimizer, study)``: the place, the offence, the hint, and what is allowed.
+
+    Args:
+        offence: What is wrong, with the value that was given: ``lr must be > 0, got -1``.
+        allowed: The values to choose from, as names or as a phrase.
+        found: The existing names, where the given one does not exist.
+        hint: A suggestion, such as that of `did_you_mean`.
+        file: The file that holds the offence.
+        line: The line in the file.
+        key: The key path in the file, the command-line flag or the environment variable.
     """
 
     def __init__(
         self,
-        message: str,
+        offence: str,
         *,
+        allowed: str | Iterable[object] | None = None,
+        found: Iterable[object] | None = None,
+        hint: str = "",
         file: str | Path | None = None,
         line: int | None = None,
         key: str | None = None,
     ) -> None:
-        self.message, self.file, self.key = message, file, key
+        text = f"{offence}; {hint}" if hint else offence
+        for label, names in (("allowed", allowed), ("found", found)):
+            if names is not None:
+                text += f" ({label}: {names if isinstance(names, str) else _listed(names)})"
+        self.message, self.file, self.key = " ".join(text.split()), file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
-        super().__init__(printable(": ".join([*parts, " ".join(message.split())])))
+        super().__init__(printable(": ".join([*parts, self.message])))
+
+    @classmethod
+    def unknown(
+        cls,
+        what: str,
+        name: object,
+        known: Iterable[object],
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> InputError:
+        """`unknown key 'losses'; did you mean 'loss'? (allowed: loss, optimizer, study)`."""
+        known = list(known)
+        return InputError(
+            f"unknown {what} {name!r}",
+            allowed=known,
+            hint=did_you_mean(name, known),
+            file=file,
+            line=line,
+            key=key,
+        )
 
     def below(self, key: str) -> InputError:
         """The same error with its key below another, where it has one and names no file."""
@@ -41,10 +107,10 @@ class InputError(ValueError):
         return InputError(self.message, key=f"{key}/{self.key}")
 
     def of_file(self, file: str | None, lines: Mapping[str, int]) -> InputError:
-        """The same error with the file that its key stands in, where it names none itself."""
+        """The same error with the file that holds its key, where it names none itself."""
         if file is None or self.file is not None or not self._is_in_a_file:
             return self
-        return InputError(self.message, file=file, line=lines.get(str(self.key)), key=self.key)
+        return InputError(self.message, file=file, line=line_of(str(self.key), lines), key=self.key)
 
     @property
     def _is_in_a_file(self) -> bool:
@@ -52,5 +118,13 @@ class InputError(ValueError):
         return self.key is not None and not self.key.startswith(("-", "$"))
 
 
+def _listed(names: Iterable[object]) -> str:
+    shown = [str(name) for name in names]
+    more = len(shown) - MOST_NAMES
+    if more > 0:
+        return f"{', '.join(shown[:MOST_NAMES])} and {more} more"
+    return ", ".join(shown) or "none"
+
+
 class OutputError(OSError):
-    """A file cannot be placed where it belongs, for what is there or on the way there."""
+    """A file cannot be written where it belongs, because of what is there or on the way there."""

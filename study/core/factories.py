@@ -26,7 +26,9 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
     attribute is missing, or it is not callable.
     """
     if not _SPEC.fullmatch(spec):
-        raise InputError(f"must have the form `package.module:function`, but got {spec!r}", key=key)
+        raise InputError(
+            f"a factory must have the form package.module:function, got {spec!r}", key=key
+        )
     module_name, _, path = spec.partition(":")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
@@ -37,16 +39,16 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
     except Exception as error:
         missing = _missing(error, module_name)
         if missing is not None:
-            message = f"module `{missing}` must be installed or lie in {here}"
-            raise InputError(f"{message}, but was not found", key=key) from error
-        message = f"module `{module_name}` must import, but raised {type(error).__name__}: {error}"
+            hint = f"install it or put it into {here}"
+            raise InputError(f"no module named {missing!r}", hint=hint, key=key) from error
+        message = f"importing {module_name} raised {type(error).__name__}: {error}"
         raise InputError(message, key=key) from error
     for name in path.split("."):
         if not hasattr(found, name):
-            raise InputError(f"`{name}` of {spec!r} must exist, but does not", key=key)
+            raise InputError(f"no {name!r} in {spec!r}", key=key)
         found = getattr(found, name)
     if not callable(found):
-        message = f"{spec!r} must be callable, but is of type {type(found).__name__}"
+        message = f"{spec!r} must be callable, got an object of type {type(found).__name__}"
         raise InputError(message, key=key)
     return found
 
@@ -62,8 +64,8 @@ def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> 
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        message = f"{spec}({', '.join(kwargs)}) must return, but raised {type(error).__name__}"
-        raise InputError(f"{message}: {error}", key=key) from error
+        message = f"{spec}({', '.join(kwargs)}) raised {type(error).__name__}: {error}"
+        raise InputError(message, key=key) from error
 
 
 def _missing(error: Exception, module_name: str) -> str | None:

@@ -16,12 +16,11 @@ from study.core.errors import InputError, OutputError
 def expanded(path: str | Path, key: str) -> Path:
     """Return `path` with its `~` resolved. Raises InputError if it names an unknown home."""
     if "\0" in str(path):
-        raise InputError(f"must be a path, but got {str(path)!r}", key=key)
+        raise InputError(f"a path must not contain a null byte, got {str(path)!r}", key=key)
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        message = f"must be a path, but {str(path)!r} begins with no known home folder"
-        raise InputError(message, key=key) from error
+        raise InputError(f"unknown home folder in {str(path)!r}", key=key) from error
 
 
 def made_folder(path: str | Path, key: str) -> Path:
@@ -33,7 +32,7 @@ def made_folder(path: str | Path, key: str) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return Path(path)
     except OSError as error:
-        message = f"must be a folder to write into, but got {str(path)!r}: {error.strerror}"
+        message = f"cannot write into folder {str(path)!r}: {error.strerror}"
         raise InputError(message, key=key) from error
 
 

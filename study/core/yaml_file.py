@@ -7,13 +7,14 @@ stay words, where YAML 1.1 would turn them into true and false.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from study.core.errors import InputError
+from study.core.errors import InputError, shown
 from study.core.validation import validate
 
 __all__ = ["YamlFile", "parse_yaml", "read_yaml", "validate"]
@@ -34,7 +35,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(
-                None, None, "every value must be written out, but got an alias", mark
+                None, None, "aliases are not allowed; write the value out", mark
             )
         return super().compose_node(parent, index)
 
@@ -47,10 +48,7 @@ class _Loader(yaml.SafeLoader):
             reason = f" ({error})" if type(error) is ValueError else ""
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
             raise yaml.constructor.ConstructorError(
-                None,
-                None,
-                f"a value of type {kind} must stand here, but got {got}{reason}",
-                node.start_mark,
+                None, None, f"invalid {kind} {got}{reason}", node.start_mark
             ) from error
 
 
@@ -73,14 +71,14 @@ def _mark_lines(node: yaml.Node, path: str, lines: dict[str, int], file: str | N
             what = getattr(key, "value", None)
             what = repr(what) if isinstance(what, str) else f"a {key.id}"
             raise InputError(
-                f"a key must be plain text, but got {what}", file=file, line=_line(key), key=path
+                f"a key must be plain text, got {what}", file=file, line=_line(key), key=path
             )
         if tag == "bool":
             key.tag = "tag:yaml.org,2002:str"
         below = f"{path}/{key.value}" if path else key.value
         if below in lines:
             raise InputError(
-                f"a key must stand once, but it stands on line {lines[below]} too",
+                f"duplicate key (first defined on line {lines[below]})",
                 file=file,
                 line=_line(key),
                 key=below,
@@ -92,7 +90,8 @@ def _mark_lines(node: yaml.Node, path: str, lines: dict[str, int], file: str | N
 def _one_line(error: yaml.MarkedYAMLError) -> tuple[str, int | None]:
     mark = error.problem_mark or error.context_mark
     parts = [str(part) for part in (error.context, error.problem) if part]
-    return ", ".join(parts), None if mark is None else mark.line + 1
+    text = re.sub(r"\bbut (found|got) ", "got ", ", ".join(parts))
+    return text, None if mark is None else mark.line + 1
 
 
 def parse_yaml(text: str, file: str | None = None) -> YamlFile:
@@ -110,21 +109,20 @@ def parse_yaml(text: str, file: str | None = None) -> YamlFile:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         message, line = _one_line(error)
-        raise InputError(f"the file must be YAML, but: {message}", file=file, line=line) from error
+        hint = "indent with spaces" if r"'\t'" in message else ""
+        raise InputError(f"invalid YAML: {message}", hint=hint, file=file, line=line) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(
-            f"the file must be YAML, but: {error.reason}", file=file, line=line
-        ) from error
+        raise InputError(f"invalid YAML: {error.reason}", file=file, line=line) from error
     except InputError:
         raise
     except (ValueError, OverflowError, RecursionError) as error:
-        raise InputError(f"the file must be YAML, but: {error}", file=file) from error
+        raise InputError(f"invalid YAML: {error}", file=file) from error
     if data is None:
-        raise InputError("a mapping must stand here, but the file is empty", file=file)
+        raise InputError("the file is empty", hint="it must hold a mapping", file=file)
     if not isinstance(data, dict):
         raise InputError(
-            f"a mapping must stand here, but got a {type(data).__name__}",
+            f"the file must hold a mapping, got {shown(data)}",
             file=file,
             line=None if node is None else _line(node),
         )
@@ -136,9 +134,9 @@ def read_yaml(path: str | Path) -> YamlFile:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError("the file must exist, but there is none", file=path) from None
+        raise InputError("file not found", file=path) from None
     except UnicodeDecodeError as error:
-        raise InputError(f"the file must be UTF-8 text, but: {error.reason}", file=path) from error
+        raise InputError(f"the file is not UTF-8 text: {error.reason}", file=path) from error
     except OSError as error:
-        raise InputError(f"the file must be readable, but: {error.strerror}", file=path) from error
+        raise InputError(f"cannot read the file: {error.strerror}", file=path) from error
     return parse_yaml(text, str(path))

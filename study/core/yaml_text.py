@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,3 +49,21 @@ _Dumper.add_representer(tuple, _list)
 def as_yaml(tree: Mapping[str, Any]) -> str:
     """Write YAML that `yaml.safe_load` reads as the same values, floats to the last bit."""
     return yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def number_hint(text: Any) -> str:
+    """`write 1.0e-3` for text that was meant as a number, else an empty text.
+
+    YAML 1.1 reads a number with an exponent only if it has a dot and the exponent a sign.
+    """
+    try:
+        value = float(text) if isinstance(text, str) else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(value):
+        return "write .inf" if value == math.inf else ""
+    match = re.fullmatch(r"\s*([-+]?[0-9_.]+)[eE]([-+]?)([0-9]+)\s*", text)
+    if not match:
+        return f"write {text.strip()} without quotes"
+    mantissa, sign, exponent = match.groups()
+    return f"write {mantissa if '.' in mantissa else mantissa + '.0'}e{sign or '+'}{exponent}"

@@ -63,8 +63,8 @@ def open_data(
         ((8, 32, 48, 3), (8, 32, 48), 11)
     """
     if data_root is not None and not isinstance(config, FileData):
-        message = "only a task whose data lies in a folder takes a data root"
-        raise InputError(message, key="--data-root")
+        hint = "leave --data-root out"
+        raise InputError("the task reads no data folder", hint=hint, key="--data-root")
     if isinstance(config, FactoryData):
         return check_labelled(_from_factory(config))
     if isinstance(config, SyntheticData):
@@ -106,12 +106,12 @@ def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
 def _root(config: FileData, data_root: Path | None) -> Path:
     given = data_root if data_root is not None else config.root
     if given is None:
-        message = "the folder of the data must be given: --data-root DIR"
-        raise InputError(message, key="data/root")
+        hint = "add it, or give --data-root DIR"
+        raise InputError("missing required key 'root'", hint=hint, key="data/root")
     root = expanded(given, "data/root" if data_root is None else "--data-root")
     if not os.path.isdir(root):
-        what = "is a file" if os.path.exists(root) else "does not exist"
-        raise InputError(f"data root must be a folder, but {what}", file=root)
+        message = "must be a folder, got a file" if os.path.exists(root) else "does not exist"
+        raise InputError(f"the data root {message}", file=root)
     return root
 
 
@@ -121,8 +121,9 @@ def _from_factory(config: FactoryData) -> SegmentationData:
     data = call_factory(config.factory, config.kwargs, key="data/factory")
     if not isinstance(data, SegmentationData):
         raise InputError(
-            f"{config.factory} must return a study.data.SegmentationData (see its from_arrays), "
-            f"but returned {type(data).__name__}",
+            f"{config.factory} must return a study.data.SegmentationData, "
+            f"got {type(data).__name__}",
+            hint="SegmentationData.from_arrays makes one",
             key="data/factory",
         )
     return data

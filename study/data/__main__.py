@@ -68,10 +68,7 @@ def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MO
     """List the faults by kind: their number, and the first `most` files of each kind."""
     ordered = sorted(problems, key=lambda one: (one.kind, str(one.file)))
     plural = "s" if len(ordered) > 1 else ""
-    lines = [
-        printable(f"error: {root}: the data must be without fault, but has ")
-        + f"{len(ordered)} fault{plural}"
-    ]
+    lines = [printable(f"error: {root}: ") + f"the data have {len(ordered)} fault{plural}"]
     for kind, group in groupby(ordered, key=lambda one: one.kind):
         alike = [*group]
         lines.append(f"{kind} ({len(alike)}):")

@@ -44,6 +44,7 @@ from study.data.splits import (
 )
 
 _CACHE_VARIABLE = "STUDY_CACHE_DIR"
+ELSEWHERE = f"set ${_CACHE_VARIABLE} to another folder"
 _CHUNK = 32  # images decoded at a time: bounds memory
 
 
@@ -72,7 +73,7 @@ def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationDa
             _build(source, folder, state)
             data = _load(source, folder, state)
     if data is None:
-        raise InputError("was written but cannot be read back", file=folder)
+        raise InputError("cannot read back the data cache that was just written", file=folder)
     return data
 
 
@@ -257,16 +258,18 @@ def _check_space(source: Source, directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise InputError(
-            f"the data cache needs {needed / 2**20:.0f} MiB on this disk, which has "
-            f"{free / 2**20:.0f} MiB free; {_CACHE_VARIABLE} names another place",
+            f"the data cache needs {needed / 2**20:.0f} MiB, this disk has "
+            f"{free / 2**20:.0f} MiB free",
+            hint=ELSEWHERE,
             file=directory,
         )
 
 
 def _unusable(directory: Path, error: OSError) -> InputError:
-    what = "ran out of disk space" if error.errno == errno.ENOSPC else f"is not usable: {error}"
+    full = error.errno == errno.ENOSPC
+    message = "no disk space left for the data cache" if full else "cannot write the data cache"
     return InputError(
-        f"the data cache {what}; {_CACHE_VARIABLE} names another place", file=directory
+        f"{message}: {error}" if not full else message, hint=ELSEWHERE, file=directory
     )
 
 

@@ -72,8 +72,8 @@ class IdTable:
         there = np.bincount(values.ravel(), minlength=256) > 0
         unknown = np.flatnonzero(there & ~self._known).tolist()
         if unknown:
-            got = f"one is {unknown[0]}" if len(unknown) == 1 else f"some are {_listed(unknown)}"
-            raise FileProblem("unknown label", f"labels must be {self._ranges}, but {got}", file)
+            message = f"labels must be {self._ranges}, got {_listed(unknown)}"
+            raise FileProblem("unknown label", message, file)
         return self._meaning[values]
 
     def read(self, file: Path) -> UInt8Array:
@@ -107,8 +107,8 @@ def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
         commonest = tuple(colours[counts.argmax()].tolist())
         raise FileProblem(
             "unknown label",
-            f"the colours of the classes must cover all but {STRAY:.0%} of the pixels, but "
-            f"{share:.1%} have others, most of them {commonest}",
+            f"at most {STRAY:.0%} of the pixels may have a colour of no class, got {share:.1%}, "
+            f"most of them {commonest}",
             file,
         )
 
@@ -117,7 +117,7 @@ def read_image(file: Path) -> Image.Image:
     """Read an image as RGB."""
     image, _ = _loaded(file, "image", _IMAGE_FORMATS)
     if image.mode not in _IMAGE_MODES:
-        message = f"image must have 8 bits a channel, but has mode {image.mode}"
+        message = f"image must have 8 bits per channel, got mode {image.mode}"
         raise FileProblem("image mode", message, file)
     return image.convert("RGB")
 
@@ -136,8 +136,8 @@ def as_labelled(image: Image.Image, label: UInt8Array, file: Path) -> Image.Imag
         return image
     if upright.size == image.size:
         message = (
-            f"image must be stored upright, as its label's size does not tell how it lies, but has "
-            f"EXIF orientation {orientation}"
+            f"EXIF orientation {orientation} is ambiguous, since the label fits both ways; store "
+            "the image upright"
         )
         raise FileProblem("orientation", message, file)
     return upright if (upright.height, upright.width) == label.shape else image
@@ -148,10 +148,10 @@ def read_index(file: Path) -> UInt8Array:
     label, raw_mode = _loaded(file, "label")
     bits = _PACKED.get(raw_mode)
     if bits:
-        message = f"label must have 8 bits a pixel where it has no palette, but has {bits}"
+        message = f"label must have 8 bits per pixel where it has no palette, got {bits}"
         raise FileProblem("label mode", message, file)
     if label.mode not in _INDEX_MODES:
-        message = f"label must be an 8-bit index PNG (mode L or P), but has mode {label.mode}"
+        message = f"label must be an 8-bit index PNG (mode L or P), got mode {label.mode}"
         raise FileProblem("label mode", message, file)
     return np.asarray(label)
 
@@ -162,7 +162,7 @@ def read_colours(file: Path) -> UInt8Array:
     deep = raw_mode.endswith(";16B")
     if label.mode not in _COLOUR_MODES or deep:
         mode = f"{label.mode} of 16 bits" if deep else label.mode
-        message = f"label must be painted in RGB colours, but has mode {mode}"
+        message = f"label must be painted in RGB colours, got mode {mode}"
         raise FileProblem("label mode", message, file)
     return np.asarray(label.convert("RGB"))
 
@@ -175,7 +175,7 @@ def read_low_bytes(file: Path) -> UInt8Array:
     """
     label, raw_mode = _loaded(file, "label", low_bytes=True)
     if raw_mode != _HIGH_BYTE:
-        message = f"label must be a 16-bit RGB PNG, but has {raw_mode or label.mode}"
+        message = f"label must be a 16-bit RGB PNG, got {raw_mode or label.mode}"
         raise FileProblem("label mode", message, file)
     return np.asarray(label)
 
@@ -186,7 +186,7 @@ def read_16_bit_ids(file: Path) -> UInt8Array:
     ids = read_low_bytes(file)[..., 0]
     if high.any():
         largest = int((256 * high[..., 0].astype(np.int64) + ids).max())
-        message = f"labels must be ids in the low bytes of the first channel, but one is {largest}"
+        message = f"labels must be ids in the low bytes of the first channel, got {largest}"
         raise FileProblem("unknown label", message, file)
     return ids
 
@@ -217,11 +217,11 @@ def _loaded(
         raise
     except Exception as error:  # damaged bytes make the reader raise anything
         if isinstance(error, UnidentifiedImageError):
-            reason = f"it is no {', '.join(formats)}"
+            reason = f"not of a known format: {', '.join(formats)}"
         else:
             told = error.strerror if isinstance(error, OSError) and error.strerror else error
             reason = f"{type(error).__name__}: {told}"
-        message = f"{what} must be readable, but is not ({reason})"
+        message = f"cannot read the {what} ({reason})"
         raise FileProblem(f"unreadable {what}", message, file) from error
 
 

@@ -28,8 +28,8 @@ def resplit(
     """
     for split in rule.thin:
         if split not in rule.pool:
-            message = f"must name pooled splits {list(rule.pool)}, but got {split}"
-            raise InputError(message, key="data/resplit/thin")
+            message = f"thin names the split {split!r}, which is not in pool"
+            raise InputError(message, allowed=rule.pool, key="data/resplit/thin")
     pool = [
         (name, split)
         for split in dict.fromkeys(rule.pool)
@@ -42,8 +42,8 @@ def resplit(
         carved[part].append(((split, name), block))
     if not carved[VAL]:
         raise InputError(
-            f"val gets every {rule.every}th block of {rule.block} images, so the pool must have "
-            f"more than {rule.block * (rule.every - 1)} images, but has {len(pool)}",
+            f"the pool must have more than {rule.block * (rule.every - 1)} images, got {len(pool)}",
+            hint=f"val gets one of every {rule.every} blocks of {rule.block} images",
             key="data/resplit",
         )
     return carved

@@ -63,11 +63,11 @@ class Findings:
                 continue
             name = path.name[: -len(suffix)]
             if name in found:
-                message = f"must be the only file of its name, but so is {found[name].name}"
+                message = f"another file has the same name: {found[name].name}"
                 self.fault("twice", message, path)
             found.setdefault(name, path)
         if want and not found and len(self.faults) == faults:
-            message = f"must hold {want} ({', '.join(suffixes)}), but has none"
+            message = f"the folder has no {want} ({', '.join(suffixes)})"
             self.fault("missing", message, directory)
         return found
 
@@ -76,9 +76,9 @@ class Findings:
         try:
             return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
-            self.fault("missing", "folder must exist, but does not", directory)
+            self.fault("missing", "the folder does not exist", directory)
         except OSError as error:
-            message = f"folder must be readable, but is not ({type(error).__name__})"
+            message = f"cannot read the folder ({type(error).__name__})"
             self.fault("missing", message, directory)
         return []
 
@@ -95,7 +95,7 @@ class Findings:
             (labels, images, "image", image_dir),
         ):
             for name in sorted(set(mine) - set(theirs)):
-                message = f"must have its {what} in {where}, but does not"
+                message = f"no matching {what} in {where}"
                 self.fault(f"missing {what}", message, mine[name])
         paired = [
             Pair(name, images[name], labels[name]) for name in sorted(images) if name in labels
@@ -114,8 +114,8 @@ def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] =
     best = min(candidates, key=lambda at: len(missing[at]))
     if missing[best]:
         wanted, without = ", ".join(holds), ", ".join(missing[best])
-        message = f"must hold {wanted} (format {name}), but has no {without}"
-        raise InputError(message, file=best)
+        hint = f"format {name} needs {wanted}"
+        raise InputError(f"the folder has no {without}", hint=hint, file=best)
     return best
 
 
@@ -154,7 +154,7 @@ class Scan:
         members = self.members()
         for split in SPLITS:
             if not members[split]:
-                raise InputError(f"{split} must have images, but has none: {self.rule}", key="data")
+                raise InputError(f"split {split} has no images", hint=self.rule, key="data")
         if shared := _shared(members):
             raise shared[0].counted(len(shared))
         return Source(
@@ -237,7 +237,7 @@ class Scan:
             problems.append(problem)
         if image is not None and label is not None and label.shape != (image.height, image.width):
             wanted, got = f"{image.height}x{image.width}", "{}x{}".format(*label.shape)
-            message = f"label must be as large as its image, {wanted}, but is {got}"
+            message = f"label must be as large as its image, {wanted}, got {got}"
             problems.append(FileProblem("size", message, pair.label))
         return image, label, problems
 
@@ -271,7 +271,7 @@ def _shared(members: Members) -> list[FileProblem]:
             other, twin = seen.setdefault((stat.st_dev, stat.st_ino), (split, pair.image))
             # Compare contents: some network file systems renumber inodes, or give all the same.
             if other != split and filecmp.cmp(twin, pair.image, shallow=False):
-                message = f"image must be in one split, but is in {other} and {split}"
+                message = f"the image is in two splits, {other} and {split}"
                 shared.append(FileProblem("shared", message, pair.image))
     return shared
 
@@ -280,5 +280,5 @@ def _stat(file: Path) -> os.stat_result:
     try:
         return file.stat()
     except OSError as error:
-        message = f"must be a file that can be read, but is not ({type(error).__name__})"
+        message = f"cannot read the file ({type(error).__name__})"
         raise FileProblem("unreadable", message, file) from error

@@ -44,7 +44,7 @@ def write_sheet(
     try:
         picture.save(file, format="PNG")
     except OSError as error:
-        raise InputError(f"contact sheet must be writable, but {error}", file=file) from error
+        raise InputError(f"cannot write the contact sheet: {error}", file=file) from error
 
 
 def _row(data: SegmentationData, split: Split, pairs: int, zoom: int, step: int) -> UInt8Array:

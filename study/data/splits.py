@@ -128,8 +128,7 @@ class SegmentationData:
         _check_header(class_names, ignore_index, mean, std)
         unknown = [split for split in groups or {} if split not in SPLITS]
         if unknown:
-            message = f"groups must be of {', '.join(SPLITS)}, but got {unknown[0]!r}"
-            raise InputError(message, key="data")
+            raise InputError.unknown("split of groups", unknown[0], SPLITS, key="data")
         splits, sizes = {}, set()
         for split, pair in zip(SPLITS, (train, val, test), strict=True):
             images, labels = map(np.asarray, pair)
@@ -141,7 +140,7 @@ class SegmentationData:
             outside = outside_classes(labels, num_classes, ignore_index)
             if outside is not None:
                 message = f"labels must be below {num_classes} or {ignore_index}"
-                raise InputError(f"{message}, but got {outside}", key=f"data/{split}")
+                raise InputError(f"{message}, got {outside}", key=f"data/{split}")
             group = np.asarray((groups or {}).get(split, np.arange(len(images))), np.int64)
             if group.shape != (len(images),):
                 raise _wrong(split, "groups", f"be ({len(images)},)", group)
@@ -154,7 +153,7 @@ class SegmentationData:
                 class_counts=np.stack([count_classes(label, num_classes) for label in labels]),
             )
         if len(sizes) != 1:
-            raise InputError(f"all images must have one size, but got {sorted(sizes)}", key="data")
+            raise InputError(f"all images must have one size, got {sorted(sizes)}", key="data")
         header = fingerprint_header(class_names, ignore_index, mean, std)
         digest = hashlib.sha256(header)
         for part in splits.values():
@@ -234,25 +233,24 @@ def _check_header(
 ) -> None:
     names = list(class_names)
     if not 1 <= len(names) <= MAX_CLASSES:
-        message = f"class_names must be 1 to {MAX_CLASSES}, but are {len(names)}"
+        message = f"class_names must have 1 to {MAX_CLASSES} entries, got {len(names)}"
         raise InputError(message, key="data")
     if len(set(names)) < len(names):
-        raise InputError(f"class_names must differ, but got {names}", key="data")
+        raise InputError(f"class_names must be unique, got {names}", key="data")
     if 0 <= ignore_index < len(names):
-        message = f"ignore_index must be no class, so not 0 to {len(names) - 1}"
-        raise InputError(f"{message}, but got {ignore_index}", key="data")
+        message = f"ignore_index must not be a class, 0 to {len(names) - 1}, got {ignore_index}"
+        raise InputError(message, key="data")
     for what, values, low in (("mean", mean, -np.inf), ("std", std, 0)):
         if len(values) != 3 or not all(low < value < np.inf for value in values):
-            must = "three numbers" if what == "mean" else "three numbers above 0"
-            raise InputError(f"{what} must be {must}, but got {tuple(values)}", key="data")
+            must = "three numbers" if what == "mean" else "three numbers > 0"
+            raise InputError(f"{what} must be {must}, got {tuple(values)}", key="data")
 
 
 def check_labelled(data: SegmentationData) -> SegmentationData:
     """Return the data. Raises InputError if all pixels of a split are ignored."""
     for name, split in data.splits.items():
         if not split.class_counts.any():
-            message = "must have a labelled pixel, but all are ignored"
-            raise InputError(message, key=f"data/{name}")
+            raise InputError(f"split {name} has no labelled pixel", key=f"data/{name}")
     return data
 
 
@@ -299,5 +297,5 @@ def default_palette(num_classes: int) -> UInt8Array:
 
 
 def _wrong(split: str, what: str, must: str, got: np.ndarray) -> InputError:
-    message = f"{what} must {must}, but got {got.shape} {got.dtype}"
+    message = f"{what} must {must}, got {got.shape} {got.dtype}"
     return InputError(message, key=f"data/{split}")

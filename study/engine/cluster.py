@@ -87,7 +87,7 @@ def host_and_port(address: str, key: str) -> tuple[str, int]:
     except UnicodeError:
         named = False
     if not (named and port.isascii() and port.isdigit() and len(port) <= 5):
-        raise InputError(f"HOST:PORT must be given, but got {address!r}", key=key)
+        raise InputError(f"the address must be HOST:PORT, got {address!r}", key=key)
     return host.strip("[]"), int(port)
 
 
@@ -96,8 +96,7 @@ def check_answers(address: str, key: str) -> None:
     try:
         socket.create_connection(host_and_port(address, key), timeout=ADDRESS_TIMEOUT).close()
     except (OSError, OverflowError) as error:
-        message = f"a Ray cluster must answer at {address}, but got: {error}"
-        raise InputError(message, key=key) from error
+        raise InputError(f"no Ray cluster answers at {address}: {error}", key=key) from error
 
 
 def where(address: str | None) -> tuple[str | None, str]:
@@ -122,7 +121,8 @@ def where(address: str | None) -> tuple[str | None, str]:
         return there, f"the Ray cluster running here ({there})"
     there = address_of_ray_start() if asked == "auto" else asked
     if there is None:
-        raise InputError("a cluster that `ray start` made must run here", key=_key(address))
+        hint = "start one with `ray start --head`"
+        raise InputError("no Ray cluster runs on this machine", hint=hint, key=_key(address))
     if there == asked:
         host_and_port(there, _key(address))
     return there, f"the Ray cluster at {there}"
@@ -149,9 +149,7 @@ def connect(address: str | None) -> str:
         ray.init(address=there, runtime_env=worker, **quiet)
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"a Ray cluster must answer at {there}, but got: {reason}", key=key
-        ) from error
+        raise InputError(f"no Ray cluster answers at {there}: {reason}", key=key) from error
     check_installed(there)
     return words
 
@@ -170,7 +168,7 @@ def check_installed(there: str) -> None:
     problem = ray.get(ray.remote(num_cpus=0)(import_it).remote())
     if problem:
         disconnect()
-        message = f"this package must be installed on every node of {there}, but got {problem}"
+        message = f"this package is not installed on every node of {there}: {problem}"
         raise InputError(message, key="--address")
 
 
@@ -233,7 +231,7 @@ def fit(
         cpus = cpus_per_trial
     if not cpus and not gpus:
         raise InputError(
-            "`0 < cpus-per-trial` must hold for a trial without a GPU, but got 0",
+            "cpus-per-trial must be > 0 for a trial without a GPU, got 0",
             key="--cpus-per-trial",
         )
     slots = sum(_held(node, cpus, gpus) for node in up)
@@ -241,8 +239,8 @@ def fit(
         nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]
         largest = max(nodes, key=lambda node: (node["GPU"], node["CPU"]))
         raise InputError(
-            f"one node must hold a trial's {cpus:g} CPUs and {gpus:g} GPUs, "
-            f"but the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",
+            f"no node has {cpus:g} CPUs and {gpus:g} GPUs for a trial; "
+            f"the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",
             key="--gpus-per-trial" if gpus else "--cpus-per-trial",
         )
     slots = slots if max_concurrent is None else min(slots, max_concurrent)

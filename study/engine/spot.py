@@ -61,7 +61,7 @@ class Metadata:
                 if error.code != 401:
                     raise
                 self._token = None  # it has expired
-        raise OSError("the metadata service refuses the token that it has just given")
+        raise OSError("the metadata service refuses the token that it just issued")
 
     def _new_token(self) -> str:
         life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
@@ -73,7 +73,7 @@ class Metadata:
             with self._opener.open(request, timeout=self._timeout) as answer:
                 return str(answer.read(1 << 16).decode("utf-8", "replace"))
         except http.client.HTTPException as error:
-            raise OSError(f"no answer of HTTP: {error!r}") from error
+            raise OSError(f"the metadata service sent no valid HTTP answer: {error!r}") from error
 
 
 def seconds_left(notice: str, now: float) -> float | None:
@@ -167,7 +167,7 @@ def _leave(leave: Callable[[float], int], left: float) -> None:
     try:
         count = leave(left)
     except OSError as error:
-        _say(f"the instance goes in {left:.0f} s, but its node was not drained: {error}")
+        _say(f"the instance goes in {left:.0f} s; its node was not drained: {error}")
     else:
         if count:
             _say(f"the instance goes in {left:.0f} s: its node is drained")

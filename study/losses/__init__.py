@@ -75,13 +75,13 @@ def build_loss(
         >>> value.shape, bool((logits.grad[:, :, 4:] == 0).all())  # ignored pixels: no gradient
         (torch.Size([]), True)
     """
+    from study.core.errors import InputError
     from study.core.validation import validate
     from study.losses.loss import SegmentationLoss
 
     if config is not None and not isinstance(config, LossConfig | Mapping):
-        raise ValueError(
-            f"loss: `a mapping` must hold, but got {config!r}; PRESETS[name].config is one"
-        )
+        hint = "PRESETS[name].config is one"
+        raise InputError(f"loss must be a mapping, got {config!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
         config = validate(LossConfig, dict(config or {}), root="loss")
     return SegmentationLoss(

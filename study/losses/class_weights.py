@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from study.core.errors import InputError
 from study.losses.config import (
     ClassWeights,
     EffectiveNumber,
@@ -53,15 +54,16 @@ def class_weights(config: ClassWeights, counts: Counts | None, num_classes: int)
         return None
     if isinstance(config, ManualWeights):
         if len(config.weights) != num_classes:
-            raise ValueError(
-                f"class_weights/weights: `one weight per class` must hold, but got "
-                f"{len(config.weights)} weights for {num_classes} classes"
+            raise InputError(
+                f"weights must have one entry per class ({num_classes}), got {len(config.weights)}",
+                key="class_weights/weights",
             )
         return torch.tensor(config.weights, dtype=torch.float64)
     if counts is None:
-        raise ValueError(
-            f"class_weights/scheme: {config.scheme} needs class_counts, but got None; "
-            "pass the training split's pixel counts"
+        raise InputError(
+            f"scheme {config.scheme} needs class_counts",
+            hint="pass the training split's pixel counts",
+            key="class_weights/scheme",
         )
     table = _read_counts(counts, num_classes)
     pixels = table.sum(0) if table.ndim == 2 else table
@@ -73,16 +75,16 @@ def _read_counts(counts: Counts, num_classes: int) -> Tensor:
     try:
         table = torch.as_tensor(counts).detach().to("cpu", torch.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"class_counts: `an array of numbers` must hold, but: {error}") from error
+        raise ValueError(f"class_counts must be an array of numbers: {error}") from error
     if table.ndim not in (1, 2) or table.shape[-1] != num_classes:
         raise ValueError(
-            f"class_counts: `shape ({num_classes},) or (images, {num_classes})` must hold, "
-            f"but got {tuple(table.shape)}"
+            f"class_counts must have shape ({num_classes},) or (images, {num_classes}), "
+            f"got {tuple(table.shape)}"
         )
     if not bool(torch.isfinite(table).all()) or bool((table < 0).any()):
-        raise ValueError("class_counts: `0 <= count < inf` must hold for every class")
+        raise ValueError("class_counts must be finite and >= 0 for every class")
     if not bool((table > 0).any()):
-        raise ValueError("class_counts: `sum > 0` must hold, but got no pixel at all")
+        raise ValueError("class_counts must not all be 0")
     return table
 
 
@@ -94,18 +96,19 @@ def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
             return frequency.pow(-config.exponent)
         case MedianFrequency():
             if table.ndim != 2:
-                raise ValueError(
-                    "class_weights/scheme: median_frequency needs class_counts per image, "
-                    f"shape (images, C), but got {tuple(table.shape)}"
+                raise InputError(
+                    "scheme median_frequency needs class_counts of shape (images, C), "
+                    f"got {tuple(table.shape)}",
+                    key="class_weights/scheme",
                 )
             image_pixels = ((table > 0) * table.sum(1, keepdim=True)).sum(0)
             return image_pixels / pixels  # the scaling cancels the median, a common factor
         case EffectiveNumber():
             scale = min(config.kappa * float(total), 1e300)  # finite; as good as inverse frequency
             if scale <= 1:
-                raise ValueError(
-                    "class_weights/kappa: `kappa * number of pixels > 1` must hold, "
-                    f"but got {scale:g}"
+                raise InputError(
+                    f"kappa times the number of pixels must be > 1, got {scale:g}",
+                    key="class_weights/kappa",
                 )
             step = torch.tensor(-1 / scale, dtype=torch.float64).log1p()
             return 1 / (scale * -torch.expm1(pixels * step))

@@ -37,7 +37,7 @@ class Boundary(Config):
     @classmethod
     def check_width(cls, width: int) -> int:
         if width % 2 == 0:
-            raise ValueError(f"`width` must be odd, but got {width}")
+            raise ValueError(f"width must be odd, got {width}")
         return width
 
 

@@ -77,7 +77,7 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 1:
-            raise ValueError(f"num_classes: `1 <= num_classes` must hold, but got {num_classes}")
+            raise ValueError(f"num_classes must be >= 1, got {num_classes}")
         self.config = config
         self.num_classes = num_classes
         self.ignore_index = ignore_index

@@ -57,26 +57,26 @@ def check_shapes(logits: Tensor, target: Tensor, keep: Tensor | None, num_classe
     """Raise ValueError unless the shapes and dtypes fit."""
     if logits.ndim != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
         raise ValueError(
-            f"logits: `floating (B, {num_classes}, H, W)` must hold, "
-            f"but got {logits.dtype} {tuple(logits.shape)}"
+            f"logits must be floating-point of shape (B, {num_classes}, H, W), "
+            f"got {logits.dtype} of {tuple(logits.shape)}"
         )
     batch, _, height, width = logits.shape
     pixels = (batch, height, width)
     if keep is not None and (keep.dtype != torch.bool or tuple(keep.shape) != pixels):
         raise ValueError(
-            f"keep: `bool {pixels}` must hold for logits {tuple(logits.shape)}, "
-            f"but got {keep.dtype} {tuple(keep.shape)}"
+            f"keep must be bool of shape {pixels} for logits of {tuple(logits.shape)}, "
+            f"got {keep.dtype} of {tuple(keep.shape)}"
         )
     if target.is_floating_point():
         if target.shape != logits.shape:
             raise ValueError(
-                f"target: `soft target of the logits' shape {tuple(logits.shape)}` must hold, "
-                f"but got {tuple(target.shape)}"
+                f"a soft target must have the logits' shape {tuple(logits.shape)}, "
+                f"got {tuple(target.shape)}"
             )
     elif tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
         raise ValueError(
-            f"target: `integer {pixels}` or `floating {tuple(logits.shape)}` must hold for logits "
-            f"{tuple(logits.shape)}, but got {target.dtype} {tuple(target.shape)}"
+            f"target must be integer of shape {pixels} or floating-point of shape "
+            f"{tuple(logits.shape)}, got {target.dtype} of {tuple(target.shape)}"
         )
 
 
@@ -125,8 +125,8 @@ def _check_range(label: Tensor, num_classes: int, ignore_index: int) -> None:
     low, high = (int(bound) for bound in label.aminmax())
     if low < 0 or high >= num_classes:
         raise ValueError(
-            f"target: `0 <= label < {num_classes}` or `label == {ignore_index}` (ignored) "
-            f"must hold, but got {low if low < 0 else high}"
+            f"labels must be in [0, {num_classes}) or {ignore_index} (ignored), "
+            f"got {low if low < 0 else high}"
         )
 
 

@@ -26,7 +26,7 @@ def reference_params(space: SearchSpace, rank: int, count: int, seed: int) -> di
     and no point falls on the task's own setting, which a baseline has tried.
     """
     if not 0 <= rank < count:
-        raise ValueError(f"`0 <= rank < count` must hold, but got rank {rank} of {count}")
+        raise ValueError(f"rank must be in [0, {count}), got {rank}")
     params: dict[str, Any] = {}
 
     def pick(node: Any) -> Any:

@@ -86,7 +86,7 @@ def _grid_point(
     grid = space.grid
     if grid is None or number >= len(grid):
         size = "no end" if grid is None else f"{len(grid)} points"
-        raise ValueError(f"a grid's point {number} must exist, but the grid has {size}")
+        raise ValueError(f"no point {number} in a grid of {size}")
     in_order = len(taken) != number
     left = grid[number:] if in_order else [point for point in grid if point not in taken]
     return max(left, key=lambda point: [point[path] in options for path, options in due.items()])

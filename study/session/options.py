@@ -25,14 +25,14 @@ from pydantic import (
     ValidationInfo,
 )
 
-from study.core.errors import InputError
-from study.core.validation import did_you_mean, shown, validate
+from study.core.errors import InputError, shown
+from study.core.validation import validate
 
 if TYPE_CHECKING:
     from study.storage.studies import Storage
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-LEAST_SHARE = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
+LEAST_FRACTION = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
 COUNT_LIMIT = 10**18  # other numbers are counted up from these, in 64 bits
 
 
@@ -68,14 +68,14 @@ def _below_limit(value: int, info: ValidationInfo) -> int:
 
 
 def _countable(value: float, info: ValidationInfo) -> float:
-    if value != 0 and not value >= LEAST_SHARE:
-        raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_SHARE}, got {value:g}")
+    if value != 0 and not value >= LEAST_FRACTION:
+        raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_FRACTION}, got {value:g}")
     return value
 
 
-def _share_or_whole(value: float, info: ValidationInfo) -> float:
+def _fraction_or_whole(value: float, info: ValidationInfo) -> float:
     if value > 1 and value != int(value):
-        rule = "must be a share of one GPU or a whole number of GPUs"
+        rule = "must be a fraction of one GPU or a whole number of GPUs"
         raise ValueError(f"{info.field_name} {rule}, got {value:g}")
     return value
 
@@ -133,7 +133,7 @@ Seed = Annotated[int, Field(ge=0), AfterValidator(_below_limit), _Number]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
 Hours = Annotated[float, Field(ge=0), _Number]
 Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
-Gpus = Annotated[Cpus, AfterValidator(_share_or_whole)]
+Gpus = Annotated[Cpus, AfterValidator(_fraction_or_whole)]
 Text = Annotated[str, AfterValidator(_not_empty)]
 NotEmpty = AfterValidator(_not_empty)
 
@@ -209,9 +209,7 @@ class Options(BaseModel):
         """Validate what a user gave. Raises InputError for the first option that is wrong."""
         for name in given:
             if name not in cls.model_fields:
-                known = ", ".join(cls.model_fields)
-                near = did_you_mean(name, cls.model_fields) or f" (allowed: {known})"
-                raise InputError(f"unknown option {name!r}{near}")
+                raise InputError.unknown("option", name, cls.model_fields)
         try:
             options = validate(cls, dict(given))
         except InputError as error:

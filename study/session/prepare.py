@@ -64,14 +64,15 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     """The task with the absolute path of its data, which `data_root` replaces if it is given."""
     if not isinstance(task.data, FileData):
         if data_root is not None:
-            message = "only a task whose data lies in a folder takes a data root"
-            raise InputError(message, key="--data-root")
+            hint = "leave --data-root out"
+            raise InputError("the task reads no data folder", hint=hint, key="--data-root")
         return task
     root, key = task.data.root, "data/root"
     if data_root is not None:
         root, key = str(data_root), "--data-root"
     if root is None:
-        raise InputError("the folder of the data must be given: --data-root DIR", key="data/root")
+        hint = "add it, or give --data-root DIR"
+        raise InputError("missing required key 'root'", hint=hint, key="data/root")
     data = task.data.model_copy(update={"root": str(expanded(root, key).resolve())})
     return task.model_copy(update={"data": data})
 
@@ -85,8 +86,8 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
     grid = space.grid if settings.sampler == GRID else None
     if grid is not None and settings.num_trials - references > len(grid):
         raise InputError(
-            f"`num_trials <= {len(grid) + references}` must hold (a grid of {len(grid)} points and "
-            f"{references} reference trials), but got {settings.num_trials}",
+            f"num_trials must be at most {len(grid) + references} (a grid of {len(grid)} points "
+            f"and {references} reference trials), got {settings.num_trials}",
             key="--num-trials",
         )
     rungs = settings.rungs
@@ -167,7 +168,7 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
         fingerprint = first.data["fingerprint"]
     except (ValidationError, KeyError, TypeError, InputError) as error:
         raise InputError(
-            f"the first line must say what is studied, but: {error!r}",
+            f"cannot resume from the ledger's first line: {error!r}",
             file=folder / LEDGER,
             line=1,
         ) from error
@@ -181,7 +182,8 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
     uri = absolute(uri)
     if options.num_trials is not None and options.num_trials != plan.num_trials:
         raise InputError(
-            f"a study keeps its number of trials, {plan.num_trials}, but got {options.num_trials}",
+            f"num_trials of this study is {plan.num_trials} and cannot change, "
+            f"got {options.num_trials}",
             key="--num-trials",
         )
     return Prepared(folder, space, task, plan, uri, storage, state=state)
@@ -208,7 +210,7 @@ def _check_plain(line: StudyRecord) -> None:
         encode(line)
     except TypeError as error:
         raise InputError(
-            f"a task and a space must be made of numbers, text, lists and mappings, but: {error}"
+            f"a task and a space must consist of numbers, text, lists and mappings: {error}"
         ) from error
 
 
@@ -219,8 +221,8 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
     found = open_data(task.data).fingerprint
     if found != fingerprint:
         raise InputError(
-            f"the data must be those that the study began with (fingerprint {fingerprint[:12]}), "
-            f"but they are others ({found[:12]})",
+            f"the data are not those of the study: fingerprint {found[:12]}, "
+            f"expected {fingerprint[:12]}",
             key="--data-root" if isinstance(task.data, FileData) else "data",
         )
 
@@ -296,6 +298,6 @@ def resources_for(
         max_concurrent=options.max_concurrent,
     )
     if math.isfinite(options.max_gpu_hours) and not resources.gpus_per_trial:
-        message = "trials must have a GPU, but run on CPUs here: --time-budget bounds the study"
-        raise InputError(message, key="--max-gpu-hours")
+        message = "GPU-hours cannot be counted: the trials run on CPUs"
+        raise InputError(message, hint="use --time-budget", key="--max-gpu-hours")
     return resources

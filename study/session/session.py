@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
 from study.core import telemetry
-from study.core.errors import InputError
 from study.core.files import write_text
 from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
@@ -19,6 +18,7 @@ from study.ledger.state import State
 from study.session.options import Options, argument_names, arguments_text
 from study.session.prepare import Prepared, prepare, resources_for
 from study.storage.driving import Driving, drive
+from study.storage.studies import name_in_use
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
@@ -108,7 +108,7 @@ def _run(
     ledger = driving.ledger
     if prepared.first_line is not None:
         if ledger.state.study is not None:
-            raise InputError(f"the name must be free, but {prepared.folder} is there", key="--name")
+            raise name_in_use(f"{prepared.folder} exists already")
         ledger.append(prepared.first_line)
         _write_inputs(prepared)
     display = Display(prepared.plan, ledger.state, file)

@@ -31,12 +31,13 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from study.core.errors import InputError
-from study.core.validation import shown, validate
+from study.core.errors import InputError, shown
+from study.core.validation import validate
 from study.losses.config import Config
 
 Scalar = None | bool | int | float | str
 DIGITS = 6  # significant digits of a sampled number: readable, and far finer than any effect
+LOG_AND_STEP = "log and step cannot be combined; remove one of them"
 _KINDS = ("float", "int", "choice")
 
 
@@ -52,11 +53,11 @@ class FloatRange(Config):
     def _check(self) -> FloatRange:
         _check_bounds(self.low, self.high)
         if self.step is not None and self.log:
-            raise ValueError("`log` and `step` must not stand together, but both do")
+            raise ValueError(LOG_AND_STEP)
         if self.log is True and self.low <= 0:
-            raise ValueError(f"`0 < low` must hold where log is true, but got {self.low}")
+            raise ValueError(f"low must be > 0 where log is true, got {self.low}")
         if self.log == "to_one" and self.high >= 1:
-            raise ValueError(f"`high < 1` must hold where log is to_one, but got {self.high}")
+            raise ValueError(f"high must be < 1 where log is to_one, got {self.high}")
         if self.step is not None:
             _check_step(self.low, self.high, self.step)
         return self
@@ -80,9 +81,9 @@ class IntRange(Config):
     def _check(self) -> IntRange:
         _check_bounds(self.low, self.high)
         if self.step is not None and self.log:
-            raise ValueError("`log` and `step` must not stand together, but both do")
+            raise ValueError(LOG_AND_STEP)
         if self.log and self.low < 1:
-            raise ValueError(f"`1 <= low` must hold where log is true, but got {self.low}")
+            raise ValueError(f"low must be >= 1 where log is true, got {self.low}")
         _check_step(self.low, self.high, self.step or 1)
         return self
 
@@ -93,7 +94,7 @@ class IntRange(Config):
 
 def _check_bounds(low: float, high: float) -> None:
     if not low <= high:
-        raise ValueError(f"`low <= high` must hold, but got low {low} and high {high}")
+        raise ValueError(f"low must be <= high, got low {low} and high {high}")
 
 
 def _check_step(low: float, high: float, step: float) -> None:
@@ -101,11 +102,10 @@ def _check_step(low: float, high: float, step: float) -> None:
         steps = (high - low) / step
         whole = round(steps)
     except OverflowError:
-        raise ValueError(f"the number of steps must be finite, but step is {step}") from None
+        raise ValueError(f"step is too small for this range, got {step}") from None
     if abs(steps - whole) > 1e-8:
         raise ValueError(
-            "`high - low` must be a whole number of steps, "
-            f"but got low {low}, high {high} and step {step}"
+            f"high - low must be a multiple of step, got low {low}, high {high} and step {step}"
         )
 
 
@@ -146,17 +146,19 @@ class Leaf:
             for choice in self.distribution.choices:
                 if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                     return choice
-            raise ValueError(f"{self.path}: {value!r} is none of the choices")
+            raise ValueError(f"{self.path}: {value!r} is not a choice")
         assert self.low is not None and self.high is not None
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not self.low <= value <= self.high:
-            raise ValueError(f"{self.path}: {value!r} is outside of [{self.low}, {self.high}]")
+            raise ValueError(
+                f"{self.path}: value must be in [{self.low}, {self.high}], got {value!r}"
+            )
         inner = value
         if self.to_one:
             assert isinstance(self.distribution, FloatDistribution)
             inner = min(max(1 - value, self.distribution.low), self.distribution.high)
         if not self.distribution._contains(self.distribution.to_internal_repr(inner)):
-            raise ValueError(f"{self.path}: {value!r} is not on the range's steps")
+            raise ValueError(f"{self.path}: {value!r} is not on a step of the range")
         return inner
 
     @property
@@ -232,8 +234,9 @@ class _Source:
             if key == yaml_path or key.startswith(yaml_path + "/")
         }
 
-    def error(self, message: str, yaml_path: str, path: str) -> InputError:
-        return InputError(message, file=self.file, line=self.lines.get(yaml_path), key=path)
+    def error(self, offence: str, yaml_path: str, path: str, hint: str = "") -> InputError:
+        line = self.lines.get(yaml_path)
+        return InputError(offence, hint=hint, file=self.file, line=line, key=path)
 
 
 def compile_tree(
@@ -246,8 +249,8 @@ def compile_tree(
         first = seen.setdefault(item.path, item)
         if not _same(first, item):
             raise InputError(
-                "one path must have one distribution in a file, but line "
-                f"{first.line} gives another",
+                f"the distribution differs from that on line {first.line}",
+                hint="a path has one distribution in a file",
                 file=file,
                 line=item.line,
                 key=item.path,
@@ -274,8 +277,7 @@ def _compile(value: Any, yaml_path: str, path: str, source: _Source) -> Node:
         return Branch(path, line, children)
     if len(value) > 1:
         other = next(key for key in value if key != kinds[0])
-        message = f"`{kinds[0]}` must stand alone, but {other!r} stands beside it"
-        raise source.error(message, yaml_path, path)
+        raise source.error(f"key {other!r} is not allowed beside {kinds[0]!r}", yaml_path, path)
     kind, spec = kinds[0], value[kinds[0]]
     if kind == "choice":
         return _compile_choice(spec, yaml_path, path, source)
@@ -297,9 +299,10 @@ def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> No
     line = source.lines.get(yaml_path)
     below = f"{yaml_path}/choice"
     if not isinstance(spec, (list, dict)) or not spec:
-        message = "a list of values or a mapping of named options must stand below `choice`, "
-        got = "an empty one" if isinstance(spec, (list, dict)) else shown(spec)
-        raise source.error(f"{message}but got {got}", yaml_path, path)
+        got = f"an empty {'list' if isinstance(spec, list) else 'mapping'}"
+        got = got if isinstance(spec, (list, dict)) else shown(spec)
+        message = f"choice must be a list of values or a mapping of named options, got {got}"
+        raise source.error(message, yaml_path, path)
     if isinstance(spec, dict):
         options = {
             str(name): _compile(item, f"{below}/{name}", path, source)
@@ -308,11 +311,11 @@ def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> No
         return Choice(path, line, options)
     for index, item in enumerate(spec):
         if not isinstance(item, Scalar) or (isinstance(item, float) and math.isnan(item)):
-            message = f"a choice must list scalars, but got {shown(item)} (name such options)"
-            raise source.error(message, f"{below}/{index}", path)
+            message = f"the items of a list of choices must be scalars, got {shown(item)}"
+            hint = "" if isinstance(item, float) else "name such options"
+            raise source.error(message, f"{below}/{index}", path, hint)
         if item in spec[:index]:
-            message = f"each value of a choice must stand once, but got {shown(item)} twice"
-            raise source.error(message, f"{below}/{index}", path)
+            raise source.error(f"duplicate choice {shown(item)}", f"{below}/{index}", path)
     return Leaf(path, line, CategoricalDistribution(tuple(spec)))
 
 

@@ -23,9 +23,9 @@ from optuna.trial import BaseTrial
 
 from study.config.shipped import SEARCH_SPACES, open_shipped
 from study.config.task import TrialOptimizer
-from study.core.errors import InputError
+from study.core.errors import InputError, did_you_mean
 from study.core.names import CE
-from study.core.validation import did_you_mean, validate
+from study.core.validation import validate
 from study.losses.config import LossConfig
 from study.space.grammar import (
     Branch,
@@ -196,16 +196,18 @@ class SearchSpace:
 
         def pick(node: Leaf | Choice) -> Any:
             if node.path not in params:
-                raise ValueError(f"{node.path} must be given, but params hold {sorted(params)}")
+                raise ValueError(f"missing param {node.path!r} (found: {sorted(params)})")
             value = params[node.path]
             if isinstance(node, Choice) and value not in node.options:
-                raise ValueError(f"{node.path}: {value!r} is none of {sorted(node.options)}")
+                raise ValueError(
+                    f"{node.path}: unknown option {value!r} (allowed: {sorted(node.options)})"
+                )
             active[node.path] = node
             return value
 
         tree = assemble(self.tree, pick, {}, lines)
         if extra := params.keys() - active.keys():
-            raise ValueError(f"{sorted(extra)} must not be given: nothing there is searched")
+            raise ValueError(f"params without a range or a choice: {sorted(extra)}")
         return tree, active
 
     def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
@@ -311,13 +313,8 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
     known = (LOSS, OPTIMIZER, STUDY)
     for key in source.data:
         if key not in known:
-            raise InputError(
-                f"a known key must stand here ({', '.join(known)}), but got {key!r}"
-                f"{did_you_mean(key, known)}",
-                file=file,
-                line=lines.get(str(key)),
-                key=str(key),
-            )
+            line = lines.get(str(key))
+            raise InputError.unknown("key", key, known, file=file, line=line, key=str(key))
     settings = validate(
         StudySettings, source.data.get(STUDY, {}), file=file, lines=lines, root=STUDY
     )
@@ -336,17 +333,18 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
 def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
     settings, choices = space.settings, space.choices
 
-    def error(message: str, key: str) -> InputError:
-        return InputError(message, file=space.file, line=lines.get(key), key=key)
+    def error(key: str, offence: str, **more: Any) -> InputError:
+        return InputError(offence, **more, file=space.file, line=lines.get(key), key=key)
 
     if settings.rungs is not None and settings.rungs.by is not None:
         by = settings.rungs.by
         known = [path for path, options in choices.items() if len(options) in (2, 3)]
         if by not in known:
             raise error(
-                "a choice of two or three options that every trial makes must be named "
-                f"({', '.join(known) or 'there is none'}), but got {by!r}{did_you_mean(by, known)}",
                 f"{STUDY}/rungs/by",
+                f"by must name a choice of two or three options that every trial makes, got {by!r}",
+                allowed=known,
+                hint=did_you_mean(by, known),
             )
     if settings.sampler == "grid":
         count, grid = space.num_points, space.grid
@@ -354,9 +352,9 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
             leaves = [node for node in searched(space.tree) if isinstance(node, Leaf)]
             largest = max(leaves, key=lambda leaf: leaf.num_values or 0)
             raise error(
-                f"`sampler: grid` must have at most {MOST_POINTS} points, but got {count} "
-                f"({largest.path} alone takes {largest.num_values} values)",
                 f"{STUDY}/sampler",
+                f"a grid must have at most {MOST_POINTS} points, got {count} "
+                f"({largest.path} alone has {largest.num_values} values)",
             )
         if grid is None:
             open_leaf = next(
@@ -365,14 +363,14 @@ def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
                 if isinstance(node, Leaf) and node.grid is None
             )
             raise error(
-                "`sampler: grid` must have only choices, int ranges and ranges with a step, "
-                f"but {open_leaf} has none",
                 f"{STUDY}/sampler",
+                f"a grid cannot list the values of {open_leaf}",
+                hint="give its range a step",
             )
         proposed = settings.num_trials - space.num_reference_trials
         if proposed > len(grid):
             raise error(
-                "`num_trials - reference_trials <= points of the grid` must hold, "
-                f"but got {proposed} > {len(grid)}",
                 f"{STUDY}/num_trials",
+                f"num_trials - reference_trials must be at most the {len(grid)} points of the "
+                f"grid, got {proposed}",
             )

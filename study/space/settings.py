@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, field_validator, model_validator
 
+from study.core.errors import InputError
 from study.core.names import VAL, VAL_MACC, VAL_MIOU
-from study.core.validation import did_you_mean
 from study.losses.config import Config
 
 # What may be an objective: all are in [0, 1], and larger is better.
@@ -63,33 +63,30 @@ class StudySettings(Config):
     @classmethod
     def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         if not objectives:
-            raise ValueError("at least one objective must be named, but got none")
-        return _each_known_once(objectives, OBJECTIVES)
+            raise InputError("objectives must not be empty", allowed=OBJECTIVES)
+        return _each_known_once("objective", objectives, OBJECTIVES)
 
     @field_validator("baselines")
     @classmethod
     def _known_baselines(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         from study.losses import PRESETS
 
-        return _each_known_once(baselines, tuple(PRESETS))
+        return _each_known_once("baseline", baselines, tuple(PRESETS))
 
     @model_validator(mode="after")
     def _enough_trials(self) -> StudySettings:
         if self.reference_trials is not None and self.reference_trials > self.num_trials:
             raise ValueError(
-                "`reference_trials <= num_trials` must hold, but got "
-                f"{self.reference_trials} > {self.num_trials}"
+                f"reference_trials must be at most num_trials ({self.num_trials}), "
+                f"got {self.reference_trials}"
             )
         return self
 
 
-def _each_known_once(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+def _each_known_once(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"each must be one of {', '.join(known)}, but got {name!r}"
-                f"{did_you_mean(name, known)}"
-            )
+            raise InputError.unknown(what, name, known)
         if names.count(name) > 1:
-            raise ValueError(f"each must stand once, but {name!r} stands {names.count(name)} times")
+            raise InputError(f"duplicate {what} {name!r}")
     return names

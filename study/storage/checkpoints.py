@@ -77,7 +77,7 @@ class FolderCheckpointStore:
         not cost a trial. A missing folder raises OSError.
         """
         if not self._folder.is_dir():
-            raise FileNotFoundError(2, "every node must see the study's folder", str(self._folder))
+            raise FileNotFoundError(2, "this node cannot see the study's folder", str(self._folder))
         key = checkpoint_key(self._trial, epoch)
         try:
             save(self._folder / key)

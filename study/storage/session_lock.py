@@ -26,10 +26,7 @@ class SessionLock:
         make_folder(folder)
         file = _lock(folder / LOCK)
         if file is None:
-            raise InputError(
-                "one driver at a time may work on a study, but another one holds its lock",
-                file=folder,
-            )
+            raise InputError("another driver is working on this study", file=folder)
         self._file = file
 
     def close(self) -> None:

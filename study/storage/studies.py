@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core.errors import InputError
+from study.core.errors import InputError, did_you_mean
 from study.core.files import expanded
 from study.ledger.journal import LEDGER, replay
 from study.ledger.state import State
@@ -36,9 +37,13 @@ def find(name: str, storage: Path) -> Path:
     for folder in (storage / name, expanded(name, "NAME")):
         if _is_file(folder / LEDGER):
             return folder.resolve()
-    known = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
-    listed = ", ".join(known) if known else "none"
-    raise InputError(f"a study of the name must be in {storage} ({listed}), but got {name!r}")
+    raise _unknown(name, storage, [path.parent.name for path in storage.glob(f"*/{LEDGER}")])
+
+
+def _unknown(name: str, where: object, found: Iterable[str]) -> InputError:
+    names = sorted(found)
+    message = f"no study named {name!r} in {where}/"
+    return InputError(message, found=names, hint=did_you_mean(name, names))
 
 
 def _is_file(path: Path) -> bool:
@@ -64,10 +69,10 @@ def new_folder(storage: Path, name: str | None, stem: str) -> Path:
         storage = expanded(storage, "--storage").resolve()
         existing = next(path for path in (storage, *storage.parents) if path.exists())
     except OSError as error:
-        message = f"it must be a folder, but {error.strerror} ({len(str(storage))} characters)"
+        message = f"cannot use the folder: {error.strerror} ({len(str(storage))} characters)"
         raise InputError(message, key="--storage") from error
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise InputError("it must be a folder that can be written", file=existing, key="--storage")
+        raise InputError("not a folder that can be written to", file=existing, key="--storage")
     if name is None:
         stem = as_name(stem)
         count = 1
@@ -76,34 +81,36 @@ def new_folder(storage: Path, name: str | None, stem: str) -> Path:
         return storage / (stem if count == 1 else f"{stem}-{count}")
     if not NAME.fullmatch(name):
         raise InputError(
-            "a name must be letters, digits, '.', '_' and '-', at most 100 and a letter or a digit "
-            f"first, but got {name!r}",
+            f"invalid name {name!r}",
+            allowed="1 to 100 letters, digits, '.', '_' and '-', a letter or a digit first",
             key="--name",
         )
     folder = storage / name
     if folder.exists() or name in TAKEN:
-        goes_on = f"--resume {name} goes on with it, " if _is_file(folder / LEDGER) else ""
-        there = f"{folder} is there" if folder.exists() else "MLflow's data have it"
-        raise InputError(
-            f"the name must be free, but {there}: {goes_on}another --name begins anew",
-            key="--name",
-        )
+        there = f"{folder} exists already" if folder.exists() else "MLflow's data use this name"
+        raise name_in_use(there, name if _is_file(folder / LEDGER) else None)
     return folder
+
+
+def name_in_use(there: str, resumable: str | None = None) -> InputError:
+    """The error for a new study's name that is not free."""
+    resume = "" if resumable is None else f"resume it with --resume {resumable}, or "
+    return InputError(there, hint=f"{resume}choose another --name", key="--name")
 
 
 def load(folder: Path) -> State:
     """The state of the study in this folder."""
     path = folder / LEDGER
     if not path.is_file():
-        raise InputError(f"a study's {LEDGER} must be there, but there is none", file=folder)
+        raise InputError(f"no {LEDGER} of a study in this folder", file=folder)
     state = replay(path)
     if state.study is None:
-        message = "a ledger's first line must say what is studied, but there is none"
+        hint = ""
         if is_driven(folder):
-            message = f"{message} yet: its driver is about to begin"
+            hint = "its driver is about to write it"
         elif not (state.trials or state.sessions):
-            message = f"{message}: remove the folder and begin anew"
-        raise InputError(message, file=path)
+            hint = "remove the folder and begin anew"
+        raise InputError("the ledger lacks its first line", hint=hint, file=path)
     return state
 
 
@@ -153,11 +160,7 @@ class Storage:
                 count += 1
                 continue
             if wanted in taken:
-                raise InputError(
-                    f"the name must be free, but {self.prefix.below(wanted).where} is there: "
-                    f"--resume {wanted} goes on with it, another --name begins anew",
-                    key="--name",
-                )
+                raise name_in_use(f"{self.prefix.below(wanted).where} exists already", wanted)
             return new_folder(self.folder, wanted, stem)
 
     def find(self, name: str, *, whole: bool = True) -> Path:
@@ -176,10 +179,7 @@ class Storage:
             except StorageUnavailable as error:
                 raise error.as_input_error() from error
         if not (folder / LEDGER).is_file():
-            known = ", ".join(self._names()) or "none"
-            raise InputError(
-                f"a study of the name must be in {self.prefix.where} ({known}), but got {name!r}"
-            )
+            raise _unknown(name, self.prefix.where, self._names())
         return folder
 
     def resume_command(self, folder: Path) -> str:

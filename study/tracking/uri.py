@@ -57,16 +57,12 @@ def check_form(tracking_uri: str) -> None:
         try:
             place = urllib.parse.urlsplit(tracking_uri).netloc
         except ValueError as error:
-            message = f"must be the address of a server, but got {tracking_uri!r}: {error}"
-            raise InputError(message, key=KEY) from error
+            raise InputError(f"invalid address {tracking_uri!r}: {error}", key=KEY) from error
         if "@" in place:
-            message = (
-                "user and password must be in MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, but they are in the address"
-            )
-            raise InputError(message, key=KEY)
+            hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise InputError("the address contains credentials", hint=hint, key=KEY)
     elif sqlite_path(tracking_uri) is None:
-        message = "`http://`, `https://` or `sqlite:///` must come first, but got"
+        message = "the address must start with http://, https:// or sqlite:///, got"
         raise InputError(f"{message} {tracking_uri!r}", key=KEY)
 
 
@@ -90,36 +86,34 @@ def _check_server(uri: str, timeout: float) -> None:
         with urllib.request.urlopen(health, timeout=timeout) as answer:
             status, body = answer.status, answer.read(64)
     except urllib.error.HTTPError as error:
-        hint = " (is this name among the server's --allowed-hosts?)" if error.code == 403 else ""
-        message = f"an MLflow server must answer {health}, but it answered {error.code}{hint}"
-        raise InputError(message, key=KEY) from error
+        hint = "is this name among the server's --allowed-hosts?" if error.code == 403 else ""
+        message = f"the MLflow server answers {health} with status {error.code}"
+        raise InputError(message, hint=hint, key=KEY) from error
     except (OSError, ValueError, OverflowError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        message = f"an MLflow server must answer {health}, but got: {reason}"
-        raise InputError(message, key=KEY) from error
+        raise InputError(f"no MLflow server answers {health}: {reason}", key=KEY) from error
     if status != 200 or body.strip() != b"OK":
-        message = f"an MLflow server must answer {health} with OK, but got {body!r}"
+        message = f"an MLflow server must answer {health} with OK, got {body!r}"
         raise InputError(message, key=KEY)
 
 
 def _check_file(uri: str, path: Path) -> None:
     try:
         if not path.name or path.is_dir():
-            raise InputError(f"the path of a database file must follow, but got {uri!r}", key=KEY)
+            raise InputError(f"sqlite:/// must be followed by a file's path, got {uri!r}", key=KEY)
         if path.exists():
             with open(path, "rb") as file:
                 header = file.read(len(SQLITE_HEADER))
             if header not in (b"", SQLITE_HEADER):
-                message = "the file must be an SQLite database, but it is something else"
-                raise InputError(message, file=path, key=KEY)
+                raise InputError("the file is no SQLite database", file=path, key=KEY)
         target = next(place for place in (path, *path.absolute().parents) if place.exists())
     except OSError as error:
-        message = f"the database file must be usable, but got: {error.strerror}"
+        message = f"cannot use the database file: {error.strerror}"
         raise InputError(message, file=path, key=KEY) from error
     if not (target.is_dir() or target == path):
-        raise InputError("it must be a folder, but is a file", file=target, key=KEY)
+        raise InputError("not a folder", file=target, key=KEY)
     if not os.access(target, os.W_OK):
-        raise InputError("it must be writable, but is not", file=target, key=KEY)
+        raise InputError("cannot write here", file=target, key=KEY)
 
 
 def ui_command(tracking_uri: str) -> str:

@@ -21,10 +21,7 @@ class IncompatibleCheckpoint(InputError):
 
     def __init__(self, path: Path, reason: Exception) -> None:
         text = textwrap.shorten(str(reason), 300, placeholder=" ...")
-        message = (
-            f"must fit the model's code as it was when the checkpoint was written, but: {text}"
-        )
-        super().__init__(message, file=path)
+        super().__init__(f"the checkpoint does not fit the model's present code: {text}", file=path)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None:
@@ -55,17 +52,14 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
             raise zipfile.BadZipFile(f"{damaged} has another checksum")
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError("must be a checkpoint, but there is no such file", file=path) from error
+        raise InputError("checkpoint not found", file=path) from error
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # arbitrary bytes make the unpickler raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"must be a whole checkpoint, but cannot be read: {reason}"
-        raise InputError(message, file=path) from error
+        raise InputError(f"cannot read the checkpoint: {reason}", file=path) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        message = f"must be a checkpoint of format {FORMAT}, but is another file"
-        raise InputError(message, file=path)
+        raise InputError(f"not a checkpoint of format {FORMAT}", file=path)
     if content.get("identity") != identity:
-        message = "must be a checkpoint of this config and data, but belongs to another training"
-        raise InputError(message, file=path)
+        raise InputError("the checkpoint is of another config or other data", file=path)
     return content.get("state")  # type: ignore[return-value]  # the caller reports missing keys

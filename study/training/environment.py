@@ -78,11 +78,9 @@ def resolve_device(device: str | None = None) -> torch.device:
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        message = f"must be a device of this machine, but got {device!r}: {reason}"
-        raise InputError(message, key="device") from error
+        raise InputError(f"cannot use device {device!r}: {reason}", key="device") from error
     if resolved.type not in _kinds():
-        message = f"must be {' or '.join(_kinds())} on this machine, but got {device!r}"
-        raise InputError(message, key="device")
+        raise InputError(f"cannot train on device {device!r}", allowed=_kinds(), key="device")
     return resolved
 
 

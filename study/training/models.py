@@ -79,12 +79,14 @@ def check_model(
         try:
             logits = model(torch.zeros(shape, device=device))
         except Exception as error:
-            message = f"the model must take a batch of shape {shape}, but it raised "
-            raise InputError(f"{message}{type(error).__name__}: {error}", key="model") from error
+            message = (
+                f"the model fails on a batch of shape {shape}: {type(error).__name__}: {error}"
+            )
+            raise InputError(message, key="model") from error
     expected = (batch_size, num_classes, *size)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != expected:
-        raise InputError(f"logits must have shape {expected}, but got {got}", key="model")
+        raise InputError(f"logits must have shape {expected}, got {got}", key="model")
     return model
 
 
@@ -106,7 +108,8 @@ def check_task(
 
 def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:
     if "num_classes" in config.kwargs:
-        raise InputError("num_classes must not be given: it comes from the data", key=KWARGS)
+        hint = "remove it; the data say how many there are"
+        raise InputError("num_classes is not allowed in kwargs", hint=hint, key=KWARGS)
     factory = load_factory(config.factory, key=FACTORY)
     try:
         model = factory(num_classes=num_classes, **config.kwargs)
@@ -114,10 +117,10 @@ def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:
         raise
     except Exception as error:
         given = ", ".join([f"num_classes={num_classes}", *config.kwargs])
-        message = f"{config.factory}({given}) must return a model, but raised"
-        raise InputError(f"{message} {type(error).__name__}: {error}", key=FACTORY) from error
+        message = f"{config.factory}({given}) raised {type(error).__name__}: {error}"
+        raise InputError(message, key=FACTORY) from error
     if not isinstance(model, nn.Module):
-        message = f"{config.factory} must return a torch.nn.Module, but got {type(model).__name__}"
+        message = f"{config.factory} must return a torch.nn.Module, got {type(model).__name__}"
         raise InputError(message, key=FACTORY)
     return model
 
@@ -159,11 +162,11 @@ def _check_kwargs(config: SmpModel, model_class: type[nn.Module]) -> None:
     to_encoder = "kwargs" in parameters and config.encoder.startswith("tu-")
     for name in config.kwargs:
         if name in fixed or (name not in known and not to_encoder):
-            message = f"must be one of {', '.join(known)}; got {name!r}"
-            raise InputError(message, key=f"{KWARGS}/{name}")
+            raise InputError.unknown("keyword", name, known, key=f"{KWARGS}/{name}")
         if name == "aux_params" and config.kwargs[name] is not None:
-            message = "must be null: a second head would change the output; got a mapping"
-            raise InputError(message, key=f"{KWARGS}/{name}")
+            message = "aux_params must be null, got a mapping"
+            hint = "a second head would change the output"
+            raise InputError(message, hint=hint, key=f"{KWARGS}/{name}")
 
 
 def _known(name: str, names: Iterable[str], *, key: str) -> None:
@@ -176,8 +179,8 @@ def _unknown(name: str, names: list[str], *, key: str) -> InputError:
     close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[:12]
     more = "" if len(close) == len(names) else " or another"
     timm = ", or `tu-` and a timm model" if key == ENCODER else ""
-    message = f"must be known to segmentation-models-pytorch, but got {name!r}"
-    return InputError(f"{message}; try {', '.join(close)}{more}{timm}", key=key)
+    message = f"segmentation-models-pytorch has no {key.rpartition('/')[2]} named {name!r}"
+    return InputError(message, hint=f"try {', '.join(close)}{more}{timm}", key=key)
 
 
 def _refusal(config: SmpModel, error: Exception) -> InputError:
@@ -191,17 +194,16 @@ def _refusal(config: SmpModel, error: Exception) -> InputError:
         name = config.encoder.removeprefix("tu-")
         bare = [known.split(".")[0] for known in timm.list_models()]
         close = difflib.get_close_matches(name, bare, n=5, cutoff=0.5)
-        hint = f"; try {', '.join(f'tu-{match}' for match in close)}" if close else ""
-        return InputError(
-            f"must name a timm model after `tu-`, but got {name!r}{hint}", key=ENCODER
-        )
+        hint = f"try {', '.join(f'tu-{match}' for match in close)}" if close else ""
+        return InputError(f"timm has no model named {name!r}", hint=hint, key=ENCODER)
     if config.encoder_weights is not None:
         if isinstance(error, OSError):
-            message = f"weights {config.encoder_weights!r} of {config.encoder} must be in the cache"
-            return InputError(f"{message} or reachable, but are neither; {OFFLINE}", key=WEIGHTS)
+            message = f"weights {config.encoder_weights!r} of {config.encoder} are not in the cache"
+            return InputError(f"{message} and not reachable", hint=OFFLINE, key=WEIGHTS)
         if "pretrained" in text:
-            return InputError(f"must exist for the encoder, but got: {text}", key=WEIGHTS)
+            message = f"{config.encoder} has no weights {config.encoder_weights!r}: {text}"
+            return InputError(message, key=WEIGHTS)
     return InputError(
-        f"{config.arch} with {config.encoder} must accept these keywords, but said: {text}",
+        f"{config.arch} with {config.encoder} does not take these keywords: {text}",
         key=KWARGS,
     )

@@ -60,7 +60,7 @@ def _of_encoder(model: nn.Module) -> set[int]:
         if name.rpartition(".")[2] == "encoder":
             return {id(parameter) for parameter in module.parameters()}
     raise InputError(
-        "the model must have a part named `encoder` for a rate of its own, but has none",
+        "encoder_lr_scale needs a model with a part named 'encoder'",
         key="optimizer/encoder_lr_scale",
     )
 

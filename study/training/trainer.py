@@ -159,7 +159,7 @@ def _again(
 ) -> Iterator[EpochReport]:
     late = range(reported + 1, training.epoch + 1)
     if not all(epoch in training.reports and epoch < num_epochs for epoch in late):
-        message = f"a checkpoint must remember all reports after epoch {reported}, but does not"
+        message = f"the checkpoint lacks reports after epoch {reported}"
         raise InputError(message, file=file)
     for epoch in late:
         metrics = training.reports[epoch]
@@ -351,10 +351,9 @@ def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
             class_counts=torch.as_tensor(data.train.class_counts),
             ignore_index=data.ignore_index,
         )
+    except InputError as error:
+        raise error.below("loss") from error
     except ValueError as error:
-        key, _, message = str(error).partition(": ")
-        if key.partition("/")[0] in LossConfig.model_fields:
-            raise InputError(message, key=f"loss/{key}") from error
         raise InputError(str(error), key="loss") from error
 
 

@@ -40,18 +40,58 @@ def test_an_error_of_the_system_that_is_no_full_disk_is_not_hidden() -> None:
 
 def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
-        raise InputError("`0 < lr` must hold", file="task.yaml", line=3, key="optimizer/lr")
+        raise InputError("lr must be > 0, got 0", file="task.yaml", line=3, key="optimizer/lr")
 
     assert exit_code(command) == 2
-    assert capsys.readouterr().err == "error: task.yaml:3: optimizer/lr: `0 < lr` must hold\n"
+    assert capsys.readouterr().err == "error: task.yaml:3: optimizer/lr: lr must be > 0, got 0\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError.unknown("key", "losses", ["loss"], file="a.yaml", line=4, key="losses"),
+         "a.yaml:4: losses: unknown key 'losses'; did you mean 'loss'? (allowed: loss)"),
+        (InputError("no study named 'x' in studies/", found=[]),
+         "no study named 'x' in studies/ (found: none)"),
+        (InputError("too many", found=range(15)),
+         "too many (found: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more)"),
+        (InputError("invalid name 'a/b'", allowed="letters only", key="--name"),
+         "--name: invalid name 'a/b' (allowed: letters only)"),
+        (InputError("lr must be > 0,\n  got 0", hint="try 0.1").of_file("a.yaml", {}),
+         "lr must be > 0, got 0; try 0.1"),
+        (InputError("wrong", key="a/b/c").of_file("a.yaml", {"a": 3}), "a.yaml:3: a/b/c: wrong"),
+        (InputError("wrong", key="mix").below("loss/jaccard"), "loss/jaccard/mix: wrong"),
+        (InputError("wrong", key="--mix").below("loss"), "--mix: wrong"),
+    ],
+)  # fmt: skip
+def test_the_place_comes_first_then_the_offence_the_hint_and_what_is_allowed(
+    error: InputError, line: str
+) -> None:
+    assert str(error) == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--frobnicate"], "--frobnicate: unknown argument; see --help"),
+        (["--picturee=x"], "--picturee: unknown argument; did you mean '--picture'?"),
+        (["--picture"], "--picture: expected one argument"),
+        ([], "missing required argument name"),
+    ],
+)
+def test_a_wrong_command_line_is_bad_input(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(["x", *arguments] if arguments else []) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_names_that_no_terminal_takes_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
-        raise InputError("must be readable", file="a\nb\x1b[31m\udcff.png")
+        raise InputError("cannot read it", file="a\nb\x1b[31m\udcff.png")
 
     assert exit_code(command) == 2
-    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: must be readable\n"
+    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: cannot read it\n"
 
 
 @pytest.fixture(scope="module")

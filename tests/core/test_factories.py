@@ -42,15 +42,15 @@ def test_an_installed_module_is_found():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("my_factories", "must have the form `package.module:function`"),
+        ("my_factories", "must have the form package.module:function"),
         ("my_factories:", "must have the form"),
         (":build", "must have the form"),
         ("my_factories:build it", "must have the form"),
-        ("my_factorys:build", "module `my_factorys` must be installed or lie in"),
-        ("my_factories.deep:build", "module `my_factories.deep` must be installed"),
-        ("my_broken:build", "module `my_broken` must import, but raised ModuleNotFoundError"),
-        ("my_factories:Net.make", "`make` of 'my_factories:Net.make' must exist"),
-        ("my_factories:value", "must be callable, but is of type int"),
+        ("my_factorys:build", "no module named 'my_factorys'; install it or put it into"),
+        ("my_factories.deep:build", "no module named 'my_factories.deep'; install"),
+        ("my_broken:build", "importing my_broken raised ModuleNotFoundError"),
+        ("my_factories:Net.make", "no 'make' in 'my_factories:Net.make'"),
+        ("my_factories:value", "must be callable, got an object of type int"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_with_its_key(here, spec, says):

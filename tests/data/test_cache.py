@@ -270,7 +270,9 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
     usage = type("Usage", (), {"free": 5 * 2**19})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     large = TINY.model_copy(update={"size": (100, 100), "num_train": 1000})
-    with pytest.raises(InputError, match=r"needs 39 MiB .* has 2 MiB free; STUDY_CACHE_DIR") as e:
+    with pytest.raises(
+        InputError, match=r"needs 39 MiB, .* has 2 MiB free; set .STUDY_CACHE_DIR"
+    ) as e:
         open_data(large, cache_dir=tmp_path)
     assert str(e.value).startswith(str(tmp_path))
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
@@ -282,14 +284,14 @@ def test_a_disk_that_fills_up_is_said_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
-    with pytest.raises(InputError, match="ran out of disk space; STUDY_CACHE_DIR"):
+    with pytest.raises(InputError, match="no disk space left for the data cache; set"):
         open_data(TINY, cache_dir=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/cache: the data cache is not usable"):
+    with pytest.raises(InputError, match=r"file/cache: cannot write the data cache"):
         open_data(TINY, cache_dir=tmp_path / "file" / "cache")
 
 

@@ -65,7 +65,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, task, arguments):
 
 def test_a_sheet_that_cannot_be_written_is_exit_code_2(capsys, tmp_path):
     assert main(["tiny", "--out", str(tmp_path / "no" / "sheet.png")]) == 2
-    assert "sheet.png: contact sheet must be writable" in capsys.readouterr().err
+    assert "sheet.png: cannot write the contact sheet" in capsys.readouterr().err
 
 
 def test_sizes_of_files_are_told_and_changed_proportions_pointed_at(capsys, tmp_path, task):
@@ -132,5 +132,5 @@ def test_all_images_that_splits_share_are_listed(capsys, tmp_path, task):
     told = capsys.readouterr().err
     assert "shared (2):" in told
     for name in ("000", "001"):
-        line = f"  images/test/{name}.png: image must be in one split, but is in train and test\n"
+        line = f"  images/test/{name}.png: the image is in two splits, train and test\n"
         assert line in told

@@ -193,7 +193,7 @@ def test_a_palette_with_transparency_says_nothing(root, open_root, recwarn):
 
 
 def test_a_home_that_nobody_has_is_named(tmp_path):
-    says = "must be a path, but '~nosuchuser/x' begins"
+    says = "unknown home folder in '~nosuchuser/x'"
     with pytest.raises(InputError, match=f"^--data-root: {says}"):
         open_data(folder_data.config(), data_root=Path("~nosuchuser/x"), cache_dir=tmp_path)
     with pytest.raises(InputError, match=f"^data/root: {says}"):
@@ -201,19 +201,23 @@ def test_a_home_that_nobody_has_is_named(tmp_path):
 
 
 def test_a_root_that_no_file_system_takes_does_not_exist(tmp_path):
-    with pytest.raises(InputError, match="data root must be a folder, but does not exist"):
+    with pytest.raises(InputError, match="the data root does not exist"):
         open_data(folder_data.config(), data_root=tmp_path / ("x" * 300), cache_dir=tmp_path)
 
 
 def test_no_root_asks_for_the_flag(tmp_path):
-    with pytest.raises(InputError, match=r"data/root: .* must be given: --data-root DIR"):
+    with pytest.raises(
+        InputError, match=r"data/root: missing required key 'root'; .* --data-root DIR"
+    ):
         open_data(folder_data.config(), cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize(("name", "what"), [("nowhere", "does not exist"), ("file", "is a file")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("nowhere", "does not exist"), ("file", "must be a folder, got a file")]
+)
 def test_a_root_that_is_not_there_is_named(tmp_path, name, what):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=f"{name}: data root must be a folder, but {what}"):
+    with pytest.raises(InputError, match=f"{name}: the data root {what}"):
         open_data(folder_data.config(), data_root=tmp_path / name, cache_dir=tmp_path)
 
 

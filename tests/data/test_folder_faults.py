@@ -145,32 +145,32 @@ def _test_is_train(root):
     [
         (
             _damaged_label,
-            "labels/train/000.png: label must be readable, but is not (SyntaxError: *",
+            "labels/train/000.png: cannot read the label (SyntaxError: *",
         ),
-        (_tail_of_zeros, "labels/train/000.png: label must be readable, but is not (*"),
-        (_lossy_label, "labels/train/000.png: label must be readable, but is not (it is no PNG)"),
+        (_tail_of_zeros, "labels/train/000.png: cannot read the label (*"),
+        (_lossy_label, "labels/train/000.png: cannot read the label (not of a known format: PNG)"),
         (
             _strange_format,
-            "images/train/000.png: image must be readable, but is not (it is no PNG, JPEG, *",
+            "images/train/000.png: cannot read the image (not of a known format: PNG, JPEG, *",
         ),
-        (_links_to_nothing, "images/train/000.png: must be a file that can be read, but is not (F"),
-        (_folder_for_a_label, "labels/train/000.png: label must be readable, but is not (IsADir*"),
-        (_test_is_train, "images/test/000.png: image must be in one split, but is in train and"),
-        (_missing_label, "images/train/000.png: must have its label in *, but * (and 1 more)"),
-        (_missing_image, "labels/val/001.png: must have its image in *images/val, but does not"),
-        (_no_folder, "town/labels/val: folder must exist, but does not"),
-        (_no_classes, "town/classes.yaml: the file must exist, but there is none"),
-        (_empty, "images/test: must hold test images (.jpg, .jpeg, .png), but has none"),
-        (_twice, "images/train/000.png: must be the only file of its name, but so is 000.jpg"),
-        (_cut_image, "images/train/000.png: image must be readable, but is not (* (and 1 more)"),
-        (_no_image, "images/test/001.png: image must be readable, but is not (it is no PNG, *)"),
-        (_no_label, "labels/test/001.png: label must be readable, but is not (*)"),
-        (_outside, "labels/train/001.png: labels must be 0 to 2 or 255, but one is 3 (and 1 more)"),
-        (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, but is 12x15"),
+        (_links_to_nothing, "images/train/000.png: cannot read the file (F"),
+        (_folder_for_a_label, "labels/train/000.png: cannot read the label (IsADir*"),
+        (_test_is_train, "images/test/000.png: the image is in two splits, train and test"),
+        (_missing_label, "images/train/000.png: no matching label in */labels/train (and 1 more)"),
+        (_missing_image, "labels/val/001.png: no matching image in *images/val"),
+        (_no_folder, "town/labels/val: the folder does not exist"),
+        (_no_classes, "town/classes.yaml: file not found"),
+        (_empty, "images/test: the folder has no test images (.jpg, .jpeg, .png)"),
+        (_twice, "images/train/000.png: another file has the same name: 000.jpg"),
+        (_cut_image, "images/train/000.png: cannot read the image (* (and 1 more)"),
+        (_no_image, "images/test/001.png: cannot read the image (not of a known format: PNG, *)"),
+        (_no_label, "labels/test/001.png: cannot read the label (*)"),
+        (_outside, "labels/train/001.png: labels must be 0 to 2 or 255, got 3 (and 1 more)"),
+        (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, got 12x15"),
         (_colour_label, "labels/train/001.png: label must be an 8-bit index PNG *mode RGB"),
-        (_packed_label, "labels/train/001.png: label must have 8 bits a pixel *, but has 2"),
-        (_upside_down, "images/train/000.png: image must be stored upright, * EXIF orientation 3"),
-        (_deep_image, "images/val/000.png: image must have 8 bits a channel, but has mode I;16"),
+        (_packed_label, "labels/train/001.png: label must have 8 bits per pixel *, got 2"),
+        (_upside_down, "images/train/000.png: EXIF orientation 3 is ambiguous, *upright"),
+        (_deep_image, "images/val/000.png: image must have 8 bits per channel, got mode I;16"),
     ],
 )
 def test_a_fault_is_one_line_that_names_the_file(root, open_root, tmp_path, spoil, says):
@@ -186,5 +186,5 @@ def test_a_fault_is_one_line_that_names_the_file(root, open_root, tmp_path, spoi
 
 def test_an_image_too_large_to_be_trusted_is_named(root, open_root, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(InputError, match=r"train/000.png: image must be readable, .* \(and 6 more"):
+    with pytest.raises(InputError, match=r"train/000.png: cannot read the image .* \(and 6 more"):
         open_root()

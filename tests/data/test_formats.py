@@ -67,7 +67,7 @@ def test_the_inner_folder_of_a_tree_is_a_root_too(name, root, tmp_path):
 
 def test_another_root_is_refused_with_what_it_lacks(name, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=rf"empty: must hold .* \(format {name}\), but has no "):
+    with pytest.raises(InputError, match=rf"empty: the folder has no .*; format {name} needs "):
         scan_files(config(name), tmp_path / "empty")
 
 
@@ -110,7 +110,7 @@ def test_the_command_lists_every_fault_of_every_file(check, name, root):
     assert (code, out) == (2, "")
     lines = err.splitlines()
     assert lines[0] == f"error: {scan_files(config(name), root).root}: " + (
-        "the data must be without fault, but has 9 faults"
+        "the data have 9 faults"
     )
     heads = [line for line in lines[1:] if not line.startswith("  ")]
     assert heads == [
@@ -128,7 +128,7 @@ def test_a_study_is_stopped_by_one_line(name, root, tmp_path):
     pairs = scan_files(config(name), root).findings.pairs
     for pair in pairs[:3]:
         pair.label.unlink()
-    with pytest.raises(InputError, match=r"must have its label in .*\(and 2 more\)$") as caught:
+    with pytest.raises(InputError, match=r"no matching label in .*\(and 2 more\)$") as caught:
         opened(name, root, tmp_path / "cache")
     assert str(caught.value).startswith(str(pairs[0].image))
     assert not (tmp_path / "cache").exists()

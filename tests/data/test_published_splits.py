@@ -64,13 +64,13 @@ def test_cityscapes_prefers_train_ids_where_they_are_there(source, tmp_path):
 
 def test_a_city_that_is_not_there_is_refused_with_those_that_are(source):
     with pytest.raises(
-        InputError, match=r"val_cities: must be cities of train \(aachen, bochum, ulm\), .*'mainz'"
+        InputError, match=r"val_cities: unknown city 'mainz' \(allowed: aachen, bochum, ulm\)"
     ):
         source("cityscapes", val_cities=["ulm", "mainz"])
 
 
 def test_a_split_without_images_is_refused(source):
-    with pytest.raises(InputError, match="data: train must have images, but has none: test is the"):
+    with pytest.raises(InputError, match="data: split train has no images; test is the"):
         source("cityscapes", val_cities=["ulm", "aachen", "bochum"])
 
 
@@ -133,7 +133,7 @@ def test_an_image_that_both_lists_name_is_refused(source, tmp_path):
     lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     both = (lists / "train.txt").read_text() + (lists / "val.txt").read_text()
     (lists / "train.txt").write_text(both)
-    with pytest.raises(InputError, match=r"one split, but is in \w+ and test \(and 1 more\)"):
+    with pytest.raises(InputError, match=r"two splits, \w+ and test \(and 1 more\)"):
         source("voc")
 
 
@@ -185,14 +185,16 @@ def test_a_city_whose_folders_lead_nowhere_is_a_fault(source, tmp_path):
         place = tmp_path / "cityscapes" / folder / "train" / "ulm"
         place.rename(tmp_path / folder)
         place.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"leftImg8bit/train/ulm: folder must exist, but does not"):
+    with pytest.raises(InputError, match=r"leftImg8bit/train/ulm: the folder does not exist"):
         source("cityscapes")
 
 
 def test_sbd_that_is_not_there_is_said(source, tmp_path):
     source("voc")
     (tmp_path / "voc" / "benchmark_RELEASE").rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"data/sbd: `sbd: true` needs SegmentationClassAug in"):
+    with pytest.raises(
+        InputError, match=r"data/sbd: no files of SBD found; put SegmentationClassAug"
+    ):
         source("voc", sbd=True)
 
 
@@ -200,10 +202,10 @@ def test_sbd_masks_are_checked_like_others(source, tmp_path):
     made = source("voc", sbd=True)
     cls = tmp_path / "voc" / "benchmark_RELEASE" / "dataset" / "cls"
     save_mat(np.zeros((3, 4)), cls / "2009_000002.mat")
-    with pytest.raises(InputError, match=r"2009_000002.mat: label must be as large .* but is 3x4"):
+    with pytest.raises(InputError, match=r"2009_000002.mat: label must be as large .* got 3x4"):
         made.splits["train"].read(-1)
     (cls / "2009_000001.mat").unlink()
-    with pytest.raises(InputError, match=r"img/2009_000001.jpg: must have its label in .*cls"):
+    with pytest.raises(InputError, match=r"img/2009_000001.jpg: no matching label in .*cls"):
         source("voc", sbd=True)
 
 
@@ -211,10 +213,10 @@ def test_a_list_that_names_an_image_that_is_not_there_is_a_fault(source, tmp_pat
     source("voc")
     file = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
     file.write_text(file.read_text() + "2008_000003\n")
-    with pytest.raises(InputError, match=r"JPEGImages/2008_000003.jpg: listed, so"):
+    with pytest.raises(InputError, match=r"JPEGImages/2008_000003.jpg: the listed image does not"):
         source("voc")
     file.unlink()
-    with pytest.raises(InputError, match=r"val.txt: list must be readable, but is not \(File"):
+    with pytest.raises(InputError, match=r"val.txt: cannot read the list \(File"):
         source("voc")
 
 
@@ -228,7 +230,7 @@ def test_synthia_deals_whole_blocks_of_neighbours(source):
 
 
 def test_synthia_with_too_few_images_for_its_blocks_is_refused(source):
-    with pytest.raises(InputError, match=r"data/block: .* more than 24 must be there, .* are 20"):
+    with pytest.raises(InputError, match=r"data/block: .* more than 24 images, got 20"):
         source("synthia", block=3)
 
 
@@ -262,7 +264,7 @@ def test_a_frame_of_no_camvid_sequence_is_a_fault(source, tmp_path):
     for folder, suffix in (("701_StillsRaw_full", ""), ("LabeledApproved_full", "_L")):
         file = tmp_path / "camvid" / folder / f"Seq05VD_f00060{suffix}.png"
         file.rename(file.with_name(f"holiday{suffix}.png"))
-    with pytest.raises(InputError, match=r"holiday.png: must be a frame of 0001TP, 0006R0, 0016E5"):
+    with pytest.raises(InputError, match=r"holiday.png: .* not that of a frame of 0001TP"):
         source("camvid")
 
 
@@ -291,9 +293,9 @@ def test_a_folder_that_is_missing_hides_no_fault_of_the_others(tmp_path):
     (root / "images" / "train" / "000.png").write_bytes(b"")
     said = [str(problem) for problem in scan_files(config(), root).check().problems]
     assert len(said) == 2
-    assert "labels/val: folder must exist" in said[0]
-    assert "train/000.png: image must be readable" in said[1]
-    with pytest.raises(InputError, match=r"labels/val: folder must exist, but does not$"):
+    assert "labels/val: the folder does not exist" in said[0]
+    assert "train/000.png: cannot read the image" in said[1]
+    with pytest.raises(InputError, match=r"labels/val: the folder does not exist$"):
         open_data(config(), data_root=root, cache_dir=tmp_path / "cache")
 
 
@@ -304,5 +306,5 @@ def test_a_folder_that_cannot_be_read_is_a_fault(source, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refused)
-    with pytest.raises(InputError, match=r"land/train: folder must be readable, .*PermissionError"):
+    with pytest.raises(InputError, match=r"land/train: cannot read the folder .*PermissionError"):
         source("deepglobe")

@@ -49,10 +49,10 @@ def test_every_pooled_image_is_used_once():
 
 
 def test_a_pool_too_small_for_val_is_refused():
-    with pytest.raises(InputError, match="must have more than 90 images, but has 21"):
+    with pytest.raises(InputError, match="must have more than 90 images, got 21"):
         resplit(Resplit(block=30, every=4), NAMES)
 
 
 def test_thinning_what_is_not_pooled_is_refused():
-    with pytest.raises(InputError, match=r"thin: must name pooled splits .* but got val"):
+    with pytest.raises(InputError, match=r"thin names the split 'val'.*allowed: train"):
         resplit(Resplit(pool=("train",), block=1, every=2, thin={"val": 2}), NAMES)

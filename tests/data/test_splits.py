@@ -78,19 +78,19 @@ def test_the_fingerprint_is_of_what_results_depend_on():
     [
         ({"val": (pair()[0].astype(float), pair()[1])}, "data/val: images must be (N, H, W, 3)"),
         ({"val": (pair()[0][..., 0], pair()[1])}, "data/val: images must be (N, H, W, 3) uint8"),
-        ({"val": (pair()[0], pair()[1].astype(int))}, "labels must be (2, 4, 6) uint8, but got"),
-        ({"val": (pair()[0], pair(3)[1])}, "labels must be (2, 4, 6) uint8, but got (3, 4, 6)"),
+        ({"val": (pair()[0], pair()[1].astype(int))}, "labels must be (2, 4, 6) uint8, got"),
+        ({"val": (pair()[0], pair(3)[1])}, "labels must be (2, 4, 6) uint8, got (3, 4, 6)"),
         ({"val": (pair(0)[0], pair(0)[1])}, "data/val: labels must be (1, 4, 6) uint8"),
-        ({"val": (pair()[0], pair()[1] + np.uint8(1))}, "labels must be below 3 or 255, but got 3"),
-        ({"val": pair(2, 5, 6)}, "all images must have one size, but got [(4, 6), (5, 6)]"),
-        ({"groups": {"test": [1]}}, "data/test: groups must be (2,), but got (1,)"),
-        ({"groups": {"tset": [1, 1]}}, "groups must be of train, val, test, but got 'tset'"),
-        ({"class_names": ["a", "b", "a"]}, "class_names must differ, but got ['a', 'b', 'a']"),
-        ({"class_names": []}, "class_names must be 1 to 255, but are 0"),
-        ({"ignore_index": 2}, "ignore_index must be no class, so not 0 to 2, but got 2"),
-        ({"mean": (0.5, 0.5)}, "mean must be three numbers, but got (0.5, 0.5)"),
-        ({"mean": (0.5, 0.5, float("nan"))}, "mean must be three numbers, but got"),
-        ({"std": (1, 0, 1)}, "std must be three numbers above 0, but got (1, 0, 1)"),
+        ({"val": (pair()[0], pair()[1] + np.uint8(1))}, "labels must be below 3 or 255, got 3"),
+        ({"val": pair(2, 5, 6)}, "all images must have one size, got [(4, 6), (5, 6)]"),
+        ({"groups": {"test": [1]}}, "data/test: groups must be (2,), got (1,)"),
+        ({"groups": {"tset": [1, 1]}}, "unknown split of groups 'tset'; did you mean 'test'?"),
+        ({"class_names": ["a", "b", "a"]}, "class_names must be unique, got ['a', 'b', 'a']"),
+        ({"class_names": []}, "class_names must have 1 to 255 entries, got 0"),
+        ({"ignore_index": 2}, "ignore_index must not be a class, 0 to 2, got 2"),
+        ({"mean": (0.5, 0.5)}, "mean must be three numbers, got (0.5, 0.5)"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean must be three numbers, got"),
+        ({"std": (1, 0, 1)}, "std must be three numbers > 0, got (1, 0, 1)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, says):
@@ -124,18 +124,18 @@ def test_a_factory_gives_the_data(factories):
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_split_without_a_labelled_pixel_is_refused(factories, split):
     config = FactoryData(factory="data_factories:unlabelled", kwargs={"split": split})
-    with pytest.raises(InputError, match=f"^data/{split}: must have a labelled pixel"):
+    with pytest.raises(InputError, match=f"^data/{split}: split {split} has no labelled pixel"):
         open_data(config)
 
 
 @pytest.mark.parametrize(
     ("factory", "kwargs", "says"),
     [
-        ("data_factories:arrays", {}, "must return a study.data.SegmentationData*returned ndarray"),
-        ("data_factories:blobs", {}, "blobs() must return, but raised TypeError*'num'"),
-        ("data_factories:balls", {}, "`balls` of 'data_factories:balls' must exist"),
-        ("data_factory:blobs", {}, "module `data_factory` must be installed or lie in"),
-        ("blobs", {}, "must have the form `package.module:function`, but got 'blobs'"),
+        ("data_factories:arrays", {}, "must return a study.data.SegmentationData, got ndarray"),
+        ("data_factories:blobs", {}, "blobs() raised TypeError*'num'"),
+        ("data_factories:balls", {}, "no 'balls' in 'data_factories:balls'"),
+        ("data_factory:blobs", {}, "no module named 'data_factory'; install it"),
+        ("blobs", {}, "must have the form package.module:function, got 'blobs'"),
     ],
 )
 def test_a_factory_that_cannot_be_used_is_one_line(factories, factory, kwargs, says):

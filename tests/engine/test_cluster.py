@@ -48,7 +48,7 @@ def test_slots_follow_the_nodes_and_what_a_trial_asks_for(
     [
         ([CPU_NODE], {"gpus_per_trial": 1.0}, "--gpus-per-trial"),
         ([CPU_NODE], {"cpus_per_trial": 3.0}, "--cpus-per-trial"),
-        ([CPU_NODE], {"cpus_per_trial": 0.0}, "--cpus-per-trial: `0 < cpus-per-trial`"),
+        ([CPU_NODE], {"cpus_per_trial": 0.0}, "--cpus-per-trial: cpus-per-trial must be > 0"),
         ([{"CPU": 16.0}, CPU_NODE], {"cpus_per_trial": 20.0}, "the largest has 16 CPUs"),
         ([GPU_NODE], {"gpus_per_trial": 3.0}, "--gpus-per-trial"),
     ],
@@ -100,10 +100,10 @@ def test_the_token_is_shown_where_there_is_one_unless_the_user_says_otherwise(
     ids=range(7),
 )
 def test_what_is_no_host_and_port_is_bad_input(address: str) -> None:
-    with pytest.raises(InputError, match=r"^--address: HOST:PORT must be given, but got"):
+    with pytest.raises(InputError, match=r"^--address: the address must be HOST:PORT, got"):
         host_and_port(address, "--address")
     if address:
-        with pytest.raises(InputError, match=r"^--address: HOST:PORT must be given, but got"):
+        with pytest.raises(InputError, match=r"^--address: the address must be HOST:PORT, got"):
             where(address)  # as a dry run asks
 
 

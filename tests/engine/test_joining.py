@@ -158,7 +158,7 @@ def test_a_cluster_that_cannot_import_the_package_is_one_line_and_exit_code_2(
     (head.folder / "hidden").unlink()
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --address: this package must be installed on every node of "
-        f"{head.address}, but got ModuleNotFoundError: No module named 'study'\n"
+        "error: --address: this package is not installed on every node of "
+        f"{head.address}: ModuleNotFoundError: No module named 'study'\n"
     )
     assert not (tmp_path / "studies").exists()

@@ -112,7 +112,9 @@ def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_
     run(config, tmp_path, reported=1)
     (only,) = sent
     assert isinstance(only, FailureMessage)
-    assert only.reason.startswith(f"IncompatibleCheckpoint: {path}: must fit the model's code")
+    assert only.reason.startswith(
+        f"IncompatibleCheckpoint: {path}: the checkpoint does not fit the model's"
+    )
     assert "\n" not in only.reason
     assert not only.by_machine
 

@@ -175,14 +175,16 @@ def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, sai
 
 def test_a_ledger_without_its_first_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("")
-    with pytest.raises(InputError, match=r"there is none: remove the folder and begin anew$"):
+    with pytest.raises(
+        InputError, match=r"lacks its first line; remove the folder and begin anew$"
+    ):
         load(tmp_path)
     driver = SessionLock(tmp_path)
-    with pytest.raises(InputError, match=r"there is none yet: its driver is about to begin$"):
+    with pytest.raises(InputError, match=r"lacks its first line; its driver is about to write it$"):
         load(tmp_path)
     driver.close()
     (tmp_path / LEDGER).write_text(f"{encode(trial())}\n")
-    with pytest.raises(InputError, match=r"there is none$"):
+    with pytest.raises(InputError, match=r"lacks its first line$"):
         load(tmp_path)
 
 
@@ -241,7 +243,7 @@ def test_a_ledger_that_is_taken_away_takes_no_more_lines(tmp_path: Path, how: st
 
 def test_a_second_driver_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     first = SessionLock(tmp_path)
-    with pytest.raises(InputError, match="one driver at a time"):
+    with pytest.raises(InputError, match="another driver is working"):
         SessionLock(tmp_path)
     first.close()
     SessionLock(tmp_path).close()
@@ -334,12 +336,12 @@ def test_a_study_is_named_so_that_its_name_can_be_given_again(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("x" * 101, "at most 100"),
+        ("x" * 101, "1 to 100 letters"),
         ("a b", "letters, digits"),
-        ("mlflow.db", "the name must be free, but MLflow's data have it: another --name"),
-        ("mlartifacts", "MLflow's data have it"),
-        ("there", "there is there: another --name begins anew"),
-        ("study", "study is there: --resume study goes on with it, another --name begins anew"),
+        ("mlflow.db", "MLflow's data use this name; choose another --name"),
+        ("mlartifacts", "MLflow's data use this name"),
+        ("there", "there exists already; choose another --name"),
+        ("study", "study exists already; resume it with --resume study, or choose another --name"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, said: str) -> None:
@@ -351,11 +353,9 @@ def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, said: 
 
 
 def test_names_and_paths_that_are_too_long_are_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a study of the name must be in"):
+    with pytest.raises(InputError, match="no study named"):
         find("x" * 5000, tmp_path)
-    with pytest.raises(
-        InputError, match=r"^--storage: it must be a folder, but File name too long"
-    ):
+    with pytest.raises(InputError, match=r"^--storage: cannot use the folder: File name too long"):
         new_folder(tmp_path / ("x" * 300), None, "x")
 
 

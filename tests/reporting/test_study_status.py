@@ -180,7 +180,7 @@ def test_an_unknown_name_is_one_line_and_exit_code_2(
 ) -> None:
     make_study(tmp_path / "done")
     assert main(["gone", "--storage", str(tmp_path)]) == 2
-    assert "(done), but got 'gone'" in capsys.readouterr().err
+    assert "no study named 'gone'" in capsys.readouterr().err
 
 
 def test_a_look_at_the_lock_does_not_keep_a_driver_out(tmp_path: Path) -> None:

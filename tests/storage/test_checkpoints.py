@@ -85,7 +85,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
 
 
 def test_a_folder_that_this_node_does_not_see_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="every node must see the study's folder"):
+    with pytest.raises(FileNotFoundError, match="this node cannot see the study's folder"):
         FolderCheckpointStore(tmp_path / "elsewhere", "t0000").keep(1, of(1))
 
 

@@ -156,7 +156,7 @@ def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
     wait_for(lambda: len(refused) > 3)
     is_away.clear()
     wait_for(lambda: len(said) == 2)
-    assert said[0].startswith(f"{prefix.where}/s: it must answer, but does not; the study goes on")
+    assert said[0].startswith(f"{prefix.where}/s: the storage does not answer; the study goes on")
     assert said[1] == f"{prefix.where}/s: everything is shipped again"
     assert driving.ship(timeout=LONG) == ""
     driving.close()
@@ -220,7 +220,7 @@ def test_a_second_driver_is_refused_and_a_lost_one_does_not_overwrite_its_lines(
 ) -> None:
     driving = begin(machine("a"), lines[:RECORDS])
     other = machine("b")
-    with pytest.raises(InputError, match="process 1 on a is at work"):
+    with pytest.raises(InputError, match="process 1 on a is working"):
         take(other)
     wait_for(lambda: len(shipped(prefix)) == driving.ledger.path.stat().st_size)
     study = prefix.below("s")
@@ -303,13 +303,13 @@ def test_the_name_of_a_study_is_free_in_the_bucket_and_on_this_machine(
     other = machine("b")
     assert other.new_folder(None, "s") == other.folder / "s-2"
     with pytest.raises(
-        InputError, match=f"must be free, but {prefix.where}/s is there: --resume s"
+        InputError, match=f"{prefix.where}/s exists already; resume it with --resume s"
     ):
         other.new_folder("s", "s")
-    with pytest.raises(InputError, match=rf"must be in {prefix.where} \(s\), but got 'x'"):
+    with pytest.raises(InputError, match=rf"no study named 'x' in {prefix.where}/ \(found: s\)"):
         other.find("x")
     (other.folder / "left").mkdir(parents=True)
-    with pytest.raises(InputError, match="must be free"):
+    with pytest.raises(InputError, match="exists already"):
         other.new_folder("left", "s")
 
 
@@ -338,7 +338,7 @@ def test_mlflow_is_left_to_the_driver_on_another_machine(
     wait_for(lambda: len(shipped(prefix)) == driving.ledger.path.stat().st_size)
     machine("b")
     assert track.main(["s", "--storage", prefix.uri]) == 2
-    assert "nobody else may track the study, but its driver does" in capsys.readouterr().err
+    assert "the study's driver is tracking it already" in capsys.readouterr().err
     assert not (tmp_path / "runs.db").exists()
     driving.close()
 

@@ -91,7 +91,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database at all")
     with pytest.raises(InputError, match="SQLite database"):
         tracking.check(f"sqlite:///{tmp_path}/notes.txt")
-    with pytest.raises(InputError, match="must be a folder"):
+    with pytest.raises(InputError, match="not a folder"):
         tracking.check(f"sqlite:///{tmp_path}/notes.txt/mlflow.db")
 
 

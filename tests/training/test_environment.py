@@ -20,12 +20,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_a_device_that_is_not_here_is_bad_input():
     for device in ("cuda:63", "gpu"):
-        with pytest.raises(InputError, match=f"^device: must be a device .* got '{device}'"):
+        with pytest.raises(InputError, match=f"^device: cannot use device '{device}'"):
             resolve_device(device)
 
 
 def test_a_device_that_computes_nothing_is_bad_input():
-    with pytest.raises(InputError, match=r"^device: must be cpu.* on this machine, .* got 'meta'"):
+    with pytest.raises(InputError, match=r"^device: cannot train on device 'meta' \(allowed: cpu"):
         resolve_device("meta")
 
 

@@ -264,7 +264,7 @@ def test_a_step_budget_is_cut_into_reports_that_cross_passes(data):
 
 
 def test_more_reports_than_steps_are_refused():
-    with pytest.raises(ValueError, match="`reports <= steps` must hold, but got 3 and 2"):
+    with pytest.raises(ValueError, match="reports must be <= steps"):
         tiny(budget={"steps": 2, "reports": 3})
 
 

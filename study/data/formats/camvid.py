@@ -83,7 +83,7 @@ def camvid_scan(config: CamvidData, root: Path) -> Scan:
     for pair in pairs:
         split = published_split(pair.name)
         if split is None:
-            message = "must be a frame of 0001TP, 0006R0, 0016E5 or Seq05VD by its name, but is not"
+            message = "the name is not that of a frame of 0001TP, 0006R0, 0016E5 or Seq05VD"
             found.fault("unknown sequence", message, pair.image)
         else:
             published[split].append(pair)

@@ -63,8 +63,7 @@ def cityscapes_scan(config: CityscapesData, root: Path) -> Scan:
     def members() -> Members:
         unknown = [city for city in config.val_cities if city not in train]
         if unknown:
-            message = f"must be cities of train ({', '.join(train)}), but got {unknown[0]!r}"
-            raise InputError(message, key="data/val_cities")
+            raise InputError.unknown("city", unknown[0], train, key="data/val_cities")
 
         def placed(cities: dict[str, list[Pair]]) -> list[tuple[Pair, int]]:
             pairs = [pair for some in cities.values() for pair in some]

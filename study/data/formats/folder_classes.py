@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.core.errors import InputError
+from study.core.errors import InputError, line_of, shown
 from study.core.yaml_file import YamlFile, read_yaml
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, UInt8Array, default_palette
 
@@ -65,24 +65,24 @@ class _Reader:
         for key in self.content:
             close = difflib.get_close_matches(str(key), _KNOWN, 1, cutoff=0.8)
             if close and key not in _KNOWN:
-                raise self._wrong(str(key), f"unknown key; did you mean `{close[0]}`?")
+                hint = f"did you mean {close[0]!r}?"
+                raise self._error(str(key), f"unknown key {str(key)!r}", hint=hint)
         names, colours = self._named()
         num_classes = len(names)
         if self.content.get("num_classes", num_classes) != num_classes:
-            got = f"must be {num_classes}, the number of classes listed"
-            raise self._wrong("num_classes", got, self.content["num_classes"])
+            must = f"must be {num_classes}, the number of listed classes"
+            raise self._wrong("num_classes", must, self.content["num_classes"])
         palette = default_palette(num_classes)
         for index, colour in colours.items():
             palette[index] = colour
         ignore = self.content.get("ignore_index", 255)
         if not _is_int(ignore) or not num_classes <= ignore <= 255:
-            must = f"must be a whole number from {num_classes} (no class) to 255"
+            must = f"must be a whole number in [{num_classes}, 255]"
             raise self._wrong("ignore_index", must, ignore)
         suffix = self._text("image_suffix", "")
         label_suffix = self._text("label_suffix", ".png")
         if not label_suffix.lower().endswith(".png"):
-            must = "must end in .png, as labels are PNGs, which lose nothing"
-            raise self._wrong("label_suffix", must, label_suffix)
+            raise self._wrong("label_suffix", "must end in .png", label_suffix)
         return Classes(
             name=self._text("name", "folder"),
             names=names,
@@ -111,14 +111,17 @@ class _Reader:
             item = entry if isinstance(entry, dict) else {"name": entry}
             index, name = item.get("id", position), item.get("name")
             if not isinstance(name, str) or not name:
-                raise self._wrong(f"{where}/name", "must be text (quote yes, no, on, off)", name)
+                hint = "quote yes, no, on and off" if isinstance(name, bool) else ""
+                raise self._wrong(f"{where}/name", "must be text", name, hint=hint)
             if _is_control(name):
-                raise self._wrong(f"{where}/name", "must be text that can be printed", name)
+                raise self._wrong(f"{where}/name", "must be printable text", name)
             if not _is_int(index) or not 0 <= index < len(listed) or index in names:
-                must = f"must be 0 to {len(listed) - 1}, each once"
+                if index in names:
+                    raise self._error(f"{where}/id", f"duplicate id {index}")
+                must = f"must be a whole number in [0, {len(listed) - 1}]"
                 raise self._wrong(f"{where}/id", must, index)
             if name in names.values():
-                raise self._wrong(f"{where}/name", "must name one class only", name)
+                raise self._error(f"{where}/name", f"duplicate class {name!r}")
             names[index] = name
             if "color" in item:
                 colours[index] = self._colour(f"{where}/color", item["color"])
@@ -127,7 +130,7 @@ class _Reader:
     def _colour(self, key: str, colour: Any) -> list[int]:
         fits = isinstance(colour, list) and len(colour) == 3
         if not fits or not all(_is_int(part) and 0 <= part <= 255 for part in colour):
-            raise self._wrong(key, "must be [r, g, b] in 0..255", colour)
+            raise self._wrong(key, "must be three whole numbers in [0, 255] (RGB)", colour)
         return list(colour)
 
     def _rgb(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -137,17 +140,17 @@ class _Reader:
             isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part <= 1
             for part in value
         ):
-            raise self._wrong(key, "must be three numbers in 0..1 (RGB)", value)
+            raise self._wrong(key, "must be three numbers in [0, 1] (RGB)", value)
         if key == "std" and min(value) == 0:
-            raise self._wrong(key, "must be above 0", value)
+            raise self._wrong(key, "must be > 0", value)
         return tuple(float(part) for part in value)
 
     def _text(self, key: str, default: str) -> str:
         value = self.content.get(key, default)
         if not isinstance(value, str) or (key in self.content and not value):
-            raise self._wrong(key, "must be text", value)
+            raise self._wrong(key, "must be text that is not empty", value)
         if _is_control(value):
-            raise self._wrong(key, "must be text that can be printed", value)
+            raise self._wrong(key, "must be printable text", value)
         return value
 
     def _directory(self, key: str, default: str) -> str:
@@ -156,12 +159,13 @@ class _Reader:
             raise self._wrong(key, "must contain {split}", value)
         return value
 
-    def _wrong(self, key: str, must: str, *got: Any) -> InputError:
-        message = f"{must}, but got {got[0]!r}" if got else must
-        lines, place = self.file.lines, key
-        while place not in lines and "/" in place:
-            place = place.rpartition("/")[0]
-        return InputError(message, file=self.file.file, line=lines.get(place), key=key)
+    def _wrong(self, key: str, must: str, got: Any, *, hint: str = "") -> InputError:
+        text = repr(got) if isinstance(got, list | tuple) else shown(got)
+        return self._error(key, f"{key.rpartition('/')[2]} {must}, got {text}", hint=hint)
+
+    def _error(self, key: str, offence: str, *, hint: str = "") -> InputError:
+        line = line_of(key, self.file.lines)
+        return InputError(offence, hint=hint, file=self.file.file, line=line, key=key)
 
 
 def _is_control(text: str) -> bool:

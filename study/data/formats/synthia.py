@@ -65,9 +65,9 @@ def synthia_scan(config: SynthiaData, root: Path) -> Scan:
         placed = in_blocks(pairs, config.block)
         if len(pairs) <= config.block * (_DECK - 2):
             raise InputError(
-                f"val and test are the 8th to 10th of every ten blocks of {config.block} images, "
-                f"so more than {config.block * (_DECK - 2)} must be there, but there are "
-                f"{len(pairs)}",
+                f"blocks of {config.block} need more than {config.block * (_DECK - 2)} images, "
+                f"got {len(pairs)}",
+                hint="val and test are the 8th to 10th of every ten blocks",
                 key="data/block",
             )
         part = {number: TRAIN if number < _TRAIN_BLOCKS else TEST for number in range(_DECK)}

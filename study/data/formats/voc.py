@@ -76,7 +76,7 @@ def _ids(found: Findings, file: Path) -> list[str]:
     try:
         return sorted(set(file.read_text(encoding="utf-8-sig").split()))
     except (OSError, ValueError) as error:
-        found.fault("missing", f"list must be readable, but is not ({type(error).__name__})", file)
+        found.fault("missing", f"cannot read the list ({type(error).__name__})", file)
         return []
 
 
@@ -91,7 +91,7 @@ def _listed(
     )
     for name in ids:
         if name not in images and name not in labels:
-            message = f"listed, so it must have its label in {label_dir}, but neither is there"
+            message = f"the listed image does not exist, nor does its label in {label_dir}"
             found.fault("missing image", message, image_dir / f"{name}.jpg")
     return found.pair(images, labels, image_dir, label_dir)
 
@@ -105,11 +105,8 @@ def _further(found: Findings, root: Path, voc: Path, own: set[str]) -> list[Pair
     candidates = [above / _SBD for above in (root, Path(os.path.abspath(voc)).parent.parent)]
     sbd = next((folder for folder in candidates if os.path.isdir(folder)), None)
     if sbd is None:
-        message = (
-            f"`sbd: true` needs {_AUG} in {voc}, with labels in it, or {_SBD} in {root}, but there "
-            "is neither"
-        )
-        raise InputError(message, key="data/sbd")
+        hint = f"put {_AUG}, with labels in it, into {voc}, or {_SBD} into {root}"
+        raise InputError("no files of SBD found", hint=hint, key="data/sbd")
     ids = {name for split in (TRAIN, VAL) for name in _ids(found, sbd / f"{split}.txt")} - own
     return _listed(found, sorted(ids), sbd / "img", sbd / "cls", ".mat")
 
@@ -127,6 +124,6 @@ def _read_mat(file: Path) -> UInt8Array:
             raise ValueError(f"Segmentation is {values.shape} {values.dtype}")
     except Exception as error:  # a damaged MATLAB file makes the reader raise anything
         reason = f"{type(error).__name__}: {error}".replace(str(file), "").strip()
-        message = f"label must be readable, but is not ({reason})"
+        message = f"cannot read the label ({reason})"
         raise FileProblem("unreadable label", message, file) from error
     return _IDS.classes(values, file)

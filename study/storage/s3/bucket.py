@@ -30,15 +30,15 @@ BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"(https?://)?[\w.-]+(:\d{1,5})?/?")
 PER_CALL = 1000  # most keys that one call lists or deletes
 REFUSED = {
-    "NoSuchBucket": "the bucket must exist, but there is none of this name",
-    "AccessDenied": "reading and writing must be allowed, but access is denied",
-    "InvalidAccessKeyId": "the credentials must be valid, but the access key is unknown",
-    "SignatureDoesNotMatch": "the credentials must be valid, but the secret key is wrong",
-    "ExpiredToken": "the credentials must be valid, but they have expired",
+    "NoSuchBucket": "the bucket does not exist",
+    "AccessDenied": "access denied; the study must read and write here",
+    "InvalidAccessKeyId": "unknown access key",
+    "SignatureDoesNotMatch": "wrong secret key",
+    "ExpiredToken": "the credentials have expired",
 }
 NO_CREDENTIALS = (
-    "AWS credentials must be there (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the "
-    "machine's role), but there are none"
+    "no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws or "
+    "the machine's role"
 )
 
 
@@ -102,23 +102,22 @@ class S3Prefix:
         """Parse an ``s3://`` address without contacting the server. Raises InputError."""
         parts = urlsplit(uri)
         if parts.scheme != SCHEME:
-            message = f"a folder or an s3:// address must be given, but got {uri!r}"
+            message = f"the storage must be a folder or an s3:// address, got {uri!r}"
             raise InputError(message, key=key)
         if "@" in parts.netloc:
-            message = "credentials must be in the environment, but they are in the address"
-            raise InputError(message, key=key)
+            hint = "set them in the environment"
+            raise InputError("the address contains credentials", hint=hint, key=key)
         if not BUCKET_NAME.fullmatch(parts.netloc):
-            raise InputError(f"the name of a bucket must follow s3://, but got {uri!r}", key=key)
+            raise InputError(f"s3:// must be followed by a bucket's name, got {uri!r}", key=key)
         for setting, _ in parse_qsl(parts.query, keep_blank_values=True):
             if setting not in SETTINGS:
-                known = ", ".join(SETTINGS)
-                raise InputError(f"settings must be of {known}, but got {setting!r}", key=key)
+                raise InputError.unknown("setting", setting, SETTINGS, key=key)
         given = dict(parse_qsl(parts.query))
         if given.get("scheme", "https") not in ("http", "https"):
-            raise InputError(f"scheme must be http or https, but is {given['scheme']!r}", key=key)
+            raise InputError(f"scheme must be http or https, got {given['scheme']!r}", key=key)
         if not ENDPOINT.fullmatch(given.get("endpoint_override", "localhost")):
             wrong = given["endpoint_override"]
-            raise InputError(f"endpoint_override must be HOST:PORT, but is {wrong!r}", key=key)
+            raise InputError(f"endpoint_override must be HOST:PORT, got {wrong!r}", key=key)
         path = parts.path.strip("/")
         return cls(parts.netloc, f"{path}/" if path else "", parts.query)
 
@@ -297,9 +296,9 @@ def _in_one_line(where: str) -> Iterator[None]:
     except (raised.NoCredentialsError, raised.PartialCredentialsError) as error:
         raise StorageUnavailable(where, NO_CREDENTIALS) from error
     except (raised.ConnectionError, raised.HTTPClientError) as error:
-        raise StorageUnavailable(where, f"it must answer, but: {error}") from error
+        raise StorageUnavailable(where, f"the storage does not answer: {error}") from error
     except raised.BotoCoreError as error:
-        raise StorageUnavailable(where, f"it must be usable, but: {error}") from error
+        raise StorageUnavailable(where, f"cannot use the storage: {error}") from error
 
 
 def _refusal(code: str, message: str = "") -> str:
@@ -307,4 +306,4 @@ def _refusal(code: str, message: str = "") -> str:
         return REFUSED[code]
     if code == "403":
         return REFUSED["AccessDenied"]
-    return f"it must do as asked, but answers {code} {message}"
+    return f"the storage refuses the request: {code} {message}"

@@ -125,11 +125,10 @@ class Lease:
         return json.dumps(asdict(self._me)).encode()
 
     def _occupied(self, driver: Driver | None, silent: float) -> InputError:
-        who = "another one is" if driver is None else f"{driver.words} is"
-        left = self._stale - silent
+        who = "another driver" if driver is None else driver.words
         return InputError(
-            f"one driver at a time may work on a study, but {who} at work (heard of {silent:.0f} s "
-            f"ago; if it is lost, try again in {left:.0f} s)",
+            f"{who} is working on this study, heard of {silent:.0f} s ago",
+            hint=f"if it is lost, try again in {self._stale - silent:.0f} s",
             file=self._prefix.where,
         )
 

@@ -46,7 +46,7 @@ def segments(prefix: S3Prefix) -> list[Segment]:
         segment = Segment(len(found), found[-1].end if found else 0, item.size)
         if item.key != segment.key:
             raise InputError(
-                f"the next segment of the ledger must be {segment.key}, but it is {item.key}",
+                f"segment {segment.key} of the ledger is missing, found {item.key}",
                 file=prefix.where,
             )
         found.append(segment)
@@ -57,14 +57,11 @@ def read_segment(prefix: S3Prefix, segment: Segment) -> bytes:
     """Read a segment. Raises InputError if its bytes are not those that were written."""
     content = prefix.get(segment.key)
     if content is None:
-        raise InputError(
-            "a segment of the ledger must be there, but is gone", file=_at(prefix, segment)
-        )
+        raise InputError("this segment of the ledger is gone", file=_at(prefix, segment))
     if hashlib.sha256(content.data).hexdigest() != content.metadata.get(SHA256):
         raise InputError(
-            f"a segment's SHA-256 must be that of its metadata, "
-            f"{content.metadata.get(SHA256, 'which has none')}, but its {len(content.data)} bytes "
-            "have another",
+            f"this segment of the ledger is damaged: its {len(content.data)} bytes do not have the "
+            f"SHA-256 of its metadata ({content.metadata.get(SHA256, 'none')})",
             file=_at(prefix, segment),
         )
     return content.data

@@ -27,8 +27,7 @@ def test_a_driver_that_is_at_work_elsewhere_is_named(prefix: S3Prefix, other: Le
     with pytest.raises(InputError) as caught:
         Lease(prefix).take()
     assert str(caught.value).startswith(
-        f"{prefix.where}: one driver at a time may work on a study, but process 1234 on "
-        "another-machine is at work (heard of "
+        f"{prefix.where}: process 1234 on another-machine is working on this study, heard of "
     )
     other.give_back()
     assert not is_driven(prefix)
@@ -74,5 +73,5 @@ def test_two_that_begin_at_once_are_not_both_let_in(prefix: S3Prefix, other: Lea
         other.take()
 
     mine = Lease(s3.Watched.of(prefix, before=the_other_first))
-    with pytest.raises(InputError, match="process 1234 on another-machine is at work"):
+    with pytest.raises(InputError, match="process 1234 on another-machine is working"):
         mine.take()

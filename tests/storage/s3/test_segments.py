@@ -40,8 +40,8 @@ def test_a_missing_segment_is_named(prefix: S3Prefix) -> None:
     with pytest.raises(InputError) as caught:
         segments(prefix)
     assert str(caught.value) == (
-        f"{prefix.where}: the next segment of the ledger must be ledger/00000003.jsonl, "
-        "but it is ledger/00000004.jsonl"
+        f"{prefix.where}: segment ledger/00000003.jsonl of the ledger is missing, "
+        "found ledger/00000004.jsonl"
     )
 
 
@@ -53,8 +53,8 @@ def test_a_torn_segment_is_named(prefix: S3Prefix) -> None:
     with pytest.raises(InputError) as caught:
         list(read_segments(prefix, segments(prefix)))
     assert str(caught.value).startswith(
-        f"{prefix.where}/ledger/00000003.jsonl: a segment's SHA-256"
+        f"{prefix.where}/ledger/00000003.jsonl: this segment of the ledger is damaged"
     )
     prefix.delete(["ledger/00000010.jsonl"])
-    with pytest.raises(InputError, match="segment of the ledger must be there, but is gone"):
+    with pytest.raises(InputError, match="this segment of the ledger is gone"):
         list(read_segments(prefix, [Segment(10, 0, 5)]))
