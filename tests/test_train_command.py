@@ -50,6 +50,7 @@ def test_a_config_trains_and_prints_a_line_per_epoch(tmp_path, capsys):
     assert all("test/" not in line for line in epochs)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_with_one_line(tmp_path, capsys):
     config = write(tmp_path / "plain.yaml", TREE)
     assert main([config, "--device", "cpu"]) == 0  # the cache is there
@@ -76,6 +77,7 @@ def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):
     assert out.splitlines()[-1].startswith("reproduced exactly: val/miou 0.")
 
 
+@pytest.mark.slow
 def test_other_numbers_under_equal_conditions_are_a_failure(tmp_path, capsys):
     config = exported(tmp_path)
     tree = yaml.safe_load(config.read_text())
@@ -87,6 +89,7 @@ def test_other_numbers_under_equal_conditions_are_a_failure(tmp_path, capsys):
     assert "though device, versions, threads, precision and data are equal" in out
 
 
+@pytest.mark.slow
 def test_other_numbers_elsewhere_are_explained_by_what_differs(tmp_path, capsys):
     config = exported(tmp_path)
     tree = yaml.safe_load(config.read_text())
@@ -99,6 +102,7 @@ def test_other_numbers_elsewhere_are_explained_by_what_differs(tmp_path, capsys)
     assert "data: was abc, is " in out
 
 
+@pytest.mark.slow
 def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
     config = exported(tmp_path)
     tree = yaml.safe_load(config.read_text())
@@ -107,6 +111,7 @@ def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
     assert "test/miou: was 2, is 0." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_seed_is_trained_and_not_compared(tmp_path, capsys):
     config = exported(tmp_path)
     assert main([str(config), "--device", "cpu", "--seed", "7"]) == 0
@@ -129,6 +134,7 @@ def test_the_recorded_precision_is_restored_and_a_stated_one_kept(tmp_path):
     assert origin.restore(stated).task.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_the_command_trains_in_the_recorded_precision(tmp_path, capsys):
     origin = {"seed": 2, "metrics": {}, "environment": {"precision": "bf16"}}
     config = write(tmp_path / "config.yaml", {**TREE, "provenance": origin})

@@ -55,6 +55,7 @@ def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
     assert sorted(paths) == sorted((folder / "exports").rglob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
@@ -82,6 +83,7 @@ def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_an_infinite_p_norm_is_exported_so_that_it_loads_again(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
@@ -106,6 +108,7 @@ def test_a_running_study_exports_the_best_so_far_and_says_so(
     assert not any(key.startswith("test/") for key in tree["provenance"]["metrics"])
 
 
+@pytest.mark.slow
 def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "demo")
     stale = folder / "exports" / "pareto" / "t9999.yaml"
@@ -120,6 +123,7 @@ def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
     assert [path.read_text() for path in kept] == ["mine"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("root", "flag"), [("/data", " --data-root DIR"), (None, "")])
 def test_the_head_of_an_export_says_that_it_needs_a_data_root(
     folder: Path, root: str | None, flag: str
@@ -130,6 +134,7 @@ def test_the_head_of_an_export_says_that_it_needs_a_data_root(
     assert f"study.train THIS_FILE{flag}\n" in export_text("Best", tree)
 
 
+@pytest.mark.slow
 def test_an_export_counts_the_seeds_that_failed(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
@@ -159,6 +164,7 @@ def test_an_unknown_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "'other'" in error and "demo" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_export_of_a_real_training_runs_again_to_its_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
 from study.storage.studies import load
 
+pytestmark = pytest.mark.slow
+
 PNG = b"\x89PNG\r\n"
 
 

@@ -63,6 +63,7 @@ def test_two_runs_with_one_slot_and_one_seed_give_the_same_ledger(tmp_path: Path
     assert lines_without_times(tmp_path / "a") == lines_without_times(tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [1, 17, 60, 120, 170])
 def test_a_killed_study_goes_on_to_the_ledger_of_an_undisturbed_one(
     tmp_path: Path, kill_after: int
@@ -146,6 +147,7 @@ def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> Non
     assert {trial.status for trial in load(tmp_path).of_stage(REFERENCE)} == {COMPLETED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("poor", ["loss/recall=ema", "loss/pooling=max", "loss/jaccard=off"])
 def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
@@ -181,6 +183,7 @@ def test_a_split_ladder_compares_within_one_option(tmp_path: Path) -> None:
     assert all(bracket.startswith(f"{by}=") for bracket in brackets)
 
 
+@pytest.mark.slow
 def test_a_study_killed_after_a_line_of_any_kind_goes_on_to_the_ledger_of_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:

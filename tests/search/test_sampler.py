@@ -87,6 +87,7 @@ def test_the_model_uses_conditional_leaves(conditional):
     assert sum(one[OPTION] == "on" for one in proposals) > 35
 
 
+@pytest.mark.slow
 def test_modelling_leaves_in_groups_finds_what_one_by_one_does_not(conditional):
     def asked(group, seed, history):
         with sampler._quiet():

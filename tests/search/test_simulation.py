@@ -91,13 +91,16 @@ def simulate(
     return trials
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
+)
 def test_at_least_five_of_the_thirteen_searched_trials_are_stopped(seed):
     trials = simulate(seed)
     assert len(trials) == 21
     assert 5 <= sum(not trial.kept for trial in trials) <= 11
 
 
+@pytest.mark.slow
 def test_the_best_trial_by_each_objective_is_seldom_stopped():
     lost = 0
     for seed in range(8):
@@ -108,6 +111,7 @@ def test_the_best_trial_by_each_objective_is_seldom_stopped():
     assert lost <= 3
 
 
+@pytest.mark.slow
 def test_a_longer_search_learns():
     better = []
     for seed in range(3):

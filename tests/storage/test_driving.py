@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -49,11 +50,16 @@ def machine(prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 RECORDS = 30
 
 
-@pytest.fixture
-def lines(tmp_path: Path) -> list[Record]:
-    """The lines of a study, to be written once more."""
-    make_study(tmp_path / "made")
-    return list(read(tmp_path / "made" / LEDGER))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study in a folder, not to be changed."""
+    return make_study(tmp_path_factory.mktemp("made") / "made")
+
+
+@pytest.fixture(scope="module")
+def lines(made: Path) -> list[Record]:
+    """Its lines, to be written once more."""
+    return list(read(made / LEDGER))
 
 
 def take(storage: Storage, shipping: Shipping = FAST) -> Driving:
@@ -89,13 +95,13 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_all_of_a_study_arrives_and_another_machine_reads_it(
-    prefix: S3Prefix, machine: Machine, lines: list[Record], tmp_path: Path, capsys
+    prefix: S3Prefix, machine: Machine, lines: list[Record], made: Path, capsys
 ) -> None:
     storage = machine("a")
     folder = storage.folder / "s"
     driving = begin(storage, lines[:RECORDS])
     wait_for(lambda: shipped(prefix) == (folder / LEDGER).read_bytes())
-    (tmp_path / "made" / "evidence").rename(folder / "evidence")
+    shutil.copytree(made / "evidence", folder / "evidence")
     (folder / "exports").mkdir()
     (folder / "exports" / "old.yaml").write_text("old")
     wait_for(lambda: prefix.get("s/exports/old.yaml") is not None)
