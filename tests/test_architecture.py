@@ -31,7 +31,7 @@ ONLY_IN = {
     "matplotlib": {"study.reporting"},
     "boto3": {"study.storage"},
 }
-LOSS_LIBRARIES = {"torch", "numpy", "pydantic", "pydantic_core", "annotated_types"}
+LOSS_LIBRARIES = {"torch", "numpy", "pydantic"}
 # What a user may lift into other training code, and what that may stand on.
 LOSS_ROOMS = {"study.losses", "study.metrics"}
 # Needed, but by another dependency's code.

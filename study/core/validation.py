@@ -25,6 +25,7 @@ Key = str | int
 Schema = Mapping[str, Any]
 
 _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _WANTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
@@ -132,7 +133,8 @@ class _Fault:
                 what = "unknown key" if self.loc[-1] == "[key]" else f"invalid {name}"
                 return say(f"{what} {got}", allowed=known, hint=did_you_mean(self.value, known))
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-                return say(f"{name} must be {_interval(self.options)}, got {self.value!r}")
+                interval = _interval(self.options) or self._bound()
+                return say(f"{name} must be {interval}, got {self.value!r}")
             case "too_long":
                 most = self.context["max_length"]
                 return say(f"{name} must have at most {most} entries, got {len(self.value)}")
@@ -140,6 +142,11 @@ class _Fault:
                 error = self.context["error"]
                 return say(error.message if isinstance(error, InputError) else str(error))
         return say(f"invalid {name} {got}: {self.message[:1].lower()}{self.message[1:]}")
+
+    def _bound(self) -> str:
+        """The bound that the value is beyond, for a key that the schema calls otherwise."""
+        ((kind, bound),) = self.context.items()
+        return f"{_BOUNDS[kind]} {bound:g}"
 
 
 def _readings(loc: Sequence[Key], data: Any) -> list[tuple[tuple[Key, ...], Any]]:
@@ -169,7 +176,7 @@ def _below(schema: Schema, key: Key | None) -> Schema:
     if isinstance(key, int):
         found = dict(enumerate(schema.get("prefixItems", ()))).get(key, schema.get("items"))
     else:
-        found = _properties(schema).get(key, schema.get("additionalProperties"))
+        found = _properties(schema).get(str(key), schema.get("additionalProperties"))
     return found if isinstance(found, dict) else {}
 
 

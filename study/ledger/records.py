@@ -30,7 +30,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import from_json
 
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 
@@ -48,7 +47,6 @@ OLDER: dict[int, dict[str, dict[str, str | None]]] = {
 }
 NUMBERS = ("metrics", "values")
 INFINITE = "$float"
-SURROGATE = r"\ud"  # half a character, as of a path that is no UTF-8: only `json` reads it
 
 
 def _known_format(number: int) -> int:
@@ -334,8 +332,11 @@ def decode(line: str) -> Record:
         if INFINITE not in line:
             return _LINE.validate_json(line)
     except ValidationError:
-        pass  # perhaps it is of an older format
-    fields = (json.loads if SURROGATE in line else from_json)(line)
+        pass  # perhaps it is of an older format, or holds half a character, which pydantic refuses
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
     if INFINITE in line:
         fields = _revived(fields)
     try:

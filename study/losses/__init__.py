@@ -79,9 +79,10 @@ def build_loss(
     from study.core.validation import validate
     from study.losses.loss import SegmentationLoss
 
-    if config is not None and not isinstance(config, LossConfig | Mapping):
+    given: object = config
+    if given is not None and not isinstance(given, LossConfig | Mapping):
         hint = "PRESETS[name].config is one"
-        raise InputError(f"loss must be a mapping, got {config!r}", hint=hint, key="loss")
+        raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
         config = validate(LossConfig, dict(config or {}), root="loss")
     return SegmentationLoss(

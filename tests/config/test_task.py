@@ -37,8 +37,15 @@ def test_val_share_is_the_old_name_of_val_fraction(form: str) -> None:
     ("keys", "said"),
     [
         ("val_share: 1.0", r"data/val_share: .*got 1\.0$"),
-        ("val_fraction: 0.4, val_share: 0.4", r"data/val_share: .*val_fraction\), .*'val_share'$"),
-        ("val_fracton: 0.4", r"data/val_fracton: .*\bsbd, val_fraction\).*'val_fraction'\?$"),
+        (
+            "val_fraction: 0.4, val_share: 0.4",
+            r"data/val_share: unknown key 'val_share' \(allowed: .*val_fraction\)$",
+        ),
+        ("val_share: 1.5", r"data/val_share: val_share must be < 1, got 1.5$"),
+        (
+            "val_fracton: 0.4",
+            r"data/val_fracton: .*did you mean 'val_fraction'\? \(allowed: .*sbd, val_fraction\)$",
+        ),
     ],
 )
 def test_an_error_at_a_renamed_key_names_what_is_written(keys: str, said: str) -> None:

@@ -160,8 +160,8 @@ END = EndRecord("t0000", "completed", "full budget", 8)
         ('{"kind": "rapport"}', "'rapport'"),
         ('{"kind": ["report"]}', "'kind'"),
         ('{"trial": "t0000"}', "'kind'"),
-        (encode(END) * 2, "trailing characters"),
-        ("[" * 100_000, "recursion limit"),
+        (encode(END) * 2, "Extra data"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_line_that_says_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:

@@ -141,5 +141,5 @@ def test_a_record_that_is_invalid_is_not_written(tmp_path: Path, record: Record)
 
 def test_an_unreadable_line_is_named_with_its_file_and_number(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text(f"{SESSION}\n{SESSION.replace('2', 'two')}\n")
-    with pytest.raises(InputError, match=f"{LEDGER}:2: unreadable ledger line: expected "):
+    with pytest.raises(InputError, match=f"{LEDGER}:2: unreadable ledger line: Expecting "):
         replay(tmp_path / LEDGER)

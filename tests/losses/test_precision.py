@@ -6,6 +6,7 @@ Logits are multiples of 1/16 below 16: every dtype holds them exactly, so what d
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ FOUR = {
     "pooling": {"kind": "max"},
     "jaccard": {"mix": 0.5},
 }
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "focal": {"focal_gamma": 2.0},
     "recall": {"recall": {"ema_momentum": 0.0}},
     "max-1.05": {"pooling": {"kind": "max", "p": 1.05}},

@@ -152,7 +152,7 @@ def test_an_unknown_argument_names_the_nearest_option() -> None:
 
 def test_an_unknown_flag_names_the_nearest_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--num-trails=3"]) == 2
-    assert "'--num-trails=3'; did you mean '--num-trials'?" in capsys.readouterr().err
+    assert "--num-trails: unknown argument; did you mean '--num-trials'?" in capsys.readouterr().err
     assert main(["--num-trials"]) == 2
     assert capsys.readouterr().err.startswith("error: --num-trials: ")
 

@@ -153,7 +153,7 @@ def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
     def fail(key: str, _: object) -> None:
         if is_away.is_set():
             refused.append(key)
-            raise StorageUnavailable(f"{prefix.where}/s", "it must answer, but does not")
+            raise StorageUnavailable(f"{prefix.where}/s", "the storage does not answer")
 
     storage = machine("a")
     driving = begin(replace(storage, prefix=s3.Watched.of(prefix, before=fail)), lines)
