@@ -26,6 +26,14 @@ torch.set_num_threads(1)
 TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked long, unless `-m` speaks of it as `.ci/long` does."""
+    if "long" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_session() -> Iterator[None]:
     """Data caches, and the working folders of studies in a bucket, go to a folder that is gone
