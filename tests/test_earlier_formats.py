@@ -117,6 +117,7 @@ def _config(tree: dict[str, Any]) -> TrialConfig:
     return TrialConfig.model_validate({k: v for k, v in tree.items() if k != "provenance"})
 
 
+@pytest.mark.slow
 def test_the_report_of_a_study(tmp_path: Path) -> None:
     folder = copied("finished", tmp_path)
     assert study.report.main(["finished", "--storage", str(tmp_path)]) == 0
@@ -148,6 +149,7 @@ def test_a_training_goes_on_from_its_checkpoint(file: str) -> None:
             assert got["train/loss"] == pytest.approx(expected["train/loss"], rel=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "path",

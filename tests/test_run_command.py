@@ -20,6 +20,7 @@ def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
+@pytest.mark.ray  # Ray starts while the data and the model are checked
 @pytest.mark.parametrize("name", COMMANDS)
 def test_bad_input_is_one_line_with_exit_code_2_and_nothing_written(
     name: str, tmp_path: Path

@@ -57,6 +57,7 @@ def _comparable(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "trials": trials, "gpu_s": 0, "sessions": []}
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_an_interrupted_study_comes_to_what_the_uninterrupted_one_came_to(tmp_path: Path) -> None:
     before = recorded("interrupted")
