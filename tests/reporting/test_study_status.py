@@ -49,7 +49,6 @@ def test_of_a_study_at_work_it_says_what_runs_how_fast_and_for_how_long(tmp_path
         trial = hand_out(ledger, "jaccard 0.5")
         for epoch in (1, 2):
             ledger.append(ReportRecord(trial, 0, epoch, {"val/miou": 0.4, "time/epoch_s": 36.0}))
-        assert is_driven(tmp_path / "x")
         state = ledger.state
         now = state.sessions[-1].time + 100.0
         found = status(state, driven=True, now=now)
@@ -181,17 +180,6 @@ def test_an_unknown_name_is_one_line_and_exit_code_2(
     make_study(tmp_path / "done")
     assert main(["gone", "--storage", str(tmp_path)]) == 2
     assert "no study named 'gone'" in capsys.readouterr().err
-
-
-def test_a_look_at_the_lock_does_not_keep_a_driver_out(tmp_path: Path) -> None:
-    import fcntl
-    import threading
-
-    folder = make_study(tmp_path / "x", until="baselines")
-    with open(folder / "lock", encoding="utf-8") as look:
-        fcntl.flock(look, fcntl.LOCK_SH)
-        threading.Timer(0.15, lambda: fcntl.flock(look, fcntl.LOCK_UN)).start()
-        Ledger(folder).close()
 
 
 def test_a_trial_whose_machine_is_gone_is_said_to_wait_until_it_reports_again(
