@@ -202,7 +202,7 @@ def with_origin(**environment):
         ({**TREE, "task": "a" * 5000}, "... (5"),
         (
             with_origin(num_threads=-3),
-            "provenance/environment/num_threads: num_threads must be >= 1",
+            "provenance/environment/num_threads: num_threads must be in [1, 4096]",
         ),
         (
             with_origin(precision="fp64"),

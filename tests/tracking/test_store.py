@@ -197,7 +197,7 @@ def test_a_study_that_its_driver_tracks_is_left_to_it(
     with only_writer(sent.folder, wait=False) as held:
         assert held
         assert track.main([str(sent.folder), "--tracking-uri", sent.uri]) == 2
-    assert "its driver does" in capsys.readouterr().err
+    assert "driver is tracking it already" in capsys.readouterr().err
 
 
 def test_a_study_of_the_same_name_has_runs_of_its_own(storage: Path, sent: Tracked) -> None:
