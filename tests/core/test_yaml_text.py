@@ -35,6 +35,7 @@ def test_a_float_is_read_again_as_the_same_float(value: float, text: str) -> Non
     assert struct.pack("d", again(value)) == struct.pack("d", value)
 
 
+@pytest.mark.slow
 @given(st.floats(allow_nan=False))
 def test_every_float_survives(value: float) -> None:
     assert struct.pack("d", again(value)) == struct.pack("d", value)

@@ -38,6 +38,7 @@ def test_the_two_camvid_tasks_differ_in_size_not_in_splits():
     assert full.model_copy(update={"size": (96, 128)}) == small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_task_plans_a_study_on_a_miniature_of_its_data(
     name, tmp_path, capsys, monkeypatch

@@ -73,6 +73,7 @@ class OnlyOn(TorchDispatchMode):
         return found
 
 
+@pytest.mark.slow
 @every_config
 @every_kind
 @pytest.mark.parametrize("measured", [False, True], ids=["plain", "measured"])

@@ -48,6 +48,7 @@ def test_no_feasible_weighting_found_by_a_generic_solver_is_better(p, ratio, see
     assert ours == pytest.approx(-found.fun, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(losses=vectors, p=norms, ratio=ratios)
 def test_weights_are_feasible_and_equal_the_sorted_solution(losses, p, ratio):

@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return make_study(tmp_path / "studies" / "demo")
 
 
+@pytest.mark.slow
 def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)

@@ -21,6 +21,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     return answer(load(folder), folder)
 
 
+@pytest.mark.slow
 def test_a_row_says_what_a_config_is_and_how_it_compares(found: Answer) -> None:
     by_trial = {row[1]: row for row in rows(found)}
     assert [row[1] for row in rows(found)] == [config.source for config in found.configs]

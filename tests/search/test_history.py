@@ -83,6 +83,7 @@ def rows(history: History) -> list[Row] | None:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 40, 200, 500])
 def test_a_history_that_grows_gives_the_models_points(joint: SearchSpace, size: int) -> None:
     rng = random.Random(size)

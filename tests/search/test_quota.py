@@ -68,6 +68,7 @@ def test_in_a_study_of_sixteen_trials_at_most_an_epoch_or_so_is_missing(
             assert margin(PATH, option, num_options, used) >= -missing - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("full", "rung"), [(8, 3), (60, 6)])
 def test_no_option_is_ever_short_by_more_than_a_full_trial(full: int, rung: int) -> None:
     for num_options, slots, stops, seed in product((2, 3, 5), (1, 8), STOPPED, range(3)):

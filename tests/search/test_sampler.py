@@ -78,6 +78,7 @@ def distance(points):
     return float(np.mean([abs(p[ALPHA] - p[MIX]) for p in points if p[OPTION] == "on"]))
 
 
+@pytest.mark.slow
 def test_the_model_uses_conditional_leaves(conditional):
     history = observed(conditional, 60, on_the_diagonal)
     proposals = [
@@ -166,6 +167,7 @@ def test_running_trials_are_known_as_running_and_failed_ones_as_bad(joint):
     assert points[17].values == [WORST] * 2
 
 
+@pytest.mark.slow
 def test_a_long_history_is_thinned_to_the_best_and_a_sample_of_the_rest(joint):
     history = observed(joint, 1000, lambda one: one["optimizer/lr_scale"] / 4)
     more = Observation(stratified(joint, seed=0, number=1001), running=True)
@@ -198,6 +200,7 @@ def test_points_outside_of_a_narrowed_space_are_skipped(joint):
     assert propose(narrow, history, seed=0, number=3).params["optimizer/lr_scale"] <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 40], ids=["random", "model"])
 def test_no_proposal_is_plain_cross_entropy_where_the_space_holds_more(joint, count):
     history = observed(joint, count, lambda one: float(one["loss/jaccard"] == "off"))
@@ -212,6 +215,7 @@ def test_a_space_of_cross_entropy_alone_is_searched_all_the_same(joint):
     assert is_neutral(only, propose(only, [], seed=0, number=0).params)
 
 
+@pytest.mark.slow
 def test_a_third_of_the_proposals_stays_random(joint):
     history = observed(joint, 30, lambda one: one["optimizer/lr_scale"] / 4)
     same = sum(

@@ -206,6 +206,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_old_
     assert load_checkpoint(file, identity="x", device=CPU)["weights"].shape == (10,)
 
 
+@pytest.mark.slow
 def test_reports_that_never_arrived_come_again_and_then_training_goes_on(tmp_path, data):
     config = tiny(budget={"epochs": 4})
     whole = []

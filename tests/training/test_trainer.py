@@ -30,6 +30,7 @@ def data() -> SegmentationData:
     return tiny_data()
 
 
+@pytest.mark.slow
 def test_a_training_is_a_list_of_reports_and_the_last_one_holds_the_evidence(data):
     first, last = run(tiny(STATEFUL_LOSS), data)
     assert (first.epoch, last.epoch, last.num_epochs) == (1, 2, 2)

@@ -86,6 +86,7 @@ def test_ambiguity_changes_looks_and_no_label_but_trunks_and_bicyclists(default)
     assert thinner[moved].all()
 
 
+@pytest.mark.slow
 def test_ambiguity_hangs_posters_and_pipes_on_walls():
     (plain, labels), (images, _) = draw(noise=0.0, ambiguity=0.0), draw(noise=0.0, ambiguity=1.0)
     strange = np.abs(images - plain).max(-1) > 60
