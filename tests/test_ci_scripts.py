@@ -63,15 +63,15 @@ def test_what_is_long_runs_where_it_is_asked_for(
     assert (items, left_out) == (([request.node], []) if runs else ([], [request.node]))
 
 
-def test_the_workflow_runs_every_check_on_every_python_of_pyproject() -> None:
+def test_the_workflow_runs_every_check_on_three_pythons() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    listed = [line.rpartition(" :: ")[2] for line in project["classifiers"]]
-    versions = [version for version in listed if re.fullmatch(r"3\.\d+", version)]
+    listed = {line.rpartition(" :: ")[2] for line in project["classifiers"]}
     workflow = read_yaml(WORKFLOW).data
     assert workflow["permissions"] == {"contents": "read"}
     (job,) = workflow["jobs"].values()
-    assert job["strategy"]["matrix"] == {"python-version": versions}
+    (versions,) = job["strategy"]["matrix"].values()
     assert versions == ["3.11", "3.12", "3.13"]
+    assert {version for version in listed if re.fullmatch(r"3\.\d+", version)} <= set(versions)
     setup, check = job["steps"][-2:]
     assert setup["with"] == {"python-version": "${{ matrix.python-version }}"}
     assert check["run"] == ".ci/run"
