@@ -226,6 +226,7 @@ def _texts() -> Iterator[Path]:
             yield path
 
 
+@pytest.mark.slow
 def test_no_file_names_a_package_registry() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {match.group()}"

@@ -89,6 +89,7 @@ def test_the_hooks_are_the_checks_of_contributing() -> None:
     assert entries == {check.replace("--check", "").strip() for check in checks}
 
 
+@pytest.mark.slow
 def test_the_yaml_hook_names_the_line_of_a_bad_file(tmp_path: Path) -> None:
     hook = _hooks()["yaml"]
     python, *arguments = shlex.split(hook["entry"])

@@ -64,6 +64,7 @@ def test_no_command_names_a_flag_that_is_not_there() -> None:
     assert flags and flags <= known
 
 
+@pytest.mark.slow
 def test_the_winner_goes_into_a_training_loop_as_shown(tmp_path: Path) -> None:
     snippet = next(block for block in _blocks("python") if "build_loss" in block)
     (file,) = re.findall(r'open\("([^"]+)"\)', snippet)

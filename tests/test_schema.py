@@ -91,6 +91,7 @@ def test_the_command_writes_both_files(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_the_command_ends_without_a_word_where_nobody_reads_it(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -122,6 +123,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_output_that_a_full_disk_does_not_take_is_one_line(tmp_path):
     command = [sys.executable, "-m", "study.schema", "--write", str(tmp_path)]
     with open("/dev/full", "w") as full:

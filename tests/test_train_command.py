@@ -162,6 +162,7 @@ def with_origin(**environment):
     return {**TREE, "provenance": {"seed": 0, "metrics": {}, "environment": environment}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tree", "says"),
     [

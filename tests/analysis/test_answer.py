@@ -256,6 +256,7 @@ def test_a_study_that_confirms_nothing_says_so(hand: Hand) -> None:
     assert "no confirmation" in found.missing[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until", ["start", "baselines", "search", "select", "finish"])
 def test_a_study_has_an_answer_at_every_stage(tmp_path: Path, until: str) -> None:
     folder = make_study(tmp_path / "demo", until=until)
@@ -294,6 +295,7 @@ def test_where_cross_entropy_alone_completed_its_confirmation_is_the_answer(hand
     assert any("no loss but cross entropy" in line for line in found.missing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 200])
 def test_evidence_that_is_torn_is_bad_input(tmp_path: Path, length: int) -> None:
     folder = make_study(tmp_path / "demo")

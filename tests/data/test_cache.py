@@ -120,6 +120,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", DAMAGE)
 def test_whatever_stands_in_a_cache_is_no_traceback(tmp_path, count_builds, spoil):
     data = open_data(TINY, cache_dir=tmp_path)
@@ -130,6 +131,7 @@ def test_whatever_stands_in_a_cache_is_no_traceback(tmp_path, count_builds, spoi
     assert len(count_builds) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "other"),
     [
@@ -169,6 +171,7 @@ def test_a_file_of_the_same_size_and_time_is_read_again(root, tmp_path):
         assert np.array_equal(open_root(root, tmp_path / "cache").train.labels[0], values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["meta", "other", "short", "empty", "gone"])
 def test_a_damaged_cache_is_built_again(tmp_path, count_builds, spoil):
     data = open_data(TINY, cache_dir=tmp_path)

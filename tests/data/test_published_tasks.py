@@ -63,6 +63,7 @@ def test_a_published_task_plans_a_study_on_a_miniature_of_its_data(
     assert f"\ndata: {scan_files(config, tmp_path / 'root').rule}\n" in captured.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_that_cannot_be_fetched_end_in_one_line_that_says_what_to_do(name, monkeypatch):
     import huggingface_hub.errors

@@ -26,7 +26,7 @@ class Service(ThreadingHTTPServer):
         self.tokens: dict[str, int] = {}
         self.asked = 0
         super().__init__(("127.0.0.1", 0), Answer)
-        Thread(target=self.serve_forever, daemon=True).start()
+        Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
 
     @property
     def endpoint(self) -> str:

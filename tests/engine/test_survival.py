@@ -211,10 +211,7 @@ def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: 
     second = study.start("--resume", "s")
     _, err = second.communicate()
     assert second.returncode == 2
-    assert err == (
-        f"error: {study.ledger.parent}: one driver at a time may work on a study, "
-        "but another one holds its lock\n"
-    )
+    assert err == f"error: {study.ledger.parent}: another driver is working on this study\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     for line in process.stdout:

@@ -54,6 +54,7 @@ def trained(model, loss, step, num_steps=3):
     return found
 
 
+@pytest.mark.slow
 @each(AXES, few=["everything"])
 def test_a_compiled_step_without_a_graph_break_is_the_eager_step(config):
     model, loss, same_loss = head(), make(config), make(config)

@@ -75,6 +75,7 @@ def test_any_combination_on_soft_targets_equals_plain_autograd(config, seed, ign
     assert_equals_plain(config, logits, soft, target != 255)
 
 
+@pytest.mark.slow
 @every_axis
 def test_gradcheck(config):
     """By finite differences, with recall and the pooling held where the batch puts them."""

@@ -30,6 +30,7 @@ norms = st.sampled_from([1.0, 1.0001, 1.02, 1.3, 2.0, 4.0, 50.0])
 ratios = st.sampled_from([0.01, 0.2, 0.5, 0.99])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [1.0, 1.3, 1.7, 3.0])
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
 @pytest.mark.parametrize("seed", range(3))

@@ -101,6 +101,7 @@ def test_with_other_axes_it_equals_plain_autograd(name, width, soft):
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jaccard", [{}, {"mix": 0.5, "target": "smoothed"}], ids=["ce", "jml"])
 def test_gradcheck_at_boundaries(jaccard):
     logits, target = blocks(seed=1, shape=(1, 5, 4), ignored=0.0)

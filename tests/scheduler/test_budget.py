@@ -88,6 +88,7 @@ def seconds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Cost, int], f
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [even, slow_to_begin, slow_later, unequal])
 @pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
@@ -150,6 +151,7 @@ def test_time_that_runs_out_in_the_middle_of_trials_leaves_them_unfinished(tmp_p
     assert left_out(driver.plan, state) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [even, slow_to_begin, slow_later, unequal])
 @pytest.mark.parametrize("hours", [0.02, 0.08])
 def test_gpu_hours_are_kept_over_all_sessions(tmp_path: Path, cost: Cost, hours: float) -> None:
@@ -165,6 +167,7 @@ def test_gpu_hours_are_kept_over_all_sessions(tmp_path: Path, cost: Cost, hours:
     assert spent <= 3600 * hours + slack
 
 
+@pytest.mark.slow
 def test_gpu_hours_end_the_search_so_that_confirming_fits_and_more_of_them_go_on(
     tmp_path: Path,
 ) -> None:

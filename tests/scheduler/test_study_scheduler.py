@@ -30,6 +30,7 @@ def without_attempts(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
     tmp_path: Path, slots: int
@@ -57,6 +58,7 @@ def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
         assert {**trial.config, "seed": 0} == source.config
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_slot_and_one_seed_give_the_same_ledger(tmp_path: Path) -> None:
     Driver(tmp_path / "a").run()
     Driver(tmp_path / "b").run()
@@ -86,6 +88,7 @@ class Unlucky(Driver):
         return record.stage == CONFIRM and record.seed == 2 and len(same) == 1
 
 
+@pytest.mark.slow
 def test_a_lost_confirmation_is_trained_again_also_by_a_resumed_driver(tmp_path: Path) -> None:
     Unlucky(tmp_path / "whole").run()
     state = load(tmp_path / "whole")

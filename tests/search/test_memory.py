@@ -42,6 +42,7 @@ def used(trial: Trial) -> EpochsUsed:
     return EpochsUsed(trial.params, least, most, trial.stage == SEARCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until", ["search", "finish"])
 def test_memory_is_what_a_walk_over_all_trials_gives(tmp_path: Path, until: str) -> None:
     folder = make_study(tmp_path / "one", until=until)

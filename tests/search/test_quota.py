@@ -56,6 +56,7 @@ def least_share(used: list[EpochsUsed], num_options: int) -> float:
     return min(epochs) / sum(epochs) * num_options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", STOPPED)
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize(("num_options", "missing"), [(2, 0.0), (3, 1.0), (5, 1.3)])

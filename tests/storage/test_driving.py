@@ -144,6 +144,7 @@ def test_a_bucket_that_is_silent_holds_up_nothing_and_gets_everything_afterwards
     assert [record.kind for record in again.ledger.state.sessions] == ["session"]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_goes_and_comes_is_told_of_once_each(
     prefix: S3Prefix, machine: Machine, lines: list[Record]
 ) -> None:

@@ -23,6 +23,7 @@ def first_report(lines):
     return next(number for number, line in enumerate(lines) if b'"report"' in line)
 
 
+@pytest.mark.slow
 def test_it_waits_for_the_first_report(tmp_path, lines):
     ledger = tmp_path / LEDGER
     closing = threading.Event()

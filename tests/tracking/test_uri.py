@@ -31,7 +31,7 @@ def server() -> Iterator[tuple[str, dict[str, object]]]:
             pass
 
     http = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=[0.02], daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{http.server_port}", answer
     http.shutdown()

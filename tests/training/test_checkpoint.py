@@ -130,6 +130,7 @@ def test_a_bit_that_has_changed_is_a_damaged_checkpoint_or_changes_nothing(data,
     assert refused > 30  # the rest is padding and what nobody reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, "gone", 7])
 @pytest.mark.parametrize("key", ["identity", "state", "model", "optimizer", "loss", "rng", "epoch"])
 def test_a_checkpoint_that_lacks_a_part_is_refused_by_name(data, tmp_path, key, value):

@@ -142,6 +142,7 @@ def test_the_check_names_the_size_that_a_model_cannot_take():
         check_model(config, 3, (32, 50))
 
 
+@pytest.mark.slow
 def test_the_check_sees_batches_that_batch_norm_cannot_take():
     config = small(arch="deeplabv3plus")
     check_model(config, 3, (32, 32))

@@ -276,6 +276,7 @@ def test_lr_scale_multiplies_the_tasks_rate(data):
     assert quarter == pytest.approx(plain / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"flip": 0.0}, {"scale": None}, {"jitter": 0.0}])
 def test_each_augmentation_reaches_the_training(data, change):
     full = {"flip": 0.5, "scale": [0.8, 1.25], "jitter": 0.1}
@@ -286,6 +287,7 @@ def test_each_augmentation_reaches_the_training(data, change):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_trains_and_differs(data, precision):
     plain, reduced = (

@@ -138,7 +138,7 @@ def denying() -> Iterator[S3Prefix]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     address = f"127.0.0.1:{server.server_port}"
     yield S3Prefix("studies", "p/", f"endpoint_override={address}&scheme=http&region=us-east-1")
     server.shutdown()
@@ -159,6 +159,7 @@ def test_a_server_that_is_not_there_is_bad_input() -> None:
     assert "the storage does not answer: Could not connect" in refusal(gone)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefix")
 def test_a_server_that_answers_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
