@@ -20,7 +20,7 @@ from study.core.files import made_folder, write_text
 from study.losses import PRESETS
 from study.losses.config import LossConfig
 from study.space.grammar import FloatRange, IntRange
-from study.space.settings import OBJECTIVES, StudySettings
+from study.space.settings import OBJECTIVES, OF_CLASSES, StudySettings
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -46,7 +46,12 @@ def space_schema() -> Schema:
         name: one if name in fixed else _opened(one) for name, one in schema["$defs"].items()
     }
     study = definitions["StudySettings"]["properties"]
-    study["objectives"]["items"] = {"enum": list(OBJECTIVES)}
+    study["objectives"]["items"] = {
+        "anyOf": [
+            {"enum": list(OBJECTIVES)},
+            {"type": "string", "pattern": f"^({'|'.join(OF_CLASSES)})."},
+        ]
+    }
     study["baselines"]["items"] = {"enum": list(PRESETS)}
     part = {key: names[(model, "validation")] for key, model in (
         ("loss", LossConfig), ("optimizer", TrialOptimizer), ("study", StudySettings))}  # fmt: skip

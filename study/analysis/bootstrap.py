@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from study.analysis.statistics import CONFIDENCE, Interval
-from study.metrics import metrics_from_counts
+from study.metrics.counts import metrics_from_counts
 
 Ints = npt.NDArray[np.int64]
 NUM_RESAMPLES = 5000

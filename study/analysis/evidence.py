@@ -1,9 +1,7 @@
-"""What a confirmation trial leaves for the comparison: confusion matrices and per-image counts.
+"""What a confirmation trial leaves for the comparison: counts per image and per decision rule.
 
-One file per confirmation trial, ``evidence/<trial>.npz``, with the arrays of each split:
-``<split>_confusion`` (C, C) int64, rows are the target; ``<split>_counts`` (n, 3, C) int64, the
-true positives, false positives and false negatives of each image; ``<split>_groups`` (n,) int64,
-equal for neighbouring images; and ``class_names`` (C,).
+One file per confirmation trial, ``evidence/<trial>.npz``, with ``class_names`` (C,) and, of each
+split, ``<split>_<field>`` for the fields of `study.metrics.evidence.SplitEvidence`.
 """
 
 from __future__ import annotations
@@ -12,26 +10,18 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from study.core.errors import InputError
 from study.core.files import write_bytes
+from study.metrics.evidence import SplitEvidence
 
-Ints = npt.NDArray[np.int64]
 FOLDER = "evidence"
-
-
-@dataclass(frozen=True)
-class SplitEvidence:
-    """One split: confusion (C, C), counts (n, 3, C) = (tp, fp, fn) per image, groups (n,)."""
-
-    confusion: Ints
-    counts: Ints
-    groups: Ints
 
 
 @dataclass(frozen=True)
@@ -47,18 +37,22 @@ def path_of(folder: Path, trial: str) -> Path:
     return folder / FOLDER / f"{trial}.npz"
 
 
-def write(path: Path, class_names: Sequence[str], splits: Mapping[str, SplitEvidence]) -> None:
-    """Write the file as a whole or not at all."""
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        "class_names": np.asarray(class_names, dtype=np.str_)
-    }
+def pack(class_names: Sequence[str], splits: Mapping[str, SplitEvidence]) -> bytes:
+    """The bytes of an evidence file."""
+    arrays: dict[str, npt.NDArray[Any]] = {"class_names": np.asarray(class_names, dtype=np.str_)}
     for name, split in splits.items():
-        arrays[f"{name}_confusion"] = np.asarray(split.confusion, dtype=np.int64)
-        arrays[f"{name}_counts"] = np.asarray(split.counts, dtype=np.int64)
-        arrays[f"{name}_groups"] = np.asarray(split.groups, dtype=np.int64)
+        for field in fields(SplitEvidence):
+            value = getattr(split, field.name)
+            if value is not None:
+                arrays[f"{name}_{field.name}"] = np.asarray(value, dtype=np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write(path: Path, class_names: Sequence[str], splits: Mapping[str, SplitEvidence]) -> None:
+    """Write the file as a whole or not at all."""
+    write_bytes(path, pack(class_names, splits))
 
 
 def read(path: Path) -> Evidence | None:
@@ -66,14 +60,17 @@ def read(path: Path) -> Evidence | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = [key.removesuffix("_confusion") for key in arrays if key.endswith("_confusion")]
-            splits = {
-                name: SplitEvidence(
-                    arrays[f"{name}_confusion"], arrays[f"{name}_counts"], arrays[f"{name}_groups"]
-                )
-                for name in names
-            }
+            splits = {name: _split(arrays, name) for name in names}
             return Evidence(tuple(str(name) for name in arrays["class_names"]), splits)
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read the evidence file: {error}", file=path) from error
+
+
+def _split(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> SplitEvidence:
+    keys = {field.name: f"{name}_{field.name}" for field in fields(SplitEvidence)}
+    later = ("curve", "tuned_counts", "tuned_macc_counts")
+    return SplitEvidence(
+        **{field: arrays[key] for field, key in keys.items() if key in arrays or field not in later}
+    )

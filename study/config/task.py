@@ -5,7 +5,7 @@ A task holds data, model, optimiser and budget. What is not written here is not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from study.config.shipped import TASKS, open_shipped
+from study.core.errors import InputError
 from study.core.validation import validate
 from study.losses.config import Config, LossConfig
 
@@ -262,10 +263,82 @@ class StepBudget(Config):
         return self
 
 
+class ClassesBelow(Config):
+    """The classes with less than this fraction of the training pixels."""
+
+    below: float = Field(gt=0, le=1)
+
+
+class ClassesWithout(Config):
+    """All classes but these: `without: [background]` is the foreground."""
+
+    without: Annotated[tuple[str, ...], Strict(False)] = Field(min_length=1)
+
+
+def _group_tag(value: Any) -> str:
+    if isinstance(value, (dict, ClassesBelow, ClassesWithout)):
+        has = "without" in value if isinstance(value, dict) else isinstance(value, ClassesWithout)
+        return "without" if has else "below"
+    return "names"
+
+
+Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+Group = Annotated[
+    Annotated[Names, Tag("names")]
+    | Annotated[ClassesBelow, Tag("below")]
+    | Annotated[ClassesWithout, Tag("without")],
+    Discriminator(_group_tag),
+]
+
+
 class Evaluation(Config):
-    """Epochs between evaluations; rungs and the last epoch are always evaluated."""
+    """every: epochs between evaluations; rungs and the last epoch are always evaluated.
+
+    groups: classes whose mean IoU, recall and Dice are measured as `val/miou/<group>`,
+    `val/recall/<group>` and `val/dice/<group>`: a list of their names, `below: 0.01` for those
+    with less than a hundredth of the training pixels, or `without: [names]` for all others."""
 
     every: PositiveInt = 1
+    groups: dict[str, Group] = Field(default_factory=dict)
+
+    @field_validator("groups")
+    @classmethod
+    def _a_group_is_a_word(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        for name in groups:
+            if not name.strip() or "/" in name:
+                raise ValueError(f"the name of a group must be text without '/', got {name!r}")
+        return groups
+
+    def members(
+        self, class_names: Sequence[str], class_counts: Sequence[float]
+    ) -> dict[str, list[str]]:
+        """The classes of each group, given the training pixels of each class.
+
+        Raises:
+            InputError: for a class that the data do not have, a group without classes, and a group
+                with the name of a class.
+        """
+        counts = [float(count) for count in class_counts]
+        total = sum(counts) or 1.0
+        found: dict[str, list[str]] = {}
+        for group, spec in self.groups.items():
+            key = f"evaluation/groups/{group}"
+            if group in class_names:
+                raise InputError(f"a group has the name of a class: {group!r}", key=key)
+            named = spec.without if isinstance(spec, ClassesWithout) else spec
+            for name in () if isinstance(named, ClassesBelow) else named:
+                if name not in class_names:
+                    raise InputError.unknown("class", name, class_names, key=key)
+            if isinstance(spec, ClassesBelow):
+                pairs = zip(class_names, counts, strict=True)
+                found[group] = [name for name, count in pairs if count / total < spec.below]
+            elif isinstance(spec, ClassesWithout):
+                found[group] = [name for name in class_names if name not in spec.without]
+            else:
+                found[group] = list(dict.fromkeys(spec))
+            if not found[group]:
+                raise InputError(f"group {group!r} has no class", key=key)
+        return found
 
 
 class TaskConfig(Config):

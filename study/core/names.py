@@ -6,8 +6,9 @@ VAL, TEST, TRAIN = "val", "test", "train"
 MIOU, MACC = "miou", "macc"
 VAL_MIOU, VAL_MACC = f"{VAL}/{MIOU}", f"{VAL}/{MACC}"
 TEST_MIOU, TEST_MACC = f"{TEST}/{MIOU}", f"{TEST}/{MACC}"
-# A metric at the rule that is best by mIoU, and at that which is best by mean accuracy: see metrics.
+# A metric at the rule that is best by mIoU, and at that best by mean accuracy: study.metrics.
 TUNED, TUNED_MACC = "tuned", "tuned_macc"
+TAU_MIOU, TAU_MACC = "tau_miou", "tau_macc"
 VAL_TUNED_MIOU, VAL_TUNED_MACC = f"{VAL}/{TUNED}/{MIOU}", f"{VAL}/{TUNED_MACC}/{MACC}"
 TEST_TUNED_MIOU, TEST_TUNED_MACC = f"{TEST}/{TUNED}/{MIOU}", f"{TEST}/{TUNED_MACC}/{MACC}"
 TRAIN_LOSS = f"{TRAIN}/loss"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import itertools
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 
+from study.analysis.evidence import pack
 from study.config.task import TaskConfig, TrialConfig
 from study.core.errors import InputError
 from study.core.names import CONFIRM
@@ -30,7 +28,7 @@ from study.scheduler.retries import GPU_MEMORY, MEMORY
 from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
 from study.training.checkpoint import IncompatibleCheckpoint
 from study.training.environment import environment, set_up_process
-from study.training.trainer import Evidence, train
+from study.training.trainer import train
 
 _opened: dict[str, SegmentationData] = {}
 
@@ -119,7 +117,8 @@ def _report_all(
         evaluate_test=judged,
         evaluate_at=settings.rungs,
     ):
-        evidence = pack(report.evidence) if judged and report.evidence is not None else None
+        counts = report.evidence if judged else None
+        evidence = None if counts is None else pack(counts.class_names, counts.splits)
         last = report.epoch == report.num_epochs
         if not report.again and (not last or settings.keep_last):
             store.keep(report.epoch, report.save)
@@ -129,12 +128,3 @@ def _report_all(
         _send(EpochMessage(report.epoch, metrics, evidence, trained_on, store.trouble))
         trained_on = None
         spot.leave_if_drained()
-
-
-def pack(evidence: Evidence) -> bytes:
-    """The arrays of an evidence as the bytes of an npz file."""
-    fields = {item.name: getattr(evidence, item.name) for item in dataclasses.fields(evidence)}
-    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items() if v is not None}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()

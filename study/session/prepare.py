@@ -232,11 +232,13 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data import open_data
     from study.data.splits import class_warnings
     from study.training.environment import environment
+    from study.training.evaluation import measured_names
     from study.training.models import check_task
     from study.training.trainer import loss_for
 
     data = open_data(task.config.data)
     space.check(lambda loss: loss_for(loss, data))
+    space.check_objectives(measured_names(data, task.config.evaluation))
     check_task(task.config, data.num_classes, data.train.images.shape[1:3])
     counts = data.train.class_counts.sum(axis=0)
     return StudyRecord(

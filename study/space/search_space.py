@@ -7,7 +7,7 @@ hold values as a config does; `point` turns them into what a sampler models (see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +220,13 @@ class SearchSpace:
             ends = node.ends if isinstance(node, Leaf) else tuple(node.options)
             for end in ends:
                 self._resolve_corner({**conditions, node.path: end}, fits)
+
+    def check_objectives(self, measured: Sequence[str]) -> None:
+        """Raise an InputError for an objective that is not among what is measured."""
+        for index, name in enumerate(self.settings.objectives):
+            if name not in measured:
+                key = f"{STUDY}/objectives/{index}"
+                raise InputError.unknown("objective", name, measured, file=self.file, key=key)
 
     def _resolve_corner(
         self, fixed: Mapping[str, Any], fits: Callable[[LossConfig], object] | None

@@ -8,16 +8,21 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict, field_validator, model_validator
 
 from study.core.errors import InputError
-from study.core.names import VAL, VAL_MACC, VAL_MIOU
+from study.core.names import TUNED, TUNED_MACC, VAL, VAL_TUNED_MACC, VAL_TUNED_MIOU
 from study.losses.config import Config
 
-# What may be an objective: all are in [0, 1], and larger is better.
-OBJECTIVES = tuple(
-    f"{VAL}/{name}"
-    for name in (
-        "miou", "macc", "mprec", "acc", "fwiou", "miou_image", "miou_class", "miou_worst5",
-    )
+# What may be an objective: all are in [0, 1], and larger is better. Besides, a class or a group of
+# the task, which the data decide: val/iou/<class>, val/tuned/miou/<group>.
+RULES = ("", f"{TUNED}/", f"{TUNED_MACC}/")
+METRICS = (
+    "miou", "macc", "mprec", "mdice", "acc", "fwiou", "miou_image", "miou_class", "miou_worst5",
 )  # fmt: skip
+OBJECTIVES = tuple(f"{VAL}/{rule}{metric}" for rule in RULES for metric in METRICS)
+OF_CLASSES = tuple(
+    f"{VAL}/{rule}{metric}/"
+    for rule in RULES
+    for metric in ("iou", "recall", "precision", "miou", "dice")
+)
 
 Names = Annotated[tuple[str, ...], Strict(False)]
 
@@ -45,7 +50,7 @@ class Confirm(Config):
 class StudySettings(Config):
     """A study's numbers, apart from what is searched."""
 
-    objectives: Names = (VAL_MIOU, VAL_MACC)
+    objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
     num_trials: int = Field(16, ge=1)
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     rungs: Rungs | None = Rungs()
@@ -64,7 +69,8 @@ class StudySettings(Config):
     def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         if not objectives:
             raise InputError("objectives must not be empty", allowed=OBJECTIVES)
-        return _each_known_once("objective", objectives, OBJECTIVES)
+        of_classes = tuple(name for name in objectives if name.startswith(OF_CLASSES))
+        return _each_known_once("objective", objectives, OBJECTIVES + of_classes)
 
     @field_validator("baselines")
     @classmethod

@@ -1,15 +1,21 @@
-"""One pass over a split: metrics, confusion matrix and counts per image."""
+"""One pass over a split: metrics at the argmax and at the decision rules, and counts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
+from study.config.task import Evaluation
+from study.core.names import TUNED, TUNED_MACC, VAL
 from study.metrics import SegmentationMetrics
+from study.metrics.counts import named_metrics
+from study.metrics.decision import Taus
+from study.metrics.evidence import SplitEvidence
 from study.training.batches import Batches
 
 if TYPE_CHECKING:
@@ -18,20 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The counts that a trial's statistics are computed from; `test_*` is None without a test pass.
-
-    confusion: (C, C) int64 pixels, rows are the target. counts: (n, 3, C) int64 pixels, the true
-    positives, false positives and false negatives of each image. groups: (n,) int64, equal for
-    images that are resampled together.
-    """
+    """What a trial's statistics are computed from, by split: `val` and perhaps `test`."""
 
     class_names: tuple[str, ...]
-    val_confusion: np.ndarray
-    val_counts: np.ndarray
-    val_groups: np.ndarray
-    test_confusion: np.ndarray | None = None
-    test_counts: np.ndarray | None = None
-    test_groups: np.ndarray | None = None
+    splits: Mapping[str, SplitEvidence]
+
+
+def measured_names(data: SegmentationData, evaluation: Evaluation) -> list[str]:
+    """What every evaluation on val reports that is in 0..1 and better when larger.
+
+    Raises:
+        InputError: if a group of the task does not fit the data.
+    """
+    members = evaluation.members(data.class_names, np.sum(data.train.class_counts, axis=0))
+    groups = {group: [data.class_names.index(n) for n in names] for group, names in members.items()}
+    hits = np.asarray(data.val.class_counts)
+    counts = np.stack([hits, np.zeros_like(hits), np.zeros_like(hits)], axis=1)
+    found = named_metrics(counts, data.class_names, groups)
+    names = [name for name, value in found.items() if np.isfinite(value)]
+    return [f"{VAL}/{rule}{name}" for rule in ("", f"{TUNED}/", f"{TUNED_MACC}/") for name in names]
 
 
 def evaluate(
@@ -41,13 +52,21 @@ def evaluate(
     batches: Batches,
     *,
     batch_size: int,
+    evaluation: Evaluation,
+    calibration: bool,
 ) -> SegmentationMetrics:
     """Measure `model` on every image of `split`, at its own size and without augmentation.
 
     Accumulates on the device without waiting for it. Leaves the model in eval mode.
     """
+    class_counts = np.sum(data.train.class_counts, axis=0)
     metrics = SegmentationMetrics(
-        data.num_classes, ignore_index=data.ignore_index, class_names=data.class_names
+        data.num_classes,
+        ignore_index=data.ignore_index,
+        class_names=data.class_names,
+        class_counts=class_counts,
+        groups=evaluation.members(data.class_names, class_counts),
+        calibration=calibration,
     )
     model.eval()
     with torch.inference_mode():
@@ -58,10 +77,13 @@ def evaluate(
     return metrics
 
 
-def evidence_of(prefix: str, metrics: SegmentationMetrics, split: Split) -> dict[str, Any]:
-    """The three Evidence fields of a split."""
-    return {
-        f"{prefix}_confusion": metrics.confusion.cpu().numpy(),
-        f"{prefix}_counts": metrics.image_counts().cpu().numpy(),
-        f"{prefix}_groups": np.asarray(split.groups, dtype=np.int64),
-    }
+def evidence_of(metrics: SegmentationMetrics, split: Split, taus: Taus) -> SplitEvidence:
+    """The evidence of a split that was measured with decision rules."""
+    return SplitEvidence(
+        confusion=metrics.confusion.cpu().numpy(),
+        counts=metrics.image_counts().cpu().numpy(),
+        groups=np.asarray(split.groups, dtype=np.int64),
+        curve=metrics.curve,
+        tuned_counts=metrics.rule_counts(taus.miou),
+        tuned_macc_counts=metrics.rule_counts(taus.macc),
+    )

@@ -26,6 +26,8 @@ from study.data import SegmentationData, open_data
 from study.losses import build_loss
 from study.losses.config import LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
+from study.metrics.decision import Taus
+from study.metrics.evidence import SplitEvidence
 from study.training.batches import Batches, TrainOrder, draw
 from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
 from study.training.environment import (
@@ -61,9 +63,10 @@ class EpochReport:
         metrics: `train/loss` and `train/<term>` (means over the epoch's steps;
             `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
             `time/epoch_s` (seconds), `time/images_per_s` (training alone); if the epoch was
-            evaluated `val/miou`, `val/iou/<class>`, ... (see study.metrics), in 0..1; on the last
-            epoch `test/...`, if requested.
-        evidence: confusion matrix and counts per image; on the last epoch only, else None.
+            evaluated `val/miou`, `val/iou/<class>`, `val/tuned/miou`, ... (see study.metrics); on
+            the last epoch `val/nll`, `val/calibration_error` and, if requested, `test/...`, at the
+            decision rules that val chose.
+        evidence: confusion matrices and counts per image; on the last epoch only, else None.
         save: writes the state after this epoch to a file, atomically; call it before taking the
             next report, else it raises RuntimeError.
         again: True for a report of an earlier process that the resumed checkpoint remembers; its
@@ -147,8 +150,8 @@ def train(
         start = time.perf_counter()
         metrics = training.train_epoch()
         splits = [VAL] * due + [TEST] * (last and evaluate_test)
-        measured, fields = training.evaluate(splits, with_evidence=last)
-        evidence = Evidence(tuple(data.class_names), **fields) if last else None
+        measured, counts = training.evaluate(splits, last=last)
+        evidence = Evidence(tuple(data.class_names), counts) if last else None
         metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
         training.remember(metrics)
         yield EpochReport(epoch, num_epochs, metrics, evidence, training.saver())
@@ -259,21 +262,32 @@ class _Training:
         return dict(zip(keys, values, strict=True)) | {TRAIN_LOSS: mean}
 
     def evaluate(
-        self, names: list[str], *, with_evidence: bool
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Measure the named splits: metrics with the split's prefix, and the evidence fields."""
+        self, names: list[str], *, last: bool
+    ) -> tuple[dict[str, float], dict[str, SplitEvidence]]:
+        """Measure the named splits, val first, which chooses the decision rules of both: metrics
+        with the split's prefix and, at the last epoch, the evidence."""
         measured: dict[str, float] = {}
-        fields: dict[str, Any] = {}
+        counts: dict[str, SplitEvidence] = {}
+        rules: Taus | None = None
         for name in names:
             split = self.data.val if name == VAL else self.data.test
             # Without gradients twice the training batch fits; larger ones exceed the CPU's caches.
             size = 2 * self.config.task.batch_size
             with deterministic_kernels(self.config.task.deterministic):
-                result = evaluate(self.model, self.data, split, self.batches, batch_size=size)
-            measured |= {f"{name}/{key}": value for key, value in result.compute().items()}
-            if with_evidence:
-                fields |= evidence_of(name, result, split)
-        return measured, fields
+                result = evaluate(
+                    self.model,
+                    self.data,
+                    split,
+                    self.batches,
+                    batch_size=size,
+                    evaluation=self.config.task.evaluation,
+                    calibration=last,
+                )
+            measured |= {f"{name}/{key}": value for key, value in result.compute(rules).items()}
+            rules = rules or result.taus()
+            if last and rules is not None:
+                counts[name] = evidence_of(result, split, rules)
+        return measured, counts
 
     def remember(self, metrics: dict[str, float]) -> None:
         """Keep the latest reports, as those of a lost machine may not have arrived."""

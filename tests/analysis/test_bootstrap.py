@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from study.analysis.bootstrap import difference_interval
-from study.metrics import metrics_from_counts
+from study.metrics.counts import metrics_from_counts
 
 RNG = np.random.default_rng(0)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from study.metrics import SegmentationMetrics, metrics_from_counts
+from study.metrics import SegmentationMetrics
+from study.metrics.counts import metrics_from_counts
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
 PRED = torch.from_numpy(GOLDEN["metrics_pred"])
 TARGET = torch.from_numpy(GOLDEN["metrics_target"])  # 12 images, one of them all ignored
 

@@ -1,0 +1,114 @@
+"""Decision rules: the class with the highest logit after a shift by the class's log share.
+
+    classes = argmax_c(z_c - tau log pi_c)
+
+tau = 0 is the argmax, tau = 1 divides the class's share in training out of a posterior; larger taus
+favour rare classes. Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (arXiv
+2007.07314); Tian et al., "Posterior Re-calibration for Imbalanced Datasets", NeurIPS 2020 (arXiv
+2010.11820).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from study.metrics.counts import metrics_from_counts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+TAUS = tuple(step / 10 for step in range(-15, 16))
+ARGMAX = TAUS.index(0.0)
+MACC_TOLERANCE = 0.02  # of mIoU, within which tau_macc is chosen
+
+
+def log_prior(class_counts: ArrayLike) -> Floats:
+    """log pi_c (C,) of pixel counts (C,); a class without pixels takes the rarest seen one's share.
+
+    >>> log_prior([75, 25, 0]).round(3).tolist()
+    [-0.288, -1.386, -1.386]
+    """
+    counts = np.asarray(class_counts, dtype=np.float64)
+    if not counts.any():
+        return np.zeros_like(counts)
+    seen = np.maximum(counts, counts[counts > 0].min())
+    shares: Floats = np.log(seen / counts.sum())
+    return shares
+
+
+@dataclass(frozen=True)
+class Taus:
+    """The two rules of a training, chosen on val: see `study.metrics`."""
+
+    miou: float
+    macc: float
+
+
+def choose_taus(curve: ArrayLike) -> Taus:
+    """The two rules of a curve of confusion matrices (taus, C, C), rows the target.
+
+    Among equals the first has the tau nearest to 0, the second the higher mIoU.
+    """
+    hits = np.diagonal(np.asarray(curve), axis1=1, axis2=2)
+    total, predicted = np.sum(curve, axis=2), np.sum(curve, axis=1)
+    values = metrics_from_counts(np.stack([hits, predicted - hits, total - hits], axis=1))
+    miou, macc = values["miou"], values["macc"]
+    if not np.isfinite(miou).all():
+        return Taus(0.0, 0.0)
+    distance = np.abs(TAUS)
+    best = np.lexsort((distance, -miou))[0]
+    near = miou >= miou[best] - MACC_TOLERANCE
+    order = np.lexsort((distance, -miou, -np.where(near, macc, -np.inf)))
+    return Taus(TAUS[best], TAUS[order[0]])
+
+
+@dataclass(frozen=True)
+class Decision:
+    """argmax_c(z_c - tau log pi_c): classes from logits.
+
+    Args:
+        log_prior: log pi_c of each class; may be empty where tau is 0.
+        tau: strength of the shift; 0 is the argmax, and the same classes bit for bit.
+
+    Example:
+        >>> import numpy as np
+        >>> logits = np.array([[1.0, 0.8]])  # one pixel: (N, C)
+        >>> Decision((), 0.0)(logits), Decision((-0.1, -2.3), 0.5)(logits)
+        (array([0]), array([1]))
+    """
+
+    log_prior: Sequence[float]
+    tau: float
+
+    @overload
+    def __call__(self, logits: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, logits: NDArray[Any]) -> NDArray[Any]: ...
+    def __call__(self, logits: Any) -> Any:
+        """The classes of logits (B, C, ...) or (C, H, W): integers, without the class axis.
+
+        Raises:
+            ValueError: if the logits have another number of classes than the rule.
+        """
+        axis = 0 if logits.ndim == 3 else 1
+        if self.log_prior and logits.shape[axis] != len(self.log_prior):
+            raise ValueError(
+                f"the rule is for {len(self.log_prior)} classes, got logits with "
+                f"{logits.shape[axis]} at axis {axis}: {tuple(logits.shape)}"
+            )
+        if self.tau == 0:
+            return logits.argmax(axis)
+        shape = [-1 if each == axis else 1 for each in range(logits.ndim)]
+        shift = self.tau * np.asarray(self.log_prior, dtype=np.float64).reshape(shape)
+        if isinstance(logits, np.ndarray):
+            return (logits - shift).argmax(axis)
+        import torch
+
+        dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+        return (logits - torch.as_tensor(shift, dtype=dtype, device=logits.device)).argmax(axis)

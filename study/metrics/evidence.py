@@ -1,0 +1,32 @@
+"""What statistics need of one split: pixel counts of the images and of the decision rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """The counts of one split, int64 pixels.
+
+    Attributes:
+        confusion: (C, C) at the argmax; rows are the target.
+        counts: (n, 3, C), the true positives, false positives and false negatives of each image.
+        groups: (n,), equal for images that are resampled together.
+        curve: (taus, C, C), the confusion matrix at each decision rule of `study.metrics.TAUS`;
+            this and the next two are None in the evidence of older versions.
+        tuned_counts: counts at tau_miou.
+        tuned_macc_counts: counts at tau_macc.
+    """
+
+    confusion: Ints
+    counts: Ints
+    groups: Ints
+    curve: Ints | None = None
+    tuned_counts: Ints | None = None
+    tuned_macc_counts: Ints | None = None

@@ -1,0 +1,274 @@
+"""Accumulates the counts of a split over batches, at the argmax and at every decision rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from study.core.names import TAU_MACC, TAU_MIOU, TUNED, TUNED_MACC
+from study.metrics.counts import named_metrics, present_classes
+from study.metrics.decision import ARGMAX, TAUS, Taus, choose_taus, log_prior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from study.metrics.curve import CurveCounter
+
+__all__ = ["SegmentationMetrics"]
+
+CALIBRATION_BINS = 15
+
+
+class SegmentationMetrics:
+    """Accumulates pixel counts over batches, and computes the metrics of this package at the end.
+
+        iou = tp / (tp + fp + fn),   recall = tp / (tp + fn),   precision = tp / (tp + fp)
+
+    Counts stay on the predictions' device; nothing is copied to the host before the end.
+
+    Args:
+        num_classes: C.
+        ignore_index: label of the pixels that do not count.
+        class_names: names of the per-class metrics, one per class, all different; default the class
+            indices.
+        class_counts: (C,) pixels of each class in training; with them the decision rules are
+            measured, too, on batches of logits.
+        groups: classes of each named group, by their names.
+        calibration: measure nll and calibration_error, on batches of logits.
+
+    Raises:
+        ValueError: if class_names, class_counts or groups do not fit.
+
+    Example:
+        >>> import torch
+        >>> from study.metrics import SegmentationMetrics
+        >>> metrics = SegmentationMetrics(num_classes=2, class_names=["road", "pole"])
+        >>> metrics.update(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 255]]]))
+        >>> values = metrics.compute()
+        >>> values["miou"], values["iou/pole"], values["recall/road"]
+        (0.5, 0.5, 1.0)
+        >>> metrics.confusion.tolist()
+        [[1, 0], [1, 1]]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        class_names: Sequence[str] | None = None,
+        *,
+        class_counts: ArrayLike | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        calibration: bool = False,
+    ) -> None:
+        names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
+        if len(names) != num_classes:
+            raise ValueError(
+                f"class_names must have one name per class ({num_classes}), got {len(names)}"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"class_names must be unique, got {names}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.class_names = tuple(names)
+        self.groups = {
+            group: self._classes(group, names) for group, names in (groups or {}).items()
+        }
+        self._counter = None if class_counts is None else self._curve_counter(class_counts)
+        self._confusion: Tensor | None = None
+        self._diverged: Tensor | None = None
+        self._image_counts: list[Tensor] = []
+        self._rule_counts: list[Tensor] = []  # (images, taus, 2, C) hits and decided pixels
+        self._curve: Tensor | None = None
+        self._calibration = calibration
+        self._bins: Tensor | None = None
+        self._nll: Tensor | None = None
+
+    def _classes(self, group: str, names: Sequence[str]) -> list[int]:
+        unknown = [name for name in names if name not in self.class_names]
+        if unknown:
+            raise ValueError(f"group {group!r} names no class: {unknown[0]!r}")
+        return [self.class_names.index(name) for name in names]
+
+    def _curve_counter(self, class_counts: ArrayLike) -> CurveCounter:
+        import torch
+
+        from study.metrics.curve import CurveCounter
+
+        counts = np.asarray(class_counts)
+        if counts.shape != (self.num_classes,):
+            raise ValueError(
+                f"class_counts must have one count per class ({self.num_classes}), "
+                f"got shape {counts.shape}"
+            )
+        return CurveCounter(torch.as_tensor(log_prior(counts)))
+
+    def update(self, pred_or_logits: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            pred_or_logits: logits (B, C, H, W) float, or predicted classes (B, H, W) integer.
+            target: (B, H, W) integers in [0, C) or `ignore_index`.
+
+        Raises:
+            ValueError: for shapes or dtypes that do not fit and, on the CPU, for a class out of
+                range.
+        """
+        import torch
+
+        from study.metrics.curve import confusion_tables
+
+        logits = pred_or_logits.detach()
+        pred, target = self._checked(logits, target)
+        valid = target != self.ignore_index
+        if self._counter is not None and logits.is_floating_point():
+            tables = self._counter.count(logits, target, pred, valid)
+            hits, decided = tables.diagonal(dim1=2, dim2=3), tables.sum(2)
+            _keep(self._rule_counts, torch.stack([hits, decided], 2).int())
+            self._curve = _added(self._curve, tables.sum(0))
+            table = tables[:, ARGMAX]
+        else:
+            table = confusion_tables(pred, target, valid, self.num_classes)
+        if self._calibration and logits.is_floating_point():
+            self._judge_probabilities(logits, target, valid)
+        hits = table.diagonal(dim1=1, dim2=2)
+        _keep(self._image_counts, torch.stack([hits, table.sum(1) - hits, table.sum(2) - hits], 1))
+        self._confusion = _added(self._confusion, table.sum(0))
+
+    def _judge_probabilities(self, logits: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Add up -log p of the true class, and p_c - [true class is c] by class and bin of p_c."""
+        import torch
+
+        from study.losses.histogram import sum_by_label
+
+        log_p = logits.flatten(2).float().log_softmax(1)
+        true = torch.where(valid, target, 0)[:, None]
+        chosen = log_p.gather(1, true)[:, 0]
+        self._nll = _added(self._nll, -torch.where(valid, chosen, 0.0).double().sum())
+        p = log_p.exp_()
+        label = (p * CALIBRATION_BINS).long().clamp_(0, CALIBRATION_BINS - 1)
+        label += torch.arange(self.num_classes, device=p.device)[:, None] * CALIBRATION_BINS
+        p.scatter_add_(1, true, torch.full_like(chosen, -1.0)[:, None])
+        p.masked_fill_(~valid[:, None], 0.0)
+        gaps = sum_by_label(label, self.num_classes * CALIBRATION_BINS, p)
+        self._bins = _added(self._bins, gaps)
+
+    def _checked(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check both and return them as (B, P) int64."""
+        import torch
+
+        if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
+            logits, pred = pred, pred.argmax(1)
+            if target.shape == pred.shape:
+                self._watch(logits, pred, target)
+        integer = not pred.is_floating_point() and not target.is_floating_point()
+        if not integer or pred.ndim != 3 or pred.shape != target.shape:
+            raise ValueError(
+                f"update takes logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), "
+                f"and an integer target (B, H, W), got {pred.dtype} of {tuple(pred.shape)} "
+                f"and {target.dtype} of {tuple(target.shape)}"
+            )
+        pred, target = pred.flatten(1).long(), target.flatten(1).long()
+        valid = target != self.ignore_index
+        for name, classes in (("pred", pred), ("target", target)):
+            inside = ((classes >= 0) & (classes < self.num_classes)) | ~valid
+            if classes.device.type != "cpu":
+                torch._assert_async(inside.all())
+            elif not bool(inside.all()):
+                raise ValueError(
+                    f"{name} must be in [0, {self.num_classes}) where target is not "
+                    f"{self.ignore_index}, got {int(classes[~inside][0])}"
+                )
+        return pred, target
+
+    def _watch(self, logits: Tensor, pred: Tensor, target: Tensor) -> None:
+        """Remember a NaN at a valid pixel; argmax selects a NaN wherever there is one."""
+        top = logits.gather(1, pred[:, None])[:, 0]
+        found = (top.isnan() & (target != self.ignore_index)).any()
+        self._diverged = found if self._diverged is None else self._diverged | found
+
+    @property
+    def confusion(self) -> Tensor:
+        """The (C, C) int64 pixel counts; rows are the target, columns the prediction."""
+        import torch
+
+        if self._confusion is None:
+            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        return self._confusion
+
+    def image_counts(self) -> Tensor:
+        """The true positives, false positives and misses of each image, (images, 3, C) int64."""
+        import torch
+
+        if not self._image_counts:
+            return torch.zeros(0, 3, self.num_classes, dtype=torch.int64)
+        return torch.cat(self._image_counts)
+
+    @property
+    def curve(self) -> NDArray[np.int64] | None:
+        """The confusion matrices (taus, C, C) of all decision rules; None if not measured."""
+        return None if self._curve is None else self._curve.cpu().numpy()
+
+    def rule_counts(self, tau: float) -> NDArray[np.int64]:
+        """The counts of `image_counts` at the rule `tau`, one of `TAUS`, (images, 3, C)."""
+        import torch
+
+        counts = self.image_counts().cpu().numpy()
+        rules = torch.cat(self._rule_counts)[:, TAUS.index(tau)].cpu().numpy().astype(np.int64)
+        hits, decided = rules[:, 0], rules[:, 1]
+        total = counts[:, 0] + counts[:, 2]
+        return np.stack([hits, decided - hits, total - hits], axis=1)
+
+    def taus(self) -> Taus | None:
+        """The two rules that these counts choose; None if the rules are not measured."""
+        return None if self._curve is None else choose_taus(self._curve.cpu().numpy())
+
+    def compute(self, taus: Taus | None = None) -> dict[str, float]:
+        """Compute all metrics of the batches so far.
+
+        Args:
+            taus: the rules of the tuned metrics; default those that these counts choose. For a
+                test split give those of val.
+
+        Returns:
+            Each metric by its name, in 0..1 or NaN; `iou/<name>`, `recall/<name>` and
+            `precision/<name>` for the classes with ground truth, and their number,
+            `num_classes_present`. Where the rules are measured, all these again as
+            `tuned/<metric>` and `tuned_macc/<metric>`; and `tau_miou` and `tau_macc`, if they were
+            chosen here.
+        """
+        counts = self.image_counts().cpu().numpy()
+        values = named_metrics(counts, self.class_names, self.groups)
+        present = float(present_classes(counts.sum(0)).sum())
+        chosen = taus or self.taus()
+        if chosen is not None and self._curve is not None:
+            for rule, tau in ((TUNED, chosen.miou), (TUNED_MACC, chosen.macc)):
+                tuned = named_metrics(self.rule_counts(tau), self.class_names, self.groups)
+                values |= {f"{rule}/{key}": value for key, value in tuned.items()}
+        if self._bins is not None and self._nll is not None:
+            pixels = counts[:, [0, 2]].sum()
+            gaps = self._bins.view(self.num_classes, -1).abs().sum(1).mean()
+            values["nll"] = float(self._nll) / pixels if pixels else float("nan")
+            values["calibration_error"] = float(gaps) / pixels if pixels else float("nan")
+        if self._diverged is not None and bool(self._diverged):
+            values = dict.fromkeys(values, float("nan"))
+        if chosen is not None and taus is None:
+            values |= {TAU_MIOU: chosen.miou, TAU_MACC: chosen.macc}
+        return {**values, "num_classes_present": present}
+
+
+def _added(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more
+
+
+def _keep(pieces: list[Tensor], piece: Tensor) -> None:
+    """Append, in few tensors that double in size: many small ones that stay between the large
+    tensors of a model fragment the memory."""
+    import torch
+
+    pieces.append(piece)
+    while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]):
+        pieces[-2:] = [torch.cat(pieces[-2:])]
