@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.core.console import Parser, run_command
 from study.core.errors import InputError
-from study.core.files import made_folder, write_text
+from study.core.files import append_line, made_folder, write_text
 
 if TYPE_CHECKING:
     from study.config.task import TrialConfig
@@ -163,8 +163,7 @@ def epoch_line(report: EpochReport) -> str:
 def _write_epoch(folder: Path, report: EpochReport) -> None:
     import json
 
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"epoch": report.epoch, **report.metrics}) + "\n")
+    append_line(folder / "metrics.jsonl", json.dumps({"epoch": report.epoch, **report.metrics}))
     if report.epoch == report.num_epochs:
         from study.training.checkpoint import CHECKPOINT
 

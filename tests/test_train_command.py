@@ -51,14 +51,15 @@ def test_a_config_trains_and_prints_a_line_per_epoch(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_it_with_one_line(tmp_path, capsys):
+@pytest.mark.parametrize(("size", "file"), [(1_000, "metrics.jsonl"), (20_000, "checkpoint.pt")])
+def test_a_full_disk_ends_it_with_one_line(tmp_path, capsys, size, file):
     config = write(tmp_path / "plain.yaml", TREE)
     assert main([config, "--device", "cpu"]) == 0  # the cache is there
     capsys.readouterr()
-    with full_at(6_000):
+    with full_at(size):
         assert main([config, "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
     err = capsys.readouterr().err
-    assert err == f"error: {tmp_path / 'out' / 'checkpoint.pt'}: File too large\n"
+    assert err == f"error: {tmp_path / 'out' / file}: File too large\n"
 
 
 def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):

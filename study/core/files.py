@@ -81,6 +81,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, which is made if it is missing. OSError names the file."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write the file atomically, in UTF-8."""
     write_bytes(path, text.encode())

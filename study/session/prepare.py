@@ -164,7 +164,9 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
     try:
         task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
         plan = Plan.from_dict(first.plan)
-        space = replace(load_space(first.space), name=first.space_name)
+        space = load_space(first.space)
+        settings = space.settings.model_copy(update={"objectives": plan.objectives})
+        space = replace(space, name=first.space_name, settings=settings)
         fingerprint = first.data["fingerprint"]
     except (ValidationError, KeyError, TypeError, InputError) as error:
         raise InputError(

@@ -16,6 +16,7 @@ from study.config.task import TrialConfig
 from study.core.errors import InputError
 from study.data import SegmentationData
 from study.losses.loss import SegmentationLoss
+from study.metrics import TAUS
 from study.training.batches import TrainOrder, draw
 from study.training.optim import lr_factor
 from study.training.trainer import Diverged, _held, _series, train
@@ -43,16 +44,21 @@ def test_a_training_is_a_list_of_reports_and_the_last_one_holds_the_evidence(dat
     evidence = last.evidence
     assert evidence is not None
     assert evidence.class_names == data.class_names
-    assert evidence.test_confusion is None
-    num_classes = data.num_classes
-    assert evidence.val_confusion.shape == (num_classes, num_classes)
-    assert evidence.val_counts.shape == (8, 3, num_classes)
+    assert list(evidence.splits) == ["val"]
+    val, num_classes = evidence.splits["val"], data.num_classes
+    assert val.counts.shape == (8, 3, num_classes)
     valid = int((data.val.labels != 255).sum())
-    assert evidence.val_confusion.sum() == valid
-    assert np.array_equal(
-        evidence.val_counts[:, 0].sum(axis=0), np.diagonal(evidence.val_confusion)
-    )
-    assert np.array_equal(evidence.val_groups, data.val.groups)
+    assert val.confusion.sum() == valid
+    assert np.array_equal(val.counts[:, 0].sum(axis=0), np.diagonal(val.confusion))
+    assert np.array_equal(val.groups, data.val.groups)
+    assert val.curve is not None
+    assert val.tuned_counts is not None
+    assert val.curve.shape == (len(TAUS), num_classes, num_classes)
+    at_tau = TAUS.index(last.metrics["val/tau_miou"])
+    assert np.array_equal(val.tuned_counts[:, 0].sum(0), np.diagonal(val.curve[at_tau]))
+    assert np.array_equal(val.curve[TAUS.index(0.0)], val.confusion)
+    assert last.metrics["val/tuned/miou"] >= last.metrics["val/miou"]
+    assert all(type(value) is float for value in last.metrics.values()), "a ledger holds no others"
 
 
 def test_each_report_tells_the_weights_in_effect_by_class_and_the_gradient_norms(data):
@@ -112,7 +118,7 @@ def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data):
     assert set(sizes) == {((24, 32), (24, 32))}
     valid = int((data.val.labels != 255).sum())
     assert last.evidence is not None
-    assert last.evidence.val_confusion.sum() == valid
+    assert last.evidence.splits["val"].confusion.sum() == valid
 
 
 @pytest.mark.slow
@@ -122,8 +128,8 @@ def test_test_is_judged_on_the_last_epoch_only_and_changes_no_other_number(data)
     assert not any(key.startswith("test/") for key in judged[0].metrics)
     assert "test/miou" in judged[1].metrics
     assert judged[1].evidence is not None
-    assert judged[1].evidence.test_counts is not None
-    assert judged[1].evidence.test_counts.shape == (8, 3, data.num_classes)
+    assert judged[1].evidence.splits["test"].counts.shape == (8, 3, data.num_classes)
+    assert "test/tau_miou" not in judged[1].metrics, "val chooses the rules"
     without = {k: v for k, v in timeless(judged[1]).items() if not k.startswith("test/")}
     assert without == timeless(plain[1])
 
