@@ -148,16 +148,15 @@ class SearchSpace:
         """How many of the searched trials tune cross entropy.
 
         As many as the settings say. If they leave it open, at most as many as the optimiser's
-        leaves have points, and none if the only point is that of the baseline `ce`.
+        leaves have points, without the one that the baseline `ce` has tried.
         """
         asked = self.settings.num_reference_trials
         reference = self.reference
         points = reference.num_points
         if self.settings.reference_trials is not None or points is None:
             return asked
-        if not any(searched(reference.tree)) and CE in self.settings.baselines:
-            return 0
-        return min(asked, points)
+        known = CE in self.settings.baselines and reference.params_of(LossConfig()) is not None
+        return min(asked, points - known)
 
     @property
     def num_points(self) -> int | None:
