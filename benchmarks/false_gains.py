@@ -111,9 +111,10 @@ def claims_a_gain(found: Answer) -> bool:
     """Whether the answer calls a loss better than cross entropy, in either column."""
     for source, key in ((found.best_miou, TEST_MIOU), (found.best_macc, TEST_MACC)):
         config = found.config(source)
-        if config is not None and config.family != CE and config.versus:
-            if config.versus[key].is_gain:
-                return True
+        if config is None or config.family == CE:
+            continue
+        if key in config.versus and config.versus[key].is_gain:
+            return True
     return False
 
 

@@ -249,8 +249,8 @@ def _write(
         "class_fraction": FREQUENCIES.tolist(),
     }
     choice = {"off": {"mix": 0.0}, "on": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}
-    scale = {"float": {"low": 0.25, "high": 4.0, "log": True}}
-    space = {"loss": {"jaccard": {"choice": choice}}, "optimizer": {"lr_scale": scale}}
+    rates = {"float": {"low": 0.25, "high": 4.0, "log": True}}
+    space = {"loss": {"jaccard": {"choice": choice}}, "optimizer": {"lr_scale": rates}}
     ledger.append(
         StudyRecord(
             name=writer.folder.name,

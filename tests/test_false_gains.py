@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from benchmarks.false_gains import (
     NOWHERE,
     OCTAVES,
@@ -14,7 +15,6 @@ from benchmarks.false_gains import (
     may_claim,
     simulate,
 )
-
 from study.analysis.answer import answer
 from study.core.names import CONFIRM
 

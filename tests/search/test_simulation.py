@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from study.analysis.tuning import Tried
 from study.losses import PRESETS, LossConfig
 from study.search.asha import decide, rung_epochs
 from study.search.quota import EpochsUsed
-from study.analysis.tuning import Tried
 from study.search.reference import reference_params
 from study.search.sampler import Observation, propose
 from study.space.search_space import load_space
