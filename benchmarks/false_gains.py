@@ -91,7 +91,7 @@ def simulate(world: World, seed: int, best: float | None = None) -> State:
     plan = make_plan(space, task, num_trials=None, seed=seed)
     plan = replace(plan, epochs=1, rungs=())
     state = State()
-    state.apply(StudyRecord("s", seed, TASK, {}, SPACE, space.data, plan.as_dict(), {}, {}))
+    state.apply(StudyRecord("s", seed, TASK, {}, SPACE, dict(space.data), plan.as_dict(), {}, {}))
     factory = TrialFactory(plan, space, task, state, gpus=0.0)
     while not isinstance(action := next_action(plan, state, ()), Done):
         assert not isinstance(action, (Wait, Stop))
