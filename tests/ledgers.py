@@ -249,7 +249,8 @@ def _write(
         "class_fraction": FREQUENCIES.tolist(),
     }
     choice = {"off": {"mix": 0.0}, "on": {"mix": {"float": {"low": 0.2, "high": 0.95}}}}
-    space = {"loss": {"jaccard": {"choice": choice}}}
+    rates = {"float": {"low": 0.25, "high": 4.0, "log": True}}
+    space = {"loss": {"jaccard": {"choice": choice}}, "optimizer": {"lr_scale": rates}}
     ledger.append(
         StudyRecord(
             name=writer.folder.name,
@@ -300,10 +301,8 @@ def _write(
     ledger.append(selection)
     if until == "select":
         return
-    sources = dict.fromkeys([selection.reference, selection.default_ce, *selection.confirmed])
     for repeat in range(num_seeds):
-        for source in sources:
-            assert source is not None
+        for source in selection.sources:
             trial = ledger.state.trials[source]
             writer.trial(
                 CONFIRM,

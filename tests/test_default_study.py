@@ -45,18 +45,18 @@ def test_the_default_study_keeps_its_plan(state: State) -> None:
     assert {trial.status for trial in state.of_stage(BASELINE, CONFIRM)} == {COMPLETED}
     searched = state.of_stage(SEARCH, REFERENCE)
     assert len(searched) == 16
-    assert sum(trial.family == "ce" for trial in searched) >= 3
+    assert sum(trial.family == "ce" for trial in searched) >= 4
     assert state.selection is not None
     assert len(state.selection.confirmed) == 2
-    sources = {state.selection.reference, state.selection.default_ce, *state.selection.confirmed}
+    sources = set(state.selection.sources)
     assert {(trial.source, trial.seed) for trial in state.completed(CONFIRM)} == {
         (source, seed) for source in sources for seed in (1, 2, 3)
     }
 
 
-def test_at_least_three_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
+def test_at_least_two_of_the_sixteen_searched_trials_are_stopped(state: State) -> None:
     stopped = [trial for trial in state.trials.values() if trial.status == STOPPED_EARLY]
-    assert len(stopped) >= 3
+    assert len(stopped) >= 2
     assert all(trial.epochs == 3 for trial in stopped)
 
 

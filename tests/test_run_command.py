@@ -42,12 +42,12 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     code, out, err = run(["--task", "tiny", "--dry-run", "--cpus-per-trial", "1"], capsys)
     assert (code, err) == (0, "")
     assert "baselines, never stopped (5): ce, recall, median_frequency, lmp, jml" in out
-    assert "search (16): 3 tune cross entropy" in out
+    assert "search (16): 4 tune cross entropy" in out
     options = "options: loss/class_weights 2, loss/recall 3, loss/pooling 2, loss/jaccard 2"
     assert f"{options}; each gets at least half of an equal share" in out
     assert "rungs: epoch 1" in out
     assert "\nwarning: in no image of test, so not judged: SignSymbol, Bicyclist\n" in out
-    assert "worst case: 33 trials, 66 epochs" in out
+    assert "worst case: 36 trials, 72 epochs" in out
     assert out.splitlines()[-1].startswith("a new Ray on this machine: ")
     assert "1 CPU each" in out
     assert list(tmp_path.iterdir()) == []

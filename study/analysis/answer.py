@@ -9,8 +9,9 @@ the best of several looks slightly better than it is, and the simultaneous inter
 below the reference's. Cross entropy takes part: if no loss beats it, it is the answer. A config
 with a failed seed (a diverged one, for instance) is the best only if every config has one.
 
-The reference is tuned cross entropy. In a study that has not tuned it, the reference is default
-cross entropy, and is called so.
+The reference is tuned cross entropy: of the two that were best by val and the default one, the best
+by mean confirmed val mIoU, at the tuned rule where there is one. In a study that has not tuned it,
+the reference is default cross entropy, and is called so.
 
 An unfinished study has an answer too. Until its selection is confirmed, the best are chosen by val
 among the full-budget trials and marked as unconfirmed; `missing` lists what is not there yet.
@@ -31,10 +32,12 @@ from study.analysis.selection import (
     is_tuned,
     keeps_miou,
     ranked,
+    ranking_key,
     reference_trial,
     value,
 )
 from study.analysis.statistics import Comparison, Interval, compare, mean, sd
+from study.analysis.tuning import Tuning, tuning
 from study.core.names import (
     BASELINE,
     COMPLETED,
@@ -101,6 +104,7 @@ class Answer:
     configs: the confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials;
     these are confirmed if `confirmed` is true, else the best so far. tuned: whether the reference
     is the best of cross entropies at several settings. missing: what the answer lacks, in words.
+    tuning: the settings at which cross entropy was tried.
     """
 
     study: str
@@ -113,6 +117,7 @@ class Answer:
     tuned: bool
     pareto: tuple[str, ...]
     missing: tuple[str, ...]
+    tuning: Tuning | None = None
 
     def config(self, source: str | None) -> Confirmed | None:
         """The confirmed config of a source trial."""
@@ -147,14 +152,15 @@ def answer(state: State, folder: Path) -> Answer:
     """The answer so far, from the ledger's state and the evidence in the study's folder."""
     study = state.study
     selection = state.selection
-    reference = state.trials.get(selection.reference or "") if selection else None
     default_ce = (
         state.trials.get(selection.default_ce or "") if selection else default_ce_trial(state)
     )
-    sources: list[Trial] = [trial for trial in (reference, default_ce) if trial is not None]
-    sources += [state.trials[trial] for trial in selection.confirmed] if selection else []
+    sources = [state.trials[trial] for trial in selection.sources] if selection else []
+    if selection is None and default_ce is not None:
+        sources = [default_ce]
     distinct = list({trial.id: trial for trial in sources}.values())
     failed = {source.id: _failed(state, source) for source in distinct}
+    reference = confirmed_reference(state)
     configs = _confirmed(state, folder, distinct, reference, default_ce, failed)
     tuned = is_tuned(state)
     settled = bool(configs) and _settled(state, {item.source for item in configs}, failed)
@@ -171,18 +177,49 @@ def answer(state: State, folder: Path) -> Answer:
         tuned=tuned,
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
+        tuning=tuning(state),
     )
 
 
+def confirmed_reference(state: State) -> Trial | None:
+    """The best of the selection's cross entropies by mean confirmed val, over the seeds that all
+    of them have.
+
+    One with a failed seed counts only if each has one. Until the selection's own reference is
+    judged, or has failed with every seed, it remains the reference.
+    """
+    selection = state.selection
+    if selection is None or selection.reference is None:
+        return None
+    first = state.trials[selection.reference]
+    candidates = [state.trials[source] for source in selection.cross_entropies]
+    failed = {one.id: _failed(state, one) for one in candidates}
+    repeats = {one.id: _judged(state, one) for one in candidates}
+    judged = {source: trials for source, trials in repeats.items() if trials}
+    sound = {s: trials for s, trials in judged.items() if not failed[s]} or judged
+    seeds = [{trial.seed for trial in trials} for trials in sound.values()]
+    shared = set.intersection(*seeds) if seeds else set()
+    waiting = first.id not in judged and len(failed[first.id]) < _seeds(state)
+    if waiting or not shared:
+        return first
+    key = ranking_key([trial for trials in sound.values() for trial in trials])
+    means = {
+        source: mean([value(trial, key) for trial in trials if trial.seed in shared])
+        for source, trials in sound.items()
+    }
+    return state.trials[max(means, key=lambda source: _or_worst(means[source]))]
+
+
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
-    """Whether the reference and a chosen loss are judged, or have failed with every seed."""
+    """Whether the two best cross entropies and a chosen loss are judged, or have failed with every
+    seed."""
     selection = state.selection
     if selection is None:
         return False
     over = judged | {source for source, seeds in failed.items() if len(seeds) >= _seeds(state)}
     chosen = set(selection.confirmed)
     of_chosen = not chosen or not chosen.isdisjoint(judged) or chosen <= over
-    return of_chosen and (selection.reference is None or selection.reference in over)
+    return of_chosen and {selection.reference, selection.runner_up} <= {None, *over}
 
 
 def _seeds(state: State) -> int:

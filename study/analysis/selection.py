@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.config.task import TrialOptimizer
-from study.core.names import BASELINE, CE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
+from study.core.names import (
+    BASELINE,
+    CE,
+    REFERENCE,
+    SEARCH,
+    VAL_MACC,
+    VAL_MIOU,
+    VAL_TUNED_MIOU,
+)
 from study.ledger.records import SelectRecord
 from study.ledger.state import State, Trial
 
@@ -55,9 +63,25 @@ def is_tuned(state: State) -> bool:
     return any(trial.config.get("optimizer", own) != own for trial in neutral_trials(state))
 
 
+def ranking_key(trials: Sequence[Trial]) -> str:
+    """What cross entropies are ranked by: val mIoU at the tuned rule, or at the argmax in a study
+    whose trials do not all report that."""
+    rated = [trial for trial in trials if VAL_MIOU in trial.last]
+    tuned = bool(rated) and all(VAL_TUNED_MIOU in trial.last for trial in rated)
+    return VAL_TUNED_MIOU if tuned else VAL_MIOU
+
+
+def best_neutral_trials(state: State) -> list[Trial]:
+    """The completed cross entropies of different settings, best by val first (`ranking_key`)."""
+    trials = neutral_trials(state)
+    best = ranked(trials, ranking_key(trials))
+    first = {without_seed(trial.config): trial for trial in reversed(best)}
+    return [trial for trial in best if first[without_seed(trial.config)] is trial]
+
+
 def reference_trial(state: State) -> Trial | None:
-    """Tuned cross entropy: the completed neutral trial with the highest val mIoU."""
-    return next(iter(ranked(neutral_trials(state), VAL_MIOU)), None)
+    """Tuned cross entropy before its confirmation: the best by val."""
+    return next(iter(best_neutral_trials(state)), None)
 
 
 def default_ce_trial(state: State) -> Trial | None:
@@ -66,17 +90,18 @@ def default_ce_trial(state: State) -> Trial | None:
 
 
 def select(state: State, *, top: int) -> SelectRecord:
-    """The trials to confirm: `top` of the completed ones, and both cross entropies.
+    """The trials to confirm: `top` of the completed ones, and the cross entropies: the two best by
+    val, of which the confirmation chooses the reference, and the default one.
 
     Candidates are the completed baseline and search trials whose loss is not cross entropy. The
     objectives take turns: each takes its best candidate that is not taken yet. Objectives other
     than val mIoU choose among candidates that keep mIoU (`keeps_miou`); where none is left, the
     turn goes to mIoU. A config is confirmed once, however many trials had it.
 
-    Fewer than `top` are chosen where there are fewer; `reference` and `default_ce` are None where
-    no such trial completed.
+    Fewer than `top` are chosen where there are fewer; `reference`, `runner_up` and `default_ce` are
+    None where no such trial completed.
     """
-    reference = reference_trial(state)
+    reference, runner_up = (*best_neutral_trials(state)[:2], None, None)[:2]
     default = default_ce_trial(state)
     floor = value(reference, VAL_MIOU) if reference else None
     plan = state.study.plan if state.study else {}
@@ -102,5 +127,6 @@ def select(state: State, *, top: int) -> SelectRecord:
         confirmed=[trial.id for trial in chosen],
         reference=reference.id if reference else None,
         default_ce=default.id if default else None,
+        runner_up=runner_up.id if runner_up else None,
         searched=len(state.of_stage(REFERENCE, SEARCH)),
     )

@@ -41,6 +41,11 @@ class Comparison:
     p: float | None = None
     note: str = ""
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether it is better than the control beyond the spread of seeds."""
+        return self.interval is not None and self.interval.low > 0
+
 
 def mean(values: Sequence[float]) -> float:
     """The mean; NaN of no values."""

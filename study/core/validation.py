@@ -115,7 +115,9 @@ class _Fault:
         match self.kind:
             case "extra_forbidden":
                 owners = [one for one in self.owners if self.last not in _properties(one)]
-                known = list(_properties(_likely(owners, self.holder)))
+                likely = _likely(owners, self.holder)
+                chosen = [likely] if _properties(likely) else owners
+                known = list(dict.fromkeys(key for one in chosen for key in _properties(one)))
                 return say(f"unknown key {name!r}", allowed=known, hint=did_you_mean(name, known))
             case "missing":
                 what = "entry" if isinstance(self.last, int) else "key"
@@ -135,6 +137,9 @@ class _Fault:
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
                 interval = _interval(self.options) or self._bound()
                 return say(f"{name} must be {interval}, got {self.value!r}")
+            case "too_short":
+                least = self.context["min_length"]
+                return say(f"{name} must have at least {least} entries, got {len(self.value)}")
             case "too_long":
                 most = self.context["max_length"]
                 return say(f"{name} must have at most {most} entries, got {len(self.value)}")

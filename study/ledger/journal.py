@@ -71,7 +71,7 @@ def _check_order(state: State, record: Record) -> None:
         raise ValueError("a second first line")
     named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
     if isinstance(record, SelectRecord):
-        named = [*record.confirmed, record.reference, record.default_ce]
+        named = [*record.sources]
     unknown = [trial for trial in named if trial is not None and trial not in state.trials]
     if unknown:
         raise ValueError(f"no line before it begins a trial {unknown[0]!r}")

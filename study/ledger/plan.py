@@ -27,8 +27,8 @@ class Plan:
 
     @property
     def confirm_trials(self) -> int:
-        """Most confirmation trials: the top configs, tuned and default cross entropy."""
-        references = (self.reference_trials > 0) + (CE in self.baselines)
+        """Most confirmation trials: the top configs, two tuned and default cross entropy."""
+        references = min(self.reference_trials, 2) + (CE in self.baselines)
         return (self.confirm_top + references) * self.confirm_seeds
 
     @property

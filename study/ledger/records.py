@@ -205,7 +205,8 @@ class EndRecord(_Line):
 class SelectRecord(_Line):
     """The search is over: the trials to confirm.
 
-    `reference` is tuned cross entropy, `default_ce` that at the task's own settings. `searched`
+    `reference` and `runner_up` are the two best cross entropies by val, `default_ce` that at the
+    task's own settings; the confirmation decides between them. `searched`
     counts the trials of the search. If a budget ended the search, a later session may continue it
     and then selects anew.
     """
@@ -216,6 +217,18 @@ class SelectRecord(_Line):
     default_ce: str | None
     searched: StrictInt | None = None
     time: StrictFloat = 0.0
+    runner_up: str | None = None
+
+    @property
+    def cross_entropies(self) -> list[str]:
+        """The cross entropies to confirm, each once."""
+        named = dict.fromkeys((self.reference, self.runner_up, self.default_ce))
+        return [trial for trial in named if trial is not None]
+
+    @property
+    def sources(self) -> list[str]:
+        """All trials to confirm, in the order in which a seed is confirmed."""
+        return [*self.cross_entropies, *self.confirmed]
 
 
 @dataclass(frozen=True)

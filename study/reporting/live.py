@@ -147,8 +147,8 @@ class Display:
             case EndRecord():
                 self.say(self._end_line(record))
             case SelectRecord():
-                names = [record.reference, *record.confirmed]
-                chosen = ", ".join(name for name in names if name)
+                named = (record.reference, record.runner_up, *record.confirmed)
+                chosen = ", ".join(name for name in named if name)
                 self.say(f"search over; confirming with fresh seeds: {chosen or 'nothing'}")
             case ReportRecord() if self._live is None and self._due():
                 self.say(self._status_line())

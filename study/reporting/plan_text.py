@@ -84,7 +84,8 @@ def _rungs(plan: Plan) -> str:
 
 def _confirm(plan: Plan) -> str:
     what = [f"the top {plan.confirm_top}"]
-    what += [TUNED_CE] if plan.reference_trials else []
+    tuned = TUNED_CE if plan.reference_trials == 1 else "the two best of tuned cross entropy"
+    what += [tuned] if plan.reference_trials else []
     what += [DEFAULT_CE] if CE in plan.baselines else []
     listed = " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
     seeds = f"{plan.confirm_seeds} fresh seed{'s' * (plan.confirm_seeds > 1)} each"

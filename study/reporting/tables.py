@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
+from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
 from study.core.names import CE, DEFAULT_CE, TEST_MACC, TEST_MIOU, VAL_MIOU
 
 if TYPE_CHECKING:
@@ -117,10 +118,35 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield f"best so far, one seed, on val, unconfirmed: {answer.best_miou} (mIoU), " + (
             f"{answer.best_macc} (mAcc)"
         )
+    if answer.tuned and answer.tuning is not None:
+        yield tuning_line(answer.tuning)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
     for line in answer.missing:
         yield f"missing: {line}"
+
+
+def tuning_line(tuning: Tuning) -> str:
+    """The learning rates at which cross entropy was tried, with val mIoU, and where its best
+    lies."""
+    of = f" of {tuning.planned}" if tuning.completed < tuning.planned else ""
+    count = tuning.planned if of else tuning.completed
+    tried = ", ".join(f"{_settings(one)} {_outcome(one)}" for one in tuning.tried)
+    inside = "" if tuning.best == INSIDE else f"; best at the {tuning.best}"
+    rates = f"learning rate{'s' * (count > 1)}"
+    return f"cross entropy tuned over {tuning.completed}{of} {rates}: {tried}{inside}"
+
+
+def _settings(one: Tried) -> str:
+    return " ".join(
+        f"x{item:.3g}" if path == LR_SCALE else str(item) for path, item in one.settings.items()
+    )
+
+
+def _outcome(one: Tried) -> str:
+    if one.value is None:
+        return "unfinished"
+    return percent(one.value, 1) if math.isfinite(one.value) else "failed or stopped"
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:
@@ -159,7 +185,7 @@ def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
     against = config.versus.get(key)
     if against is None or against.interval is None:
         return []
-    if against.interval.low > 0:
+    if against.is_gain:
         return [f"better than {reference} beyond the spread of seeds"]
     if against.interval.high < 0:
         return [f"worse than {reference} on test"]

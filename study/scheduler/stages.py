@@ -128,14 +128,12 @@ def next_action(
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
             return Stop()
         return Select()
-    chosen = [selection.reference, selection.default_ce, *selection.confirmed]
-    sources = [source for source in chosen if source is not None]
-    action = _confirm(plan, state, sources, admits)
+    action = _confirm(plan, state, selection.sources, admits)
     if action is not None:
         return action
     if live:
         return Wait()
-    return Stop() if unfinished or _confirm(plan, state, sources, always) else Done()
+    return Stop() if unfinished or _confirm(plan, state, selection.sources, always) else Done()
 
 
 def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
@@ -196,14 +194,8 @@ def left_out(plan: Plan, state: State) -> list[str]:
 def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
     """Source and seed of each confirmation that is known so far."""
     selection = selection_in_force(state)
-    chosen = (
-        [selection.reference, selection.default_ce, *selection.confirmed]
-        if selection
-        else _default_ce(state)
-    )
-    return {
-        (source, seed) for source in chosen if source is not None for seed in confirm_seeds(plan)
-    }
+    sources = selection.sources if selection else _default_ce(state)
+    return {(source, seed) for source in sources for seed in confirm_seeds(plan)}
 
 
 def settled(state: State) -> set[tuple[str | None, int]]:

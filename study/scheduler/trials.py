@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from study.analysis.tuning import tried
 from study.config.task import TaskConfig, TrialConfig, TrialOptimizer
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
@@ -59,8 +60,8 @@ class TrialFactory:
                 return self._confirmation(self.state.trials[source], seed)
 
     def _reference(self, index: int) -> TrialRecord:
-        rank = self.plan.references_before(index)
-        params = reference_params(self.space, rank, self.plan.reference_trials, self.plan.seed)
+        rank, count = self.plan.references_before(index), self.plan.reference_trials
+        params = reference_params(self.space, tried(self.state), rank, count)
         config = self.space.reference.resolve(params)
         known = self.space.params_of(config.loss, config.optimizer)
         return self._new(REFERENCE, _ce_label(config), config, known)

@@ -69,6 +69,7 @@ class SearchSpace:
     tree: Branch
     file: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     _distributions: dict[tuple[str, ...], dict[str, BaseDistribution]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -148,16 +149,15 @@ class SearchSpace:
         """How many of the searched trials tune cross entropy.
 
         As many as the settings say. If they leave it open, at most as many as the optimiser's
-        leaves have points, and none if the only point is that of the baseline `ce`.
+        leaves have points, without the one that the baseline `ce` has tried.
         """
         asked = self.settings.num_reference_trials
         reference = self.reference
         points = reference.num_points
         if self.settings.reference_trials is not None or points is None:
             return asked
-        if not any(searched(reference.tree)) and CE in self.settings.baselines:
-            return 0
-        return min(asked, points)
+        known = CE in self.settings.baselines and reference.params_of(LossConfig()) is not None
+        return min(asked, points - known)
 
     @property
     def num_points(self) -> int | None:
@@ -223,10 +223,11 @@ class SearchSpace:
 
     def check_objectives(self, measured: Sequence[str]) -> None:
         """Raise an InputError for an objective that is not among what is measured."""
-        for index, name in enumerate(self.settings.objectives):
+        key = f"{STUDY}/objectives"
+        for name in self.settings.objectives:
             if name not in measured:
-                key = f"{STUDY}/objectives/{index}"
-                raise InputError.unknown("objective", name, measured, file=self.file, key=key)
+                error = InputError.unknown("objective", name, measured, key=key)
+                raise error.of_file(self.file, self.lines)
 
     def _resolve_corner(
         self, fixed: Mapping[str, Any], fits: Callable[[LossConfig], object] | None
@@ -330,7 +331,13 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
         for key in (LOSS, OPTIMIZER)
     }
     space = SearchSpace(
-        name or stem, source.text, settings, Branch("", None, children), file=file, data=source.data
+        name or stem,
+        source.text,
+        settings,
+        Branch("", None, children),
+        file=file,
+        data=source.data,
+        lines=lines,
     )
     space.check()
     _check_settings(space, lines)

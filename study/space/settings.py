@@ -60,8 +60,8 @@ class StudySettings(Config):
 
     @property
     def num_reference_trials(self) -> int:
-        """How many of the searched trials tune cross entropy: as given, else max(3, n / 8)."""
-        given = self.reference_trials or max(3, math.ceil(self.num_trials / 8))
+        """How many of the searched trials tune cross entropy: as given, else max(4, n / 4)."""
+        given = self.reference_trials or max(4, math.ceil(self.num_trials / 4))
         return min(given, self.num_trials)
 
     @field_validator("objectives")

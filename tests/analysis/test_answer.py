@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
-from study.analysis.answer import Answer, answer
+from study.analysis.answer import Answer, answer, confirmed_reference
 from study.analysis.evidence import path_of
 from study.core.errors import InputError
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
@@ -304,3 +304,69 @@ def test_evidence_that_is_torn_is_bad_input(tmp_path: Path, length: int) -> None
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(InputError, match=trial.id):
         answer(load(folder), folder)
+
+
+def two_tuned(hand: Hand, *, first: float, second: float, default: float) -> None:
+    """Three confirmed cross entropies, by mean confirmed val mIoU; `tuned` was ahead before."""
+    hand.trial("tuned2", REFERENCE, "ce", lr_scale=4.0, val_miou=0.515, val_macc=0.61)
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce", runner_up="tuned2"))
+    for source, miou in (("tuned", first), ("tuned2", second), ("ce", default)):
+        hand.confirm(source, (miou, 0.61), spread(miou - 0.02, 0.60))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [((0.52, 0.51, 0.50), "tuned"), ((0.50, 0.53, 0.52), "tuned2"), ((0.50, 0.51, 0.52), "ce")],
+)
+def test_the_reference_is_the_best_confirmed_cross_entropy_for_every_comparison(
+    hand: Hand, values: tuple[float, float, float], best: str
+) -> None:
+    two_tuned(hand, first=values[0], second=values[1], default=values[2])
+    found = answer(hand.state, NOWHERE)
+    assert found.reference is not None and found.reference.source == best
+    assert [config.source for config in found.configs if config.is_reference] == [best]
+    assert found.reference.versus == {}
+    assert {c.source for c in found.configs if c.versus} == {"tuned", "tuned2", "ce", "a"} - {best}
+    against = found.config("a")
+    assert against is not None
+    assert against.versus["test/miou"].difference == pytest.approx(0.56 - (max(values) - 0.02))
+
+
+def test_the_tuned_rule_chooses_the_reference_where_it_is_reported(hand: Hand) -> None:
+    two_tuned(hand, first=0.52, second=0.51, default=0.50)
+    assert confirmed_reference(hand.state) is hand.state.trials["tuned"]
+    for source, tuned in (("tuned", 0.53), ("tuned2", 0.54), ("ce", 0.50)):
+        for trial in hand.state.confirmations(source):
+            values = {**trial.last, "val/tuned/miou": tuned}
+            hand.state.apply(ReportRecord(trial.id, 0, 2, values))
+    assert confirmed_reference(hand.state) is hand.state.trials["tuned2"]
+
+
+def test_a_cross_entropy_with_a_failed_seed_is_no_reference_while_another_is_sound(
+    hand: Hand,
+) -> None:
+    hand.trial("tuned2", REFERENCE, "ce", lr_scale=4.0, val_miou=0.515, val_macc=0.61)
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce", runner_up="tuned2"))
+    hand.confirm("tuned", (0.60, 0.61), spread(0.50, 0.60)[:2])
+    end = EndRecord("tuned-2", FAILED, "diverged", 1)
+    hand.trial("tuned-2", CONFIRM, "ce", source="tuned", seed=2, end=end)
+    hand.confirm("tuned2", (0.52, 0.61), spread(0.49, 0.60))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    assert confirmed_reference(hand.state) is hand.state.trials["tuned2"]
+
+
+def test_default_cross_entropy_is_no_reference_before_the_tuned_one_is_judged(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    assert answer(hand.state, NOWHERE).reference is None
+
+
+def test_the_answer_waits_for_the_runner_up(hand: Hand) -> None:
+    hand.trial("tuned2", REFERENCE, "ce", lr_scale=4.0, val_miou=0.515, val_macc=0.61)
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce", runner_up="tuned2"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    assert not answer(hand.state, NOWHERE).confirmed
+    hand.confirm("tuned2", (0.52, 0.61), spread(0.50, 0.60))
+    assert answer(hand.state, NOWHERE).confirmed

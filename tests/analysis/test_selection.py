@@ -48,6 +48,30 @@ def test_both_cross_entropies_are_named_and_never_among_the_chosen() -> None:
     assert (record.reference, record.default_ce, record.confirmed) == ("tuned", "ce", ["a"])
 
 
+def test_the_two_best_cross_entropies_of_different_settings_are_confirmed() -> None:
+    state = state_of(
+        CE,
+        ("low.1", REFERENCE, "ce", 0.53, 0.6),
+        ("low.2", REFERENCE, "ce", 0.53, 0.6),
+        ("high", SEARCH, "ce", 0.51, 0.6),
+    )
+    record = select(state, top=1)
+    assert (record.reference, record.runner_up, record.default_ce) == ("low.1", "high", "ce")
+    assert record.sources == ["low.1", "high", "ce"]
+    assert select(state_of(CE), top=1).runner_up is None
+
+
+@pytest.mark.parametrize(("key", "expected"), [("val/tuned/miou", "b"), ("val/other", "a")])
+def test_cross_entropies_are_ranked_at_the_tuned_rule_where_all_report_it(
+    key: str, expected: str
+) -> None:
+    state = state_of(("a", BASELINE, "ce", 0.5, 0.6), ("b", REFERENCE, "ce", 0.4, 0.6))
+    for trial, tuned in (("a", 0.6), ("b", 0.7)):
+        values = {"val/miou": state.trials[trial].last["val/miou"], key: tuned}
+        state.apply(ReportRecord(trial, 0, 3, values))
+    assert select(state, top=1).reference == expected
+
+
 def test_the_default_cross_entropy_is_the_reference_when_tuning_did_not_help() -> None:
     record = select(state_of(CE, ("tuned", REFERENCE, "ce", 0.49, 0.6)), top=1)
     assert (record.reference, record.default_ce) == ("ce", "ce")

@@ -156,6 +156,7 @@ END = EndRecord("t0000", "completed", "full budget", 8)
         (changed(trial("t0001"), config=None), "`config` is None: "),
         (changed(SelectRecord(["t0099"], None, None)), "begins a trial 't0099'"),
         (changed(SelectRecord([], "t0098", None)), "begins a trial 't0098'"),
+        (changed(SelectRecord([], None, None, runner_up="t0097")), "begins a trial 't0097'"),
         ('{"kind": "report"}', "missing key `trial`"),
         ('{"kind": "rapport"}', "'rapport'"),
         ('{"kind": ["report"]}', "'kind'"),

@@ -24,13 +24,13 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> None:
     study = Study(plan())
     progress = Progress(study.plan, study.state)
-    assert progress.epochs_left == (2 + 16 + 12) * 4
+    assert progress.epochs_left == (2 + 16 + 15) * 4
     ce = study.add(BASELINE, "ce")
-    assert progress.epochs_left == (2 + 16 + 12) * 4
+    assert progress.epochs_left == (2 + 16 + 15) * 4
     study.state.apply(ReportRecord(ce, 0, 1, {"val/miou": 0.3}))
-    assert progress.epochs_left == (2 + 16 + 12) * 4 - 1
+    assert progress.epochs_left == (2 + 16 + 15) * 4 - 1
     study.state.apply(EndRecord(ce, STOPPED_EARLY, "", 1))
-    assert progress.epochs_left == (1 + 16 + 12) * 4
+    assert progress.epochs_left == (1 + 16 + 15) * 4
     study.state.apply(SelectRecord(["t0004"], ce, ce))
     assert progress.epochs_left == (1 + 2 * 3) * 4
 
@@ -49,7 +49,7 @@ def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> 
     assert progress.epochs_left == 0
     better = study.add(SEARCH, "jml")
     study.state.apply(EndRecord(better, COMPLETED, "", 4))
-    assert progress.epochs_left == (15 + 12 - 3) * 4, "default cross entropy keeps its seeds"
+    assert progress.epochs_left == (15 + 15 - 3) * 4, "default cross entropy keeps its seeds"
     study.state.apply(SelectRecord([better], ce, ce))
     assert progress.epochs_left == 3 * 4
 

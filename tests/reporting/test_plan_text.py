@@ -39,11 +39,12 @@ def test_a_space_that_leaves_nothing_open_is_warned_of() -> None:
 def test_only_what_there_is_is_confirmed() -> None:
     rates = {**CHOICE, "optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
     one = {"top": 1, "num_seeds": 1}
-    assert "confirm: the top 2, tuned cross entropy and default cross entropy, 3 " in (
+    two = "the two best of tuned cross entropy"
+    assert f"confirm: the top 2, {two} and default cross entropy, 3 " in (
         text_of(rates, baselines=["ce"])
     )
     assert "confirm: the top 1 and tuned cross entropy, 1 fresh seed each, judged on test" in (
-        text_of(rates, confirm=one)
+        text_of(rates, confirm=one, reference_trials=1)
     )
     assert "confirm: the top 1 and default cross entropy, 1 fresh seed each" in (
         text_of(CHOICE, baselines=["ce"], confirm=one)

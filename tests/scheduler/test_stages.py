@@ -106,6 +106,19 @@ def test_confirmation_goes_seed_by_seed_and_ends() -> None:
     assert study.next() == Done()
 
 
+def test_the_runner_up_is_confirmed_too_and_counted_among_what_is_left() -> None:
+    study = Study(plan(confirm_seeds=1))
+    searched(study)
+    study.state.apply(SelectRecord(["t0003"], "t0002", "t0000", runner_up="t0005"))
+    assert left_out(study.plan, study.state) == ["4 of 4 confirmations"]
+    steps = []
+    while isinstance(action := study.next(), RunConfirm):
+        steps.append(action.source)
+        study.finish(study.add(CONFIRM, source=action.source, seed=action.seed))
+    assert steps == ["t0002", "t0005", "t0000", "t0003"]
+    assert action == Done()
+
+
 def test_a_search_that_a_budget_ended_goes_on_and_is_selected_from_anew() -> None:
     study = Study(plan(baselines=()))
     for _ in range(10):
@@ -203,7 +216,7 @@ def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
 
 def test_a_plan_survives_the_ledger() -> None:
     assert Plan.from_dict(plan().as_dict()) == plan()
-    assert plan().worst_case_epochs == (2 + 16 + 12) * 4
+    assert plan().worst_case_epochs == (2 + 16 + 15) * 4
 
 
 @pytest.mark.parametrize(

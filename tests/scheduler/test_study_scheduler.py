@@ -32,7 +32,7 @@ def without_attempts(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2, 5])
-def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
+def test_a_study_runs_its_stages_and_stops_at_least_three_of_sixteen(
     tmp_path: Path, slots: int
 ) -> None:
     Driver(tmp_path, slots=slots).run()
@@ -41,15 +41,15 @@ def test_a_study_runs_its_stages_and_stops_at_least_five_of_sixteen(
     searched = state.of_stage(SEARCH, REFERENCE)
     assert len(state.of_stage(BASELINE)) == 5
     assert len(searched) == 16
-    assert sum(trial.family == "ce" for trial in searched) >= 3
+    assert sum(trial.family == "ce" for trial in searched) >= 4
     stopped = [trial for trial in state.trials.values() if trial.status == STOPPED_EARLY]
-    assert len(stopped) >= 5
+    assert len(stopped) >= 3
     assert all(trial.status == COMPLETED for trial in state.of_stage(BASELINE))
     assert all(trial.stage == SEARCH for trial in stopped)
     selection = state.selection
     assert selection is not None
     assert len(selection.confirmed) == 2
-    sources = {selection.reference, selection.default_ce, *selection.confirmed}
+    sources = set(selection.sources)
     confirmations = state.of_stage(CONFIRM)
     assert len(confirmations) == 3 * len(sources)
     assert {trial.seed for trial in confirmations} == {1, 2, 3}
@@ -94,7 +94,8 @@ def test_a_lost_confirmation_is_trained_again_also_by_a_resumed_driver(tmp_path:
     state = load(tmp_path / "whole")
     assert state.finished
     lost = [trial for trial in state.of_stage(CONFIRM) if trial.status == FAILED]
-    assert [trial.seed for trial in lost] == [2, 2, 2, 2]
+    assert state.selection is not None
+    assert [trial.seed for trial in lost] == [2] * len(state.selection.sources)
     for trial in lost:
         assert {other.seed for other in state.confirmations(str(trial.source))} == {1, 2, 3}
         again = next(t for t in state.confirmations(str(trial.source)) if t.seed == 2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from study.analysis.tuning import Tried
 from study.losses import PRESETS, LossConfig
 from study.search.asha import decide, rung_epochs
 from study.search.quota import EpochsUsed
@@ -15,7 +16,7 @@ from study.search.reference import reference_params
 from study.search.sampler import Observation, propose
 from study.space.search_space import load_space
 
-MIOU, MACC = "val/miou", "val/macc"
+MIOU, MACC, LR = "val/miou", "val/macc", "optimizer/lr_scale"
 EPOCHS = 8
 
 
@@ -46,7 +47,7 @@ def curve(params, rng):
 
 
 def simulate(
-    seed: int, num_trials: int = 16, num_reference: int = 3, *, fair: bool = False
+    seed: int, num_trials: int = 16, num_reference: int = 4, *, fair: bool = False
 ) -> list[Trial]:
     space = load_space("joint")
     rng = np.random.default_rng(seed)
@@ -71,10 +72,12 @@ def simulate(
     for name in space.settings.baselines:
         known = space.params_of(LossConfig.model_validate(PRESETS[name].config))
         run(known or {}, known, True)
+    tried = [Tried({LR: 1.0}, trials[0].curve[-1][MIOU])]
     for rank in range(num_reference):
-        params = reference_params(space, rank, num_reference, seed)
+        params = reference_params(space, tried, rank, num_reference)
         config = space.reference.resolve(params)
         run(params, space.params_of(config.loss, config.optimizer), True)
+        tried.append(Tried(params, trials[-1].curve[-1][MIOU]))
     for number in range(num_trials - num_reference):
         history = [
             Observation(trial.params, trial.rungs) for trial in trials if trial.params is not None
@@ -94,10 +97,10 @@ def simulate(
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 )
-def test_at_least_five_of_the_thirteen_searched_trials_are_stopped(seed):
+def test_at_least_four_of_the_twelve_searched_trials_are_stopped(seed):
     trials = simulate(seed)
     assert len(trials) == 21
-    assert 5 <= sum(not trial.kept for trial in trials) <= 11
+    assert 4 <= sum(not trial.kept for trial in trials) <= 11
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_the_presets_that_a_space_contains(name, presets):
 def test_the_baselines_space_is_the_table_of_presets():
     space = load_space("baselines")
     assert space.data["loss"]["choice"] == {name: one.config for name, one in PRESETS.items()}
-    assert space.settings.num_trials == 3 * len(PRESETS)
+    assert space.settings.num_trials == 3 * len(PRESETS) - 1
     grid = space.grid
     assert grid is not None
     assert len(grid) == 3 * (len(PRESETS) - 1)
@@ -271,11 +271,10 @@ def test_a_ladder_may_be_split_by_a_choice_of_three():
 
 
 @pytest.mark.parametrize(
-    ("num_trials", "given", "expected"), [(16, None, 3), (80, None, 10), (2, None, 2), (16, 5, 5)]
+    ("num_trials", "given", "expected"),
+    [(16, None, 4), (81, None, 21), (2, None, 2), (16, 5, 5), (16, 1, 1)],
 )
-def test_an_eighth_of_the_trials_tunes_cross_entropy_but_at_least_three(
-    num_trials, given, expected
-):
+def test_a_quarter_of_the_trials_tunes_cross_entropy_but_at_least_four(num_trials, given, expected):
     study = {"num_trials": num_trials} | ({"reference_trials": given} if given else {})
     assert load_space({"study": study}).settings.num_reference_trials == expected
 
@@ -287,8 +286,10 @@ RANGE = {"optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}}}
 @pytest.mark.parametrize(
     ("tree", "study", "expected"),
     [
-        (RANGE, {}, 3),
+        (RANGE, {}, 4),
         (RATES, {}, 2),
+        (RATES, {"baselines": ["ce"]}, 2),
+        ({"optimizer": {"lr_scale": {"choice": [0.5, 1.0, 2.0]}}}, {"baselines": ["ce"]}, 2),
         ({}, {}, 1),
         ({}, {"baselines": ["ce"]}, 0),
         ({}, {"baselines": ["ce"], "reference_trials": 2}, 2),
@@ -311,7 +312,7 @@ def test_a_grid_too_large_to_list_is_counted_and_not_listed():
     assert most < 8 * space.num_points / 10
     assert space.num_points == 10_000_001
     assert space.grid is None
-    assert space.num_reference_trials == 3
+    assert space.num_reference_trials == 4
 
 
 def test_the_points_of_a_grid_are_counted_with_those_at_cross_entropy():
