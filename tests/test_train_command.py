@@ -55,7 +55,7 @@ def test_a_full_disk_ends_it_with_one_line(tmp_path, capsys):
     config = write(tmp_path / "plain.yaml", TREE)
     assert main([config, "--device", "cpu"]) == 0  # the cache is there
     capsys.readouterr()
-    with full_at(6_000):
+    with full_at(16_000):
         assert main([config, "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
     err = capsys.readouterr().err
     assert err == f"error: {tmp_path / 'out' / 'checkpoint.pt'}: File too large\n"
@@ -109,6 +109,27 @@ def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
     tree["provenance"]["metrics"]["test/miou"] = 2.0
     assert main([write(config, tree), "--device", "cpu"]) == 1
     assert "test/miou: was 2, is 0." in capsys.readouterr().out
+
+
+def test_an_export_is_compared_at_its_tuned_rules_and_at_their_taus(tmp_path, capsys):
+    config = exported(tmp_path)
+    tree = yaml.safe_load(config.read_text())
+    tree["decision"] = {"tau": 0.5, "log_prior": [-0.1] * 11}
+    tree["weights"] = {"file": "best_miou.safetensors", "sha256": "0"}
+    metrics = tree["provenance"]["metrics"]
+    tuned = {"val/tuned/miou", "val/tuned_macc/macc", "val/tau_miou", "val/tau_macc"}
+    assert tuned <= metrics.keys()
+    tree["provenance"]["metrics"] = {key: metrics[key] for key in tuned}
+    capsys.readouterr()
+    assert main([write(config, tree), "--device", "cpu"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        last
+        == f"reproduced exactly: val/tuned/miou {metrics['val/tuned/miou']:.4f} (all 4 metrics)"
+    )
+    tree["provenance"]["metrics"]["val/tau_miou"] += 0.1
+    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert "  val/tau_miou: was " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ class SegmentationMetrics:
                 tuned = named_metrics(self.rule_counts(tau), self.class_names, self.groups)
                 values |= {f"{rule}/{key}": value for key, value in tuned.items()}
         if self._bins is not None and self._nll is not None:
-            pixels = counts[:, [0, 2]].sum()
+            pixels = float(counts[:, [0, 2]].sum())
             gaps = self._bins.view(self.num_classes, -1).abs().sum(1).mean()
             values["nll"] = float(self._nll) / pixels if pixels else float("nan")
             values["calibration_error"] = float(gaps) / pixels if pixels else float("nan")
