@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 from study.metrics.decision import log_prior
 from study.metrics.exported import DECISION
+from study.storage.weights import SUFFIX, WeightsStore
 
 FOLDER = "exports"
 PARETO = "pareto"
@@ -153,14 +155,22 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
         "    num_classes=..., class_counts=...), with your learning rate times optimizer/lr_scale;",
         "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
+    if "weights" in content:
+        lines.append(
+            f"Weights of that training, for its task's model: {content['weights']['file']}"
+        )
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
 
 
-def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...]:
+def write_exports(
+    folder: Path, state: State, answer: Answer, weights: WeightsStore
+) -> tuple[Path, ...]:
     """Write the exports of the study in `folder`; return the paths of those that exist.
 
     ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
     confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
+    The first three come with the weights of the confirmed trial whose numbers they state, if they
+    are stored; once the study is finished, no others stay in the store.
     """
     wanted: dict[Path, tuple[str, str, Rule]] = {}
     exports = folder / FOLDER
@@ -175,11 +185,33 @@ def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...
     for source in answer.pareto:
         path = exports / PARETO / f"{source}.yaml"
         wanted[path] = ("One of the Pareto set", source, BY_MIOU)
+    chosen = [exports / name for name in (BEST_MIOU, BEST_MACC, REFERENCE)]
+    stated = set()
     for path, (title, source, rule) in wanted.items():
-        write_text(path, export_text(title, export(state, answer, source, rule)))
-    earlier = [exports / name for name in (BEST_MIOU, BEST_MACC, REFERENCE)]
-    earlier += [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
-    for path in earlier:
+        content = export(state, answer, source, rule)
+        if path in chosen:
+            origin = content.pop("provenance")
+            stated.add(origin["trial"])
+            content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
+        write_text(path, export_text(title, content))
+    if state.finished:
+        weights.keep_only(stated)
+    for path in chosen:
+        if path not in wanted:
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)
+    pareto = [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
+    for path in [*chosen, *pareto]:
         if path not in wanted:
             path.unlink(missing_ok=True)
     return tuple(wanted)
+
+
+def _weights(path: Path, trial: str, weights: WeightsStore) -> dict[str, Any]:
+    """Copy the trial's weights beside the export at `path`, and name them; none may be stored."""
+    file = path.with_suffix(SUFFIX)
+    if not weights.copy(trial, file):
+        file.unlink(missing_ok=True)
+        return {}
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"weights": {"file": file.name, "sha256": digest}}

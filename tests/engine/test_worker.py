@@ -10,6 +10,7 @@ from full_disk import full_at
 from tiny_task import tiny
 
 from study.config.task import TrialConfig
+from study.core.names import SEARCH
 from study.data import open_data
 from study.engine import worker
 from study.engine.messages import (
@@ -52,16 +53,29 @@ def config() -> TrialConfig:
     return tiny(model={"factory": f"{__name__}:edited"})
 
 
-def run(config: TrialConfig, folder: Path, reported: int = 0, attempt: int = 0) -> None:
+def run(
+    config: TrialConfig,
+    folder: Path,
+    reported: int = 0,
+    attempt: int = 0,
+    *,
+    stage: str = SEARCH,
+    keep_weights: bool = True,
+) -> None:
     order = TrialOrder(
         trial="t0000",
         config=config.model_dump(),
-        stage="search",
+        stage=stage,
         gpus=0,
         attempt=attempt,
         reported=reported,
         settings=WorkerSettings(
-            folder=str(folder), prefix=None, num_threads=1, rungs=(), keep_last=False
+            folder=str(folder),
+            prefix=None,
+            num_threads=1,
+            rungs=(),
+            keep_last=False,
+            keep_weights=keep_weights,
         ),
     )
     worker.run(order)

@@ -31,6 +31,7 @@ from study.ledger.state import State
 from study.metrics.decision import log_prior
 from study.reporting.exports import export, export_text, write_exports
 from study.storage.studies import load
+from study.storage.weights import WeightsStore
 from study.training.environment import environment
 from study.training.trainer import train
 
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
-    paths = write_exports(folder, state, found)
+    paths = write_exports(folder, state, found, WeightsStore(folder))
     assert [path.relative_to(folder).as_posix() for path in paths] == [
         "exports/best_miou.yaml",
         "exports/best_macc.yaml",
@@ -64,7 +65,7 @@ def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
 def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
-    write_exports(folder, state, found)
+    write_exports(folder, state, found, WeightsStore(folder))
     tree = read(folder / "exports" / "best_miou.yaml")
     origin = tree["provenance"]
     trial, best = state.trials[origin["trial"]], found.config(found.best_miou)
@@ -121,7 +122,7 @@ def test_an_export_carries_the_rule_and_the_numbers_of_its_median_seed(
     folder = make_study(tmp_path / "demo", num_seeds=num_seeds, with_evidence=False)
     state = load(folder)
     with_rules(state, tuned, tuned_macc)
-    write_exports(folder, state, answer(state, folder))
+    write_exports(folder, state, answer(state, folder), WeightsStore(folder))
     by_miou, by_macc, reference = (
         read(folder / "exports" / name)
         for name in ("best_miou.yaml", "best_macc.yaml", "reference.yaml")
@@ -188,7 +189,7 @@ def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
     for path in kept:
         path.write_text("mine")
     state = load(folder)
-    write_exports(folder, state, answer(state, folder))
+    write_exports(folder, state, answer(state, folder), WeightsStore(folder))
     assert not stale.exists()
     assert [path.read_text() for path in kept] == ["mine"] * 3
 
