@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from study import export as export_command
 from study import train as train_command
 from study.analysis.answer import answer
 from study.config.task import TrialConfig
+from study.core.files import write_text
 from study.core.names import BASELINE, COMPLETED, CONFIRM
 from study.data import open_data
 from study.ledger.journal import Ledger
@@ -139,6 +141,36 @@ def test_an_export_carries_the_rule_and_the_numbers_of_its_median_seed(
     assert reference["loss"] == TrialConfig.model_validate({"task": TASK}).loss.model_dump()
     text = (folder / "exports" / "best_macc.yaml").read_text(encoding="utf-8")
     assert f"of seed {seeds[1]}, the median by val/tuned_macc/macc." in text
+
+
+def test_weights_come_with_the_exports_that_state_their_trial(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", with_evidence=False)
+    state = load(folder)
+    with_rules(state, [0.5, 0.3, 0.4], [0.6, 0.7, 0.5])
+    store = WeightsStore(folder)
+    for trial in state.of_stage(CONFIRM):
+        store.keep(trial.id, lambda path, name=trial.id: write_text(path, name))  # type: ignore[misc]
+    state.finished = False
+    write_exports(folder, state, answer(state, folder), store)
+    assert len(list((folder / "weights").iterdir())) == len(state.of_stage(CONFIRM))
+    state.finished = True
+    write_exports(folder, state, answer(state, folder), store)
+    stated = set()
+    for name in ("best_miou", "best_macc", "reference"):
+        tree = read(folder / "exports" / f"{name}.yaml")
+        content = (folder / "exports" / f"{name}.safetensors").read_bytes()
+        assert content.decode() == tree["provenance"]["trial"]
+        assert tree["weights"] == {
+            "file": f"{name}.safetensors",
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        stated.add(content.decode())
+    assert {path.stem for path in (folder / "weights").iterdir()} == stated
+
+    store.keep_only([])
+    write_exports(folder, state, answer(state, folder), store)
+    assert "weights" not in read(folder / "exports" / "best_miou.yaml")
+    assert list(folder.rglob("*.safetensors")) == []
 
 
 def test_the_rule_uses_the_counted_pixels_where_the_ledger_has_them(tmp_path: Path) -> None:
