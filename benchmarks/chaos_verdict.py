@@ -313,7 +313,10 @@ def numbers(state: State, folder: Path) -> Iterator[str]:
                     keys = [key for key in here if here[key] != there.get(key)]
                     yield f"{trial.id} epoch {report.epoch}: {keys[:3]}"
             if trial.stage == CONFIRM and report.evidence is not None:
-                write_bytes(path_of(folder, trial.id), pack(report.evidence))
+                write_bytes(
+                    path_of(folder, trial.id),
+                    pack(report.evidence.class_names, report.evidence.splits),
+                )
             if report.epoch == trial.epochs:
                 break
 

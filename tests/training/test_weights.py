@@ -20,7 +20,7 @@ def model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
     layers.append(layers[2])  # its weights have two names
-    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return layers.to(memory_format=torch.channels_last)
 
 
 def test_a_models_state_is_read_again_to_the_last_bit(tmp_path: Path) -> None:
