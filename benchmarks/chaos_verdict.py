@@ -49,6 +49,7 @@ from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.trials import TrialFactory
 from study.search.asha import decide
 from study.space.search_space import load_space
+from study.storage.weights import WeightsStore
 from study.training.environment import set_up_process
 from study.training.trainer import train
 
@@ -312,14 +313,17 @@ def numbers(state: State, folder: Path) -> Iterator[str]:
                     keys = [key for key in here if here[key] != there.get(key)]
                     yield f"{trial.id} epoch {report.epoch}: {keys[:3]}"
             if trial.stage == CONFIRM and report.evidence is not None:
-                write_bytes(path_of(folder, trial.id), pack(report.evidence))
+                write_bytes(
+                    path_of(folder, trial.id),
+                    pack(report.evidence.class_names, report.evidence.splits),
+                )
             if report.epoch == trial.epochs:
                 break
 
 
 def exports(state: State, folder: Path, evidence: Path) -> Iterator[str]:
-    """Written once more, from evidence that nothing disturbed."""
-    write_exports(evidence, state, answer(state, evidence))
+    """Written once more, from evidence that nothing disturbed, with the study's own weights."""
+    write_exports(evidence, state, answer(state, evidence), WeightsStore(folder))
     there, anew = (
         {path.relative_to(root): path.read_text(encoding="utf-8") for path in root.rglob("*.yaml")}
         for root in (folder / EXPORTS, evidence / EXPORTS)

@@ -21,10 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> None:
     from study.analysis.answer import answer
     from study.reporting.exports import write_exports
+    from study.storage.weights import WeightsStore
 
     study = open_study(arguments)
     found = answer(study.state, study.folder)
-    paths = write_exports(study.folder, study.state, found)
+    weights = WeightsStore(study.folder, study.storage.prefix_of(study.folder))
+    paths = write_exports(study.folder, study.state, found, weights)
     if not paths:
         raise InputError(f"no best config to export: {found.missing[0]}", file=study.folder)
     study.storage.ship_files(study.folder)

@@ -2,7 +2,7 @@
 
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
 export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
-it must reproduce its metrics.
+it must reproduce its metrics, those at its tuned decision rules among them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from study.core.console import Parser, run_command
 from study.core.errors import InputError
 from study.core.files import append_line, made_folder, write_text
+from study.core.names import VAL_TUNED_MIOU
 
 if TYPE_CHECKING:
     from study.config.task import TrialConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from study.training.trainer import EpochReport
 
 EXIT_MISMATCH = 1
+BESIDE = ("decision", "weights")  # what an export holds for after the training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +58,8 @@ def _load(
     file = read_yaml(path)
     tree = dict(file.data)
     origin = tree.pop("provenance", None)
+    for key in BESIDE:
+        tree.pop(key, None)
     provenance = None
     if origin is not None:
         provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
@@ -153,7 +157,15 @@ def _threads() -> int:
 
 def epoch_line(report: EpochReport) -> str:
     """`epoch 3/8  train/loss 0.512  val/miou 0.4321  ...  1.2 s`."""
-    shown = ["train/loss", "val/miou", "val/macc", "val/acc", "test/miou", "test/macc"]
+    shown = [
+        "train/loss",
+        "val/miou",
+        "val/macc",
+        "val/acc",
+        VAL_TUNED_MIOU,
+        "test/miou",
+        "test/macc",
+    ]
     width = len(str(report.num_epochs))
     parts = [f"epoch {report.epoch:{width}d}/{report.num_epochs}"]
     parts += [f"{key} {report.metrics[key]:.4f}" for key in shown if key in report.metrics]

@@ -40,7 +40,7 @@ UNSEEN = {"torchvision"}
 PUBLIC = {
     "study": ("run_study",),
     "study.losses": ("PRESETS", "LossConfig", "SegmentationLoss", "build_loss"),
-    "study.metrics": ("SegmentationMetrics",),
+    "study.metrics": ("SegmentationMetrics", "build_decision"),
     "study.training": ("EpochReport", "train"),
     "study.data": ("SegmentationData", "open_data"),
 }

@@ -13,7 +13,7 @@ import study.losses.config
 import study.losses.presets
 from study.data import SegmentationData, open_data
 from study.losses import SegmentationLoss, build_loss
-from study.metrics import SegmentationMetrics
+from study.metrics import SegmentationMetrics, build_decision
 from study.training import train
 
 EXAMPLES = (
@@ -22,6 +22,7 @@ EXAMPLES = (
     build_loss,
     SegmentationLoss,
     SegmentationMetrics,
+    build_decision,
     SegmentationData,
     open_data,
     train,

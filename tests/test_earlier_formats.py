@@ -77,9 +77,9 @@ def test_the_exports_of_a_study_are_the_earlier_ones(tmp_path: Path) -> None:
         (folder / path).unlink()
     assert study.export.main(["finished", "--storage", str(tmp_path)]) == 0
     found = {path.relative_to(folder): _yaml(path) for path in folder.rglob("exports/**/*.yaml")}
-    assert found.keys() == earlier.keys()
-    for path, tree in found.items():
-        assert _content(tree) == _content(earlier[path])
+    assert found.keys() - earlier.keys() == {Path("exports/reference.yaml")}
+    for path, tree in earlier.items():
+        assert _content(found[path]) == _content(tree)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -92,11 +92,13 @@ def _content(tree: dict[str, Any]) -> dict[str, Any]:
     """An export without what is words alone."""
     origin = tree["provenance"]
     kept = ("study", "trial", "source", "stage", "seed", "epochs", "metrics", "environment", "data")
+    words = ("stated_by_median_of",)
     confirmed = {
         key: {name: number for name, number in item.items() if name in ("values", "mean", "sd")}
         if isinstance(item, dict)
         else item
         for key, item in origin["confirmed"].items()
+        if key not in words
     }
     differences = [
         number["difference"]

@@ -66,19 +66,27 @@ def test_no_command_names_a_flag_that_is_not_there() -> None:
 
 @pytest.mark.slow
 def test_the_winner_goes_into_a_training_loop_as_shown(tmp_path: Path) -> None:
-    snippet = next(block for block in _blocks("python") if "build_loss" in block)
-    (file,) = re.findall(r'open\("([^"]+)"\)', snippet)
+    (training,) = [block for block in _blocks("python") if "build_loss" in block]
+    (deciding,) = [block for block in _blocks("python") if "build_decision" in block]
+    (file,) = re.findall(r'open\("([^"]+)"\)', training)
     export = tmp_path / file
     export.parent.mkdir(parents=True)
     loss = {"class_weights": {"scheme": "inverse_frequency", "exponent": 0.5}, "recall": None}
-    export.write_text(yaml.safe_dump({"loss": loss}), encoding="utf-8")
+    rule = {"tau": 1.0, "log_prior": [0.0, 0.0, -100.0]}  # whatever the logits, the rarest class
+    tree = {"loss": loss, "optimizer": {"lr_scale": 0.5}, "decision": rule}
+    export.write_text(yaml.safe_dump(tree), encoding="utf-8")
     code = (
-        "import torch\n"
-        "num_classes, class_counts = 3, [100, 10, 1]\n"
-        "logits = torch.randn(2, 3, 4, 5, requires_grad=True)\n"
+        "import torch\nfrom safetensors.torch import save_file\n"
+        "num_classes, class_counts, lr = 3, [100, 10, 1], 0.1\n"
+        "model, images = torch.nn.Conv2d(3, 3, 1), torch.randn(2, 3, 4, 5)\n"
         "target = torch.randint(0, 3, (2, 4, 5))\n"
-        f"{snippet}\nvalue.backward()\nloss.train(), loss.eval(), loss.terms()\n"
-        "print(bool(logits.grad.abs().sum() > 0))\n"
+        "trained = {name: value + 1 for name, value in model.state_dict().items()}\n"
+        f"save_file(trained, {str(export.with_suffix('.safetensors'))!r})\n"
+        f"{training}\nvalue.backward()\nloss.train(), loss.eval(), loss.terms()\n"
+        "print(bool(model.weight.grad.abs().sum() > 0), optimizer.param_groups[0]['lr'])\n"
+        f"{deciding}\n"
+        "print(all(torch.equal(model.state_dict()[name], trained[name]) for name in trained))\n"
+        "print(tuple(classes.shape), classes.unique().tolist())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -89,7 +97,7 @@ def test_the_winner_goes_into_a_training_loop_as_shown(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.stdout.splitlines() == ["True 0.05", "True", "(2, 4, 5) [2]"], done.stderr
 
 
 @pytest.mark.parametrize("file", ["cluster.yaml", "CITATION.cff"])

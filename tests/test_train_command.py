@@ -112,6 +112,27 @@ def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
     assert "test/miou: was 2, is 0." in capsys.readouterr().out
 
 
+def test_an_export_is_compared_at_its_tuned_rules_and_at_their_taus(tmp_path, capsys):
+    config = exported(tmp_path)
+    tree = yaml.safe_load(config.read_text())
+    tree["decision"] = {"tau": 0.5, "log_prior": [-0.1] * 11}
+    tree["weights"] = {"file": "best_miou.safetensors", "sha256": "0"}
+    metrics = tree["provenance"]["metrics"]
+    tuned = {"val/tuned/miou", "val/tuned_macc/macc", "val/tau_miou", "val/tau_macc"}
+    assert tuned <= metrics.keys()
+    tree["provenance"]["metrics"] = {key: metrics[key] for key in tuned}
+    capsys.readouterr()
+    assert main([write(config, tree), "--device", "cpu"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        last
+        == f"reproduced exactly: val/tuned/miou {metrics['val/tuned/miou']:.4f} (all 4 metrics)"
+    )
+    tree["provenance"]["metrics"]["val/tau_miou"] += 0.1
+    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert "  val/tau_miou: was " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_another_seed_is_trained_and_not_compared(tmp_path, capsys):
     config = exported(tmp_path)

@@ -22,5 +22,6 @@ CE = "ce"  # the family of the neutral loss, and the name of its preset
 TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
 
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in a study's folder
+WEIGHTS = "weights"  # that of confirmed trainings' weights
 
 RANDOM, GRID = "random", "grid"

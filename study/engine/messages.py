@@ -21,7 +21,8 @@ class WorkerSettings:
 
     folder: of the study. prefix: its address in a bucket, if its checkpoints are kept there.
     num_threads: CPU threads of a trial. rungs: epochs that are evaluated in any case. keep_last:
-    whether the checkpoint of the last epoch is kept, too.
+    whether the checkpoint of the last epoch is kept, too. keep_weights: whether the weights of a
+    confirmation are kept for the exports.
     """
 
     folder: str
@@ -29,6 +30,7 @@ class WorkerSettings:
     num_threads: int
     rungs: tuple[int, ...]
     keep_last: bool
+    keep_weights: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class EpochMessage:
 
     evidence: the bytes of an npz file, with the last epoch of a confirmation. environment: of this
     process, with the first message of an attempt. trouble: why the latest checkpoint is not
-    written yet; empty where nothing is wrong.
+    written yet; empty where nothing is wrong. no_weights: why the weights are not kept, likewise.
     """
 
     epoch: int
@@ -62,6 +64,7 @@ class EpochMessage:
     evidence: bytes | None = None
     environment: dict[str, Any] | None = None
     trouble: str = ""
+    no_weights: str = ""
 
 
 @dataclass(frozen=True)

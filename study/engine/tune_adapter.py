@@ -192,6 +192,8 @@ class TuneScheduler(FIFOScheduler):
         if trouble and trouble not in self._troubles:
             self._troubles.add(trouble)
             self._say(f"{trial_id}'s checkpoint after epoch {message.epoch} has to wait: {trouble}")
+        if message.no_weights:
+            self._say(f"{trial_id}'s weights are not kept: {message.no_weights}")
         return self._scheduler.on_report(
             trial_id, message.epoch, message.metrics, environment=message.environment
         )

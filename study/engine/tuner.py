@@ -57,6 +57,7 @@ def run_trials(
     folder: Path,
     *,
     prefix: str | None = None,
+    keep_weights: bool = True,
     say: Callable[[str], None] = print,
     work: Callable[[TrialOrder], None] = _work,
 ) -> None:
@@ -67,6 +68,7 @@ def run_trials(
         resources: what a trial gets, and how many run at once.
         folder: of the study.
         prefix: the study's address in a bucket, where checkpoints are then kept.
+        keep_weights: whether the weights of confirmations are kept for the exports.
         say: called with each line that a person should read.
         work: what a worker process does with an order; a benchmark gives a shorter one.
 
@@ -82,6 +84,7 @@ def run_trials(
         num_threads=resources.num_threads,
         rungs=scheduler.plan.rungs,
         keep_last=scheduler.state.keeps_checkpoints,
+        keep_weights=keep_weights,
     )
     faults: Faults = {}
     heartbeat = Heartbeat(partial(own_node_is_alive, LOOK_TIMEOUT), _end)

@@ -26,6 +26,7 @@ from study.engine.messages import (
 )
 from study.scheduler.retries import GPU_MEMORY, MEMORY
 from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
+from study.storage.weights import open_weights_store
 from study.training.checkpoint import IncompatibleCheckpoint
 from study.training.environment import environment, set_up_process
 from study.training.trainer import train
@@ -107,6 +108,7 @@ def _report_all(
     settings = order.settings
     device = None if order.gpus else "cpu"
     judged = order.stage == CONFIRM
+    weights = open_weights_store(Path(settings.folder), settings.prefix)
     trained_on: dict[str, Any] | None = environment(config, device)
     for report in train(
         config,
@@ -124,7 +126,10 @@ def _report_all(
             store.keep(report.epoch, report.save)
         if last and settings.keep_last and not store.trouble:
             store.flush()
+        no_weights = ""
+        if last and judged and settings.keep_weights:
+            no_weights = weights.keep(order.trial, report.save_weights)
         metrics = dict(report.metrics)
-        _send(EpochMessage(report.epoch, metrics, evidence, trained_on, store.trouble))
+        _send(EpochMessage(report.epoch, metrics, evidence, trained_on, store.trouble, no_weights))
         trained_on = None
         spot.leave_if_drained()

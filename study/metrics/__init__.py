@@ -32,6 +32,7 @@ at a valid pixel was NaN: a model that has diverged predicts nothing.
 """
 
 from study.metrics.decision import TAUS, Decision
+from study.metrics.exported import build_decision
 from study.metrics.segmentation import SegmentationMetrics
 
-__all__ = ["TAUS", "Decision", "SegmentationMetrics"]
+__all__ = ["TAUS", "Decision", "SegmentationMetrics", "build_decision"]

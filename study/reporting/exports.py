@@ -2,31 +2,72 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.analysis.answer import JUDGED, Answer, Confirmed
 from study.core.files import write_text
+from study.core.names import (
+    TAU_MACC,
+    TAU_MIOU,
+    VAL,
+    VAL_MACC,
+    VAL_MIOU,
+    VAL_TUNED_MACC,
+    VAL_TUNED_MIOU,
+)
 from study.core.yaml_text import as_yaml
-from study.ledger.state import State
+from study.ledger.records import StudyRecord
+from study.ledger.state import State, Trial
+from study.metrics.decision import log_prior
+from study.metrics.exported import DECISION
+from study.storage.weights import SUFFIX, WeightsStore
 
 FOLDER = "exports"
 PARETO = "pareto"
-BEST_MIOU, BEST_MACC = "best_miou.yaml", "best_macc.yaml"
+BEST_MIOU, BEST_MACC, REFERENCE = "best_miou.yaml", "best_macc.yaml", "reference.yaml"
 
 
-def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
-    """The config of a trial and the origin of its numbers.
+@dataclass(frozen=True)
+class Rule:
+    """Which decision rule an export carries.
 
-    For a confirmed config it is the confirmation trial with the first seed, so that a re-run also
+    tau: the metric that is its strength. judged_by: the metrics by which the seed is found whose
+    numbers the export states, the one that has the median; the first that all seeds have, as
+    older studies lack some.
+    """
+
+    tau: str
+    judged_by: tuple[str, ...]
+
+    def stated(self, config: Confirmed) -> tuple[str, str]:
+        """The trial of the median seed, the lower of two, and the metric it is the median of."""
+        key = next(key for key in self.judged_by if key in config.metrics)
+        pairs = zip(config.metrics[key], config.trials, strict=True)
+        order = sorted(pairs, key=lambda pair: (math.isfinite(pair[0]), pair[0]))
+        return order[(len(order) - 1) // 2][1], key
+
+
+BY_MIOU = Rule(f"{VAL}/{TAU_MIOU}", (VAL_TUNED_MIOU, VAL_MIOU))
+BY_MACC = Rule(f"{VAL}/{TAU_MACC}", (VAL_TUNED_MACC, VAL_MACC))
+
+
+def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> dict[str, Any]:
+    """The config of a trial, its decision rule and the origin of its numbers.
+
+    For a confirmed config it is the confirmation trial with the median seed, so that a re-run also
     gives test metrics; else the trial itself. `provenance/metrics` are exactly those of that
-    trial's last epoch; `provenance/confirmed` summarises all seeds.
+    trial's last epoch; `provenance/confirmed` summarises all seeds. There is no `decision` where
+    the trial has measured no rules, which means the argmax.
     """
     assert state.study is not None
     confirmed = answer.config(source)
-    trial = state.trials[confirmed.trials[0] if confirmed else source]
+    name, judged_by = rule.stated(confirmed) if confirmed else (source, None)
+    trial = state.trials[name]
     provenance: dict[str, Any] = {
         "study": state.study.name,
         "trial": trial.id,
@@ -42,8 +83,19 @@ def export(state: State, answer: Answer, source: str) -> dict[str, Any]:
         "data": {"fingerprint": state.study.data.get("fingerprint")},
         "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
+    if judged_by is not None:
+        provenance["confirmed"]["stated_by_median_of"] = judged_by
     tree = {key: trial.config[key] for key in ("task", "loss", "optimizer", "seed")}
-    return {**tree, "provenance": provenance}
+    decision = _decision(state.study, trial, rule)
+    return {**tree, **decision, "provenance": provenance}
+
+
+def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
+    """The block `decision`; studies of earlier versions have the class shares to eight digits."""
+    shares = study.data.get("class_counts") or study.data.get("class_fraction")
+    if rule.tau not in trial.last or not shares:
+        return {}
+    return {DECISION: {"tau": trial.last[rule.tau], "log_prior": log_prior(shares).tolist()}}
 
 
 def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
@@ -93,32 +145,73 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     lines = [
         f"{title}: {origin['label']}, from study {origin['study']} on task {origin['task']}.",
         judged,
+    ]
+    if seeds:
+        key = origin["confirmed"]["stated_by_median_of"]
+        lines.append(f"The numbers are those of seed {origin['seed']}, the median by {key}.")
+    lines += [
         f"To run it again, to the same numbers: python -m study.train THIS_FILE{placed}",
         "In your own training: study.losses.build_loss(yaml.safe_load(open(THIS_FILE))['loss'],",
-        "    num_classes=..., class_counts=...)",
+        "    num_classes=..., class_counts=...), with your learning rate times optimizer/lr_scale;",
+        "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
+    if "weights" in content:
+        lines.append(
+            f"Weights of that training, for its task's model: {content['weights']['file']}"
+        )
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
 
 
-def write_exports(folder: Path, state: State, answer: Answer) -> tuple[Path, ...]:
+def write_exports(
+    folder: Path, state: State, answer: Answer, weights: WeightsStore
+) -> tuple[Path, ...]:
     """Write the exports of the study in `folder`; return the paths of those that exist.
 
-    ``exports/best_miou.yaml``, ``exports/best_macc.yaml`` and ``exports/pareto/<trial>.yaml``;
-    outdated files of an earlier state are removed.
+    ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
+    confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
+    The first three come with the weights of the confirmed trial whose numbers they state, if they
+    are stored; once the study is finished, no others stay in the store.
     """
-    wanted: dict[Path, tuple[str, str]] = {}
+    wanted: dict[Path, tuple[str, str, Rule]] = {}
     exports = folder / FOLDER
     if answer.best_miou is not None:
-        wanted[exports / BEST_MIOU] = ("Best by mean IoU", answer.best_miou)
+        wanted[exports / BEST_MIOU] = ("Best by mean IoU", answer.best_miou, BY_MIOU)
     if answer.best_macc is not None:
-        wanted[exports / BEST_MACC] = ("Best by mean accuracy, mean IoU kept", answer.best_macc)
+        title = "Best by mean accuracy, mean IoU kept"
+        wanted[exports / BEST_MACC] = (title, answer.best_macc, BY_MACC)
+    if answer.reference is not None:
+        title = f"The reference, {answer.reference_name}"
+        wanted[exports / REFERENCE] = (title, answer.reference.source, BY_MIOU)
     for source in answer.pareto:
-        wanted[exports / PARETO / f"{source}.yaml"] = ("One of the Pareto set", source)
-    for path, (title, source) in wanted.items():
-        write_text(path, export_text(title, export(state, answer, source)))
-    earlier = [exports / BEST_MIOU, exports / BEST_MACC]
-    earlier += [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
-    for path in earlier:
+        path = exports / PARETO / f"{source}.yaml"
+        wanted[path] = ("One of the Pareto set", source, BY_MIOU)
+    chosen = [exports / name for name in (BEST_MIOU, BEST_MACC, REFERENCE)]
+    stated = set()
+    for path, (title, source, rule) in wanted.items():
+        content = export(state, answer, source, rule)
+        if path in chosen:
+            origin = content.pop("provenance")
+            stated.add(origin["trial"])
+            content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
+        write_text(path, export_text(title, content))
+    if state.finished:
+        weights.keep_only(stated)
+    for path in chosen:
+        if path not in wanted:
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)
+    pareto = [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
+    for path in [*chosen, *pareto]:
         if path not in wanted:
             path.unlink(missing_ok=True)
     return tuple(wanted)
+
+
+def _weights(path: Path, trial: str, weights: WeightsStore) -> dict[str, Any]:
+    """Copy the trial's weights beside the export at `path`, and name them; none may be stored."""
+    file = path.with_suffix(SUFFIX)
+    if not weights.copy(trial, file):
+        file.unlink(missing_ok=True)
+        return {}
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"weights": {"file": file.name, "sha256": digest}}

@@ -199,6 +199,9 @@ class Options(BaseModel):
     keep_checkpoints: bool = _option(
         False, "keep the last checkpoint of every trial, even after it has ended"
     )
+    no_weights: bool = _option(
+        False, "do not keep the weights of confirmed trainings, which exports come with"
+    )
     name: Text | None = _option(None, "name of the new study (default: made from the two files)")
     seed: Seed = _option(0, "seed of proposals and trainings (default: 0)")
 

@@ -259,6 +259,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
             },
             "split_rule": data.rule,
             "warnings": class_warnings(data),
+            "class_counts": counts.tolist(),
             "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },
         environment=environment(TrialConfig(task=task.config)),

@@ -19,6 +19,7 @@ from study.session.options import Options, argument_names, arguments_text
 from study.session.prepare import Prepared, prepare, resources_for
 from study.storage.driving import Driving, drive
 from study.storage.studies import name_in_use
+from study.storage.weights import WeightsStore
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
@@ -36,14 +37,17 @@ def _write_inputs(prepared: Prepared) -> None:
     write_text(prepared.folder / "task.yaml", task)
 
 
-def conclude(folder: Path, state: State) -> tuple[tuple[Path, ...], Answer]:
-    """Write the exports and the report. Returns the paths of the exports, and the answer so far."""
+def conclude(folder: Path, state: State, weights: WeightsStore) -> tuple[tuple[Path, ...], Answer]:
+    """Write the exports and the report. Returns the paths of the exports, and the answer so far.
+
+    Of a finished study, only the weights of the trials that its exports state stay in the store.
+    """
     from study.analysis.answer import answer
     from study.reporting.exports import write_exports
     from study.reporting.html import write_report
 
     found = answer(state, folder)
-    exports = write_exports(folder, state, found)
+    exports = write_exports(folder, state, found, weights)
     write_report(folder, state, found)
     return tuple(exports), found
 
@@ -156,8 +160,16 @@ def _run(
         try:
             with display:
                 prefix = None if prepared.prefix is None else prepared.prefix.uri
-                run_trials(scheduler, resources, prepared.folder, prefix=prefix, say=display.say)
-            exports, answer = conclude(prepared.folder, ledger.state)
+                run_trials(
+                    scheduler,
+                    resources,
+                    prepared.folder,
+                    prefix=prefix,
+                    keep_weights=not options.no_weights,
+                    say=display.say,
+                )
+            weights = WeightsStore(prepared.folder, prepared.prefix)
+            exports, answer = conclude(prepared.folder, ledger.state, weights)
             if ledger.state.finished:
                 shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
         finally:
@@ -193,6 +205,7 @@ def run_study(
     storage: str | Path = "studies",
     tracking_uri: str | None = None,
     keep_checkpoints: bool = False,
+    no_weights: bool = False,
     name: str | None = None,
     seed: int = 0,
     **unknown: Never,

@@ -1,4 +1,8 @@
-"""The recorded origin of an export's metrics, and the check that a re-run matches them."""
+"""The recorded origin of an export's metrics, and the check that a re-run matches them.
+
+Whatever is recorded is compared, at the argmax and at the tuned rules, with the taus; an export of
+an earlier version has fewer metrics.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from study.config.task import TrialConfig
-from study.core.names import TEST
+from study.core.names import (
+    TEST,
+    TEST_MIOU,
+    TEST_TUNED_MIOU,
+    VAL_MACC,
+    VAL_MIOU,
+    VAL_TUNED_MIOU,
+)
 
+HEAD = (VAL_MIOU, VAL_MACC, VAL_TUNED_MIOU, TEST_MIOU, TEST_TUNED_MIOU)
 SHOWN = 8  # differing metrics listed; the rest is only counted
 
 
@@ -80,7 +92,7 @@ class Provenance(_Record):
             key: value for key, value in expected.items() if not _equal(metrics.get(key), value)
         }
         if not unequal:
-            head = [key for key in ("val/miou", "val/macc", "test/miou") if key in expected]
+            head = [key for key in HEAD if key in expected]
             numbers = ", ".join(f"{key} {expected[key]:.4f}" for key in head or expected)
             lines = [f"reproduced exactly: {numbers} (all {len(expected)} metrics)"]
             return Verdict(True, tuple([*lines, *(f"  though {line}" for line in others)]))

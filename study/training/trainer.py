@@ -41,6 +41,7 @@ from study.training.evaluation import Evidence, evaluate, evidence_of
 from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from study.training.weights import save_weights
 
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
 
@@ -69,6 +70,7 @@ class EpochReport:
         evidence: confusion matrices and counts per image; on the last epoch only, else None.
         save: writes the state after this epoch to a file, atomically; call it before taking the
             next report, else it raises RuntimeError.
+        save_weights: writes the model's weights to a file of safetensors, atomically; likewise.
         again: True for a report of an earlier process that the resumed checkpoint remembers; its
             state is saved already.
     """
@@ -78,6 +80,7 @@ class EpochReport:
     metrics: dict[str, float]
     evidence: Evidence | None
     save: Callable[[Path], None] = field(repr=False, compare=False)
+    save_weights: Callable[[Path], None] = field(repr=False, compare=False)
     again: bool = False
 
 
@@ -154,7 +157,7 @@ def train(
         evidence = Evidence(tuple(data.class_names), counts) if last else None
         metrics |= measured | {"time/epoch_s": time.perf_counter() - start}
         training.remember(metrics)
-        yield EpochReport(epoch, num_epochs, metrics, evidence, training.saver())
+        yield EpochReport(epoch, num_epochs, metrics, evidence, *training.savers())
 
 
 def _again(
@@ -166,7 +169,7 @@ def _again(
         raise InputError(message, file=file)
     for epoch in late:
         metrics = training.reports[epoch]
-        yield EpochReport(epoch, num_epochs, metrics, None, training.saver(), again=True)
+        yield EpochReport(epoch, num_epochs, metrics, None, *training.savers(), again=True)
 
 
 class _Training:
@@ -294,18 +297,25 @@ class _Training:
         self.reports[self.epoch] = metrics
         self.reports.pop(self.epoch - REMEMBERED, None)
 
-    def saver(self) -> Callable[[Path], None]:
-        """Return a function that writes the present state, and refuses once training has moved
-        on."""
+    def savers(self) -> tuple[Callable[[Path], None], Callable[[Path], None]]:
+        """Return functions that write the present state and the model's weights, and refuse once
+        training has moved on."""
         epoch = self.epoch
 
-        def save(path: Path) -> None:
+        def check() -> None:
             if self.epoch != epoch:
                 message = f"epoch {epoch} must be saved before the next report is taken"
                 raise RuntimeError(f"{message}; training is in epoch {self.epoch}")
+
+        def save(path: Path) -> None:
+            check()
             save_checkpoint(path, self._state(), identity=self.identity)
 
-        return save
+        def save_model(path: Path) -> None:
+            check()
+            save_weights(path, self.model, self.data)
+
+        return save, save_model
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -320,7 +330,7 @@ class _Training:
         }
 
     def load(self, path: Path) -> None:
-        """Load the state that `saver` wrote.
+        """Load the state that `savers` wrote.
 
         Raises IncompatibleCheckpoint if the code has changed since.
         """

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine_parts
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 import study
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
+from study.metrics import build_decision
+from study.metrics.decision import log_prior
 from study.reporting.study_status import lines, status
 from study.session.session import Finished
 from study.storage.studies import load
@@ -86,6 +91,35 @@ def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
     assert {arenas for _, arenas in log} == {"1"}, "or what a trial frees is not kept for it"
     assert len(pids) == len(state.trials)
     assert len(set(pids)) <= 4 < len(pids), "actors are reused between trials"
+    assert_exports_are_whole(finished)
+
+
+def assert_exports_are_whole(finished: Finished) -> None:
+    """Each has its rule and its weights, and nothing is left of the other confirmations."""
+    exports = finished.folder / "exports"
+    stated = set()
+    for name in ("best_miou", "best_macc", "reference"):
+        tree = yaml.safe_load((exports / f"{name}.yaml").read_text(encoding="utf-8"))
+        trial = finished.state.trials[tree["provenance"]["trial"]]
+        stated.add(trial.id)
+        decision = build_decision(tree)
+        assert decision.tau == trial.last["val/tau_macc" if name == "best_macc" else "val/tau_miou"]
+        assert finished.state.study is not None
+        counts = finished.state.study.data["class_counts"]
+        assert list(decision.log_prior) == log_prior(counts).tolist()
+        digest = hashlib.sha256((exports / tree["weights"]["file"]).read_bytes()).hexdigest()
+        assert tree["weights"]["sha256"] == digest
+        model = engine_parts.Small(len(counts))
+        model.load_state_dict(load_file(exports / tree["weights"]["file"]))
+    assert {path.stem for path in (finished.folder / "weights").iterdir()} == stated
+
+
+@pytest.mark.timeout(300)
+def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
+    finished = run(tmp_path, no_weights=True)
+    assert finished.state.finished
+    assert list(finished.folder.rglob("*.safetensors")) == []
+    assert "weights" not in yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
 
 
 @pytest.mark.timeout(300)

@@ -20,7 +20,9 @@ from study.engine.messages import (
     WorkerSettings,
 )
 
-SETTINGS = WorkerSettings(folder="a", prefix=None, num_threads=1, rungs=(3, 9), keep_last=False)
+SETTINGS = WorkerSettings(
+    folder="a", prefix=None, num_threads=1, rungs=(3, 9), keep_last=False, keep_weights=True
+)
 RECORDS = [
     TrialOrder(
         trial="t0001",

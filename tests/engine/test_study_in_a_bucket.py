@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -150,7 +151,13 @@ def assert_whole(state: State, study: Study, without_checkpoint: set[str]) -> No
         assert trial.status == COMPLETED
         assert sorted(trial.reports) == list(range(1, EPOCHS + 1))
     there = {item.key for item in study.prefix.items()}
-    assert "exports/best_miou.yaml" in there
+    export = study.prefix.get("exports/best_miou.yaml")
+    weights = study.prefix.get("exports/best_miou.safetensors")
+    assert export is not None and weights is not None
+    tree = yaml.safe_load(export.data)
+    assert tree["weights"]["sha256"] == hashlib.sha256(weights.data).hexdigest()
+    stated = study.prefix.get(f"weights/{tree['provenance']['trial']}.safetensors")
+    assert stated is not None and stated.data == weights.data
     assert "driver.json" not in there
     assert not any(key.startswith("ray/") for key in there)
     kept = [key.split("/")[1:] for key in there if key.startswith("checkpoints/")]

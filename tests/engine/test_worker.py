@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from full_disk import full_at
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_task import tiny
 
 from study.config.task import TrialConfig
+from study.core.names import CONFIRM, SEARCH
 from study.data import open_data
 from study.engine import worker
 from study.engine.messages import (
@@ -20,7 +25,9 @@ from study.engine.messages import (
     TrialOrder,
     WorkerSettings,
 )
+from study.metrics import SegmentationMetrics
 from study.storage.checkpoints import checkpoint_key
+from study.training.models import build_model
 from study.training.trainer import train
 
 WIDTH = 1
@@ -52,16 +59,29 @@ def config() -> TrialConfig:
     return tiny(model={"factory": f"{__name__}:edited"})
 
 
-def run(config: TrialConfig, folder: Path, reported: int = 0, attempt: int = 0) -> None:
+def run(
+    config: TrialConfig,
+    folder: Path,
+    reported: int = 0,
+    attempt: int = 0,
+    *,
+    stage: str = SEARCH,
+    keep_weights: bool = True,
+) -> None:
     order = TrialOrder(
         trial="t0000",
         config=config.model_dump(),
-        stage="search",
+        stage=stage,
         gpus=0,
         attempt=attempt,
         reported=reported,
         settings=WorkerSettings(
-            folder=str(folder), prefix=None, num_threads=1, rungs=(), keep_last=False
+            folder=str(folder),
+            prefix=None,
+            num_threads=1,
+            rungs=(),
+            keep_last=False,
+            keep_weights=keep_weights,
         ),
     )
     worker.run(order)
@@ -128,3 +148,48 @@ def test_a_checkpoint_that_finds_no_room_is_no_reason_to_fail(
     assert epochs(sent) == [1, 2]
     assert isinstance(sent[0], EpochMessage)
     assert sent[0].trouble == f"File too large: {tmp_path / checkpoint_key('t0000', 1)}"
+
+
+def test_a_confirmation_keeps_the_weights_of_its_numbers(
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
+) -> None:
+    run(config, tmp_path, stage=CONFIRM)
+    last = sent[-1]
+    assert isinstance(last, EpochMessage) and last.no_weights == ""
+    file = tmp_path / "weights" / "t0000.safetensors"
+    data = open_data(config.task.data)
+    with safe_open(file, "pt") as content:
+        about = json.loads(content.metadata()["data"])
+    model = build_model(config.task.model, len(about["class_names"]))
+    model.load_state_dict(load_file(file))
+    mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
+    metrics = SegmentationMetrics(data.num_classes, data.ignore_index, calibration=True)
+    with torch.inference_mode():
+        for pixels, labels in zip(data.val.images, data.val.labels, strict=True):
+            image = torch.tensor(pixels).movedim(-1, 0) / 255
+            logits = model.eval()(((image - mean) / std)[None])
+            metrics.update(logits, torch.tensor(labels)[None])
+    assert metrics.compute()["nll"] == pytest.approx(last.metrics["val/nll"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("stage", "keep_weights"), [(SEARCH, True), (CONFIRM, False)])
+def test_no_weights_are_kept_of_a_search_or_where_none_are_wanted(
+    tmp_path: Path, config: TrialConfig, sent: list[Message], stage: str, keep_weights: bool
+) -> None:
+    run(config, tmp_path, stage=stage, keep_weights=keep_weights)
+    assert epochs(sent) == [1, 2]
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_weights_that_find_no_room_are_no_reason_to_fail(
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
+) -> None:
+    open_data(config.task.data)
+    with full_at(100):
+        run(config, tmp_path, stage=CONFIRM)
+    assert epochs(sent) == [1, 2]
+    last = sent[-1]
+    assert isinstance(last, EpochMessage)
+    file = tmp_path / "weights" / "t0000.safetensors"
+    assert last.no_weights == f"File too large: {file}"
+    assert list(file.parent.iterdir()) == []

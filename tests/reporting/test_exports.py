@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from ledgers import CLASS_NAMES, PLAN, make_study
+from ledgers import CLASS_NAMES, FREQUENCIES, PLAN, TASK, make_study
 from tiny_task import CONVOLUTION, STATEFUL_LOSS, tiny
 
 from study import export as export_command
 from study import train as train_command
 from study.analysis.answer import answer
 from study.config.task import TrialConfig
+from study.core.files import write_text
 from study.core.names import BASELINE, COMPLETED, CONFIRM
 from study.data import open_data
 from study.ledger.journal import Ledger
@@ -26,8 +29,11 @@ from study.ledger.records import (
     StudyRecord,
     TrialRecord,
 )
+from study.ledger.state import State
+from study.metrics.decision import log_prior
 from study.reporting.exports import export, export_text, write_exports
 from study.storage.studies import load
+from study.storage.weights import WeightsStore
 from study.training.environment import environment
 from study.training.trainer import train
 
@@ -47,10 +53,11 @@ def folder(tmp_path: Path) -> Path:
 def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
-    paths = write_exports(folder, state, found)
+    paths = write_exports(folder, state, found, WeightsStore(folder))
     assert [path.relative_to(folder).as_posix() for path in paths] == [
         "exports/best_miou.yaml",
         "exports/best_macc.yaml",
+        "exports/reference.yaml",
         *(f"exports/pareto/{trial}.yaml" for trial in found.pareto),
     ]
     assert sorted(paths) == sorted((folder / "exports").rglob("*.yaml"))
@@ -60,13 +67,15 @@ def test_a_study_exports_its_best_and_its_pareto_set(folder: Path) -> None:
 def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) -> None:
     state = load(folder)
     found = answer(state, folder)
-    write_exports(folder, state, found)
+    write_exports(folder, state, found, WeightsStore(folder))
     tree = read(folder / "exports" / "best_miou.yaml")
     origin = tree["provenance"]
     trial, best = state.trials[origin["trial"]], found.config(found.best_miou)
     assert best is not None
     assert trial.stage == CONFIRM and trial.source == origin["source"] == found.best_miou
-    assert tree["seed"] == origin["seed"] == trial.seed == best.seeds[0]
+    assert tree["seed"] == origin["seed"] == trial.seed
+    assert trial.last["val/miou"] == np.median(best.metrics["val/miou"])
+    assert "decision" not in tree, "no rules were measured"
     assert origin["metrics"] == trial.last
     assert origin["epochs"] == trial.epochs == PLAN.epochs
     assert origin["environment"]["num_threads"] == 1
@@ -82,6 +91,100 @@ def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) ->
         against.interval.low,
         against.interval.high,
     ]
+
+
+def with_rules(state: State, tuned: list[float], tuned_macc: list[float]) -> None:
+    """Add to each confirmation trial what the decision rules measure, by the number of its seed."""
+    for trial in state.of_stage(CONFIRM):
+        number = trial.seed - 1000
+        trial.reports[trial.epochs] = {
+            **trial.last,
+            "val/tuned/miou": tuned[number],
+            "val/tuned_macc/macc": tuned_macc[number],
+            "val/tau_miou": 0.1 * number,
+            "val/tau_macc": 1.0 + 0.1 * number,
+        }
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "tuned", "tuned_macc", "seeds"),
+    [
+        (3, [0.5, 0.3, 0.4], [0.6, 0.7, 0.5], (1002, 1000)),
+        (2, [0.5, 0.3], [0.6, 0.7], (1001, 1000)),
+        (3, [math.nan, 0.3, 0.4], [0.6, math.nan, math.nan], (1001, 1002)),
+    ],
+)
+def test_an_export_carries_the_rule_and_the_numbers_of_its_median_seed(
+    tmp_path: Path,
+    num_seeds: int,
+    tuned: list[float],
+    tuned_macc: list[float],
+    seeds: tuple[int, int],
+) -> None:
+    folder = make_study(tmp_path / "demo", num_seeds=num_seeds, with_evidence=False)
+    state = load(folder)
+    with_rules(state, tuned, tuned_macc)
+    write_exports(folder, state, answer(state, folder), WeightsStore(folder))
+    by_miou, by_macc, reference = (
+        read(folder / "exports" / name)
+        for name in ("best_miou.yaml", "best_macc.yaml", "reference.yaml")
+    )
+    assert (by_miou["seed"], by_macc["seed"]) == seeds
+    for tree, key in ((by_miou, "tau_miou"), (by_macc, "tau_macc"), (reference, "tau_miou")):
+        origin = tree["provenance"]
+        assert origin["seed"] == tree["seed"]
+        assert origin["metrics"] == pytest.approx(
+            dict(state.trials[origin["trial"]].last), abs=0, nan_ok=True
+        )
+        assert tree["decision"]["tau"] == origin["metrics"][f"val/{key}"]
+        assert tree["decision"]["log_prior"] == np.log(FREQUENCIES / FREQUENCIES.sum()).tolist()
+    assert reference["loss"] == TrialConfig.model_validate({"task": TASK}).loss.model_dump()
+    text = (folder / "exports" / "best_macc.yaml").read_text(encoding="utf-8")
+    assert f"of seed {seeds[1]}, the median by val/tuned_macc/macc." in text
+
+
+def test_weights_come_with_the_exports_that_state_their_trial(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", with_evidence=False)
+    state = load(folder)
+    with_rules(state, [0.5, 0.3, 0.4], [0.6, 0.7, 0.5])
+    store = WeightsStore(folder)
+    for trial in state.of_stage(CONFIRM):
+        store.keep(trial.id, lambda path, name=trial.id: write_text(path, name))  # type: ignore[misc]
+    state.finished = False
+    write_exports(folder, state, answer(state, folder), store)
+    assert len(list((folder / "weights").iterdir())) == len(state.of_stage(CONFIRM))
+    state.finished = True
+    for _ in range(2):  # a finished study that is resumed exports again
+        write_exports(folder, state, answer(state, folder), store)
+    stated = set()
+    for name in ("best_miou", "best_macc", "reference"):
+        tree = read(folder / "exports" / f"{name}.yaml")
+        content = (folder / "exports" / f"{name}.safetensors").read_bytes()
+        assert content.decode() == tree["provenance"]["trial"]
+        assert tree["weights"] == {
+            "file": f"{name}.safetensors",
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        stated.add(content.decode())
+    assert {path.stem for path in (folder / "weights").iterdir()} == stated
+
+    store.keep_only([])
+    write_exports(folder, state, answer(state, folder), store)
+    assert "weights" not in read(folder / "exports" / "best_miou.yaml")
+    assert list(folder.rglob("*.safetensors")) == []
+
+
+def test_the_rule_uses_the_counted_pixels_where_the_ledger_has_them(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", with_evidence=False)
+    state = load(folder)
+    with_rules(state, [0.5, 0.3, 0.4], [0.6, 0.7, 0.5])
+    assert state.study is not None
+    counts = [3 * 10**9, 7, 0, 11, 13, 17, 19, 23]
+    state.study.data["class_counts"] = counts
+    found = answer(state, folder)
+    assert found.best_miou is not None
+    tree = export(state, found, found.best_miou)
+    assert tree["decision"]["log_prior"] == log_prior(counts).tolist()
 
 
 @pytest.mark.slow
@@ -119,7 +222,7 @@ def test_exports_that_no_longer_hold_are_removed(tmp_path: Path) -> None:
     for path in kept:
         path.write_text("mine")
     state = load(folder)
-    write_exports(folder, state, answer(state, folder))
+    write_exports(folder, state, answer(state, folder), WeightsStore(folder))
     assert not stale.exists()
     assert [path.read_text() for path in kept] == ["mine"] * 3
 
@@ -174,7 +277,12 @@ def test_an_export_of_a_real_training_runs_again_to_its_numbers(
     ledger = Ledger(folder)
     data = open_data(tiny().task.data)
     plan = {"objectives": ["val/miou", "val/macc"], "confirm_top": 1, "confirm_seeds": 1}
-    facts = {"fingerprint": data.fingerprint, "class_names": list(CLASS_NAMES)}
+    counts = data.train.class_counts.sum(axis=0).tolist()
+    facts = {
+        "fingerprint": data.fingerprint,
+        "class_names": list(CLASS_NAMES),
+        "class_counts": counts,
+    }
     ledger.append(StudyRecord("real", 0, "tiny", {}, "joint", {}, plan, facts, {}))
     for number, (stage, source) in enumerate([(BASELINE, None), (CONFIRM, "t0000")]):
         config = tiny(STATEFUL_LOSS, seed=number, model=CONVOLUTION)
@@ -196,7 +304,9 @@ def test_an_export_of_a_real_training_runs_again_to_its_numbers(
 
     assert export_command.main([str(folder)]) == 0
     path = folder / "exports" / "best_miou.yaml"
-    assert read(path)["provenance"]["trial"] == "t0001"
+    tree = read(path)
+    assert tree["provenance"]["trial"] == "t0001"
+    assert tree["decision"]["log_prior"] == log_prior(counts).tolist()
     assert train_command.main([str(path), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "reproduced exactly" in out and "test/miou" in out
+    assert "reproduced exactly" in out and "test/miou" in out and "test/tuned/miou" in out

@@ -89,6 +89,7 @@ def test_a_wrong_argument_gets_the_line_of_a_wrong_flag(
     [
         ("keep_checkpoints", "no"),
         ("keep_checkpoints", 1),
+        ("no_weights", "yes"),
         ("seed", True),
         ("seed", None),
         ("num_trials", [4]),
@@ -132,6 +133,7 @@ def test_an_argument_of_another_type_is_refused_by_name(name: str, value: Any) -
         ("cpus_per_trial", 0, 0.0),
         ("cpus_per_trial", 1.5, 1.5),
         ("keep_checkpoints", True, True),
+        ("no_weights", True, True),
         ("data_root", "town", Path("town")),
         ("storage", Path("here"), Path("here")),
         ("space", {"loss": {}}, {"loss": {}}),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from study.core.names import CHECKPOINTS
+from study.core.names import CHECKPOINTS, WEIGHTS
 from study.ledger.journal import LEDGER
 from study.storage.s3 import lease
 from study.storage.s3 import segments as segmented
@@ -25,7 +25,7 @@ from study.storage.s3.segments import Segment, read_segment, read_segments
 
 LOCK = "mirror.lock"
 SET_ASIDE = "ledger.set-aside-{}.jsonl"
-NOT_FILES = (segmented.FOLDER, CHECKPOINTS)
+NOT_FILES = (segmented.FOLDER, CHECKPOINTS, WEIGHTS)
 
 
 def fetch_ledger(prefix: S3Prefix, found: list[Segment], folder: Path) -> Path | None:
@@ -70,7 +70,8 @@ def _fetch_file(prefix: S3Prefix, folder: Path, item: Item) -> None:
 
 
 def files(prefix: S3Prefix) -> Iterator[Item]:
-    """Yield the objects that are files of the study's folder: no ledger, checkpoint or lease."""
+    """Yield the objects that are files of the study's folder: no ledger, checkpoint,
+    trial's weights or lease."""
     top, folders = prefix.top()
     for item in top:
         if item.key != lease.KEY and not item.key.startswith("."):

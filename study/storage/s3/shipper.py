@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core.names import CHECKPOINTS
+from study.core.names import CHECKPOINTS, WEIGHTS
 from study.ledger.journal import LEDGER
 from study.storage.s3.bucket import AT_ONCE, Conflict, S3Prefix, StorageUnavailable
 from study.storage.s3.lease import Lease, TakenOver
 from study.storage.s3.mirror import files, is_same
 from study.storage.s3.segments import MAX_BYTES, Segment, segments, write_segment
 
-NOT_SHIPPED = ("ray", CHECKPOINTS)
+NOT_SHIPPED = ("ray", CHECKPOINTS, WEIGHTS)
 Stamp = tuple[int, int]
 
 
