@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from study.analysis.rules import ARGMAX, TUNED, rules_of
 from study.config.task import TrialOptimizer
-from study.core.names import BASELINE, CE, REFERENCE, SEARCH, VAL_MACC, VAL_MIOU
+from study.core.names import BASELINE, CE, REFERENCE, SEARCH
 from study.ledger.records import SelectRecord
 from study.ledger.state import State, Trial
 
@@ -56,8 +57,9 @@ def is_tuned(state: State) -> bool:
 
 
 def reference_trial(state: State) -> Trial | None:
-    """Tuned cross entropy: the completed neutral trial with the highest val mIoU."""
-    return next(iter(ranked(neutral_trials(state), VAL_MIOU)), None)
+    """Tuned cross entropy: the completed neutral trial with the highest val mIoU at the primary
+    rule."""
+    return next(iter(ranked(neutral_trials(state), rules_of(state)[0].val_miou)), None)
 
 
 def default_ce_trial(state: State) -> Trial | None:
@@ -70,23 +72,28 @@ def select(state: State, *, top: int) -> SelectRecord:
 
     Candidates are the completed baseline and search trials whose loss is not cross entropy. The
     objectives take turns: each takes its best candidate that is not taken yet. Objectives other
-    than val mIoU choose among candidates that keep mIoU (`keeps_miou`); where none is left, the
-    turn goes to mIoU. A config is confirmed once, however many trials had it.
+    than val mIoU choose among candidates that keep mIoU (`keeps_miou`) at the study's primary rule;
+    where none is left, the turn goes to that mIoU. A config is confirmed once, however many trials
+    had it.
 
     Fewer than `top` are chosen where there are fewer; `reference` and `default_ce` are None where
     no such trial completed.
     """
     reference = reference_trial(state)
     default = default_ce_trial(state)
-    floor = value(reference, VAL_MIOU) if reference else None
+    rule = rules_of(state)[0]
+    floor = value(reference, rule.val_miou) if reference else None
     plan = state.study.plan if state.study else {}
-    objectives = list(plan.get("objectives", (VAL_MIOU, VAL_MACC)))
+    objectives = list(plan.get("objectives", (rule.val_miou, rule.val_macc)))
     candidates = [t for t in state.completed(BASELINE, SEARCH) if t.family != CE]
-    by_miou = ranked(candidates, VAL_MIOU)
+    by_miou = ranked(candidates, rule.val_miou)
     lines = {
-        key: by_miou
-        if key == VAL_MIOU
-        else [t for t in ranked(candidates, key) if keeps_miou(value(t, VAL_MIOU), floor)]
+        key: [
+            trial
+            for trial in ranked(candidates, key)
+            if key in (ARGMAX.val_miou, TUNED.val_miou)
+            or keeps_miou(value(trial, rule.val_miou), floor)
+        ]
         for key in objectives
     }
     chosen: list[Trial] = []
