@@ -17,8 +17,19 @@ import numpy as np
 from study.analysis import evidence
 from study.analysis.selection import select
 from study.config.task import TrialConfig
-from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
-from study.core.names import TUNED, TUNED_MACC, VAL_TUNED_MACC, VAL_TUNED_MIOU
+from study.core.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+    TUNED,
+    TUNED_MACC,
+    VAL_TUNED_MACC,
+    VAL_TUNED_MIOU,
+)
 from study.ledger.journal import Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import (
@@ -30,7 +41,6 @@ from study.ledger.records import (
     StudyRecord,
     TrialRecord,
 )
-
 from study.metrics.counts import counts_of_confusion
 from study.metrics.decision import ARGMAX, TAUS, Taus, choose_taus
 from study.metrics.evidence import SplitEvidence

@@ -39,7 +39,7 @@ class Rule:
 
 ARGMAX = Rule("argmax", VAL_MIOU, VAL_MACC, TEST_MIOU, TEST_MACC, "counts", "counts")
 TUNED = Rule(
-    "tuned", VAL_TUNED_MIOU, VAL_TUNED_MACC, TEST_TUNED_MIOU, TEST_TUNED_MACC,
+    "tuned rule", VAL_TUNED_MIOU, VAL_TUNED_MACC, TEST_TUNED_MIOU, TEST_TUNED_MACC,
     "tuned_counts", "tuned_macc_counts",
 )  # fmt: skip
 

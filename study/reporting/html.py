@@ -22,7 +22,7 @@ from study.ledger.state import State, Trial
 from study.reporting import plots
 from study.reporting.exports import export
 from study.reporting.plan_text import warning_lines
-from study.reporting.tables import EXPLANATION, columns, conclusions, is_best, percent, rows
+from study.reporting.tables import columns, conclusions, explanation, is_best, percent, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,9 +187,9 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         parts.append(f"<p{kind}>{html.escape(line)}</p>")
     if answer.configs:
-        best = [is_best(config, answer) for config in answer.configs]
+        best = [is_best(config, answer) for config in answer.configs for _ in answer.rules]
         shown = _table(columns(answer), rows(answer), best)
-        parts += [shown, f"<p>{html.escape(EXPLANATION)}</p>"]
+        parts += [shown, f"<p>{html.escape(explanation(answer))}</p>"]
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
         image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
