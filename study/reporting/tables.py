@@ -108,6 +108,29 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
     return found
 
 
+def wide_columns(answer: Answer) -> tuple[str, ...]:
+    """The column heads of `wide_rows`."""
+    rules = [f", {rule.name}" if TUNED in answer.rules else "" for rule in answer.rules]
+    judged = [f"test {metric}{rule}" for metric in ("mIoU", "mAcc") for rule in rules]
+    calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
+    return ("config", "trial", "seeds", "val mIoU", *judged, *calibration)
+
+
+def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
+    """A row for each confirmed config, the rules side by side: below each figure its difference to
+    the reference and p."""
+    found = []
+    for config in answer.configs:
+        row = [name(config, answer), config.source, seeds(config)]
+        row += [percent(config.mean(answer.primary.val_miou))]
+        for keys in ([r.test_miou for r in answer.rules], [r.test_macc for r in answer.rules]):
+            row += ["\n".join(_judgement(config, key)) for key in keys]
+        if _is_calibrated(answer):
+            row += [nll(config), percent(config.mean(TEST_CALIBRATION))]
+        found.append(tuple(row))
+    return found
+
+
 def nll(config: Confirmed) -> str:
     """Format the mean negative log-likelihood of test, in nats."""
     number = config.mean(TEST_NLL)
@@ -195,8 +218,9 @@ def explanation(answer: Answer) -> str:
     """What the figures of the table are."""
     within = "metric and rule" if TUNED in answer.rules else "metric"
     said = (
-        "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences in points, with "
-        f"Dunnett's 95 % intervals, simultaneous within each {within}, for an equal spread of all."
+        "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences to "
+        f"{answer.reference_name} in points, with Dunnett's 95 % intervals, simultaneous within "
+        f"each {within}, for an equal spread of all."
     )
     if TUNED in answer.rules:
         said += (
@@ -278,7 +302,7 @@ def _figures(config: Confirmed, answer: Answer) -> list[list[str]]:
     for rule in answer.rules:
         height = max(map(len, found))
         for lines, more in zip(found, _figures_at(config, answer, rule), strict=True):
-            lines += [""] * (height - len(lines)) + more
+            lines.extend([""] * (height - len(lines)) + more)
     return found
 
 

@@ -8,11 +8,14 @@ import pytest
 from ledgers import make_study
 
 from study.analysis.answer import Answer, answer
+from study.analysis.bootstrap import difference_interval
 from study.analysis.evidence import path_of
+from study.analysis.evidence import read as read_evidence
 from study.core.errors import InputError
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
 from study.ledger.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
 from study.ledger.state import State
+from study.metrics import TAUS
 from study.storage.studies import load
 
 
@@ -57,6 +60,19 @@ def hand() -> Hand:
     made.trial("a", SEARCH, "recall", val_miou=0.60, val_macc=0.70)
     made.trial("b", SEARCH, "jaccard", val_miou=0.55, val_macc=0.80)
     return made
+
+
+TUNED_KEYS = ("val/tuned/miou", "val/tuned_macc/macc", "test/tuned/miou", "test/tuned_macc/macc")
+
+
+def with_rules(
+    hand: Hand, trial: str, miou: float, macc: float, at: float = 0.01, **taus: float
+) -> None:
+    """Report the trial once more, with tuned metrics: val as given, test `at` below."""
+    values = dict(zip(TUNED_KEYS, (miou, macc, miou - at, macc - at), strict=True))
+    named = {f"val/{name}": tau for name, tau in taus.items()}
+    last = dict(hand.state.trials[trial].last)
+    hand.state.apply(ReportRecord(trial, 0, 2, last | values | named))
 
 
 NOWHERE = Path("/nonexistent")
@@ -304,3 +320,97 @@ def test_evidence_that_is_torn_is_bad_input(tmp_path: Path, length: int) -> None
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(InputError, match=trial.id):
         answer(load(folder), folder)
+
+
+TUNED_VALUES = {"tuned": (0.60, 0.75), "ce": (0.59, 0.74), "a": (0.61, 0.74), "b": (0.62, 0.76)}
+
+
+def tuned_answer(hand: Hand, values: dict[str, tuple[float, float]], **taus: float) -> Answer:
+    confirmed(hand)
+    for source, (miou, macc) in values.items():
+        with_rules(hand, source, miou, macc)
+        for seed, off in enumerate((-0.01, 0.0, 0.01)):
+            with_rules(hand, f"{source}-{seed}", miou + off, macc + off, **taus)
+    return answer(hand.state, NOWHERE)
+
+
+def test_the_tuned_column_ranks_and_chooses(hand: Hand) -> None:
+    found = tuned_answer(hand, TUNED_VALUES)
+    assert [rule.name for rule in found.rules] == ["tuned rule", "argmax"]
+    assert [config.source for config in found.configs] == ["b", "a", "tuned", "ce"]
+    assert (found.best_miou, found.best_macc) == ("b", "b"), "a is ahead at the argmax"
+    b = found.configs[0]
+    assert set(b.versus) == {
+        "test/miou", "test/macc", "test/tuned/miou", "test/tuned_macc/macc"
+    }  # fmt: skip
+    assert b.versus["test/tuned/miou"].difference == pytest.approx(0.02)
+    assert b.versus["test/miou"].difference == pytest.approx(0.07)
+
+
+def test_a_tuned_mean_accuracy_bought_with_tuned_miou_is_not_the_best(hand: Hand) -> None:
+    values = {**TUNED_VALUES, "a": (0.61, 0.78), "b": (0.59, 0.90)}
+    assert tuned_answer(hand, values).best_macc == "a"
+
+
+def test_a_tuned_test_metric_that_is_no_number_has_failed(hand: Hand) -> None:
+    tuned_answer(hand, TUNED_VALUES)
+    last = {**hand.state.trials["b-1"].last, "test/tuned/miou": math.nan}
+    hand.state.apply(ReportRecord("b-1", 0, 3, last))
+    b = answer(hand.state, NOWHERE).config("b")
+    assert b is not None and (b.seeds, b.failed) == ((0, 2), (1,))
+
+
+def test_unconfirmed_the_best_so_far_is_that_of_the_tuned_column(hand: Hand) -> None:
+    for source, (miou, macc) in TUNED_VALUES.items():
+        with_rules(hand, source, miou, macc)
+    found = answer(hand.state, NOWHERE)
+    assert (found.best_miou, found.best_macc, found.confirmed) == ("b", "b", False)
+
+
+def test_a_best_rule_at_the_edge_of_what_is_tried_is_noted(hand: Hand) -> None:
+    assert tuned_answer(hand, TUNED_VALUES, tau_miou=0.3, tau_macc=1.4).notes == ()
+    with_rules(hand, "a-1", 0.61, 0.74, tau_miou=-1.5, tau_macc=1.5)
+    assert answer(hand.state, NOWHERE).notes == (
+        "a (a): tau_miou is -1.5, the end of what is tried, with 1 of 3 seeds: a better rule may "
+        "lie beyond",
+        "a (a): tau_macc is 1.5, the end of what is tried, with 1 of 3 seeds: a better rule may "
+        "lie beyond",
+    )
+
+
+@pytest.mark.slow
+def test_each_rule_has_the_interval_of_its_own_counts_and_a_place_on_the_curve(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path / "demo", rules=True)
+    found = answer(load(folder), folder)
+    best, reference = found.config(found.best_miou), found.reference
+    assert best is not None and reference is not None
+    sides = []
+    for config in (best, reference):
+        read = [read_evidence(path_of(folder, trial)) for trial in config.trials]
+        sides.append([item.splits["test"] for item in read if item is not None])
+    for key, counts in (
+        ("test/miou", "counts"),
+        ("test/macc", "counts"),
+        ("test/tuned/miou", "tuned_counts"),
+        ("test/tuned_macc/macc", "tuned_macc_counts"),
+    ):
+        chosen = [[getattr(split, counts) for split in side] for side in sides]
+        metric = key.split("/")[-1]
+        expected = difference_interval(*chosen, sides[0][0].groups, metric=metric)
+        assert best.images[key] == expected
+    for config in found.configs:
+        for seed, curve in enumerate(config.curves):
+            at = {tau: curve[TAUS.index(tau)] for tau in TAUS}
+            metrics = {key: values[seed] for key, values in config.metrics.items()}
+            assert at[0.0] == pytest.approx((metrics["test/macc"], metrics["test/miou"]))
+            assert at[metrics["val/tau_miou"]][1] == pytest.approx(metrics["test/tuned/miou"])
+            assert at[metrics["val/tau_macc"]][0] == pytest.approx(metrics["test/tuned_macc/macc"])
+        assert len(config.curves) == 3
+
+
+def test_evidence_of_an_earlier_version_has_no_curves(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo")
+    found = answer(load(folder), folder)
+    assert [config.curves for config in found.configs] == [()] * len(found.configs)
