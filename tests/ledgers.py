@@ -156,7 +156,7 @@ def metrics_of(confusion: np.ndarray) -> dict[str, float]:
 
 def tuned_metrics_of(curve: np.ndarray, taus: Taus) -> dict[str, float]:
     """The metrics of a curve (taus, C, C) at the two rules of a training."""
-    found = {}
+    found: dict[str, float] = {}
     for prefix, tau in ((TUNED, taus.miou), (TUNED_MACC, taus.macc)):
         values = metrics_of(curve[TAUS.index(tau)])
         found |= {f"{prefix}/{key}": item for key, item in values.items()}

@@ -238,11 +238,12 @@ def _confirmed(
     tested = {source: _tested(folder, trials) for source, trials in repeats.items()}
     versus: dict[str, dict[str, Comparison]] = {source: {} for source in repeats}
     images: dict[str, dict[str, Interval]] = {source: {} for source in repeats}
-    for key in keys if reference and control else ():
+    judged = tested[reference.id] if reference and control else []
+    for key in keys if control else ():
         compared = compare({s: _values(t, key) for s, t in others.items()}, _values(control, key))
         for source, comparison in compared.items():
             versus[source][key] = comparison
-            interval = _image_interval(tested[source], tested[reference.id], rules, key)
+            interval = _image_interval(tested[source], judged, rules, key)
             if interval is not None:
                 images[source][key] = interval
     configs = []
@@ -329,10 +330,12 @@ def _image_interval(
     metric = key.rpartition("/")[2]
     fields = {rule.test_miou: rule.counts_miou for rule in rules}
     fields |= {rule.test_macc: rule.counts_macc for rule in rules}
-    sides = [[getattr(split, fields[key]) for split in side] for side in (candidate, control)]
-    if not all(sides) or any(counts is None for side in sides for counts in side):
+    ours, theirs = (
+        [getattr(split, fields[key]) for split in side] for side in (candidate, control)
+    )
+    if not ours or not theirs or any(counts is None for counts in (*ours, *theirs)):
         return None
-    return difference_interval(*sides, candidate[0].groups, metric=metric)
+    return difference_interval(ours, theirs, candidate[0].groups, metric=metric)
 
 
 def _best_confirmed(configs: Sequence[Confirmed], rule: Rule) -> tuple[str | None, str | None]:

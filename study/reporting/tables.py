@@ -169,7 +169,9 @@ def _gain_lines(answer: Answer) -> Iterator[str]:
         ("best_macc", answer.best_macc, "mean accuracy"),
     ):
         config = answer.config(source)
-        for rule in answer.rules if config is not None else ():
+        if config is None:
+            continue
+        for rule in answer.rules:
             key = rule.test_miou if metric == "mIoU" else rule.test_macc
             gains = [
                 f"{points(gain.absolute)} points ({100 * gain.relative:+.1f} %) over {over}"

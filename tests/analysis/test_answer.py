@@ -9,13 +9,14 @@ from ledgers import make_study
 
 from study.analysis.answer import Answer, answer
 from study.analysis.bootstrap import difference_interval
-from study.analysis.evidence import path_of
+from study.analysis.evidence import path_of, write
 from study.analysis.evidence import read as read_evidence
 from study.core.errors import InputError
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
 from study.ledger.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
 from study.ledger.state import State
 from study.metrics import TAUS
+from study.metrics.evidence import SplitEvidence
 from study.storage.studies import load
 
 
@@ -401,9 +402,9 @@ def test_each_rule_has_the_interval_of_its_own_counts_and_a_place_on_the_curve(
         ("test/tuned/miou", "tuned_counts"),
         ("test/tuned_macc/macc", "tuned_macc_counts"),
     ):
-        chosen = [[getattr(split, counts) for split in side] for side in sides]
+        ours, theirs = ([getattr(split, counts) for split in side] for side in sides)
         metric = key.split("/")[-1]
-        expected = difference_interval(*chosen, sides[0][0].groups, metric=metric)
+        expected = difference_interval(ours, theirs, sides[0][0].groups, metric=metric)
         assert best.images[key] == expected
     for config in found.configs:
         for seed, curve in enumerate(config.curves):
@@ -416,7 +417,17 @@ def test_each_rule_has_the_interval_of_its_own_counts_and_a_place_on_the_curve(
 
 
 @pytest.mark.slow
-def test_evidence_of_an_earlier_version_has_no_curves(tmp_path: Path) -> None:
-    folder = make_study(tmp_path / "demo")
-    found = answer(load(folder), folder)
-    assert [config.curves for config in found.configs] == [()] * len(found.configs)
+def test_one_seed_with_evidence_of_an_earlier_version_leaves_its_config_the_argmax(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path / "demo", rules=True)
+    source = answer(load(folder), folder).configs[0]
+    path = path_of(folder, source.trials[1])
+    read = read_evidence(path)
+    assert read is not None
+    counts = read.splits["test"]
+    earlier = SplitEvidence(counts.confusion, counts.counts, counts.groups)
+    write(path, read.class_names, {"test": earlier})
+    changed, *others = answer(load(folder), folder).configs
+    assert changed.curves == () and set(changed.images) == {"test/miou", "test/macc"}
+    assert all(len(config.curves) == 3 for config in others)

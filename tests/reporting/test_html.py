@@ -361,5 +361,7 @@ def test_names_and_legends_of_two_rules_do_not_overlap(two_rules: Path) -> None:
         figures[name].canvas.draw()
         for axes in figures[name].axes:
             assert not overlaps(axes)
-            box = axes.get_legend().get_window_extent()
+            legend = axes.get_legend()
+            assert legend is not None
+            box = legend.get_window_extent()
             assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figures[name].bbox.x1
