@@ -1,6 +1,8 @@
 """A finished study made of numbers: plausible curves, rungs, failures, evidence; no training.
 
-`make_study(folder)` writes it through the real ledger, so that it reads like any other.
+`make_study(folder)` writes it through the real ledger, so that it reads like any other. With
+`rules=True` its trials are measured at every decision rule too, as those of today are; without, it
+is a study of an earlier version.
 """
 
 from __future__ import annotations
@@ -15,7 +17,19 @@ import numpy as np
 from study.analysis import evidence
 from study.analysis.selection import select
 from study.config.task import TrialConfig
-from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.core.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+    TUNED,
+    TUNED_MACC,
+    VAL_TUNED_MACC,
+    VAL_TUNED_MIOU,
+)
 from study.ledger.journal import Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import (
@@ -27,6 +41,9 @@ from study.ledger.records import (
     StudyRecord,
     TrialRecord,
 )
+from study.metrics.counts import counts_of_confusion
+from study.metrics.decision import ARGMAX, TAUS, Taus, choose_taus
+from study.metrics.evidence import SplitEvidence
 
 CLASS_NAMES = ("road", "building", "sky", "tree", "car", "person", "pole", "sign")
 FREQUENCIES = np.array([0.35, 0.25, 0.18, 0.12, 0.06, 0.02, 0.015, 0.005])
@@ -89,6 +106,7 @@ class Numbers:
     """Draws the metrics of a trial from how well it finds rare classes."""
 
     rng: np.random.Generator
+    sharpness: float = 0.5
     splits: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,6 +127,16 @@ class Numbers:
         np.fill_diagonal(table, recall)
         return self.rng.multinomial(self.splits[split], table)
 
+    def at_rules(self, split: str, confusions: np.ndarray) -> np.ndarray:
+        """(taus, n, C, C): a pixel of class c is decided j with p(c, j) pi_j^-(sharpness tau)."""
+        summed = confusions.sum(0) + 0.5
+        shift = -self.sharpness * np.multiply.outer(TAUS, np.log(FREQUENCIES))
+        tables = summed * np.exp(shift)[:, None, :]
+        tables /= tables.sum(2, keepdims=True)
+        found = np.rint(self.splits[split][None, :, :, None] * tables[:, None]).astype(np.int64)
+        found[ARGMAX] = confusions
+        return found
+
 
 def metrics_of(confusion: np.ndarray) -> dict[str, float]:
     """The plain metrics of a (C, C) matrix, rows = target."""
@@ -126,9 +154,29 @@ def metrics_of(confusion: np.ndarray) -> dict[str, float]:
     return {key: float(item) for key, item in values.items()}
 
 
-def _counts(confusions: np.ndarray) -> np.ndarray:
-    hits = np.diagonal(confusions, axis1=1, axis2=2)
-    return np.stack([hits, confusions.sum(1) - hits, confusions.sum(2) - hits], axis=1)
+def tuned_metrics_of(curve: np.ndarray, taus: Taus) -> dict[str, float]:
+    """The metrics of a curve (taus, C, C) at the two rules of a training."""
+    found: dict[str, float] = {}
+    for prefix, tau in ((TUNED, taus.miou), (TUNED_MACC, taus.macc)):
+        values = metrics_of(curve[TAUS.index(tau)])
+        found |= {f"{prefix}/{key}": item for key, item in values.items()}
+    return found
+
+
+def evidence_of(confusions: np.ndarray, at_rules: np.ndarray | None, taus: Taus) -> SplitEvidence:
+    """The evidence of a split from its images' matrices at the argmax, and at every rule."""
+    counts, groups = counts_of_confusion(confusions), np.arange(IMAGES) // 4
+    if at_rules is None:
+        return SplitEvidence(confusions.sum(0), counts, groups)
+    tuned, tuned_macc = (
+        counts_of_confusion(at_rules[TAUS.index(tau)]) for tau in (taus.miou, taus.macc)
+    )
+    return SplitEvidence(confusions.sum(0), counts, groups, at_rules.sum(1), tuned, tuned_macc)
+
+
+def objectives(rules: bool) -> tuple[str, ...]:
+    """The objectives of a study with or without measured decision rules."""
+    return (VAL_TUNED_MIOU, VAL_TUNED_MACC) if rules else PLAN.objectives
 
 
 def trial_config(loss: dict[str, Any], lr_scale: float = 1.0, seed: int = 0) -> dict[str, Any]:
@@ -144,6 +192,7 @@ class StudyWriter:
     folder: Path
     ledger: Ledger
     numbers: Numbers
+    rules: bool = False
     quality: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def trial(
@@ -178,6 +227,8 @@ class StudyWriter:
         self.ledger.append(first)
         self.quality[trial] = quality
         last_confusions: dict[str, np.ndarray] = {}
+        last_rules: dict[str, np.ndarray] = {}
+        taus = Taus(0.0, 0.0)
         for epoch in range(1, stop + 1):
             splits = ["val"] + (["test"] if stage == CONFIRM and epoch == EPOCHS else [])
             last_confusions = {s: self.numbers.confusions(s, *quality, epoch) for s in splits}
@@ -188,11 +239,20 @@ class StudyWriter:
             for split, confusions in last_confusions.items():
                 values = metrics_of(confusions.sum(0))
                 metrics |= {f"{split}/{key}": item for key, item in values.items()}
+            if self.rules:
+                last_rules = {s: self.numbers.at_rules(s, c) for s, c in last_confusions.items()}
+                taus = choose_taus(last_rules["val"].sum(1))
+                for split, at_rules in last_rules.items():
+                    values = tuned_metrics_of(at_rules.sum(1), taus)
+                    if epoch == EPOCHS:
+                        values |= {"nll": 1.0 - quality[0] + quality[1], "calibration_error": 0.02}
+                    metrics |= {f"{split}/{key}": item for key, item in values.items()}
+                metrics |= {"val/tau_miou": taus.miou, "val/tau_macc": taus.macc}
             metrics["time/epoch_s"] = 1.25
             where = ENVIRONMENT if epoch == 1 else None
             self.ledger.append(ReportRecord(trial, 0, epoch, metrics, environment=where))
             if epoch == RUNG and stage not in (BASELINE, CONFIRM):
-                values = {key: metrics[key] for key in PLAN.objectives}
+                values = {key: metrics[key] for key in objectives(self.rules)}
                 keep = status != STOPPED_EARLY
                 self.ledger.append(RungRecord(trial, epoch, "all", values, keep, "top third"))
             if resumed and epoch == 5:
@@ -204,9 +264,7 @@ class StudyWriter:
             self.ledger.append(EndRecord(trial, status, reason, stop))
         if stage == CONFIRM and with_evidence:
             splits_evidence = {
-                split: evidence.SplitEvidence(
-                    confusions.sum(0), _counts(confusions), np.arange(IMAGES) // 4
-                )
+                split: evidence_of(confusions, last_rules.get(split), taus)
                 for split, confusions in last_confusions.items()
             }
             evidence.write(evidence.path_of(self.folder, trial), CLASS_NAMES, splits_evidence)
@@ -221,6 +279,7 @@ def make_study(
     with_evidence: bool = True,
     seed: int = 0,
     task_name: str = "synthetic",
+    rules: bool = False,
 ) -> Path:
     """Write a study into `folder` (its name is the study's) and return the folder.
 
@@ -229,9 +288,8 @@ def make_study(
     rng = np.random.default_rng(seed)
     ledger = Ledger(folder)
     try:
-        _write(
-            StudyWriter(folder, ledger, Numbers(rng)), num_seeds, until, with_evidence, task_name
-        )
+        writer = StudyWriter(folder, ledger, Numbers(rng), rules)
+        _write(writer, num_seeds, until, with_evidence, task_name)
     finally:
         ledger.close()
     return folder
@@ -241,7 +299,8 @@ def _write(
     writer: StudyWriter, num_seeds: int, until: str, with_evidence: bool, task_name: str
 ) -> None:
     ledger, rng = writer.ledger, writer.numbers.rng
-    plan = replace(PLAN, confirm_seeds=num_seeds).as_dict()
+    asked = objectives(writer.rules)
+    plan = replace(PLAN, objectives=asked, confirm_seeds=num_seeds).as_dict()
     data = {
         "fingerprint": "f00d" * 16,
         "class_names": list(CLASS_NAMES),

@@ -1,13 +1,22 @@
 """The answer of a study: which loss is best, by how much, and how sure that is.
 
+Its columns are decision rules (`rules`): the rules that each training tuned on its own val, the
+primary column, and the argmax. A loss that only moves the operating point gains at the argmax and
+not in the tuned column, where every config, the reference too, is measured at its best rule. A
+study that an earlier version recorded has the argmax alone.
+
 No metric is used both to select and to report. Configs are ranked, and the best ones chosen, by
 their mean validation metrics over the confirmation seeds; the answer reports their test metrics. So
-`best_miou` is the confirmed config with the highest mean val mIoU. Its test mIoU is measured on
-images that did not choose it, but with the trainings that did: if a lucky seed does well on both,
-the best of several looks slightly better than it is, and the simultaneous intervals allow for that.
-`best_macc` is the same for mean accuracy, among configs whose val mIoU is at most half a point
-below the reference's. Cross entropy takes part: if no loss beats it, it is the answer. A config
-with a failed seed (a diverged one, for instance) is the best only if every config has one.
+`best_miou` is the confirmed config with the highest mean val mIoU in the primary column. Its test
+mIoU is measured on images that did not choose it, but with the trainings that did: if a lucky seed
+does well on both, the best of several looks slightly better than it is, and the simultaneous
+intervals allow for that. `best_macc` is the same for mean accuracy, among configs whose val mIoU is
+at most half a point below the reference's. Cross entropy takes part: if no loss beats it, it is the
+answer. A config with a failed seed (a diverged one, for instance) is the best only if every config
+has one.
+
+Intervals and p values over seeds are simultaneous over the configs within one test metric at one
+rule, not over metrics or rules.
 
 The reference is tuned cross entropy: of the two that were best by val and the default one, the best
 by mean confirmed val mIoU, at the tuned rule where there is one. In a study that has not tuned it,
@@ -20,19 +29,19 @@ among the full-budget trials and marked as unconfirmed; `missing` lists what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
 from study.analysis.pareto import pareto_trials
+from study.analysis.rules import ARGMAX, TUNED, Rule, rules_of
 from study.analysis.selection import (
     default_ce_trial,
     is_tuned,
     keeps_miou,
     ranked,
-    ranking_key,
     reference_trial,
     value,
 )
@@ -47,16 +56,21 @@ from study.core.names import (
     MIOU,
     REFERENCE,
     SEARCH,
+    TAU_MACC,
+    TAU_MIOU,
     TEST,
-    TEST_MACC,
-    TEST_MIOU,
     TUNED_CE,
-    VAL_MACC,
-    VAL_MIOU,
+    VAL,
 )
 from study.ledger.state import State, Trial
+from study.metrics.counts import counts_of_confusion, metrics_from_counts
+from study.metrics.decision import TAUS
+from study.metrics.evidence import SplitEvidence
 
-JUDGED = (TEST_MIOU, TEST_MACC)
+JUDGED = tuple(key for rule in (ARGMAX, TUNED) for key in (rule.test_miou, rule.test_macc))
+
+Curve = tuple[tuple[float, float], ...]
+"""Mean accuracy and mIoU at each of `study.metrics.TAUS`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ class Confirmed:
 
     versus and images: comparisons with the reference, by test metric; empty for the reference.
     versus covers the spread over seeds (Dunnett), images the draw of test images (bootstrap).
-    failed: the seeds with which it failed by its own fault.
+    failed: the seeds with which it failed by its own fault. curves: of test, one for each seed;
+    empty where a trial's evidence has none.
     """
 
     source: str
@@ -87,6 +102,7 @@ class Confirmed:
     versus: Mapping[str, Comparison]
     images: Mapping[str, Interval]
     failed: tuple[int, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
     def mean(self, key: str) -> float:
         """The mean of a metric over seeds; NaN where a seed lacks it."""
@@ -101,10 +117,11 @@ class Confirmed:
 class Answer:
     """The answer of a study.
 
-    configs: the confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials;
-    these are confirmed if `confirmed` is true, else the best so far. tuned: whether the reference
-    is the best of cross entropies at several settings. missing: what the answer lacks, in words.
-    tuning: the settings at which cross entropy was tried.
+    rules: its columns, the primary one first. configs: the confirmed ones, best mean val mIoU of
+    that column first. best_* and pareto: ids of source trials; these are confirmed if `confirmed`
+    is true, else the best so far. tuned: whether the reference is the best of cross entropies at
+    several settings. tuning: the settings at which cross entropy was tried. missing: what the
+    answer lacks, notes: what limits it, in words.
     """
 
     study: str
@@ -118,6 +135,14 @@ class Answer:
     pareto: tuple[str, ...]
     missing: tuple[str, ...]
     tuning: Tuning | None = None
+    notes: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = (ARGMAX,)
+    epochs: int = 0
+
+    @property
+    def primary(self) -> Rule:
+        """The column that configs are ranked by."""
+        return self.rules[0]
 
     def config(self, source: str | None) -> Confirmed | None:
         """The confirmed config of a source trial."""
@@ -159,25 +184,30 @@ def answer(state: State, folder: Path) -> Answer:
     if selection is None and default_ce is not None:
         sources = [default_ce]
     distinct = list({trial.id: trial for trial in sources}.values())
-    failed = {source.id: _failed(state, source) for source in distinct}
+    rules = rules_of(state)
+    failed = {source.id: _failed(state, source, _judged_keys(rules)) for source in distinct}
     reference = confirmed_reference(state)
     configs = _confirmed(state, folder, distinct, reference, default_ce, failed)
     tuned = is_tuned(state)
     settled = bool(configs) and _settled(state, {item.source for item in configs}, failed)
-    best_miou, best_macc = _best_confirmed(configs) if settled else _best_so_far(state)
-    objectives = study.plan.get("objectives", (VAL_MIOU, VAL_MACC)) if study else ()
+    best = _best_confirmed(configs, rules[0]) if settled else _best_so_far(state, rules[0])
+    default_objectives = (rules[0].val_miou, rules[0].val_macc)
+    objectives = study.plan.get("objectives", default_objectives) if study else ()
     return Answer(
         study=study.name if study else "",
         task=study.task_name if study else "",
         space=study.space_name if study else "",
         configs=tuple(configs),
-        best_miou=best_miou,
-        best_macc=best_macc,
+        best_miou=best[0],
+        best_macc=best[1],
         confirmed=settled,
         tuned=tuned,
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
+        notes=tuple(_at_the_edge(configs)),
+        rules=rules,
+        epochs=int(study.plan.get("epochs", 0)) if study else 0,
     )
 
 
@@ -193,8 +223,10 @@ def confirmed_reference(state: State) -> Trial | None:
         return None
     first = state.trials[selection.reference]
     candidates = [state.trials[source] for source in selection.cross_entropies]
-    failed = {one.id: _failed(state, one) for one in candidates}
-    repeats = {one.id: _judged(state, one) for one in candidates}
+    rules = rules_of(state)
+    keys = _judged_keys(rules)
+    failed = {one.id: _failed(state, one, keys) for one in candidates}
+    repeats = {one.id: _judged(state, one, keys) for one in candidates}
     judged = {source: trials for source, trials in repeats.items() if trials}
     sound = {s: trials for s, trials in judged.items() if not failed[s]} or judged
     seeds = [{trial.seed for trial in trials} for trials in sound.values()]
@@ -202,9 +234,8 @@ def confirmed_reference(state: State) -> Trial | None:
     waiting = first.id not in judged and len(failed[first.id]) < _seeds(state)
     if waiting or not shared:
         return first
-    key = ranking_key([trial for trials in sound.values() for trial in trials])
     means = {
-        source: mean([value(trial, key) for trial in trials if trial.seed in shared])
+        source: mean([value(trial, rules[0].val_miou) for trial in trials if trial.seed in shared])
         for source, trials in sound.items()
     }
     return state.trials[max(means, key=lambda source: _or_worst(means[source]))]
@@ -235,23 +266,27 @@ def _confirmed(
     default_ce: Trial | None,
     failed: Mapping[str, tuple[int, ...]],
 ) -> list[Confirmed]:
-    repeats = {source.id: _judged(state, source) for source in sources}
+    rules = rules_of(state)
+    keys = _judged_keys(rules)
+    repeats = {source.id: _judged(state, source, keys) for source in sources}
     repeats = {source: trials for source, trials in repeats.items() if trials}
     control = repeats.get(reference.id, []) if reference else []
     others = {s: trials for s, trials in repeats.items() if reference and s != reference.id}
+    tested = {source: _tested(folder, trials) for source, trials in repeats.items()}
     versus: dict[str, dict[str, Comparison]] = {source: {} for source in repeats}
     images: dict[str, dict[str, Interval]] = {source: {} for source in repeats}
-    for key in JUDGED if control else ():
+    judged = tested[reference.id] if reference and control else []
+    for key in keys if control else ():
         compared = compare({s: _values(t, key) for s, t in others.items()}, _values(control, key))
         for source, comparison in compared.items():
             versus[source][key] = comparison
-            interval = _image_interval(folder, others[source], control, key)
+            interval = _image_interval(tested[source], judged, rules, key)
             if interval is not None:
                 images[source][key] = interval
     configs = []
     for source, trials in repeats.items():
         of = state.trials[source]
-        keys = [key for key in trials[0].last if all(key in trial.last for trial in trials)]
+        common = [key for key in trials[0].last if all(key in trial.last for trial in trials)]
         configs.append(
             Confirmed(
                 source=source,
@@ -261,26 +296,31 @@ def _confirmed(
                 is_default_ce=default_ce is not None and source == default_ce.id,
                 trials=tuple(trial.id for trial in trials),
                 seeds=tuple(trial.seed for trial in trials),
-                metrics={key: tuple(_values(trials, key)) for key in keys},
+                metrics={key: tuple(_values(trials, key)) for key in common},
                 versus=versus[source],
                 images=images[source],
                 failed=failed[source],
+                curves=_curves(tested[source]),
             )
         )
-    return sorted(configs, key=lambda c: (-_or_worst(c.mean(VAL_MIOU)), c.source))
+    return sorted(configs, key=lambda c: (-_or_worst(c.mean(rules[0].val_miou)), c.source))
 
 
-def _judged(state: State, source: Trial) -> list[Trial]:
+def _judged_keys(rules: Sequence[Rule]) -> list[str]:
+    return [key for rule in rules for key in (rule.test_miou, rule.test_macc)]
+
+
+def _judged(state: State, source: Trial, keys: Sequence[str]) -> list[Trial]:
     """The completed confirmation trials whose every judged metric is a number."""
-    return [trial for trial in state.confirmations(source.id) if _is_judged(trial)]
+    return [trial for trial in state.confirmations(source.id) if _is_judged(trial, keys)]
 
 
-def _is_judged(trial: Trial) -> bool:
-    numbers = [value(trial, key) for key in JUDGED]
+def _is_judged(trial: Trial, keys: Sequence[str]) -> bool:
+    numbers = [value(trial, key) for key in keys]
     return trial.status == COMPLETED and all(map(math.isfinite, numbers))
 
 
-def _failed(state: State, source: Trial) -> tuple[int, ...]:
+def _failed(state: State, source: Trial, keys: Sequence[str]) -> tuple[int, ...]:
     """The seeds that gave no numbers by their own fault."""
     return tuple(
         trial.seed
@@ -288,7 +328,7 @@ def _failed(state: State, source: Trial) -> tuple[int, ...]:
         if trial.source == source.id
         and trial.end is not None
         and not trial.end.by_machine
-        and not _is_judged(trial)
+        and not _is_judged(trial, keys)
     )
 
 
@@ -300,35 +340,73 @@ def _or_worst(number: float) -> float:
     return -math.inf if math.isnan(number) else number
 
 
-def _image_interval(
-    folder: Path, candidate: Sequence[Trial], control: Sequence[Trial], key: str
-) -> Interval | None:
-    """The bootstrap interval; None where a trial has left no evidence."""
-    found = [evidence.read(evidence.path_of(folder, t.id)) for t in (*candidate, *control)]
+def _tested(folder: Path, trials: Sequence[Trial]) -> list[SplitEvidence]:
+    """The evidence of test of each trial; none at all where a trial has left none."""
+    found = [evidence.read(evidence.path_of(folder, trial.id)) for trial in trials]
     splits = [item.splits[TEST] for item in found if item is not None and TEST in item.splits]
-    if len(splits) < len(found):
+    return splits if len(splits) == len(trials) else []
+
+
+def _curves(splits: Sequence[SplitEvidence]) -> tuple[Curve, ...]:
+    found = []
+    for split in splits:
+        if split.curve is None:
+            return ()
+        values = metrics_from_counts(counts_of_confusion(split.curve))
+        found.append(tuple(zip(values[MACC].tolist(), values[MIOU].tolist(), strict=True)))
+    return tuple(found)
+
+
+def _image_interval(
+    candidate: Sequence[SplitEvidence],
+    control: Sequence[SplitEvidence],
+    rules: Sequence[Rule],
+    key: str,
+) -> Interval | None:
+    """The bootstrap interval; None without the counts of every trial."""
+    metric = key.rpartition("/")[2]
+    fields = {rule.test_miou: rule.counts_miou for rule in rules}
+    fields |= {rule.test_macc: rule.counts_macc for rule in rules}
+    ours, theirs = (
+        [getattr(split, fields[key]) for split in side] for side in (candidate, control)
+    )
+    if not ours or not theirs or any(counts is None for counts in (*ours, *theirs)):
         return None
-    counts = [split.counts for split in splits]
-    metric = {TEST_MIOU: MIOU, TEST_MACC: MACC}[key]
-    few = len(candidate)
-    return difference_interval(counts[:few], counts[few:], splits[0].groups, metric=metric)
+    return difference_interval(ours, theirs, candidate[0].groups, metric=metric)
 
 
-def _best_confirmed(configs: Sequence[Confirmed]) -> tuple[str | None, str | None]:
-    floor = next((c.mean(VAL_MIOU) for c in configs if c.is_reference), None)
+def _best_confirmed(configs: Sequence[Confirmed], rule: Rule) -> tuple[str | None, str | None]:
+    floor = next((c.mean(rule.val_miou) for c in configs if c.is_reference), None)
     sound = [c for c in configs if not c.failed] or configs
-    kept = [c for c in sound if keeps_miou(c.mean(VAL_MIOU), floor)]
-    by_macc = sorted(kept, key=lambda c: -_or_worst(c.mean(VAL_MACC)))
+    kept = [c for c in sound if keeps_miou(c.mean(rule.val_miou), floor)]
+    by_macc = sorted(kept, key=lambda c: -_or_worst(c.mean(rule.val_macc)))
     return sound[0].source, by_macc[0].source if by_macc else None
 
 
-def _best_so_far(state: State) -> tuple[str | None, str | None]:
+def _best_so_far(state: State, rule: Rule) -> tuple[str | None, str | None]:
     full = state.completed(BASELINE, REFERENCE, SEARCH)
     reference = reference_trial(state)
-    floor = value(reference, VAL_MIOU) if reference else None
-    by_miou = ranked(full, VAL_MIOU)
-    by_macc = [t for t in ranked(full, VAL_MACC) if keeps_miou(value(t, VAL_MIOU), floor)]
+    floor = value(reference, rule.val_miou) if reference else None
+    by_miou = ranked(full, rule.val_miou)
+    by_macc = [
+        trial
+        for trial in ranked(full, rule.val_macc)
+        if keeps_miou(value(trial, rule.val_miou), floor)
+    ]
     return by_miou[0].id if by_miou else None, by_macc[0].id if by_macc else None
+
+
+def _at_the_edge(configs: Sequence[Confirmed]) -> Iterator[str]:
+    """Name the configs whose best tau is the smallest or largest that is tried."""
+    for config in configs:
+        for name in (TAU_MIOU, TAU_MACC):
+            taus = config.metrics.get(f"{VAL}/{name}", ())
+            for edge in (TAUS[0], TAUS[-1]):
+                if count := taus.count(edge):
+                    yield (
+                        f"{config.label} ({config.source}): {name} is {edge:g}, the end of what is "
+                        f"tried, with {count} of {len(taus)} seeds: a better rule may lie beyond"
+                    )
 
 
 def _missing(

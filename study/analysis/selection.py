@@ -10,15 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from study.analysis.rules import ARGMAX, TUNED, rules_of
 from study.config.task import TrialOptimizer
 from study.core.names import (
     BASELINE,
     CE,
     REFERENCE,
     SEARCH,
-    VAL_MACC,
-    VAL_MIOU,
-    VAL_TUNED_MIOU,
 )
 from study.ledger.records import SelectRecord
 from study.ledger.state import State, Trial
@@ -63,18 +61,10 @@ def is_tuned(state: State) -> bool:
     return any(trial.config.get("optimizer", own) != own for trial in neutral_trials(state))
 
 
-def ranking_key(trials: Sequence[Trial]) -> str:
-    """What cross entropies are ranked by: val mIoU at the tuned rule, or at the argmax in a study
-    whose trials do not all report that."""
-    rated = [trial for trial in trials if VAL_MIOU in trial.last]
-    tuned = bool(rated) and all(VAL_TUNED_MIOU in trial.last for trial in rated)
-    return VAL_TUNED_MIOU if tuned else VAL_MIOU
-
-
 def best_neutral_trials(state: State) -> list[Trial]:
-    """The completed cross entropies of different settings, best by val first (`ranking_key`)."""
-    trials = neutral_trials(state)
-    best = ranked(trials, ranking_key(trials))
+    """The completed cross entropies of different settings, best by val mIoU first, at the primary
+    rule."""
+    best = ranked(neutral_trials(state), rules_of(state)[0].val_miou)
     first = {without_seed(trial.config): trial for trial in reversed(best)}
     return [trial for trial in best if first[without_seed(trial.config)] is trial]
 
@@ -95,23 +85,28 @@ def select(state: State, *, top: int) -> SelectRecord:
 
     Candidates are the completed baseline and search trials whose loss is not cross entropy. The
     objectives take turns: each takes its best candidate that is not taken yet. Objectives other
-    than val mIoU choose among candidates that keep mIoU (`keeps_miou`); where none is left, the
-    turn goes to mIoU. A config is confirmed once, however many trials had it.
+    than val mIoU choose among candidates that keep mIoU (`keeps_miou`) at the study's primary rule;
+    where none is left, the turn goes to that mIoU. A config is confirmed once, however many trials
+    had it.
 
     Fewer than `top` are chosen where there are fewer; `reference`, `runner_up` and `default_ce` are
     None where no such trial completed.
     """
     reference, runner_up = (*best_neutral_trials(state)[:2], None, None)[:2]
     default = default_ce_trial(state)
-    floor = value(reference, VAL_MIOU) if reference else None
+    rule = rules_of(state)[0]
+    floor = value(reference, rule.val_miou) if reference else None
     plan = state.study.plan if state.study else {}
-    objectives = list(plan.get("objectives", (VAL_MIOU, VAL_MACC)))
+    objectives = list(plan.get("objectives", (rule.val_miou, rule.val_macc)))
     candidates = [t for t in state.completed(BASELINE, SEARCH) if t.family != CE]
-    by_miou = ranked(candidates, VAL_MIOU)
+    by_miou = ranked(candidates, rule.val_miou)
     lines = {
-        key: by_miou
-        if key == VAL_MIOU
-        else [t for t in ranked(candidates, key) if keeps_miou(value(t, VAL_MIOU), floor)]
+        key: [
+            trial
+            for trial in ranked(candidates, key)
+            if key in (ARGMAX.val_miou, TUNED.val_miou)
+            or keeps_miou(value(trial, rule.val_miou), floor)
+        ]
         for key in objectives
     }
     chosen: list[Trial] = []

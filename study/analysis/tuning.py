@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.analysis.selection import neutral_trials, ranking_key, value
+from study.analysis.rules import rules_of
+from study.analysis.selection import value
 from study.config.task import TrialOptimizer
 from study.core.names import BASELINE, CE, COMPLETED, REFERENCE, SEARCH
 from study.ledger.state import State, Trial
@@ -51,7 +52,7 @@ class Tuning:
 
 def tried(state: State) -> list[Tried]:
     """Every cross entropy that was started, confirmations left out, in the order of starting."""
-    key = ranking_key(neutral_trials(state))
+    key = rules_of(state)[0].val_miou
     neutral = [t for t in state.of_stage(BASELINE, REFERENCE, SEARCH) if t.family == CE]
     return [Tried(_settings(trial), _value(trial, key)) for trial in neutral]
 

@@ -11,6 +11,7 @@ TUNED, TUNED_MACC = "tuned", "tuned_macc"
 TAU_MIOU, TAU_MACC = "tau_miou", "tau_macc"
 VAL_TUNED_MIOU, VAL_TUNED_MACC = f"{VAL}/{TUNED}/{MIOU}", f"{VAL}/{TUNED_MACC}/{MACC}"
 TEST_TUNED_MIOU, TEST_TUNED_MACC = f"{TEST}/{TUNED}/{MIOU}", f"{TEST}/{TUNED_MACC}/{MACC}"
+TEST_NLL, TEST_CALIBRATION = f"{TEST}/nll", f"{TEST}/calibration_error"
 TRAIN_LOSS = f"{TRAIN}/loss"
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"

@@ -12,6 +12,12 @@ WORST_PERCENT = 5
 Floats = NDArray[np.float64]
 
 
+def counts_of_confusion(confusion: NDArray[Any]) -> NDArray[Any]:
+    """Counts (..., 3, C) of confusion matrices (..., C, C), rows the target."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack([hits, confusion.sum(-2) - hits, confusion.sum(-1) - hits], axis=-2)
+
+
 def class_metrics(counts: NDArray[Any]) -> dict[str, Floats]:
     """iou, recall, precision and dice (..., C) of summed counts (..., 3, C); 0 for 0 / 0."""
     tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=np.float64), -2, 0)

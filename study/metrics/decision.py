@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.metrics.counts import metrics_from_counts
+from study.metrics.counts import counts_of_confusion, metrics_from_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +55,7 @@ def choose_taus(curve: ArrayLike) -> Taus:
 
     Among equals the first has the tau nearest to 0, the second the higher mIoU.
     """
-    hits = np.diagonal(np.asarray(curve), axis1=1, axis2=2)
-    total, predicted = np.sum(curve, axis=2), np.sum(curve, axis=1)
-    values = metrics_from_counts(np.stack([hits, predicted - hits, total - hits], axis=1))
+    values = metrics_from_counts(counts_of_confusion(np.asarray(curve)))
     miou, macc = values["miou"], values["macc"]
     if not np.isfinite(miou).all():
         return Taus(0.0, 0.0)

@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,23 @@ from study.analysis import evidence
 from study.analysis.answer import Answer
 from study.analysis.importance import importances
 from study.analysis.option_epochs import OptionEpochs, option_epochs
+from study.analysis.rules import TUNED, rules_of
 from study.core.files import write_bytes, write_text
-from study.core.names import CONFIRM, TEST, TEST_MACC, TEST_MIOU, VAL_MACC, VAL_MIOU
+from study.core.names import CONFIRM, MACC, MIOU, TEST
 from study.core.yaml_text import as_yaml
 from study.ledger.state import State, Trial
+from study.metrics.decision import TAUS
 from study.reporting import plots
 from study.reporting.exports import export
 from study.reporting.plan_text import warning_lines
-from study.reporting.tables import EXPLANATION, columns, conclusions, is_best, percent, rows
+from study.reporting.tables import (
+    conclusions,
+    explanation,
+    is_best,
+    percent,
+    wide_columns,
+    wide_rows,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +46,12 @@ FAIRNESS = (
     "cross entropy count for the options that leave it as it is; beside it stands the share of "
     "what the sampler proposed."
 )
+CURVES = (
+    "Each line is a confirmed config at the decision rules argmax(z - tau log pi), tau from "
+    f"{TAUS[0]:g} on the left to {TAUS[-1]:g}, pi the class shares of the training pixels: mean "
+    "over seeds, ± sd of mIoU. A loss is better where its curve lies outside; where two curves "
+    "coincide, a decision rule does what the loss does."
+)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
        color: #222; }
@@ -43,7 +59,7 @@ h1, h2, p { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
 th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-td:not(:first-child):not(:last-child) { white-space: nowrap; }
+td:not(:first-child):not(:last-child) { white-space: pre; }
 tr.best { font-weight: 600; background: #eefaf2; }
 img { max-width: 100%; min-width: 600px; display: block; margin: 1em 0; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
@@ -72,8 +88,11 @@ def write_report(folder: Path, state: State, answer: Answer) -> Path:
 def study_picture(state: State, answer: Answer, path: Path) -> None:
     """Write one PNG of a finished study: curves, trials, differences, classes."""
     made, axes = plots.figure(13, 8.5, 2, 2)
-    plots.curves(axes[0, 0], state, answer)
-    plots.pareto(axes[0, 1], state, answer)
+    plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
+    if _has_curves(answer):
+        plots.rule_curves(axes[0, 1], answer)
+    else:
+        plots.pareto(axes[0, 1], state, answer)
     plots.forest(axes[1, 0], answer)
     best, reference = answer.config(answer.best_miou), answer.reference
     if best is not None and reference is not None and best is not reference:
@@ -85,17 +104,23 @@ def study_picture(state: State, answer: Answer, path: Path) -> None:
 
 def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
     made, axes = plots.figure(11, 4.2, 1, 2)
-    plots.curves(axes[0, 0], state, answer, VAL_MIOU)
-    plots.curves(axes[0, 1], state, answer, VAL_MACC)
+    plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
+    plots.curves(axes[0, 1], state, answer, answer.primary.val_macc)
     yield "curves", made
-    made, axes = plots.figure(6.5, 4.8)
-    plots.pareto(axes[0, 0], state, answer)
-    yield "pareto", made
+    lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
+    if _has_curves(answer):
+        made, axes = plots.figure(8, 5.6 + 0.085 * sum(lines))
+        plots.rule_curves(axes[0, 0], answer)
+        yield "rules", made
+    else:
+        made, axes = plots.figure(6.5, 4.8)
+        plots.pareto(axes[0, 0], state, answer)
+        yield "pareto", made
     if any(config.versus for config in answer.configs):
-        lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
-        made, axes = plots.figure(10, 2.4 + 2 * sum(0.25 + 0.17 * count for count in lines), 2, 1)
-        plots.forest(axes[0, 0], answer, TEST_MIOU)
-        plots.forest(axes[1, 0], answer, TEST_MACC)
+        room = 0.1 + 0.15 * len(answer.rules)
+        made, axes = plots.figure(10, 2.4 + 2 * sum(room + 0.17 * count for count in lines), 2, 1)
+        plots.forest(axes[0, 0], answer, MIOU)
+        plots.forest(axes[1, 0], answer, MACC)
         yield "differences", made
     reference = answer.reference
     others = [config for config in answer.configs if config is not reference]
@@ -121,6 +146,10 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
         yield "importance", made
 
 
+def _has_curves(answer: Answer) -> bool:
+    return any(config.curves for config in answer.configs)
+
+
 def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[str, Figure]]:
     order = _by_frequency(state)
     made, axes = plots.figure(5.5, 1.2 + 0.3 * len(order))
@@ -131,7 +160,7 @@ def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[s
         size = 2.5 + 0.35 * len(found.class_names)
         made, axes = plots.figure(size, size)
         plots.confusion(axes[0, 0], found.splits[TEST].confusion, found.class_names)
-        axes[0, 0].set_title(f"{trial.id}: test, % of the target's pixels")
+        axes[0, 0].set_title(f"{trial.id}: test at argmax, % of the target's pixels")
         yield "confusion", made
 
 
@@ -185,15 +214,18 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
     for line in (*conclusions(answer), *warning_lines(state.study.data)):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
-        parts.append(f"<p{kind}>{html.escape(line)}</p>")
+        told = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(line))
+        parts.append(f"<p{kind}>{told}</p>")
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
-        shown = _table(columns(answer), rows(answer), best)
-        parts += [shown, f"<p>{html.escape(EXPLANATION)}</p>"]
+        shown = _table(wide_columns(answer), wide_rows(answer), best)
+        parts += [shown, f"<p>{html.escape(explanation(answer))}</p>"]
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
         image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
         parts.append(f'<div class="scroll">{image}</div>')
+        if name == "rules":
+            parts.append(f"<p>{CURVES}</p>")
     roles: dict[str, list[str]] = {}
     for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
@@ -204,7 +236,8 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{html.escape(shown)}</pre>")
     if found := option_epochs(state):
         parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
-    parts += ["<h2>All trials</h2>", _trials_table(state), "<h2>How it was done</h2>"]
+    at = f", at the {TUNED.name}" if answer.primary == TUNED else ""
+    parts += [f"<h2>All trials{at}</h2>", _trials_table(state), "<h2>How it was done</h2>"]
     record = {
         "plan": state.study.plan,
         "data": state.study.data,
@@ -236,6 +269,7 @@ def _shares_table(found: Sequence[OptionEpochs]) -> str:
 
 
 def _trials_table(state: State) -> str:
+    rule = rules_of(state)[0]
     columns = ("label", "trial", "stage", "status", "epochs", "val mIoU", "val mAcc", "reason")
     lines = [
         (
@@ -244,8 +278,8 @@ def _trials_table(state: State) -> str:
             trial.stage,
             trial.status or "unfinished",
             str(trial.epochs),
-            percent(trial.last.get(VAL_MIOU, float("nan"))),
-            percent(trial.last.get(VAL_MACC, float("nan"))),
+            percent(trial.last.get(rule.val_miou, float("nan"))),
+            percent(trial.last.get(rule.val_macc, float("nan"))),
             trial.end.reason if trial.end else "",
         )
         for trial in state.trials.values()

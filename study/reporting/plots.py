@@ -11,19 +11,22 @@ import numpy as np
 
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
+from study.analysis.rules import ARGMAX, TUNED, Rule
 from study.analysis.selection import value
 from study.core.names import (
     BASELINE,
     CE,
     COMPLETED,
+    MACC,
+    MIOU,
     REFERENCE,
     SEARCH,
     STOPPED_EARLY,
     TEST,
-    TEST_MACC,
-    TEST_MIOU,
     VAL_MACC,
     VAL_MIOU,
+    VAL_TUNED_MACC,
+    VAL_TUNED_MIOU,
 )
 from study.ledger.state import State, Trial
 
@@ -33,8 +36,12 @@ if TYPE_CHECKING:
 
 CE_COLOR, OTHER_COLOR, BASELINE_COLOR, STOPPED_COLOR = "#d1495b", "#1f6f8b", "#8a5fbf", "#b8b8b8"
 BEST_COLOR = "#12a150"
+CURVE_COLORS = (OTHER_COLOR, "#e08e0b", BASELINE_COLOR, "#7a5230", "#d16ba5", "#444444")
+METRICS = {MIOU: "mIoU", MACC: "mean accuracy"}
 TITLES = {VAL_MIOU: "val mIoU", VAL_MACC: "val mean accuracy"}
-TITLES |= {TEST_MIOU: "test mIoU", TEST_MACC: "test mean accuracy"}
+TITLES |= {VAL_TUNED_MIOU: "val mIoU at the tuned rule"}
+TITLES |= {VAL_TUNED_MACC: "val mean accuracy at the tuned rule"}
+MARGIN = 3.0  # points that the curves of decision rules are shown beyond the rules that were chosen
 LINE, MAX_LINES = 44, 3
 
 
@@ -84,7 +91,7 @@ def config_name(config: Confirmed) -> str:
     return shorten(f"{config.source} {config.label}{role}")
 
 
-def curves(axes: Axes, state: State, answer: Answer, key: str = VAL_MIOU) -> None:
+def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
     """Plot every trial's metric by epoch, in %; rungs are dotted lines."""
     from matplotlib.ticker import MaxNLocator
 
@@ -129,50 +136,125 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
     _legend(axes, loc="best")
 
 
-def forest(axes: Axes, answer: Answer, key: str = TEST_MIOU) -> None:
+def rule_curves(axes: Axes, answer: Answer) -> None:
+    """Plot mean accuracy and mIoU of test of the confirmed configs over all decision rules, in %.
+
+    Lines are means over seeds at equal tau, bands ± sd of the mIoU; the marks are the rules that
+    are judged, each at the mean of its own seeds.
+    """
+    shown = [config for config in answer.configs if config.curves]
+    others = [c for c in shown if c.family != CE and c.source != answer.best_miou]
+    colors = {c.source: CURVE_COLORS[i % len(CURVE_COLORS)] for i, c in enumerate(others)}
+    rules = (
+        ("argmax", "o", "white", ARGMAX.test_macc, ARGMAX.test_miou),
+        ("tuned for mIoU", "D", None, f"{_prefix(TUNED.test_miou)}{MACC}", TUNED.test_miou),
+        (
+            "tuned for mAcc",
+            "s",
+            None,
+            TUNED.test_macc,
+            f"{_prefix(TUNED.test_macc)}{MIOU}",
+        ),
+    )
+    marks = []
+    for config in shown:
+        color = CE_COLOR if config.family == CE else colors.get(config.source, BEST_COLOR)
+        # (seeds, taus, 2)
+        points = 100 * np.asarray(config.curves)
+        x, y = points.mean(0).T
+        spread = points[..., 1].std(0, ddof=1) if len(points) > 1 else np.zeros_like(y)
+        secondary = config.family == CE and not config.is_reference
+        axes.fill_between(x, y - spread, y + spread, color=color, alpha=0.13, linewidth=0)
+        axes.plot(
+            x, y, color=color, linewidth=1.6, linestyle="--" if secondary else "-",
+            label=config_name(config),
+        )  # fmt: skip
+        for _, marker, face, across, up in rules:
+            at = (100 * config.mean(across), 100 * config.mean(up))
+            marks.append(at)
+            axes.plot(
+                *at, marker, color=color, markerfacecolor=face or color, markersize=6, zorder=5
+            )
+    for label, marker, face, *_ in rules:
+        axes.plot(
+            [], [], marker, color="black", markerfacecolor=face or "black", markersize=6,
+            label=label,
+        )  # fmt: skip
+    left, bottom = np.nanmin(marks, axis=0) - MARGIN
+    axes.set_xlim(left=left)
+    axes.set_ylim(bottom=bottom)
+    axes.set_xlabel("test mean accuracy (%)")
+    axes.set_ylabel("test mIoU (%)")
+    axes.set_title("Confirmed configs at every decision rule")
+    _legend(axes, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)
+
+
+def forest(axes: Axes, answer: Answer, metric: str = MIOU) -> None:
     """Plot differences to the reference in points: thick is Dunnett's interval over seeds, thin
-    and grey the bootstrap interval over test images."""
-    shown = [config for config in answer.configs if key in config.versus][::-1]
+    and grey the bootstrap interval over test images. Filled: at the primary rule, hollow: at the
+    argmax beside it."""
+    rules = answer.rules
+    shown = [config for config in answer.configs if config.versus][::-1]
     for row, config in enumerate(shown):
-        against = config.versus[key]
-        color = BEST_COLOR if config.source == answer.best_miou else OTHER_COLOR
-        color = CE_COLOR if config.family == CE else color
-        if key in config.images:
-            low, high = config.images[key].low, config.images[key].high
+        for index, rule in enumerate(rules):
+            color = BEST_COLOR if config.source == answer.best_miou else OTHER_COLOR
+            color = CE_COLOR if config.family == CE else color
+            at = row + (0.2 - 0.4 * index if len(rules) > 1 else 0)
+            _difference(axes, config, _key(rule, metric), at, color, primary=index == 0)
+    if len(rules) > 1:
+        for rule, face in zip(rules, ("black", "white"), strict=True):
             axes.plot(
-                [100 * low, 100 * high], [row - 0.18] * 2, color="#888888", linewidth=1.2,
-                label="test images (bootstrap)",
-            )  # fmt: skip
-        if against.interval is not None:
-            low, high = against.interval.low, against.interval.high
-            axes.plot(
-                [100 * low, 100 * high], [row, row], color=color, linewidth=3.5, alpha=0.75,
-                solid_capstyle="butt", label="seeds (Dunnett)",
-            )  # fmt: skip
-        axes.plot(100 * against.difference, row, "o", color=color, markersize=7)
+                [], [], "o", color="black", markerfacecolor=face, markersize=6, label=rule.name
+            )
     axes.axvline(0, color=CE_COLOR, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(shown)), [config_name(config) for config in shown])
     axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
-    axes.set_xlabel(f"{TITLES[key]}: points over {answer.reference_name}, 95 %")
+    axes.set_xlabel(f"test {METRICS[metric]}: points over {answer.reference_name}, 95 %")
     axes.set_title("Confirmed on fresh seeds", loc="left", pad=22)
     # Between title and axes: intervals may reach anywhere in the axes.
-    _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+    _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=4)
 
 
-def class_names(config: Confirmed, split: str = TEST) -> list[str]:
-    """The classes with an IoU, in the order of the data."""
-    prefix = f"{split}/iou/"
-    return [key.removeprefix(prefix) for key in config.metrics if key.startswith(prefix)]
+def _prefix(key: str) -> str:
+    """The split and rule of a metric: `test/tuned/` of `test/tuned/miou`."""
+    return key[: key.rindex("/") + 1]
+
+
+def _key(rule: Rule, metric: str) -> str:
+    return rule.test_miou if metric == MIOU else rule.test_macc
+
+
+def _difference(
+    axes: Axes, config: Confirmed, key: str, at: float, color: str, *, primary: bool
+) -> None:
+    against = config.versus[key]
+    if key in config.images:
+        low, high = config.images[key].low, config.images[key].high
+        axes.plot(
+            [100 * low, 100 * high], [at - 0.15] * 2, color="#888888", linewidth=1.2,
+            label="test images (bootstrap)",
+        )  # fmt: skip
+    if against.interval is not None:
+        low, high = against.interval.low, against.interval.high
+        axes.plot(
+            [100 * low, 100 * high], [at, at], color=color, linewidth=3.5,
+            alpha=0.75 if primary else 0.35, solid_capstyle="butt", label="seeds (Dunnett)",
+        )  # fmt: skip
+    face = color if primary else "white"
+    axes.plot(100 * against.difference, at, "o", color=color, markerfacecolor=face, markersize=7)
 
 
 def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str]) -> None:
-    """Plot test IoU of each class minus the reference's, in points; dots are the seeds."""
+    """Plot test IoU of each class at the primary rule minus the reference's, in points; dots are
+    the seeds."""
     reference = answer.reference
     assert reference is not None
-    known = set(class_names(config)) & set(class_names(reference))
+    prefix = f"{_prefix(answer.primary.test_miou)}iou/"
+    known = {key.removeprefix(prefix) for key in config.metrics if key.startswith(prefix)}
+    known &= {key.removeprefix(prefix) for key in reference.metrics if key.startswith(prefix)}
     shown = [name for name in order if name in known][::-1]
     for row, name in enumerate(shown):
-        key = f"{TEST}/iou/{name}"
+        key = f"{prefix}{name}"
         base = reference.mean(key)
         gain = 100 * (config.mean(key) - base)
         axes.barh(row, gain, color=BEST_COLOR if gain >= 0 else CE_COLOR, alpha=0.65)
@@ -181,7 +263,8 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), shown)
     # Right-aligned: long class names may leave the axes little width.
-    axes.set_xlabel(f"test IoU: points over {answer.reference_name}", loc="right")
+    rule = f" at the {TUNED.name}" if answer.primary == TUNED else ""
+    axes.set_xlabel(f"test IoU{rule}: points over {answer.reference_name}", loc="right")
     axes.set_title(config_name(config), fontsize=10, loc="right")
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
+from study.analysis.rules import ARGMAX, TUNED, Rule
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
-from study.core.names import CE, DEFAULT_CE, TEST_MACC, TEST_MIOU, VAL_MIOU
+from study.core.names import CE, DEFAULT_CE, TEST_CALIBRATION, TEST_NLL
+from study.reporting.remains import remaining_gains
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,26 +85,61 @@ def columns(answer: Answer) -> tuple[str, ...]:
     """The column heads of `rows`."""
     against = f"vs {'tuned CE' if answer.tuned else 'CE'} (95 %)"
     judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
-    return ("config", "trial", "seeds", "val mIoU", *judged)
+    rule = ("rule",) if TUNED in answer.rules else ()
+    calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
+    return ("config", "trial", "seeds", *rule, "val mIoU", *judged, *calibration)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
-    """The confirmed configs as text, best mean val mIoU first."""
-    return [
-        (
-            name(config, answer),
-            config.source,
-            seeds(config),
-            percent(config.mean(VAL_MIOU)),
-            with_sd(config, TEST_MIOU),
-            versus(config, TEST_MIOU),
-            _p(config, TEST_MIOU),
-            with_sd(config, TEST_MACC),
-            versus(config, TEST_MACC),
-            _p(config, TEST_MACC),
-        )
-        for config in answer.configs
-    ]
+    """The confirmed configs as text, best mean val mIoU first: a row for each rule, the primary
+    one first. What does not depend on the rule stands in the first row alone, but for the trial."""
+    found = []
+    for config in answer.configs:
+        for rule in answer.rules:
+            first = rule == answer.primary
+            row = [name(config, answer) if first else "", config.source]
+            row += [seeds(config) if first else ""]
+            row += [rule.name] if TUNED in answer.rules else []
+            row += [percent(config.mean(rule.val_miou))]
+            for key in (rule.test_miou, rule.test_macc):
+                row += [with_sd(config, key), versus(config, key), _p(config, key)]
+            if _is_calibrated(answer):
+                row += [nll(config), percent(config.mean(TEST_CALIBRATION))] if first else ["", ""]
+            found.append(tuple(row))
+    return found
+
+
+def wide_columns(answer: Answer) -> tuple[str, ...]:
+    """The column heads of `wide_rows`."""
+    rules = [f", {rule.name}" if TUNED in answer.rules else "" for rule in answer.rules]
+    judged = [f"test {metric}{rule}" for metric in ("mIoU", "mAcc") for rule in rules]
+    calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
+    return ("config", "trial", "seeds", "val mIoU", *judged, *calibration)
+
+
+def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
+    """A row for each confirmed config, the rules side by side: below each figure its difference to
+    the reference and p."""
+    found = []
+    for config in answer.configs:
+        row = [name(config, answer), config.source, seeds(config)]
+        row += [percent(config.mean(answer.primary.val_miou))]
+        for keys in ([r.test_miou for r in answer.rules], [r.test_macc for r in answer.rules]):
+            row += ["\n".join(_judgement(config, key)) for key in keys]
+        if _is_calibrated(answer):
+            row += [nll(config), percent(config.mean(TEST_CALIBRATION))]
+        found.append(tuple(row))
+    return found
+
+
+def nll(config: Confirmed) -> str:
+    """Format the mean negative log-likelihood of test, in nats."""
+    number = config.mean(TEST_NLL)
+    return MISSING if math.isnan(number) else f"{number:.3f}"
+
+
+def _is_calibrated(answer: Answer) -> bool:
+    return any(TEST_NLL in config.metrics for config in answer.configs)
 
 
 def _p(config: Confirmed, key: str) -> str:
@@ -112,6 +149,7 @@ def _p(config: Confirmed, key: str) -> str:
 
 def conclusions(answer: Answer) -> Iterator[str]:
     """Yield one line per conclusion of the study, and per limitation."""
+    yield from remaining_gains(answer)
     if answer.confirmed:
         yield from _gain_lines(answer)
     elif answer.best_miou is not None:
@@ -122,6 +160,8 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield tuning_line(answer.tuning)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
+    for line in answer.notes:
+        yield f"note: {line}"
     for line in answer.missing:
         yield f"missing: {line}"
 
@@ -150,23 +190,31 @@ def _outcome(one: Tried) -> str:
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:
-    for what, source, key in (
-        ("best_miou", answer.best_miou, TEST_MIOU),
-        ("best_macc", answer.best_macc, TEST_MACC),
+    for what, source, metric in (
+        ("best_miou", answer.best_miou, "mIoU"),
+        ("best_macc", answer.best_macc, "mean accuracy"),
     ):
         config = answer.config(source)
         if config is None:
             continue
-        gains = [
-            f"{points(gain.absolute)} points ({100 * gain.relative:+.1f} %) over {over}"
-            for over, other in _references(answer).items()
-            if other is not config and (gain := answer.gain(source, other, key)) is not None
-        ]
-        verdict = _verdict(config, answer, key)
-        metric = "mIoU" if key == TEST_MIOU else "mean accuracy"
-        head = f"{what}: {config.label} ({source}), test {metric} {with_sd(config, key)}"
-        told = ", ".join([*gains, *verdict])
-        yield f"{head}: {told}" if told else head
+        for rule in answer.rules:
+            key = rule.test_miou if metric == "mIoU" else rule.test_macc
+            gains = [
+                f"{points(gain.absolute)} points ({100 * gain.relative:+.1f} %) over {over}"
+                for over, other in _references(answer).items()
+                if other is not config and (gain := answer.gain(source, other, key)) is not None
+            ]
+            told = ", ".join([*gains, *_verdict(config, answer, rule, key)])
+            measured = f"test {metric}{_at(rule, answer)} {with_sd(config, key)}"
+            head = f"{what}: {config.label} ({source}), {measured}"
+            yield f"{head}: {told}" if told else head
+
+
+def _at(rule: Rule, answer: Answer) -> str:
+    """The rule in words, where there are two."""
+    if TUNED not in answer.rules:
+        return ""
+    return " at argmax" if rule == ARGMAX else " at its tuned rule"
 
 
 def _references(answer: Answer) -> dict[str, Confirmed | None]:
@@ -174,13 +222,15 @@ def _references(answer: Answer) -> dict[str, Confirmed | None]:
     return {**found, DEFAULT_CE: answer.default_ce} if answer.tuned else found
 
 
-def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
+def _verdict(config: Confirmed, answer: Answer, rule: Rule, key: str) -> list[str]:
     reference = answer.reference_name
+    if config.is_reference and rule != answer.primary:
+        return []
     if config.is_reference:
         others = sum(item.family != CE and not item.failed for item in answer.configs)
         if not others:
             return [f"it is {reference}, and no other loss is confirmed"]
-        kept = "" if key == TEST_MIOU else " and kept mIoU"
+        kept = "" if key == rule.test_miou else " and kept mIoU"
         return [f"it is {reference}: none of {others} confirmed losses was better on val{kept}"]
     against = config.versus.get(key)
     if against is None or against.interval is None:
@@ -192,10 +242,25 @@ def _verdict(config: Confirmed, answer: Answer, key: str) -> list[str]:
     return [f"not told apart from {reference}"]
 
 
-EXPLANATION = (
-    "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences in points, with "
-    "Dunnett's 95 % intervals, simultaneous within each metric, for an equal spread of all."
-)
+def explanation(answer: Answer) -> str:
+    """What the figures of the table are."""
+    within = "metric and rule" if TUNED in answer.rules else "metric"
+    said = (
+        "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences to "
+        f"{answer.reference_name} in points, with Dunnett's 95 % intervals, simultaneous within "
+        f"each {within}, for an equal spread of all."
+    )
+    if TUNED in answer.rules:
+        said += (
+            " tuned rule: every training at the decision rule that its own val chose for the "
+            "metric, which configs are ranked by; argmax: the largest logit, as papers report."
+        )
+    if _is_calibrated(answer):
+        said += (
+            " nll (negative log-likelihood, not in %) and class-wise calibration error judge the "
+            "probabilities, which weights for rare classes may distort; lower is better."
+        )
+    return said
 
 
 FIGURES = ("val mIoU", "test mIoU", "test mAcc")
@@ -207,12 +272,12 @@ def table(answer: Answer) -> Table:
     """The table for a terminal of 80 columns or more; details are below each figure."""
     from rich.table import Table
 
-    shown = Table(title=_title(answer), caption=EXPLANATION, show_lines=True)
+    shown = Table(title=_title(answer), caption=explanation(answer), show_lines=True)
     for column in ("config", *FIGURES):
         words = column == "config"
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for config in answer.configs:
-        cells = ["\n".join(_head(config, answer)), *map("\n".join, _figures(config))]
+        cells = ["\n".join(_head(config, answer)), *map("\n".join, _figures(config, answer))]
         style = "bold" if is_best(config, answer) else ""
         shown.add_row(*map(_literal, cells), style=style)
     return shown
@@ -223,19 +288,22 @@ def listing(answer: Answer) -> Text:
     blocks = [_title(answer)]
     width = max(map(len, FIGURES))
     for config in answer.configs:
-        label, origin = _head(config, answer)
-        block = [label, f"  {origin}"]
-        for figure, lines in zip(FIGURES, _figures(config), strict=True):
-            heads = [figure, *[""] * (len(lines) - 1)]
-            block += [f"  {head:{width}}  {line}" for head, line in zip(heads, lines, strict=True)]
+        label, *origin = _head(config, answer)
+        block = [label, *(f"  {line}" for line in origin)]
+        for rule in answer.rules:
+            for figure, lines in zip(FIGURES, _figures_at(config, answer, rule), strict=True):
+                heads = [figure, *[""] * (len(lines) - 1)]
+                block += [
+                    f"  {head:{width}}  {line}" for head, line in zip(heads, lines, strict=True)
+                ]
         blocks.append("\n".join(block))
-    return _literal("\n\n".join([*blocks, EXPLANATION]))
+    return _literal("\n\n".join([*blocks, explanation(answer)]))
 
 
 def fitting(answer: Answer, width: int) -> Table | Text:
     """The table if its figures and readable config names fit into `width` columns, else the
     list."""
-    found = [_figures(config) for config in answer.configs]
+    found = [_figures(config, answer) for config in answer.configs]
     needed = sum(
         max(len(head), *(len(line) for lines in column for line in lines))
         for head, column in zip(FIGURES, zip(*found, strict=True), strict=True)
@@ -247,17 +315,29 @@ def _title(answer: Answer) -> str:
     return f"{answer.study}: {answer.space} on {answer.task}"
 
 
-def _head(config: Confirmed, answer: Answer) -> tuple[str, str]:
+def _head(config: Confirmed, answer: Answer) -> list[str]:
     count = len(config.seeds)
     failed = f", {len(config.failed)} failed" if config.failed else ""
-    origin = f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"
-    return name(config, answer), origin
+    lines = [name(config, answer), f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"]
+    if _is_calibrated(answer):
+        lines.append(f"nll {nll(config)}, cal. error {percent(config.mean(TEST_CALIBRATION))}")
+    return lines
 
 
-def _figures(config: Confirmed) -> tuple[list[str], ...]:
-    """The lines below each of FIGURES."""
-    val = [percent(config.mean(VAL_MIOU))]
-    return val, _judgement(config, TEST_MIOU), _judgement(config, TEST_MACC)
+def _figures(config: Confirmed, answer: Answer) -> list[list[str]]:
+    """The lines below each of FIGURES: those of the primary rule, then of the other beside it."""
+    found: list[list[str]] = [[] for _ in FIGURES]
+    for rule in answer.rules:
+        height = max(map(len, found))
+        for lines, more in zip(found, _figures_at(config, answer, rule), strict=True):
+            lines.extend([""] * (height - len(lines)) + more)
+    return found
+
+
+def _figures_at(config: Confirmed, answer: Answer, rule: Rule) -> list[list[str]]:
+    named = [rule.name] if TUNED in answer.rules else []
+    val = [*named, percent(config.mean(rule.val_miou))]
+    return [val, _judgement(config, rule.test_miou), _judgement(config, rule.test_macc)]
 
 
 def _judgement(config: Confirmed, key: str) -> list[str]:
@@ -301,6 +381,6 @@ def print_answer(answer: Answer, file: TextIO | None = None) -> None:
         console.print(fitting(answer, console.width))
     elif answer.configs:
         console.print(Text(plain_table(answer)), soft_wrap=True)
-        console.print(Text(EXPLANATION), soft_wrap=True)
+        console.print(Text(explanation(answer)), soft_wrap=True)
     for line in conclusions(answer):
         console.print(Text(line), soft_wrap=True)

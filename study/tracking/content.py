@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, VAL
+from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, TUNED, TUNED_MACC, VAL
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 
@@ -117,14 +117,16 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 
 
 def final_points(trial: Trial) -> list[Point]:
-    """``final/miou`` and the like, only for trials that reached the full budget."""
+    """``final/miou``, ``final/tuned/miou`` and the like of val, without those of single classes,
+    only for trials that reached the full budget."""
     if trial.status != COMPLETED or not trial.reports:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
     found = []
     for key, value in trial.last.items():
         split, _, name = key.partition("/")
-        if split == VAL and "/" not in name and not math.isinf(value):
+        metric = name.removeprefix(f"{TUNED}/").removeprefix(f"{TUNED_MACC}/")
+        if split == VAL and "/" not in metric and not math.isinf(value):
             found.append((f"{FINAL}/{name}", value, when, trial.epochs))
     return found
 
@@ -185,6 +187,7 @@ def study_note(study: StudyRecord) -> str:
     return (
         f"Study **{study.name}**: space `{study.space_name}` on task `{study.task_name}`.\n\n"
         f"Its trials: filter by `tags.study = '{study.name}'`; the full-budget ones have "
-        "`final/miou` and `final/macc`, sort by these. Stages: baseline, reference (tuned cross "
+        "`final/miou` and `final/macc`, and at their tuned decision rules `final/tuned/miou` and "
+        "`final/tuned_macc/macc`: sort by these. Stages: baseline, reference (tuned cross "
         "entropy), search, confirm (fresh seeds, judged on test: `test/miou`)."
     )

@@ -8,11 +8,15 @@ import pytest
 from ledgers import make_study
 
 from study.analysis.answer import Answer, answer, confirmed_reference
-from study.analysis.evidence import path_of
+from study.analysis.bootstrap import difference_interval
+from study.analysis.evidence import path_of, write
+from study.analysis.evidence import read as read_evidence
 from study.core.errors import InputError
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH
 from study.ledger.records import EndRecord, ReportRecord, SelectRecord, StudyRecord, TrialRecord
 from study.ledger.state import State
+from study.metrics import TAUS
+from study.metrics.evidence import SplitEvidence
 from study.storage.studies import load
 
 
@@ -59,6 +63,20 @@ def hand() -> Hand:
     return made
 
 
+TUNED_KEYS = ("val/tuned/miou", "val/tuned_macc/macc", "test/tuned/miou", "test/tuned_macc/macc")
+
+
+def with_rules(
+    hand: Hand, trial: str, miou: float, macc: float, at: float = 0.01, **taus: float
+) -> None:
+    """Report the trial once more, with tuned metrics: val as given, test `at` below."""
+    values = dict(zip(TUNED_KEYS, (miou, macc, miou - at, macc - at), strict=True))
+    named = {f"val/{name}": tau for name, tau in taus.items()}
+    before = hand.state.trials[trial]
+    metrics = {**before.last, **values, **named}
+    hand.state.apply(ReportRecord(trial, 0, before.epochs + 1, metrics))
+
+
 NOWHERE = Path("/nonexistent")
 
 
@@ -66,12 +84,16 @@ def spread(miou: float, macc: float) -> list[tuple[float, float]]:
     return [(miou - 0.01, macc - 0.01), (miou, macc), (miou + 0.01, macc + 0.01)]
 
 
-def confirmed(hand: Hand) -> Answer:
+def confirm_all(hand: Hand) -> None:
     hand.state.apply(SelectRecord(["a", "b"], "tuned", "ce"))
     hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
     hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
     hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
     hand.confirm("b", (0.54, 0.78), spread(0.57, 0.75))
+
+
+def confirmed(hand: Hand) -> Answer:
+    confirm_all(hand)
     return answer(hand.state, NOWHERE)
 
 
@@ -370,3 +392,108 @@ def test_the_answer_waits_for_the_runner_up(hand: Hand) -> None:
     assert not answer(hand.state, NOWHERE).confirmed
     hand.confirm("tuned2", (0.52, 0.61), spread(0.50, 0.60))
     assert answer(hand.state, NOWHERE).confirmed
+
+
+TUNED_VALUES = {"tuned": (0.60, 0.75), "ce": (0.59, 0.74), "a": (0.61, 0.74), "b": (0.62, 0.76)}
+
+
+def tuned_answer(hand: Hand, values: dict[str, tuple[float, float]], **taus: float) -> Answer:
+    confirm_all(hand)
+    for source, (miou, macc) in values.items():
+        with_rules(hand, source, miou, macc)
+        for seed, off in enumerate((-0.01, 0.0, 0.01)):
+            with_rules(hand, f"{source}-{seed}", miou + off, macc + off, **taus)
+    return answer(hand.state, NOWHERE)
+
+
+def test_the_tuned_column_ranks_and_chooses(hand: Hand) -> None:
+    found = tuned_answer(hand, TUNED_VALUES)
+    assert [rule.name for rule in found.rules] == ["tuned rule", "argmax"]
+    assert [config.source for config in found.configs] == ["b", "a", "tuned", "ce"]
+    assert (found.best_miou, found.best_macc) == ("b", "b"), "a is ahead at the argmax"
+    b = found.configs[0]
+    assert set(b.versus) == {
+        "test/miou", "test/macc", "test/tuned/miou", "test/tuned_macc/macc"
+    }  # fmt: skip
+    assert b.versus["test/tuned/miou"].difference == pytest.approx(0.02)
+    assert b.versus["test/miou"].difference == pytest.approx(0.07)
+
+
+def test_a_tuned_mean_accuracy_bought_with_tuned_miou_is_not_the_best(hand: Hand) -> None:
+    values = {**TUNED_VALUES, "a": (0.61, 0.78), "b": (0.59, 0.90)}
+    assert tuned_answer(hand, values).best_macc == "a"
+
+
+def test_a_tuned_test_metric_that_is_no_number_has_failed(hand: Hand) -> None:
+    tuned_answer(hand, TUNED_VALUES)
+    last = {**hand.state.trials["b-1"].last, "test/tuned/miou": math.nan}
+    hand.state.apply(ReportRecord("b-1", 0, 3, last))
+    b = answer(hand.state, NOWHERE).config("b")
+    assert b is not None and (b.seeds, b.failed) == ((0, 2), (1,))
+
+
+def test_unconfirmed_the_best_so_far_is_that_of_the_tuned_column(hand: Hand) -> None:
+    for source, (miou, macc) in TUNED_VALUES.items():
+        with_rules(hand, source, miou, macc)
+    found = answer(hand.state, NOWHERE)
+    assert (found.best_miou, found.best_macc, found.confirmed) == ("b", "b", False)
+
+
+def test_a_best_rule_at_the_edge_of_what_is_tried_is_noted(hand: Hand) -> None:
+    assert tuned_answer(hand, TUNED_VALUES, tau_miou=0.3, tau_macc=1.4).notes == ()
+    with_rules(hand, "a-1", 0.61, 0.74, tau_miou=-1.5, tau_macc=1.5)
+    assert answer(hand.state, NOWHERE).notes == (
+        "a (a): tau_miou is -1.5, the end of what is tried, with 1 of 3 seeds: a better rule may "
+        "lie beyond",
+        "a (a): tau_macc is 1.5, the end of what is tried, with 1 of 3 seeds: a better rule may "
+        "lie beyond",
+    )
+
+
+@pytest.mark.slow
+def test_each_rule_has_the_interval_of_its_own_counts_and_a_place_on_the_curve(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path / "demo", rules=True)
+    found = answer(load(folder), folder)
+    best, reference = found.config(found.best_miou), found.reference
+    assert best is not None and reference is not None
+    sides = []
+    for config in (best, reference):
+        read = [read_evidence(path_of(folder, trial)) for trial in config.trials]
+        sides.append([item.splits["test"] for item in read if item is not None])
+    for key, counts in (
+        ("test/miou", "counts"),
+        ("test/macc", "counts"),
+        ("test/tuned/miou", "tuned_counts"),
+        ("test/tuned_macc/macc", "tuned_macc_counts"),
+    ):
+        ours, theirs = ([getattr(split, counts) for split in side] for side in sides)
+        metric = key.split("/")[-1]
+        expected = difference_interval(ours, theirs, sides[0][0].groups, metric=metric)
+        assert best.images[key] == expected
+    for config in found.configs:
+        for seed, curve in enumerate(config.curves):
+            at = {tau: curve[TAUS.index(tau)] for tau in TAUS}
+            metrics = {key: values[seed] for key, values in config.metrics.items()}
+            assert at[0.0] == pytest.approx((metrics["test/macc"], metrics["test/miou"]))
+            assert at[metrics["val/tau_miou"]][1] == pytest.approx(metrics["test/tuned/miou"])
+            assert at[metrics["val/tau_macc"]][0] == pytest.approx(metrics["test/tuned_macc/macc"])
+        assert len(config.curves) == 3
+
+
+@pytest.mark.slow
+def test_one_seed_with_evidence_of_an_earlier_version_leaves_its_config_the_argmax(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path / "demo", rules=True)
+    source = answer(load(folder), folder).configs[0]
+    path = path_of(folder, source.trials[1])
+    read = read_evidence(path)
+    assert read is not None
+    counts = read.splits["test"]
+    earlier = SplitEvidence(counts.confusion, counts.counts, counts.groups)
+    write(path, read.class_names, {"test": earlier})
+    changed, *others = answer(load(folder), folder).configs
+    assert changed.curves == () and set(changed.images) == {"test/miou", "test/macc"}
+    assert all(len(config.curves) == 3 for config in others)

@@ -124,6 +124,26 @@ def test_one_objective_alone_is_walked_by_rank() -> None:
     assert select(state, top=2).confirmed == ["a", "c"]
 
 
+def test_a_study_with_measured_rules_is_selected_at_them() -> None:
+    rows = [
+        (CE, 0.56, 0.70),
+        (TUNED_CE, 0.55, 0.72),
+        (("a", SEARCH, "recall", 0.60, 0.70), 0.57, 0.73),
+        (("b", SEARCH, "recall", 0.51, 0.60), 0.61, 0.71),
+        (("bought", SEARCH, "recall", 0.60, 0.75), 0.554, 0.90),
+        (("kept", SEARCH, "recall", 0.50, 0.60), 0.556, 0.80),
+    ]
+    state = state_of(
+        *(row for row, *_ in rows), objectives=["val/tuned/miou", "val/tuned_macc/macc"]
+    )
+    for (trial, *_, miou, macc), tuned, tuned_macc in rows:
+        measured = {"val/miou": miou, "val/macc": macc, "val/tuned/miou": tuned}
+        measured |= {"val/tuned_macc/macc": tuned_macc}
+        state.apply(ReportRecord(trial, 0, 3, measured))
+    record = select(state, top=3)
+    assert (record.reference, record.confirmed) == ("ce", ["b", "kept", "a"])
+
+
 def test_without_any_trial_nothing_is_chosen() -> None:
     record = select(State(), top=2)
     assert (record.confirmed, record.reference, record.default_ce) == ([], None, None)

@@ -19,6 +19,7 @@ from study.core.names import BASELINE, CONFIRM, SEARCH
 from study.ledger.state import State
 from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
+from study.reporting.remains import remaining_gains
 from study.storage.studies import load
 
 pytestmark = pytest.mark.slow
@@ -258,3 +259,109 @@ def test_the_picture_of_a_study_is_one_png(folder: Path, tmp_path: Path) -> None
     study_picture(state, answer(state, folder), path)
     assert path.read_bytes().startswith(PNG)
     assert "trial,stage,label" in results_csv(state).splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def two_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_study(tmp_path_factory.mktemp("studies") / "rules", rules=True)
+    state = load(made)
+    write_report(made, state, answer(state, made))
+    return made
+
+
+def test_the_page_of_measured_rules_has_both_columns_and_their_curves(two_rules: Path) -> None:
+    page = (two_rules / "report.html").read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(page)
+    assert checker.outside == [] and checker.open == []
+    assert checker.images == ["curves", "rules", "differences", "per_class", "importance"]
+    found = answer(load(two_rules), two_rules)
+    for sentence in remaining_gains(found):
+        before, label, after = sentence.split("`")
+        assert f"{before}<code>{label}</code>{after}" in page
+    for column in ("test mIoU, tuned rule", "test mAcc, argmax", "test nll", "test cal. error"):
+        assert f"<th>{column}</th>" in page
+    assert len(re.findall('<tr class="best">', page)) == len({found.best_miou, found.best_macc})
+
+
+def test_the_csv_has_the_metrics_of_both_rules(two_rules: Path) -> None:
+    rows = csv.DictReader((two_rules / "results.csv").read_text().splitlines())
+    state = load(two_rules)
+    for row in rows:
+        last = state.trials[row["trial"]].last
+        assert float(row["val/tuned/miou"]) == last["val/tuned/miou"]
+        if row["stage"] == CONFIRM:
+            for key in ("test/miou", "test/tuned/miou", "test/tuned_macc/macc", "test/nll"):
+                assert float(row[key]) == last[key]
+
+
+def test_the_curve_of_a_config_is_the_mean_of_its_seeds_and_holds_its_rules(
+    two_rules: Path,
+) -> None:
+    found = answer(load(two_rules), two_rules)
+    _, axes = plots.figure(8, 6)
+    plots.rule_curves(axes[0, 0], found)
+    lines = {line.get_label(): line for line in axes[0, 0].lines}
+    left, right = axes[0, 0].get_xlim()
+    bottom, top = axes[0, 0].get_ylim()
+    marks = [
+        (line.get_marker(), float(xs[0]), float(ys[0]))
+        for line in axes[0, 0].lines
+        if len(xs := line.get_xdata()) == 1 and len(ys := line.get_ydata())
+    ]
+    for config in found.configs:
+        line = lines[plots.config_name(config)]
+        for index in (0, 15, 22):
+            mean = [sum(curve[index][i] for curve in config.curves) / 3 for i in (0, 1)]
+            drawn = (line.get_xdata()[index], line.get_ydata()[index])
+            assert drawn == pytest.approx([100 * value for value in mean])
+        for marker, across, up in (
+            ("o", "test/macc", "test/miou"),
+            ("D", "test/tuned/macc", "test/tuned/miou"),
+            ("s", "test/tuned_macc/macc", "test/tuned_macc/miou"),
+        ):
+            at = (marker, 100 * config.mean(across), 100 * config.mean(up))
+            assert at in marks and left < at[1] < right and bottom < at[2] < top
+    assert len(axes[0, 0].collections) == len(found.configs)
+
+
+def test_a_difference_is_drawn_at_each_rule(two_rules: Path) -> None:
+    found = answer(load(two_rules), two_rules)
+    _, axes = plots.figure(8, 6)
+    plots.forest(axes[0, 0], found, "macc")
+    drawn = {
+        float(line.get_xdata()[0]): line.get_markerfacecolor()
+        for line in axes[0, 0].lines
+        if line.get_marker() == "o" and len(line.get_xdata())
+    }
+    for config in found.configs:
+        if config.versus:
+            tuned = drawn[100 * config.versus["test/tuned_macc/macc"].difference]
+            argmax = drawn[100 * config.versus["test/macc"].difference]
+            assert tuned != "white" and argmax == "white"
+
+
+def test_the_classes_are_those_of_the_tuned_rule(two_rules: Path) -> None:
+    found = answer(load(two_rules), two_rules)
+    best, reference = found.config(found.best_miou), found.reference
+    assert best is not None and reference is not None
+    _, axes = plots.figure(4, 4)
+    plots.per_class(axes[0, 0], found, best, CLASS_NAMES)
+    keys = [f"test/tuned/iou/{name}" for name in CLASS_NAMES[::-1]]
+    gains = [100 * (best.mean(key) - reference.mean(key)) for key in keys]
+    assert [bar.get_width() for bar in axes[0, 0].patches] == pytest.approx(gains)
+
+
+def test_names_and_legends_of_two_rules_do_not_overlap(two_rules: Path) -> None:
+    state = load(two_rules)
+    found = answer(state, two_rules)
+    many = tuple(replace(c, label=LONG, source=f"t{n:04d}") for n, c in enumerate(found.configs))
+    figures = dict(_figures(state, replace(found, configs=many)))
+    for name in ("differences", "rules"):
+        figures[name].canvas.draw()
+        for axes in figures[name].axes:
+            assert not overlaps(axes)
+            legend = axes.get_legend()
+            assert legend is not None
+            box = legend.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figures[name].bbox.x1

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from study.analysis.answer import Answer, answer
 from study.reporting import tables
+from study.reporting.remains import remaining_gains
 from study.reporting.tables import conclusions, p_value, plain_table, points, print_answer, rows
 from study.storage.studies import load
 
@@ -175,3 +176,93 @@ def test_nothing_is_called_best_before_it_is_confirmed(found: Answer) -> None:
     assert not any("best" in row[0] for row in rows(early))
     assert not any(tables.is_best(config, early) for config in early.configs)
     assert any(tables.is_best(config, found) for config in found.configs)
+
+
+@pytest.fixture(scope="module")
+def two_rules(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    folder = make_study(tmp_path_factory.mktemp("studies") / "demo", rules=True)
+    return answer(load(folder), folder)
+
+
+@pytest.mark.slow
+def test_every_config_has_a_row_for_each_rule(two_rules: Answer) -> None:
+    shown = rows(two_rules)
+    assert [(row[1], row[3]) for row in shown] == [
+        (config.source, rule) for config in two_rules.configs for rule in ("tuned rule", "argmax")
+    ]
+    for config, tuned, argmax in zip(two_rules.configs, shown[::2], shown[1::2], strict=True):
+        assert tuned[4] == tables.percent(config.mean("val/tuned/miou"))
+        assert argmax[4] == tables.percent(config.mean("val/miou"))
+        for row, miou, macc in (
+            (tuned, "test/tuned/miou", "test/tuned_macc/macc"),
+            (argmax, "test/miou", "test/macc"),
+        ):
+            assert row[5:7] == (tables.with_sd(config, miou), tables.versus(config, miou))
+            assert row[8:10] == (tables.with_sd(config, macc), tables.versus(config, macc))
+        assert tuned[11] == f"{config.mean('test/nll'):.3f}"
+        assert tuned[12] == tables.percent(config.mean("test/calibration_error"))
+    assert {len(row) for row in shown} == {len(tables.columns(two_rules))}
+
+
+@pytest.mark.slow
+def test_a_wide_row_has_the_rules_side_by_side(two_rules: Answer) -> None:
+    heads = tables.wide_columns(two_rules)
+    for config, row in zip(two_rules.configs, tables.wide_rows(two_rules), strict=True):
+        cells = dict(zip(heads, row, strict=True))
+        for head, key in (
+            ("test mIoU, tuned rule", "test/tuned/miou"),
+            ("test mIoU, argmax", "test/miou"),
+            ("test mAcc, tuned rule", "test/tuned_macc/macc"),
+            ("test mAcc, argmax", "test/macc"),
+        ):
+            lines = cells[head].split("\n")
+            assert lines[:2] == [tables.with_sd(config, key), tables.versus(config, key)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_both_rules_fit_a_terminal(
+    two_rules: Answer, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.StringIO()
+    print_answer(two_rules, out)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).partition("Ranked by")[0]
+    assert max(map(len, shown.splitlines())) <= width
+    for row in rows(two_rules):
+        for cell in row[3:7] + row[8:10] + row[11:12]:
+            assert cell in shown
+    assert ("┃" in shown) == (width > 40)
+
+
+@pytest.mark.slow
+def test_the_figures_of_a_rule_stand_in_the_line_of_its_name(two_rules: Answer) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(tables.table(two_rules))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    for row in rows(two_rules):
+        assert any(row[3] in line and row[5] in line and row[8] in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_conclusions_judge_both_rules_and_name_what_limits_them(two_rules: Answer) -> None:
+    lines = list(conclusions(replace(two_rules, notes=("tau at the edge",))))
+    assert [line.split("`")[0] for line in lines[:2]] == [
+        line.split("`")[0] for line in remaining_gains(two_rules)
+    ]
+    best = two_rules.config(two_rules.best_miou)
+    assert best is not None
+    for rule, key in (("at its tuned rule", "test/tuned/miou"), ("at argmax", "test/miou")):
+        assert any(
+            line.startswith("best_miou") and f"test mIoU {rule} {tables.with_sd(best, key)}" in line
+            for line in lines
+        )
+    assert "note: tau at the edge" in lines
+
+
+@pytest.mark.slow
+def test_the_explanation_names_what_the_study_has(found: Answer, two_rules: Answer) -> None:
+    for word in ("tuned rule", "nll", "calibration", "metric and rule"):
+        assert word in tables.explanation(two_rules)
+        assert word not in tables.explanation(found)

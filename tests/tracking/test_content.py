@@ -76,6 +76,17 @@ def test_only_completed_trials_have_final_metrics(tmp_path: Path) -> None:
         assert names == [f"final/{name}" for name in expected]
 
 
+def test_final_metrics_are_those_of_every_rule(tmp_path: Path) -> None:
+    state = load(make_study(tmp_path / "demo", until="baselines", rules=True))
+    completed = state.completed("baseline")[0]
+    found = {key: value for key, value, *_ in content.final_points(completed)}
+    assert found["final/miou"] == completed.last["val/miou"]
+    assert found["final/tuned/miou"] == completed.last["val/tuned/miou"]
+    assert found["final/tuned_macc/macc"] == completed.last["val/tuned_macc/macc"]
+    assert found["final/tau_miou"] == completed.last["val/tau_miou"]
+    assert "final/nll" in found and not any("iou/" in key for key in found)
+
+
 def test_an_unfinished_trial_runs_while_its_driver_lives() -> None:
     assert content.run_status(trial(), live=True) == "RUNNING"
     assert content.run_status(trial(), live=False) == "SCHEDULED"
