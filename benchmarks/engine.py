@@ -42,9 +42,10 @@ CLASSES = ("road", "sky", "tree", "car", "pole", "sign", "person", "bike", "fenc
 
 def _metrics(quality: float, epoch: int) -> dict[str, float]:
     found = {"train/loss": 1 / epoch, "lr": 0.01 / epoch, "time/epoch_s": NAP}
-    found |= {f"val/{key}": quality * epoch / EPOCHS for key in MEANS}
-    for key in ("iou", "recall", "precision"):
-        found |= {f"val/{key}/{name}": quality * epoch / EPOCHS for name in CLASSES}
+    for rule in ("", "tuned/", "tuned_macc/"):
+        found |= {f"val/{rule}{key}": quality * epoch / EPOCHS for key in MEANS}
+        for key in ("iou", "recall", "precision"):
+            found |= {f"val/{rule}{key}/{name}": quality * epoch / EPOCHS for name in CLASSES}
     return found
 
 
@@ -298,10 +299,10 @@ def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
     plan = Plan(
         seed=0,
         epochs=EPOCHS,
-        objectives=("val/miou", "val/macc"),
+        objectives=space.settings.objectives,
         sampler="tpe",
         num_trials=trials,
-        reference_trials=max(3, trials // 8),
+        reference_trials=max(4, trials // 4),
         baselines=(),
         rungs=(RUNG,),
         reduction_factor=3,

@@ -31,8 +31,8 @@ def curve(record: TrialRecord, epoch: int) -> dict[str, float]:
     noise = np.random.default_rng([record.seed, epoch]).normal(0, 0.01)
     share = 1 - math.exp(-epoch / 3)
     return {
-        "val/miou": quality * share + noise,
-        "val/macc": (0.9 - quality / 2) * share + noise,
+        "val/tuned/miou": quality * share + noise,
+        "val/tuned_macc/macc": (0.9 - quality / 2) * share + noise,
         "time/epoch_s": 2.0,
     }
 

@@ -114,9 +114,9 @@ def test_a_diverged_trial_is_stopped_and_a_missing_metric_ends_that_trial_alone(
     def broken(record: TrialRecord, epoch: int) -> dict[str, float]:
         metrics = curve(record, epoch)
         if record.number == 6:
-            metrics["val/miou"] = math.nan
+            metrics["val/tuned/miou"] = math.nan
         if record.number == 7 and epoch == 3:
-            del metrics["val/macc"]
+            del metrics["val/tuned_macc/macc"]
         return metrics
 
     Driver(tmp_path, broken).run()
@@ -127,24 +127,24 @@ def test_a_diverged_trial_is_stopped_and_a_missing_metric_ends_that_trial_alone(
     assert "not finite" in state.trials["t0006"].end.reason
     assert state.trials["t0007"].status == FAILED
     assert state.trials["t0007"].end is not None
-    assert "val/macc" in state.trials["t0007"].end.reason
+    assert "val/tuned_macc/macc" in state.trials["t0007"].end.reason
     assert len(state.of_stage(SEARCH, REFERENCE)) == 16
 
 
 def test_the_score_at_a_rung_is_the_running_best(tmp_path: Path) -> None:
     def dipping(record: TrialRecord, epoch: int) -> dict[str, float]:
         value = {1: 0.9, 2: 0.5, 3: 0.1}.get(epoch, 0.1)
-        return {"val/miou": value, "val/macc": value}
+        return {"val/tuned/miou": value, "val/tuned_macc/macc": value}
 
     Driver(tmp_path, dipping).run()
     rungs = load(tmp_path).trials["t0000"].rungs
-    assert rungs == {3: {"val/miou": 0.9, "val/macc": 0.9}}
+    assert rungs == {3: {"val/tuned/miou": 0.9, "val/tuned_macc/macc": 0.9}}
 
 
 def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> None:
     def poor_cross_entropy(record: TrialRecord, epoch: int) -> dict[str, float]:
         if record.family == "ce":
-            return {"val/miou": 0.01, "val/macc": 0.01}
+            return {"val/tuned/miou": 0.01, "val/tuned_macc/macc": 0.01}
         return curve(record, epoch)
 
     Driver(tmp_path, poor_cross_entropy).run()
@@ -161,7 +161,11 @@ def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
 
     def unfair(record: TrialRecord, epoch: int) -> dict[str, float]:
         is_poor = record.stage == SEARCH and (record.params or {})[path] == option
-        return {"val/miou": 0.01, "val/macc": 0.01} if is_poor else curve(record, epoch)
+        return (
+            {"val/tuned/miou": 0.01, "val/tuned_macc/macc": 0.01}
+            if is_poor
+            else curve(record, epoch)
+        )
 
     Driver(tmp_path, unfair, slots=slots).run()
     state = load(tmp_path)

@@ -16,7 +16,7 @@ from study.search.history import MAX_POINTS, MIN_RESULTS, WORST, History, Observ
 from study.search.sampler import stratified
 from study.space.search_space import SearchSpace, load_space
 
-MIOU, MACC = "val/miou", "val/macc"
+MIOU, MACC = "val/tuned/miou", "val/tuned_macc/macc"
 Row = tuple[dict, list[float] | None]
 
 

@@ -47,6 +47,8 @@ def used(trial: Trial) -> EpochsUsed:
 def test_memory_is_what_a_walk_over_all_trials_gives(tmp_path: Path, until: str) -> None:
     folder = make_study(tmp_path / "one", until=until)
     space = load_space("joint")
+    settings = space.settings.model_copy(update={"objectives": PLAN.objectives})
+    space = dataclasses.replace(space, settings=settings)
     full = {"normalizer": None, "class_weights": "none", "recall": "off", "pooling": "mean"}
     active = {f"loss/{key}": value for key, value in full.items() if value}
     state = State()

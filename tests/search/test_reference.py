@@ -183,7 +183,7 @@ def test_a_study_places_them_by_what_it_saw_also_where_it_was_interrupted(tmp_pa
         if record.family != "ce":
             return curve(record, epoch)
         lost = abs(math.log2(record.config["optimizer"]["lr_scale"]) + 1.2) / 10
-        return {"val/miou": 0.5 - lost, "val/macc": 0.5 - lost}
+        return {"val/tuned/miou": 0.5 - lost, "val/tuned_macc/macc": 0.5 - lost}
 
     Driver(tmp_path / "whole", peaked).run()
     assert [one["lr_scale"] for one in references(tmp_path / "whole")] == [2, 0.5, 0.25, 0.353553]

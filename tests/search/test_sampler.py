@@ -13,7 +13,7 @@ from study.search.history import MAX_POINTS, WORST, History, Observation
 from study.search.sampler import model_takes_over_at, propose, stratified
 from study.space.search_space import load_space
 
-MIOU, MACC = "val/miou", "val/macc"
+MIOU, MACC = "val/tuned/miou", "val/tuned_macc/macc"
 ALPHA, MIX, OPTION = "loss/jaccard/alpha", "loss/jaccard/mix", "loss/jaccard"
 CONDITIONAL = {
     "loss": {

@@ -16,7 +16,7 @@ from study.search.reference import reference_params
 from study.search.sampler import Observation, propose
 from study.space.search_space import load_space
 
-MIOU, MACC, LR = "val/miou", "val/macc", "optimizer/lr_scale"
+MIOU, MACC, LR = "val/tuned/miou", "val/tuned_macc/macc", "optimizer/lr_scale"
 EPOCHS = 8
 
 
