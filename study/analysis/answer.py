@@ -26,6 +26,7 @@ from pathlib import Path
 
 from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
+from study.analysis.longer import rising_note
 from study.analysis.pareto import pareto_trials
 from study.analysis.selection import (
     default_ce_trial,
@@ -104,7 +105,7 @@ class Answer:
     configs: the confirmed ones, best mean val mIoU first. best_* and pareto: ids of source trials;
     these are confirmed if `confirmed` is true, else the best so far. tuned: whether the reference
     is the best of cross entropies at several settings. missing: what the answer lacks, in words.
-    tuning: the settings at which cross entropy was tried.
+    tuning: the settings at which cross entropy was tried. notes: what else limits it, in words.
     """
 
     study: str
@@ -118,6 +119,7 @@ class Answer:
     pareto: tuple[str, ...]
     missing: tuple[str, ...]
     tuning: Tuning | None = None
+    notes: tuple[str, ...] = ()
 
     def config(self, source: str | None) -> Confirmed | None:
         """The confirmed config of a source trial."""
@@ -178,6 +180,7 @@ def answer(state: State, folder: Path) -> Answer:
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
+        notes=tuple(_notes(state, configs)),
     )
 
 
@@ -208,6 +211,11 @@ def confirmed_reference(state: State) -> Trial | None:
         for source, trials in sound.items()
     }
     return state.trials[max(means, key=lambda source: _or_worst(means[source]))]
+
+
+def _notes(state: State, configs: Sequence[Confirmed]) -> list[str]:
+    reference = next((config for config in configs if config.is_reference), None)
+    return rising_note([state.trials[trial] for trial in reference.trials]) if reference else []
 
 
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:

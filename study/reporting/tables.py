@@ -122,6 +122,8 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield tuning_line(answer.tuning)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
+    for note in answer.notes:
+        yield f"note: {note}"
     for line in answer.missing:
         yield f"missing: {line}"
 

@@ -370,3 +370,14 @@ def test_the_answer_waits_for_the_runner_up(hand: Hand) -> None:
     assert not answer(hand.state, NOWHERE).confirmed
     hand.confirm("tuned2", (0.52, 0.61), spread(0.50, 0.60))
     assert answer(hand.state, NOWHERE).confirmed
+
+
+def test_a_note_says_that_the_reference_was_still_rising(hand: Hand) -> None:
+    confirmed(hand)
+    assert answer(hand.state, Path("nowhere")).notes == ()
+    for trial in hand.state.confirmations("tuned"):
+        last = trial.last
+        for epoch in range(1, 9):
+            trial.reports[epoch] = {**last, "val/miou": 0.5 + 0.01 * epoch}
+    (note,) = answer(hand.state, Path("nowhere")).notes
+    assert "rising by 1.00 points" in note

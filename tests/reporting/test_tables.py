@@ -175,3 +175,8 @@ def test_nothing_is_called_best_before_it_is_confirmed(found: Answer) -> None:
     assert not any("best" in row[0] for row in rows(early))
     assert not any(tables.is_best(config, early) for config in early.configs)
     assert any(tables.is_best(config, found) for config in found.configs)
+
+
+def test_a_note_of_the_answer_is_a_conclusion(found: Answer) -> None:
+    said = list(conclusions(replace(found, notes=("it was rising",))))
+    assert said.count("note: it was rising") == 1
