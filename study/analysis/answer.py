@@ -26,7 +26,7 @@ from pathlib import Path
 
 from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
-from study.analysis.longer import rising_note
+from study.analysis.longer import Rung, ladder, rising_note
 from study.analysis.pareto import pareto_trials
 from study.analysis.selection import (
     default_ce_trial,
@@ -51,6 +51,7 @@ from study.core.names import (
     TEST,
     TEST_MACC,
     TEST_MIOU,
+    TEST_TUNED_MIOU,
     TUNED_CE,
     VAL_MACC,
     VAL_MIOU,
@@ -106,6 +107,7 @@ class Answer:
     these are confirmed if `confirmed` is true, else the best so far. tuned: whether the reference
     is the best of cross entropies at several settings. missing: what the answer lacks, in words.
     tuning: the settings at which cross entropy was tried. notes: what else limits it, in words.
+    ladder: from default cross entropy to the best other loss, if that is confirmed.
     """
 
     study: str
@@ -120,6 +122,7 @@ class Answer:
     missing: tuple[str, ...]
     tuning: Tuning | None = None
     notes: tuple[str, ...] = ()
+    ladder: tuple[Rung, ...] = ()
 
     def config(self, source: str | None) -> Confirmed | None:
         """The confirmed config of a source trial."""
@@ -181,6 +184,7 @@ def answer(state: State, folder: Path) -> Answer:
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
         notes=tuple(_notes(state, configs)),
+        ladder=_ladder(state, configs) if settled else (),
     )
 
 
@@ -195,16 +199,34 @@ def confirmed_reference(state: State) -> Trial | None:
     if selection is None or selection.reference is None:
         return None
     first = state.trials[selection.reference]
-    candidates = [state.trials[source] for source in selection.cross_entropies]
-    failed = {one.id: _failed(state, one) for one in candidates}
+    if not _judged(state, first) and len(_failed(state, first)) < _seeds(state):
+        return first
+    return _best_by_val(state, selection.cross_entropies) or first
+
+
+def rivals(state: State) -> list[Trial]:
+    """What is trained for longer once the selection is confirmed: the reference, and the best
+    other loss by mean confirmed val, at the tuned rule where there is one. Those without a judged
+    seed are left out."""
+    selection = state.selection
+    if selection is None:
+        return []
+    found = (confirmed_reference(state), _best_by_val(state, selection.confirmed))
+    return [trial for trial in found if trial is not None and _judged(state, trial)]
+
+
+def _best_by_val(state: State, sources: Sequence[str]) -> Trial | None:
+    """The best config by mean confirmed val over the seeds that all have; one with a failed seed
+    counts only if each has one. None without a shared seed."""
+    candidates = [state.trials[source] for source in sources]
     repeats = {one.id: _judged(state, one) for one in candidates}
     judged = {source: trials for source, trials in repeats.items() if trials}
+    failed = {one.id: _failed(state, one) for one in candidates}
     sound = {s: trials for s, trials in judged.items() if not failed[s]} or judged
     seeds = [{trial.seed for trial in trials} for trials in sound.values()]
     shared = set.intersection(*seeds) if seeds else set()
-    waiting = first.id not in judged and len(failed[first.id]) < _seeds(state)
-    if waiting or not shared:
-        return first
+    if not shared:
+        return None
     key = ranking_key([trial for trials in sound.values() for trial in trials])
     means = {
         source: mean([value(trial, key) for trial in trials if trial.seed in shared])
@@ -215,7 +237,41 @@ def confirmed_reference(state: State) -> Trial | None:
 
 def _notes(state: State, configs: Sequence[Confirmed]) -> list[str]:
     reference = next((config for config in configs if config.is_reference), None)
-    return rising_note([state.trials[trial] for trial in reference.trials]) if reference else []
+    if reference is None:
+        return []
+    trials = [state.trials[trial] for trial in reference.trials]
+    return rising_note(trials, measured=bool(_longer_budgets(state)))
+
+
+def _longer_budgets(state: State) -> list[int]:
+    return list(state.study.plan.get("confirm_budgets", (1,)))[1:] if state.study else []
+
+
+def _ladder(state: State, configs: Sequence[Confirmed]) -> tuple[Rung, ...]:
+    """The ladder; empty without a reference. From the third rung on every config is at the rule
+    that its own val chose, in a study whose trials report it."""
+    reference = confirmed_reference(state)
+    if reference is None:
+        return ()
+    winner = next((trial for trial in rivals(state) if trial is not reference), None)
+    tuned = all(TEST_TUNED_MIOU in trial.last for trial in _judged(state, reference))
+    key, at = (TEST_TUNED_MIOU, "at its rule") if tuned else (TEST_MIOU, "at the argmax")
+    rungs = [
+        ("default cross entropy at the argmax", config.source, 1, TEST_MIOU)
+        for config in configs
+        if config.is_default_ce and config.source != reference.id
+    ]
+    name = "tuned learning rate" if is_tuned(state) else DEFAULT_CE
+    rungs += [(f"{name} at the argmax", reference.id, 1, TEST_MIOU)]
+    rungs += [("tuned decision rule", reference.id, 1, key)] if tuned else []
+    longer = _longer_budgets(state)
+    rungs += [(f"{n} times the budget", reference.id, n, key) for n in longer]
+    if winner is not None:
+        rungs += [(f"{winner.label} {at}", winner.id, 1, key)]
+        rungs += [(f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in longer]
+    return ladder(
+        [(name, _judged(state, state.trials[source], n), key) for name, source, n, key in rungs]
+    )
 
 
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
@@ -278,9 +334,9 @@ def _confirmed(
     return sorted(configs, key=lambda c: (-_or_worst(c.mean(VAL_MIOU)), c.source))
 
 
-def _judged(state: State, source: Trial) -> list[Trial]:
+def _judged(state: State, source: Trial, budget: int = 1) -> list[Trial]:
     """The completed confirmation trials whose every judged metric is a number."""
-    return [trial for trial in state.confirmations(source.id) if _is_judged(trial)]
+    return [trial for trial in state.confirmations(source.id, budget) if _is_judged(trial)]
 
 
 def _is_judged(trial: Trial) -> bool:
@@ -293,7 +349,7 @@ def _failed(state: State, source: Trial) -> tuple[int, ...]:
     return tuple(
         trial.seed
         for trial in state.of_stage(CONFIRM)
-        if trial.source == source.id
+        if (trial.source, trial.budget) == (source.id, 1)
         and trial.end is not None
         and not trial.end.by_machine
         and not _is_judged(trial)
@@ -382,4 +438,10 @@ def _missing(
             failures = f" and {lost} failed" if lost else ""
             line = f"{done} of {num_seeds} seeds are confirmed{failures}"
             lines.append(f"{source.label} ({source.id}): {line}")
+    for source in rivals(state):
+        for budget in _longer_budgets(state):
+            done = len(_judged(state, source, budget))
+            if done < num_seeds:
+                line = f"{done} of {num_seeds} seeds are trained for {budget} times the budget"
+                lines.append(f"{source.label} ({source.id}): {line}")
     return lines

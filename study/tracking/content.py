@@ -117,8 +117,9 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 
 
 def final_points(trial: Trial) -> list[Point]:
-    """``final/miou`` and the like, only for trials that reached the full budget."""
-    if trial.status != COMPLETED or not trial.reports:
+    """``final/miou`` and the like, only for trials that reached the full budget and no longer one:
+    whoever sorts by them compares equal budgets."""
+    if trial.status != COMPLETED or not trial.reports or trial.budget > 1:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
     found = []

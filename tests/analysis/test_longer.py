@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from study.analysis.longer import final_slope, rising_note
+from study.analysis.longer import final_slope, ladder, rising_note
+from study.analysis.statistics import Comparison
 from study.core.names import CONFIRM
 from study.ledger.records import ReportRecord, TrialRecord
 from study.ledger.state import State, Trial
@@ -91,3 +92,46 @@ def test_an_older_ledger_is_judged_at_the_argmax() -> None:
 
 def test_without_a_training_there_is_no_slope() -> None:
     assert final_slope([]) is None
+
+
+def judged(values: dict[int, float], key: str = "test/miou") -> list[Trial]:
+    state = State()
+    for seed, number in values.items():
+        state.apply(TrialRecord(f"t{seed}", seed, CONFIRM, "ce", "ce", None, {}, seed))
+        state.apply(ReportRecord(f"t{seed}", 0, 8, {key: number}))
+    return list(state.trials.values())
+
+
+def test_a_step_is_paired_by_seed() -> None:
+    first = judged({1: 0.30, 2: 0.40, 3: 0.50})
+    second = judged({3: 0.52, 1: 0.31, 2: 0.43, 4: 0.90})
+    below, above = ladder([("a", first, "test/miou"), ("b", second, "test/miou")])
+    assert [rung.mean for rung in (below, above)] == pytest.approx([0.4, 0.54])
+    assert (below.name, below.seeds, below.step, above.seeds) == ("a", 3, None, 4)
+    assert above.step is not None and above.step.interval is not None
+    assert above.step.difference == pytest.approx(0.02)
+    # t(.975, 2) = 4.3027, and the differences' sd is .01
+    assert above.step.interval.high - 0.02 == pytest.approx(4.3027 * 0.01 / np.sqrt(3), rel=1e-4)
+    assert above.step.interval.low + above.step.interval.high == pytest.approx(0.04)
+
+
+def test_one_shared_seed_gives_a_step_without_an_interval_and_none_gives_no_step() -> None:
+    rungs = [judged({1: 0.3}), judged({1: 0.4, 2: 0.5}), judged({3: 0.6})]
+    _, second, third = ladder([("", trials, "test/miou") for trials in rungs])
+    assert second.step == Comparison(0.4 - 0.3)
+    assert third.step is None
+
+
+def test_a_rung_without_a_number_is_left_out() -> None:
+    empty, other = judged({1: float("nan")}), judged({1: 0.3}, key="test/tuned/miou")
+    first = judged({1: 0.3})
+    found = ladder([("a", first, "test/miou"), ("b", empty, "test/miou"), ("c", [], "test/miou"),
+                    ("d", other, "test/miou"), ("e", other, "test/tuned/miou")])  # fmt: skip
+    assert [rung.name for rung in found] == ["a", "e"]
+    assert found[1].step == Comparison(0.0)
+
+
+def test_who_trains_longer_is_not_told_to() -> None:
+    rising = trained(line(0.01))
+    assert "budgets: [1, 4]" in rising_note(rising)[0]
+    assert "budgets" not in rising_note(rising, measured=True)[0]
