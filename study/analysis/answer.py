@@ -256,13 +256,10 @@ def _ladder(state: State, configs: Sequence[Confirmed]) -> tuple[Rung, ...]:
     winner = next((trial for trial in rivals(state) if trial is not reference), None)
     tuned = all(TEST_TUNED_MIOU in trial.last for trial in _judged(state, reference))
     key, at = (TEST_TUNED_MIOU, "at its rule") if tuned else (TEST_MIOU, "at the argmax")
-    rungs = [
-        ("default cross entropy at the argmax", config.source, 1, TEST_MIOU)
-        for config in configs
-        if config.is_default_ce and config.source != reference.id
-    ]
-    name = "tuned learning rate" if is_tuned(state) else DEFAULT_CE
-    rungs += [(f"{name} at the argmax", reference.id, 1, TEST_MIOU)]
+    default = [config.source for config in configs if config.is_default_ce]
+    rungs = [(f"{DEFAULT_CE} at the argmax", source, 1, TEST_MIOU) for source in default]
+    if reference.id not in default:
+        rungs += [("tuned learning rate at the argmax", reference.id, 1, TEST_MIOU)]
     rungs += [("tuned decision rule", reference.id, 1, key)] if tuned else []
     longer = _longer_budgets(state)
     rungs += [(f"{n} times the budget", reference.id, n, key) for n in longer]

@@ -425,6 +425,14 @@ def test_the_ladder_has_the_rungs_that_exist(hand: Hand) -> None:
     ], "longer trainings stay out of the comparison"
 
 
+def test_a_default_rate_that_is_the_best_is_one_rung(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "ce", "ce"))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    names = [rung.name for rung in answer(hand.state, NOWHERE).ladder]
+    assert names == ["default cross entropy at the argmax", "a at the argmax"]
+
+
 def test_there_is_no_ladder_before_the_selection_is_confirmed(hand: Hand) -> None:
     hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
     hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
