@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ class Driver:
     def __init__(self, folder: Path, metrics: Curve = curve, **options: Any) -> None:
         self.metrics = metrics
         self.task: TaskConfig = load_task("synthetic").config
-        self.space: SearchSpace = load_space(options.pop("space", "joint"))
+        space = load_space(options.pop("space", "joint"))
+        curves = {"objectives": ("val/miou", "val/macc")}
+        settings = space.settings.model_copy(update=curves)
+        self.space: SearchSpace = replace(space, settings=settings)
         self.plan: Plan = make_plan(self.space, self.task, num_trials=None, seed=0)
         self.ledger = Ledger(folder)
         if self.ledger.state.study is None:
