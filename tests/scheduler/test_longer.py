@@ -31,7 +31,6 @@ SPACE: dict[str, Any] = {
         "num_trials": 4,
         "reference_trials": 1,
         "sampler": "random",
-        "objectives": ["val/miou"],
         "rungs": {"first": 0.5},
         "baselines": ["ce"],
         "confirm": {"top": 2, "num_seeds": 2, "budgets": [1, 2]},
@@ -115,6 +114,7 @@ def test_a_budget_that_holds_the_confirmations_alone_leaves_them_out() -> None:
         return epochs <= 9
 
     assert study.next(admits=nine) == Resume(unfinished), "9 of its 16 epochs are left"
+    assert study.next(admits=lambda stage, epochs: epochs <= 8) == Stop()
 
 
 def test_a_longer_training_that_the_machine_lost_is_tried_again() -> None:
