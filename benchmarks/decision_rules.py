@@ -99,7 +99,8 @@ def ranking(folder: Path) -> None:
     curves: dict[str, dict[int, tuple[Floats, Floats]]] = {}
     for trial in state.of_stage(CONFIRM):
         found = evidence.read(evidence.path_of(folder, trial.id))
-        if trial.status != COMPLETED or found is None or found.splits[VAL].curve is None:
+        judged = trial.status == COMPLETED and trial.budget == 1
+        if not judged or found is None or found.splits[VAL].curve is None:
             continue
         curves.setdefault(trial.source or "", {})[trial.seed] = _curve(found.splits[VAL].curve)
     seeds = sorted(set.intersection(*(set(of) for of in curves.values())))

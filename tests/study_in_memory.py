@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.core.names import REFERENCE
+from study.core.names import CONFIRM, REFERENCE
 from study.ledger.plan import Plan
 from study.ledger.records import EndRecord, ReportRecord, TrialRecord
 from study.ledger.state import State
@@ -35,10 +35,19 @@ class Study:
         self.state = State()
         self.live: set[str] = set()
 
-    def add(self, stage: str, label: str = "x", source: str | None = None, seed: int = 0) -> str:
+    def add(
+        self,
+        stage: str,
+        label: str = "x",
+        source: str | None = None,
+        seed: int = 0,
+        budget: int = 1,
+    ) -> str:
         name = f"t{len(self.state.trials):04d}"
         family = "ce" if label == "ce" or stage == REFERENCE else "recall"
-        record = TrialRecord(name, 0, stage, label, family, None, {}, seed, source=source)
+        record = TrialRecord(
+            name, 0, stage, label, family, None, {}, seed, source=source, budget=budget
+        )
         self.state.apply(record)
         self.live.add(name)
         return name
@@ -48,8 +57,12 @@ class Study:
         self.live.discard(name)
 
     def finish(self, name: str, status: str = "completed", miou: float = 0.5) -> None:
-        self.state.apply(ReportRecord(name, 0, 4, {"val/miou": miou, "val/macc": miou}))
-        self.state.apply(EndRecord(name, status, "", 4))
+        trial = self.state.trials[name]
+        splits = ("val", "test") if trial.stage == CONFIRM else ("val",)
+        metrics = {f"{split}/{key}": miou for split in splits for key in ("miou", "macc")}
+        epochs = self.plan.epochs * trial.budget
+        self.state.apply(ReportRecord(name, 0, epochs, metrics))
+        self.state.apply(EndRecord(name, status, "", epochs))
         self.live.discard(name)
 
     def next(self, **options: Admits) -> object:

@@ -35,6 +35,7 @@ from pathlib import Path
 
 from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
+from study.analysis.longer import Rung, ladder, rising_note
 from study.analysis.pareto import pareto_trials
 from study.analysis.rules import ARGMAX, TUNED, Rule, rules_of
 from study.analysis.selection import (
@@ -120,8 +121,9 @@ class Answer:
     rules: its columns, the primary one first. configs: the confirmed ones, best mean val mIoU of
     that column first. best_* and pareto: ids of source trials; these are confirmed if `confirmed`
     is true, else the best so far. tuned: whether the reference is the best of cross entropies at
-    several settings. tuning: the settings at which cross entropy was tried. missing: what the
-    answer lacks, notes: what limits it, in words.
+    several settings. tuning: the settings at which cross entropy was tried. ladder: from default
+    cross entropy to the best other loss, if that is confirmed. missing: what the answer lacks,
+    notes: what limits it, in words.
     """
 
     study: str
@@ -138,6 +140,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = (ARGMAX,)
     epochs: int = 0
+    ladder: tuple[Rung, ...] = ()
 
     @property
     def primary(self) -> Rule:
@@ -205,9 +208,10 @@ def answer(state: State, folder: Path) -> Answer:
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
-        notes=tuple(_at_the_edge(configs)),
+        notes=(*_at_the_edge(configs), *_still_rising(state, configs, rules[0])),
         rules=rules,
         epochs=int(study.plan.get("epochs", 0)) if study else 0,
+        ladder=_ladder(state, configs, rules) if settled else (),
     )
 
 
@@ -222,23 +226,80 @@ def confirmed_reference(state: State) -> Trial | None:
     if selection is None or selection.reference is None:
         return None
     first = state.trials[selection.reference]
-    candidates = [state.trials[source] for source in selection.cross_entropies]
+    keys = _judged_keys(rules_of(state))
+    if not _judged(state, first, keys) and len(_failed(state, first, keys)) < _seeds(state):
+        return first
+    return _best_by_val(state, selection.cross_entropies) or first
+
+
+def rivals(state: State) -> list[Trial]:
+    """What is trained for longer once the selection is confirmed: the reference, and the best
+    other loss by mean confirmed val, at the tuned rule where there is one. Those without a judged
+    seed are left out."""
+    selection = state.selection
+    if selection is None:
+        return []
+    keys = _judged_keys(rules_of(state))
+    found = (confirmed_reference(state), _best_by_val(state, selection.confirmed))
+    return [trial for trial in found if trial is not None and _judged(state, trial, keys)]
+
+
+def _best_by_val(state: State, sources: Sequence[str]) -> Trial | None:
+    """The best config by mean confirmed val over the seeds that all have; one with a failed seed
+    counts only if each has one. None without a shared seed."""
     rules = rules_of(state)
     keys = _judged_keys(rules)
-    failed = {one.id: _failed(state, one, keys) for one in candidates}
+    candidates = [state.trials[source] for source in sources]
     repeats = {one.id: _judged(state, one, keys) for one in candidates}
     judged = {source: trials for source, trials in repeats.items() if trials}
+    failed = {one.id: _failed(state, one, keys) for one in candidates}
     sound = {s: trials for s, trials in judged.items() if not failed[s]} or judged
     seeds = [{trial.seed for trial in trials} for trials in sound.values()]
     shared = set.intersection(*seeds) if seeds else set()
-    waiting = first.id not in judged and len(failed[first.id]) < _seeds(state)
-    if waiting or not shared:
-        return first
+    if not shared:
+        return None
     means = {
         source: mean([value(trial, rules[0].val_miou) for trial in trials if trial.seed in shared])
         for source, trials in sound.items()
     }
     return state.trials[max(means, key=lambda source: _or_worst(means[source]))]
+
+
+def _still_rising(state: State, configs: Sequence[Confirmed], rule: Rule) -> list[str]:
+    reference = next((config for config in configs if config.is_reference), None)
+    if reference is None:
+        return []
+    trials = [state.trials[trial] for trial in reference.trials]
+    return rising_note(trials, rule.val_miou, measured=bool(_longer_budgets(state)))
+
+
+def _longer_budgets(state: State) -> list[int]:
+    return list(state.study.plan.get("confirm_budgets", (1,)))[1:] if state.study else []
+
+
+def _ladder(state: State, configs: Sequence[Confirmed], rules: Sequence[Rule]) -> tuple[Rung, ...]:
+    """The ladder; empty without a reference. From the third rung on every config is at the rule
+    that its own val chose, in a study whose trials report it."""
+    reference = confirmed_reference(state)
+    if reference is None:
+        return ()
+    winner = next((trial for trial in rivals(state) if trial is not reference), None)
+    is_tuned, key, argmax = rules[0] is TUNED, rules[0].test_miou, ARGMAX.test_miou
+    at = "at its rule" if is_tuned else "at the argmax"
+    default = [config.source for config in configs if config.is_default_ce]
+    rungs = [(f"{DEFAULT_CE} at the argmax", source, 1, argmax) for source in default]
+    if reference.id not in default:
+        rungs += [("tuned learning rate at the argmax", reference.id, 1, argmax)]
+    rungs += [("tuned decision rule", reference.id, 1, key)] if is_tuned else []
+    longer = _longer_budgets(state)
+    rungs += [(f"{n} times the budget", reference.id, n, key) for n in longer]
+    if winner is not None:
+        rungs += [(f"{winner.label} {at}", winner.id, 1, key)]
+        rungs += [(f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in longer]
+    keys = _judged_keys(rules)
+    return ladder(
+        [(name, _judged(state, state.trials[source], keys, n), of) for name, source, n, of in rungs]
+    )
 
 
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
@@ -310,9 +371,10 @@ def _judged_keys(rules: Sequence[Rule]) -> list[str]:
     return [key for rule in rules for key in (rule.test_miou, rule.test_macc)]
 
 
-def _judged(state: State, source: Trial, keys: Sequence[str]) -> list[Trial]:
+def _judged(state: State, source: Trial, keys: Sequence[str], budget: int = 1) -> list[Trial]:
     """The completed confirmation trials whose every judged metric is a number."""
-    return [trial for trial in state.confirmations(source.id) if _is_judged(trial, keys)]
+    trials = state.confirmations(source.id, budget)
+    return [trial for trial in trials if _is_judged(trial, keys)]
 
 
 def _is_judged(trial: Trial, keys: Sequence[str]) -> bool:
@@ -325,7 +387,7 @@ def _failed(state: State, source: Trial, keys: Sequence[str]) -> tuple[int, ...]
     return tuple(
         trial.seed
         for trial in state.of_stage(CONFIRM)
-        if trial.source == source.id
+        if (trial.source, trial.budget) == (source.id, 1)
         and trial.end is not None
         and not trial.end.by_machine
         and not _is_judged(trial, keys)
@@ -452,4 +514,11 @@ def _missing(
             failures = f" and {lost} failed" if lost else ""
             line = f"{done} of {num_seeds} seeds are confirmed{failures}"
             lines.append(f"{source.label} ({source.id}): {line}")
+    keys = _judged_keys(rules_of(state))
+    for source in rivals(state):
+        for budget in _longer_budgets(state):
+            done = len(_judged(state, source, keys, budget))
+            if done < num_seeds:
+                line = f"{done} of {num_seeds} seeds are trained for {budget} times the budget"
+                lines.append(f"{source.label} ({source.id}): {line}")
     return lines

@@ -363,6 +363,11 @@ class TaskConfig(Config):
         """Epoch reports of a full budget."""
         return self.budget.epochs if isinstance(self.budget, EpochBudget) else self.budget.reports
 
+    def stretched(self, factor: int) -> TaskConfig:
+        """The task with so many times the budget; all else is equal."""
+        values = {name: factor * number for name, number in self.budget}
+        return self.model_copy(update={"budget": self.budget.model_copy(update=values)})
+
 
 class TrialOptimizer(Config):
     """What a space may say of the optimiser: relative to the task."""

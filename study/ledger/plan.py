@@ -10,7 +10,11 @@ from study.core.names import CE
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved settings of a study. `epochs` are the epoch reports of one trial."""
+    """The resolved settings of a study.
+
+    `epochs` are the epoch reports of one trial. `confirm_budgets`: 1, and for how many times as
+    many of them the reference and the best other loss are trained besides.
+    """
 
     seed: int
     epochs: int
@@ -24,17 +28,30 @@ class Plan:
     split_by: str | None
     confirm_top: int
     confirm_seeds: int
+    confirm_budgets: tuple[int, ...] = (1,)
 
     @property
     def confirm_trials(self) -> int:
-        """Most confirmation trials: the top configs, two tuned and default cross entropy."""
+        """Most confirmation trials: the top configs, two tuned and default cross entropy; those
+        with a longer budget come on top."""
         references = min(self.reference_trials, 2) + (CE in self.baselines)
         return (self.confirm_top + references) * self.confirm_seeds
 
     @property
+    def longer_trials(self) -> int:
+        """Most confirmation trials with a longer budget: of the reference and one other loss."""
+        return 2 * self.confirm_seeds * (len(self.confirm_budgets) - 1)
+
+    @property
+    def longer_epochs(self) -> int:
+        """Epochs of `longer_trials`."""
+        return 2 * self.confirm_seeds * sum(self.confirm_budgets[1:]) * self.epochs
+
+    @property
     def worst_case_epochs(self) -> int:
         """Epochs of the study if no trial is stopped."""
-        return (len(self.baselines) + self.num_trials + self.confirm_trials) * self.epochs
+        trials = len(self.baselines) + self.num_trials + self.confirm_trials
+        return trials * self.epochs + self.longer_epochs
 
     def is_reference(self, index: int) -> bool:
         """Whether searched trial `index` tunes cross entropy; such trials are spread evenly."""
@@ -56,6 +73,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """The plan that the first line of a ledger holds."""
+        values = {"confirm_budgets": (1,), **values}
         fields = {key: values[key] for key in cls.__dataclass_fields__}
-        lists = ("objectives", "baselines", "rungs")
+        lists = ("objectives", "baselines", "rungs", "confirm_budgets")
         return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})

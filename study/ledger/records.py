@@ -114,6 +114,7 @@ class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
+    `budget`: for how many times the plan's epochs it is trained.
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
@@ -129,6 +130,7 @@ class TrialRecord(_Line):
     source: str | None = None
     gpus: StrictFloat | None = None
     time: StrictFloat = 0.0
+    budget: Annotated[StrictInt, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)

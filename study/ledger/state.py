@@ -30,7 +30,7 @@ class Trial:
 
     `reports` holds the first report of each epoch, `verdict` the decision at the last rung, `gpu_s`
     the GPU-seconds of all epochs including repeated ones. `waits`: no machine can hold the trial
-    now.
+    now. `budget`: for how many times the plan's epochs it is trained.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Trial:
     waits: bool = False
     gpus: float = 0.0
     gpu_s: float = 0.0
+    budget: int = 1
     faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
@@ -163,6 +164,7 @@ class State:
             handed_out=record.time,
             attempt=record.attempt,
             gpus=gpus,
+            budget=record.budget,
         )
         self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
         self.trials[trial.id] = self._unfinished[trial.id] = trial
@@ -191,9 +193,13 @@ class State:
         """The trials of these stages that reached the full budget."""
         return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
 
-    def confirmations(self, source: str) -> list[Trial]:
-        """The completed confirmation trials of one trial's config."""
-        return [trial for trial in self.completed(CONFIRM) if trial.source == source]
+    def confirmations(self, source: str, budget: int = 1) -> list[Trial]:
+        """The completed confirmation trials of one trial's config with one budget."""
+        return [
+            trial
+            for trial in self.completed(CONFIRM)
+            if (trial.source, trial.budget) == (source, budget)
+        ]
 
 
 def fold(records: Iterable[Record]) -> State:

@@ -196,7 +196,7 @@ def results_csv(state: State) -> str:
             "trial": trial.id, "stage": trial.stage, "label": trial.label,
             "family": trial.family, "status": trial.status or "unfinished",
             "reason": trial.end.reason if trial.end else "", "epochs": trial.epochs,
-            "seed": trial.seed, "source": trial.source or "",
+            "seed": trial.seed, "source": trial.source or "", "budget": trial.budget,
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))

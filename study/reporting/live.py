@@ -26,7 +26,12 @@ from study.ledger.records import (
     WaitRecord,
 )
 from study.ledger.state import State, Trial
-from study.scheduler.stages import confirmations, selection_in_force, settled
+from study.scheduler.stages import (
+    confirmations,
+    longer_confirmations,
+    selection_in_force,
+    settled,
+)
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2
@@ -64,8 +69,8 @@ class Progress:
     def epochs_left(self) -> int:
         """The largest number of epoch reports still to come."""
         plan, state = self._plan, self._state
-        running = sum(plan.epochs - trial.epochs for trial in state.unfinished())
-        known = confirmations(plan, state)
+        running = sum(plan.epochs * trial.budget - trial.epochs for trial in state.unfinished())
+        known, done = confirmations(plan, state), settled(state)
         if selection_in_force(state) is None:
             confirm = plan.confirm_trials
             search = plan.num_trials - state.count(SEARCH, REFERENCE)
@@ -73,8 +78,12 @@ class Progress:
             confirm = len(known)
             search = 0
         baseline = len(plan.baselines) - state.count(BASELINE)
-        to_come = baseline + search + confirm - len(known & settled(state))
-        return max(0, to_come) * plan.epochs + running
+        to_come = baseline + search + confirm - len(known & done)
+        chosen = longer_confirmations(plan, state)
+        longer = plan.longer_epochs
+        if chosen is not None:
+            longer = plan.epochs * sum(one[-1] for one in chosen if one not in done)
+        return max(0, to_come) * plan.epochs + longer + running
 
     @property
     def elapsed(self) -> float:
@@ -202,7 +211,7 @@ class Display:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in list(self._state.trials.values()):
             if trial.end is None:
-                progress = f"epoch {trial.epochs}/{self._plan.epochs}"
+                progress = f"epoch {trial.epochs}/{self._plan.epochs * trial.budget}"
                 if trial.waits:
                     progress += f", {WAITS}"
                 table.add_row(Text(trial.id, style="cyan"), progress, trial.label)

@@ -31,7 +31,8 @@ def plan_text(
         *_equal(space, searched),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
-        f"worst case: {len(plan.baselines) + plan.num_trials + plan.confirm_trials} trials, "
+        *_longer(plan),
+        f"worst case: {_most_trials(plan)} trials, "
         f"{plan.worst_case_epochs} epochs if nobody is stopped",
     ]
     return "\n".join(lines)
@@ -80,6 +81,20 @@ def _rungs(plan: Plan) -> str:
         f"{at}: the top 1/{plan.reduction_factor} by any objective goes on, as soon as there are "
         f"{2 * plan.reduction_factor} values{split}; cross entropy is judged among itself"
     )
+
+
+def _longer(plan: Plan) -> list[str]:
+    factors = " and ".join(str(factor) for factor in plan.confirm_budgets[1:])
+    if not factors:
+        return []
+    return [
+        f"then the reference and the best other loss for {factors} times the epochs, on the same "
+        f"seeds ({plan.longer_epochs} epochs at most)"
+    ]
+
+
+def _most_trials(plan: Plan) -> int:
+    return len(plan.baselines) + plan.num_trials + plan.confirm_trials + plan.longer_trials
 
 
 def _confirm(plan: Plan) -> str:

@@ -130,7 +130,7 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
         "label": trial.label,
         "stage": trial.stage,
         "epoch": trial.epochs,
-        "of": plan.epochs,
+        "of": plan.epochs * trial.budget,
         "silent_s": max(0.0, now - heard),
         "waits": trial.waits,
     }

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
+from study.analysis.longer import Rung
 from study.analysis.rules import ARGMAX, TUNED, Rule
+from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
 from study.core.names import CE, DEFAULT_CE, TEST_CALIBRATION, TEST_NLL
 from study.reporting.remains import remaining_gains
@@ -52,6 +54,11 @@ def versus(config: Confirmed, key: str) -> str:
     against = config.versus.get(key)
     if against is None:
         return MISSING
+    return difference(against)
+
+
+def difference(against: Comparison) -> str:
+    """Format a difference, and its interval if there is one."""
     if against.interval is None:
         return points(against.difference)
     low, high = points(against.interval.low), points(against.interval.high)
@@ -158,6 +165,9 @@ def conclusions(answer: Answer) -> Iterator[str]:
         )
     if answer.tuned and answer.tuning is not None:
         yield tuning_line(answer.tuning)
+    if len(answer.ladder) > 1:
+        yield "ladder, mean test mIoU and step (95 % interval of each by itself, paired by seed):"
+        yield from map(_rung_line, answer.ladder)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
     for line in answer.notes:
@@ -187,6 +197,11 @@ def _outcome(one: Tried) -> str:
     if one.value is None:
         return "unfinished"
     return percent(one.value, 1) if math.isfinite(one.value) else "failed or stopped"
+
+
+def _rung_line(rung: Rung) -> str:
+    line = f"- {rung.name}: {percent(rung.mean)}, {rung.seeds} seed{'s' * (rung.seeds > 1)}"
+    return line if rung.step is None else f"{line}, step {difference(rung.step)}"
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:

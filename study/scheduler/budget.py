@@ -2,7 +2,8 @@
 
 A searched trial or a baseline is admitted if the budget holds it, the trials that run, and the
 confirmation with all seeds that follows. A confirmation is admitted if the budget holds it alone.
-So the search ends early enough to confirm what it has found. A running trial goes on as long as its
+So the search ends early enough to confirm what it has found; for trainings with a longer budget
+nothing is reserved. A running trial goes on as long as its
 next epoch fits. An epoch is estimated to take as long as the mean of all epochs so far, or of the
 latest ones if that is longer: one machine may be slow at first, another may slow down later.
 """
@@ -125,15 +126,14 @@ class Budget:
 
     def _fits(self, epochs: int, live: Collection[str], *, confirmations: int) -> bool:
         epoch_s, whole = self._epoch_s, self._plan.epochs
-        to_go = [whole - self._state.trials[trial].epochs for trial in live]
+        trials = [self._state.trials[trial] for trial in live]
+        to_go = [whole * trial.budget - trial.epochs for trial in trials]
         waves = math.ceil(confirmations / self._slots)
         first = max([epochs, *to_go]) if confirmations else epochs
         seconds = (first + waves * whole) * epoch_s
         if self._clock() + seconds > self._deadline or self.is_over:
             return False
-        running = sum(
-            count * self._state.trials[trial].gpus for count, trial in zip(to_go, live, strict=True)
-        )
+        running = sum(count * trial.gpus for count, trial in zip(to_go, trials, strict=True))
         planned = (epochs + confirmations * whole) * self._gpus
         return self._spent_gpu_s() + (running + planned) * epoch_s <= self._gpu_s
 

@@ -6,16 +6,18 @@ A study works in this order:
 2. the baselines;
 3. the searched trials, with those that tune cross entropy (the reference) spread evenly among them;
 4. the selection, once no trial of the search is live;
-5. the confirmation of the selected configs, seed by seed.
+5. the confirmation of the selected configs, seed by seed;
+6. where the plan has longer budgets: the reference and the best other loss with these, on the same
+   seeds, once every confirmation is over.
 
 Default cross entropy is confirmed in any case, so its seeds fill the slots that would wait for the
 last searched trials. If a budget has ended the search, a session with a larger budget continues it
 and then makes a new selection. If the machine loses a confirmation, it is tried again after the
 others, because the interval needs its seed.
 
-If the budget is too small, these are skipped in turn: searched trials, then baselines (except the
-first), then the last seeds of the confirmation. A session that skips seeds or unfinished trials
-stops, and the study is not done.
+If the budget is too small, these are skipped in turn: trainings with a longer budget, then searched
+trials, then baselines (except the first), then the last seeds of the confirmation. A session that
+skips seeds or unfinished trials stops, and the study is not done.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from study.analysis.answer import rivals
 from study.analysis.selection import default_ce_trial
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
@@ -68,10 +71,11 @@ class Select:
 
 @dataclass(frozen=True)
 class RunConfirm:
-    """Train the config of trial `source` again, with a fresh seed."""
+    """Train the config of trial `source` again, with a fresh seed and so many times the budget."""
 
     source: str
     seed: int
+    budget: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Done:
 
 Action = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
 Admits = Callable[[str, int], bool]
+Confirmation = tuple[str, int, int]
+"""Source, seed and budget of a confirmation."""
 
 
 def always(stage: str, epochs: int) -> bool:
@@ -116,24 +122,26 @@ def next_action(
     """
     unfinished = [trial for trial in state.unfinished() if trial.id not in live]
     for trial in unfinished:
-        if admits(trial.stage, plan.epochs - trial.epochs):
+        if admits(trial.stage, plan.epochs * trial.budget - trial.epochs):
             return Resume(trial.id)
     action = _search(plan, state, admits)
     if action is not None:
         return action
     if any(state.trials[trial].stage != CONFIRM for trial in live):
-        return _confirm(plan, state, _default_ce(state), admits) or Wait()
+        ordinary = _ordinary(plan, _default_ce(state))
+        return _confirm(plan, state, ordinary, admits) or Wait()
     selection = selection_in_force(state)
     if selection is None:
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
             return Stop()
         return Select()
-    action = _confirm(plan, state, selection.sources, admits)
+    wanted = _ordinary(plan, selection.sources) + (longer_confirmations(plan, state) or [])
+    action = _confirm(plan, state, wanted, admits)
     if action is not None:
         return action
     if live:
         return Wait()
-    return Stop() if unfinished or _confirm(plan, state, selection.sources, always) else Done()
+    return Stop() if unfinished or _confirm(plan, state, wanted, always) else Done()
 
 
 def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
@@ -165,50 +173,74 @@ def _default_ce(state: State) -> list[str]:
     return [] if trial is None else [trial.id]
 
 
+def _ordinary(plan: Plan, sources: Collection[str]) -> list[Confirmation]:
+    """The confirmations of these sources with the plan's own budget, seed by seed."""
+    return [(source, seed, 1) for seed in confirm_seeds(plan) for source in dict.fromkeys(sources)]
+
+
 def _confirm(
-    plan: Plan, state: State, sources: Collection[str], admits: Admits
+    plan: Plan, state: State, wanted: Collection[Confirmation], admits: Admits
 ) -> RunConfirm | None:
-    tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
+    tries = _tries(state)
     done = settled(state)
-    seeds = confirm_seeds(plan)
-    pairs = [(source, seed) for seed in seeds for source in dict.fromkeys(sources)]
-    left = [pair for pair in pairs if pair not in done]
-    if not left or not admits(CONFIRM, plan.epochs):
-        return None
-    return RunConfirm(*min(left, key=lambda pair: tries[pair]))
+    left = [one for one in wanted if one not in done and admits(CONFIRM, plan.epochs * one[-1])]
+    return RunConfirm(*min(left, key=lambda one: tries[one])) if left else None
+
+
+def _tries(state: State) -> Counter[tuple[str | None, int, int]]:
+    return Counter((trial.source, trial.seed, trial.budget) for trial in state.of_stage(CONFIRM))
 
 
 def left_out(plan: Plan, state: State) -> list[str]:
     """What a stopped study has left to do, one line for each kind of trial."""
-    pairs = confirmations(plan, state) if selection_in_force(state) else set()
-    unfinished = len(state.unfinished())
+    chosen = selection_in_force(state) is not None
+    pairs = confirmations(plan, state) if chosen else set()
+    longer, num_longer = longer_confirmations(plan, state), plan.longer_trials * chosen
+    done, unfinished = settled(state), len(state.unfinished())
+    if longer is not None:
+        num_longer = len(longer)
     counts = (
         (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
         (plan.num_trials - state.count(SEARCH, REFERENCE), plan.num_trials, "searched"),
-        (len(pairs - settled(state)), len(pairs), "confirmations"),
+        (len(pairs - done), len(pairs), "confirmations"),
+        (num_longer - len(done.intersection(longer or ())), num_longer, "longer trainings"),
     )
     lines = [f"{count} of {total} {what}" for count, total, what in counts if count > 0]
     return [*lines, *([f"{unfinished} unfinished"] if unfinished else [])]
 
 
-def confirmations(plan: Plan, state: State) -> set[tuple[str, int]]:
-    """Source and seed of each confirmation that is known so far."""
+def confirmations(plan: Plan, state: State) -> set[Confirmation]:
+    """Each confirmation with the plan's own budget that is known so far."""
     selection = selection_in_force(state)
-    sources = selection.sources if selection else _default_ce(state)
-    return {(source, seed) for source in sources for seed in confirm_seeds(plan)}
+    return set(_ordinary(plan, selection.sources if selection else _default_ce(state)))
 
 
-def settled(state: State) -> set[tuple[str | None, int]]:
-    """Source and seed of each confirmation that runs or is over.
+def longer_confirmations(plan: Plan, state: State) -> list[Confirmation] | None:
+    """Each training with a longer budget, the shorter first; None while it is not known which loss
+    they are of, because a confirmation is not over."""
+    longer = plan.confirm_budgets[1:]
+    if not longer:
+        return []
+    if selection_in_force(state) is None or confirmations(plan, state) - settled(state):
+        return None
+    if any(trial.stage == CONFIRM and trial.budget == 1 for trial in state.unfinished()):
+        return None
+    sources = [trial.id for trial in rivals(state)]
+    pairs = _ordinary(plan, sources)
+    return [(source, seed, budget) for budget in longer for source, seed, _ in pairs]
+
+
+def settled(state: State) -> set[tuple[str | None, int, int]]:
+    """Each confirmation that runs or is over: its source, seed and budget.
 
     One that failed by its own fault is over, and so is one that the machine has lost CONFIRM_TRIES
     times.
     """
-    tries = Counter((trial.source, trial.seed) for trial in state.of_stage(CONFIRM))
+    tries = _tries(state)
     return {
-        (trial.source, trial.seed)
+        (trial.source, trial.seed, trial.budget)
         for trial in state.of_stage(CONFIRM)
         if trial.end is None
         or not trial.end.by_machine
-        or tries[trial.source, trial.seed] >= CONFIRM_TRIES
+        or tries[trial.source, trial.seed, trial.budget] >= CONFIRM_TRIES
     }

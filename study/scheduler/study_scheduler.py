@@ -249,7 +249,7 @@ class StudyScheduler:
 
     def _goes_on(self, trial: Trial, epoch: int) -> bool:
         """Whether a trial goes on after an epoch that is in the ledger; ends it if not."""
-        if epoch >= self.plan.epochs:
+        if epoch >= self._full_budget(trial):
             self._end(trial, COMPLETED, "full budget")
             return False
         if epoch in self.plan.rungs and trial.stage != CONFIRM and epoch not in trial.rungs:
@@ -264,8 +264,11 @@ class StudyScheduler:
             return False
         return self._goes_on(trial, trial.epochs)
 
+    def _full_budget(self, trial: Trial) -> int:
+        return self.plan.epochs * trial.budget
+
     def _expected(self, trial: Trial, epoch: int) -> tuple[str, ...]:
-        due = epoch in self.plan.rungs or epoch >= self.plan.epochs
+        due = epoch in self.plan.rungs or epoch >= self._full_budget(trial)
         return self.plan.objectives if due else ()
 
     def _end(self, trial: Trial, status: str, reason: str, *, by_machine: bool = False) -> None:

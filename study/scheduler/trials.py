@@ -56,8 +56,8 @@ class TrialFactory:
                 return self._reference(index)
             case RunSearch(number=number):
                 return self._proposed(number)
-            case RunConfirm(source=source, seed=seed):
-                return self._confirmation(self.state.trials[source], seed)
+            case RunConfirm(source=source, seed=seed, budget=budget):
+                return self._confirmation(self.state.trials[source], seed, budget)
 
     def _reference(self, index: int) -> TrialRecord:
         rank, count = self.plan.references_before(index), self.plan.reference_trials
@@ -82,18 +82,19 @@ class TrialFactory:
             return self._new(REFERENCE, _ce_label(config), config, proposal.params)
         return self._new(SEARCH, describe(config.loss), config, proposal.params)
 
-    def _confirmation(self, source: Trial, seed: int) -> TrialRecord:
+    def _confirmation(self, source: Trial, seed: int, budget: int) -> TrialRecord:
         return TrialRecord(
             trial=self._next_id(),
             number=len(self.state.trials),
             stage=CONFIRM,
-            label=source.label,
+            label=source.label if budget == 1 else f"{source.label}, {budget}x budget",
             family=source.family,
             params=source.params,
-            config={**self._here(source), "seed": seed},
+            config={**self._here(source, budget), "seed": seed},
             seed=seed,
             source=source.id,
             gpus=gpus_needed(source, self.gpus),
+            budget=budget,
         )
 
     def _new(
@@ -130,19 +131,21 @@ class TrialFactory:
             label=trial.label,
             family=trial.family,
             params=trial.params,
-            config=self._here(trial),
+            config=self._here(trial, trial.budget),
             seed=trial.seed,
             attempt=trial.attempt + 1,
             source=trial.source,
             gpus=gpus_needed(trial, self.gpus),
+            budget=trial.budget,
         )
 
     def _next_id(self) -> str:
         return f"t{len(self.state.trials):04d}"
 
-    def _here(self, trial: Trial) -> dict[str, Any]:
-        """The trial's config with the task of this session, whose data may have moved."""
-        return {**trial.config, "task": self.task.model_dump()}
+    def _here(self, trial: Trial, budget: int) -> dict[str, Any]:
+        """The trial's config with the task of this session, whose data may have moved, and with so
+        many times its budget."""
+        return {**trial.config, "task": self.task.stretched(budget).model_dump()}
 
 
 def _ce_label(config: Resolved) -> str:

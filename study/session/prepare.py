@@ -108,6 +108,7 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
         split_by=rungs.by if rungs else None,
         confirm_top=settings.confirm.top,
         confirm_seeds=settings.confirm.num_seeds,
+        confirm_budgets=settings.confirm.budgets,
     )
 
 

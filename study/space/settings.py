@@ -41,10 +41,25 @@ class Rungs(Config):
 
 
 class Confirm(Config):
-    """The confirmation: the `top` configs are trained again, each with num_seeds fresh seeds."""
+    """The confirmation: the `top` configs are trained again, each with num_seeds fresh seeds.
+
+    budgets: tuned cross entropy and the best other loss are also trained for so many times the
+    task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
+    """
 
     top: int = Field(2, ge=1)
     num_seeds: int = Field(3, ge=1)
+    budgets: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = (1,)
+
+    @field_validator("budgets")
+    @classmethod
+    def _one_and_then_longer_ones(cls, budgets: tuple[int, ...]) -> tuple[int, ...]:
+        if budgets[:1] != (1,) or list(budgets) != sorted(set(budgets)):
+            raise ValueError(
+                "budgets must be whole factors that begin with 1 and ascend, such as [1, 4], "
+                f"got {list(budgets)}"
+            )
+        return budgets
 
 
 class StudySettings(Config):

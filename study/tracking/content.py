@@ -118,8 +118,9 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 
 def final_points(trial: Trial) -> list[Point]:
     """``final/miou``, ``final/tuned/miou`` and the like of val, without those of single classes,
-    only for trials that reached the full budget."""
-    if trial.status != COMPLETED or not trial.reports:
+    only for trials that reached the full budget and no longer one: whoever sorts by them compares
+    equal budgets."""
+    if trial.status != COMPLETED or not trial.reports or trial.budget > 1:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
     found = []

@@ -497,3 +497,72 @@ def test_one_seed_with_evidence_of_an_earlier_version_leaves_its_config_the_argm
     changed, *others = answer(load(folder), folder).configs
     assert changed.curves == () and set(changed.images) == {"test/miou", "test/macc"}
     assert all(len(config.curves) == 3 for config in others)
+
+
+def test_a_note_says_that_the_reference_was_still_rising(hand: Hand) -> None:
+    confirmed(hand)
+    assert answer(hand.state, Path("nowhere")).notes == ()
+    for trial in hand.state.confirmations("tuned"):
+        last = trial.last
+        for epoch in range(1, 9):
+            trial.reports[epoch] = {**last, "val/miou": 0.5 + 0.01 * epoch}
+    (note,) = answer(hand.state, Path("nowhere")).notes
+    assert "rising by 1.00 points" in note
+
+
+def test_the_ladder_has_the_rungs_that_exist(hand: Hand) -> None:
+    found = confirmed(hand)
+    assert [rung.name for rung in found.ladder] == [
+        "default cross entropy at the argmax",
+        "tuned learning rate at the argmax",
+        f"{found.best_miou} at the argmax",
+    ]
+    assert hand.state.study is not None
+    hand.state.study.plan["confirm_budgets"] = [1, 4]
+    tuned: dict[str, float] = {}
+    for source in ("ce", "tuned", "a", "b"):
+        trials = hand.state.confirmations(source)
+        tuned[source] = sum(trial.last["test/miou"] for trial in trials) / 3 + 0.01
+    for trial in hand.state.trials.values():
+        values = {"val/tuned/miou": trial.last["val/miou"]}
+        values["val/tuned_macc/macc"] = values["test/tuned_macc/macc"] = 0.6
+        values["test/tuned/miou"] = trial.last.get("test/miou", 0.0) + 0.01
+        trial.reports[trial.epochs] = {**trial.last, **values}
+    partly = answer(hand.state, NOWHERE)
+    assert sum("0 of 3 seeds are trained for 4 times the budget" in x for x in partly.missing) == 2
+    for source, family in (("tuned", "ce"), ("a", "recall")):
+        for seed in range(3):
+            name = f"{source}-{seed}-longer"
+            record = TrialRecord(
+                name, 0, CONFIRM, name, family, None, {}, seed, source=source, budget=4
+            )
+            test = {"test/miou": 0.9, "test/macc": 0.9}
+            test |= {"test/tuned/miou": 0.95, "test/tuned_macc/macc": 0.9, "val/tuned/miou": 0.9}
+            hand.state.apply(record)
+            hand.state.apply(ReportRecord(name, 0, 4, {"val/miou": 0.9, "val/macc": 0.9, **test}))
+            hand.state.apply(EndRecord(name, COMPLETED, "full budget", 4))
+    whole = answer(hand.state, NOWHERE)
+    assert [(rung.name, rung.mean, rung.seeds) for rung in whole.ladder[2:]] == [
+        ("tuned decision rule", pytest.approx(tuned["tuned"]), 3),
+        ("4 times the budget", pytest.approx(0.95), 3),
+        ("a at its rule", pytest.approx(tuned["a"]), 3),
+        ("a at its rule, 4 times the budget", pytest.approx(0.95), 3),
+    ]
+    assert whole.missing == ()
+    assert [c.metrics["test/miou"] for c in whole.configs] == [
+        c.metrics["test/miou"] for c in found.configs
+    ], "longer trainings stay out of the comparison"
+
+
+def test_a_default_rate_that_is_the_best_is_one_rung(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "ce", "ce"))
+    hand.confirm("ce", (0.50, 0.60), spread(0.48, 0.58))
+    hand.confirm("a", (0.58, 0.68), spread(0.56, 0.66))
+    names = [rung.name for rung in answer(hand.state, NOWHERE).ladder]
+    assert names == ["default cross entropy at the argmax", "a at the argmax"]
+
+
+def test_there_is_no_ladder_before_the_selection_is_confirmed(hand: Hand) -> None:
+    hand.state.apply(SelectRecord(["a"], "tuned", "ce"))
+    hand.confirm("tuned", (0.52, 0.61), spread(0.50, 0.60))
+    assert answer(hand.state, NOWHERE).ladder == ()

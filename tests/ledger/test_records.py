@@ -143,3 +143,13 @@ def test_an_unreadable_line_is_named_with_its_file_and_number(tmp_path: Path) ->
     (tmp_path / LEDGER).write_text(f"{SESSION}\n{SESSION.replace('2', 'two')}\n")
     with pytest.raises(InputError, match=f"{LEDGER}:2: unreadable ledger line: Expecting "):
         replay(tmp_path / LEDGER)
+
+
+def test_a_trial_of_an_older_line_has_the_plans_budget() -> None:
+    record = TrialRecord("t0000", 0, "confirm", "ce", "ce", None, {}, 0, budget=4)
+    line = json.loads(encode(record))
+    assert decode(json.dumps(line)) == record
+    del line["budget"]
+    older = decode(json.dumps(line))
+    assert isinstance(older, TrialRecord)
+    assert older.budget == 1

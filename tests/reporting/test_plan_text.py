@@ -49,3 +49,11 @@ def test_only_what_there_is_is_confirmed() -> None:
     assert "confirm: the top 1 and default cross entropy, 1 fresh seed each" in (
         text_of(CHOICE, baselines=["ce"], confirm=one)
     )
+
+
+def test_longer_trainings_are_announced_with_their_epochs() -> None:
+    assert "times the epochs" not in text_of(CHOICE)
+    text = text_of(CHOICE, num_trials=4, confirm={"top": 1, "num_seeds": 3, "budgets": [1, 2, 4]})
+    epochs = 2 * 3 * (2 + 4) * load_task("tiny").config.num_epochs
+    assert "for 2 and 4 times the epochs, on the same seeds" in text
+    assert f"({epochs} epochs at most)" in text

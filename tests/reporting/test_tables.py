@@ -10,6 +10,8 @@ from ledgers import make_study
 from rich.console import Console
 
 from study.analysis.answer import Answer, answer
+from study.analysis.longer import Rung
+from study.analysis.statistics import Comparison, Interval
 from study.reporting import tables
 from study.reporting.remains import remaining_gains
 from study.reporting.tables import conclusions, p_value, plain_table, points, print_answer, rows
@@ -142,7 +144,7 @@ def test_where_cross_entropy_is_best_it_is_said_among_what(found: Answer) -> Non
 
 
 def test_a_reference_that_was_not_tuned_is_not_called_so(found: Answer) -> None:
-    untuned = replace(found, tuned=False)
+    untuned = replace(found, tuned=False, ladder=())
     said = "\n".join([*conclusions(untuned), plain_table(untuned)])
     assert "tuned" not in said
     assert "over default cross entropy, not told apart from default cross entropy" in said
@@ -266,3 +268,24 @@ def test_the_explanation_names_what_the_study_has(found: Answer, two_rules: Answ
     for word in ("tuned rule", "nll", "calibration", "metric and rule"):
         assert word in tables.explanation(two_rules)
         assert word not in tables.explanation(found)
+
+
+def test_a_note_of_the_answer_is_a_conclusion(found: Answer) -> None:
+    said = list(conclusions(replace(found, notes=("it was rising",))))
+    assert said.count("note: it was rising") == 1
+
+
+def test_the_ladder_is_shown_rung_by_rung(found: Answer) -> None:
+    rungs = (
+        Rung("default", 0.4, 3),
+        Rung("tuned", 0.41, 1, Comparison(0.01)),
+        Rung("longer", 0.45, 3, Comparison(0.04, Interval(0.01, 0.07))),
+    )
+    said = list(conclusions(replace(found, ladder=rungs)))
+    start = next(index for index, text in enumerate(said) if text.startswith("ladder"))
+    assert said[start + 1 : start + 4] == [
+        "- default: 40.00, 3 seeds",
+        "- tuned: 41.00, 1 seed, step +1.00",
+        "- longer: 45.00, 3 seeds, step +4.00 [+1.00, +7.00]",
+    ]
+    assert not any(text.startswith("ladder") for text in conclusions(replace(found, ladder=())))

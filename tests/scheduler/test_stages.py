@@ -217,6 +217,10 @@ def test_a_spent_budget_ends_the_search_and_still_selects() -> None:
 def test_a_plan_survives_the_ledger() -> None:
     assert Plan.from_dict(plan().as_dict()) == plan()
     assert plan().worst_case_epochs == (2 + 16 + 15) * 4
+    longer = plan(confirm_budgets=(1, 4))
+    assert Plan.from_dict(longer.as_dict()) == longer
+    older = {key: item for key, item in plan().as_dict().items() if key != "confirm_budgets"}
+    assert Plan.from_dict(older) == plan()
 
 
 @pytest.mark.parametrize(
