@@ -133,7 +133,9 @@ class SegmentationMetrics:
         else:
             table = confusion_tables(pred, target, valid, self.num_classes)
         if self._calibration and logits.is_floating_point():
-            self._judge_probabilities(logits, target, valid)
+            for image in range(len(target)):  # one at a time: this takes several times the logits
+                one = slice(image, image + 1)
+                self._judge_probabilities(logits[one], target[one], valid[one])
         hits = table.diagonal(dim1=1, dim2=2)
         _keep(self._image_counts, torch.stack([hits, table.sum(1) - hits, table.sum(2) - hits], 1))
         self._confusion = _added(self._confusion, table.sum(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.config.task import TaskConfig, load_task
+from study.config.task import Evaluation, TaskConfig, load_task
 from study.core.errors import InputError
 from study.core.validation import validate
 from study.core.yaml_file import parse_yaml
@@ -51,3 +51,25 @@ def test_val_share_is_the_old_name_of_val_fraction(form: str) -> None:
 def test_an_error_at_a_renamed_key_names_what_is_written(keys: str, said: str) -> None:
     with pytest.raises(InputError, match=f"^f.yaml:2: {said}"):
         task("voc", keys)
+
+
+NAMES = ("road", "sky", "pole", "sign")
+COUNTS = (900, 90, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("group", "classes"),
+    [
+        ("[pole, sign]", ["pole", "sign"]),
+        ("[sign, pole, sign]", ["sign", "pole"]),
+        ("{below: 0.01}", ["pole", "sign"]),
+        ("{below: 0.009}", ["sign"]),
+        ("{without: [road, sky]}", ["pole", "sign"]),
+    ],
+)
+def test_a_group_has_the_classes_that_it_names(group: str, classes: list[str]) -> None:
+    source = parse_yaml(f"groups: {{some: {group}}}", "f.yaml")
+    evaluation = validate(Evaluation, source.data)
+    assert evaluation.members(NAMES, COUNTS) == {"some": classes}
+    again = Evaluation.model_validate(evaluation.model_dump())
+    assert again.members(NAMES, COUNTS) == {"some": classes}

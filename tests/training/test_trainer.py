@@ -18,6 +18,7 @@ from study.data import SegmentationData
 from study.losses.loss import SegmentationLoss
 from study.metrics import TAUS
 from study.training.batches import TrainOrder, draw
+from study.training.evaluation import measured_names
 from study.training.optim import lr_factor
 from study.training.trainer import Diverged, _held, _series, train
 
@@ -400,3 +401,15 @@ def test_how_many_random_streams_are_begun_at_once_changes_nothing(at_once):
     assert len(whole) == len({seed for _, seed in whole}) == 11
     assert drawn(0, at_once) == whole
     assert drawn(6, at_once) == whole[6:]
+
+
+def test_a_group_and_what_can_be_an_objective_are_measured(data):
+    rare = list(data.class_names[-3:])
+    config = tiny(evaluation={"groups": {"rare": rare}})
+    (*_, last) = run(config, data)
+    shown = [last.metrics[f"val/tuned/iou/{c}"] for c in rare if f"val/iou/{c}" in last.metrics]
+    assert last.metrics["val/tuned/miou/rare"] == pytest.approx(np.mean(shown))
+    others = ("nll", "error", "tau_miou", "tau_macc", "present")
+    assert set(measured_names(data, config.task.evaluation)) == {
+        key for key in last.metrics if key.startswith("val/") and not key.endswith(others)
+    }
