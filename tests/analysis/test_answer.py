@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledgers import make_study
@@ -542,12 +543,13 @@ def test_the_ladder_has_the_rungs_that_exist(hand: Hand) -> None:
             hand.state.apply(ReportRecord(name, 0, 4, {"val/miou": 0.9, "val/macc": 0.9, **test}))
             hand.state.apply(EndRecord(name, COMPLETED, "full budget", 4))
     whole = answer(hand.state, NOWHERE)
-    assert [(rung.name, rung.mean, rung.seeds) for rung in whole.ladder[2:]] == [
+    expected: list[tuple[str, Any, int]] = [
         ("tuned decision rule", pytest.approx(tuned["tuned"]), 3),
         ("4 times the budget", pytest.approx(0.95), 3),
         ("a at its rule", pytest.approx(tuned["a"]), 3),
         ("a at its rule, 4 times the budget", pytest.approx(0.95), 3),
     ]
+    assert [(rung.name, rung.mean, rung.seeds) for rung in whole.ladder[2:]] == expected
     assert whole.missing == ()
     assert [c.metrics["test/miou"] for c in whole.configs] == [
         c.metrics["test/miou"] for c in found.configs
