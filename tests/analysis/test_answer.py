@@ -359,10 +359,9 @@ def test_the_reference_is_the_best_confirmed_cross_entropy_for_every_comparison(
 def test_the_tuned_rule_chooses_the_reference_where_it_is_reported(hand: Hand) -> None:
     two_tuned(hand, first=0.52, second=0.51, default=0.50)
     assert confirmed_reference(hand.state) is hand.state.trials["tuned"]
-    for source, tuned in (("tuned", 0.53), ("tuned2", 0.54), ("ce", 0.50)):
-        for trial in hand.state.confirmations(source):
-            values = {**trial.last, "val/tuned/miou": tuned}
-            hand.state.apply(ReportRecord(trial.id, 0, 2, values))
+    values = {"tuned": 0.53, "tuned2": 0.54, "ce": 0.50}
+    for trial in list(hand.state.trials.values()):
+        with_rules(hand, trial.id, values.get(trial.source or trial.id, 0.5), 0.7)
     assert confirmed_reference(hand.state) is hand.state.trials["tuned2"]
 
 
