@@ -34,6 +34,7 @@ class CurveCounter:
         self._up = torch.where(differences > 0, 1 / differences, torch.nan)
         self._down = torch.where(differences < 0, -1 / differences, torch.nan)
         self._taus = torch.tensor(TAUS[ARGMAX:], dtype=torch.float64)
+        self._shares = self.log_prior.float()[:, None]  # where the last batch was
 
     def count(self, logits: Tensor, target: Tensor, pred: Tensor, valid: Tensor) -> Tensor:
         """Count a batch.
@@ -61,7 +62,9 @@ class CurveCounter:
         return tables
 
     def _count_each(self, logits: Tensor, target: Tensor, valid: Tensor, tables: Tensor) -> None:
-        shares = self.log_prior.to(logits.device, torch.float32)[:, None]
+        if self._shares.device != logits.device:
+            self._shares = self._shares.to(logits.device)
+        shares = self._shares
         size = max(1, CHUNK // max(1, logits[0].numel()))
         for first in range(0, len(logits), size):
             images = slice(first, first + size)

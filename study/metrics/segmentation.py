@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,9 +35,9 @@ class SegmentationMetrics:
         class_names: names of the per-class metrics, one per class, all different; default the class
             indices.
         class_counts: (C,) pixels of each class in training; with them the decision rules are
-            measured, too, on batches of logits.
+            measured, too, and each batch must be logits.
         groups: classes of each named group, by their names.
-        calibration: measure nll and calibration_error, on batches of logits.
+        calibration: measure nll and calibration_error, too; each batch must be logits.
 
     Raises:
         ValueError: if class_names, class_counts or groups do not fit.
@@ -86,6 +86,7 @@ class SegmentationMetrics:
         self._calibration = calibration
         self._bins: Tensor | None = None
         self._nll: Tensor | None = None
+        self._copies: dict[str, NDArray[Any]] = {}
 
     def _classes(self, group: str, names: Sequence[str]) -> list[int]:
         unknown = [name for name in names if name not in self.class_names]
@@ -123,8 +124,11 @@ class SegmentationMetrics:
 
         logits = pred_or_logits.detach()
         pred, target = self._checked(logits, target)
+        if not logits.is_floating_point() and (self._counter is not None or self._calibration):
+            raise ValueError("decision rules and calibration need logits, got classes")
+        self._copies.clear()
         valid = target != self.ignore_index
-        if self._counter is not None and logits.is_floating_point():
+        if self._counter is not None:
             tables = self._counter.count(logits, target, pred, valid)
             hits, decided = tables.diagonal(dim1=2, dim2=3), tables.sum(2)
             _keep(self._rule_counts, torch.stack([hits, decided], 2).int())
@@ -132,7 +136,7 @@ class SegmentationMetrics:
             table = tables[:, ARGMAX]
         else:
             table = confusion_tables(pred, target, valid, self.num_classes)
-        if self._calibration and logits.is_floating_point():
+        if self._calibration:
             for image in range(len(target)):  # one at a time: this takes several times the logits
                 one = slice(image, image + 1)
                 self._judge_probabilities(logits[one], target[one], valid[one])
@@ -212,21 +216,29 @@ class SegmentationMetrics:
     @property
     def curve(self) -> NDArray[np.int64] | None:
         """The confusion matrices (taus, C, C) of all decision rules; None if not measured."""
-        return None if self._curve is None else self._curve.cpu().numpy()
+        curve = self._curve
+        return None if curve is None else self._copy("curve", lambda: curve)
+
+    def _copy(self, name: str, make: Callable[[], Tensor]) -> NDArray[Any]:
+        """A total on the host, where it is copied once, until the next batch."""
+        if name not in self._copies:
+            self._copies[name] = make().cpu().numpy()
+        return self._copies[name]
 
     def rule_counts(self, tau: float) -> NDArray[np.int64]:
         """The counts of `image_counts` at the rule `tau`, one of `TAUS`, (images, 3, C)."""
         import torch
 
-        counts = self.image_counts().cpu().numpy()
-        rules = torch.cat(self._rule_counts)[:, TAUS.index(tau)].cpu().numpy().astype(np.int64)
-        hits, decided = rules[:, 0], rules[:, 1]
+        counts = self._copy("counts", self.image_counts)
+        rules = self._copy("rules", lambda: torch.cat(self._rule_counts))
+        hits, decided = np.moveaxis(rules[:, TAUS.index(tau)].astype(np.int64), 1, 0)
         total = counts[:, 0] + counts[:, 2]
         return np.stack([hits, decided - hits, total - hits], axis=1)
 
     def taus(self) -> Taus | None:
         """The two rules that these counts choose; None if the rules are not measured."""
-        return None if self._curve is None else choose_taus(self._curve.cpu().numpy())
+        curve = self.curve
+        return None if curve is None else choose_taus(curve)
 
     def compute(self, taus: Taus | None = None) -> dict[str, float]:
         """Compute all metrics of the batches so far.
@@ -242,7 +254,7 @@ class SegmentationMetrics:
             `tuned/<metric>` and `tuned_macc/<metric>`; and `tau_miou` and `tau_macc`, if they were
             chosen here.
         """
-        counts = self.image_counts().cpu().numpy()
+        counts = self._copy("counts", self.image_counts)
         values = named_metrics(counts, self.class_names, self.groups)
         present = float(present_classes(counts.sum(0)).sum())
         chosen = taus or self.taus()

@@ -218,3 +218,19 @@ def test_a_group_is_the_mean_over_its_classes_with_ground_truth() -> None:
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SegmentationMetrics(CLASSES, **options)
+
+
+@pytest.mark.parametrize("options", [{"class_counts": COUNTS}, {"calibration": True}])
+def test_classes_tell_nothing_of_other_rules(options: dict[str, Any]) -> None:
+    logits, target = batch()
+    with pytest.raises(ValueError, match="need logits, got classes"):
+        SegmentationMetrics(CLASSES, **options).update(logits.argmax(1), target)
+
+
+def test_a_batch_after_the_metrics_were_computed_counts() -> None:
+    logits, target = batch()
+    metrics = SegmentationMetrics(CLASSES, class_counts=COUNTS)
+    metrics.update(logits[:1], target[:1])
+    metrics.compute()
+    metrics.update(logits[1:], target[1:])
+    assert metrics.compute() == measured(logits, target).compute()
