@@ -120,7 +120,7 @@ def wide_columns(answer: Answer) -> tuple[str, ...]:
     """The column heads of `wide_rows`."""
     rules = [f", {rule.name}" if TUNED in answer.rules else "" for rule in answer.rules]
     judged = [f"test {metric}{rule}" for metric in ("mIoU", "mAcc") for rule in rules]
-    calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
+    calibration = ("test nll, cal. error",) if _is_calibrated(answer) else ()
     return ("config", "trial", "seeds", "val mIoU", *judged, *calibration)
 
 
@@ -134,7 +134,7 @@ def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
         for keys in ([r.test_miou for r in answer.rules], [r.test_macc for r in answer.rules]):
             row += ["\n".join(_judgement(config, key)) for key in keys]
         if _is_calibrated(answer):
-            row += [nll(config), percent(config.mean(TEST_CALIBRATION))]
+            row += [f"{nll(config)}\n{percent(config.mean(TEST_CALIBRATION))}"]
         found.append(tuple(row))
     return found
 

@@ -279,7 +279,7 @@ def test_the_page_of_measured_rules_has_both_columns_and_their_curves(two_rules:
     for sentence in remaining_gains(found):
         before, label, after = sentence.split("`")
         assert f"{before}<code>{label}</code>{after}" in page
-    for column in ("test mIoU, tuned rule", "test mAcc, argmax", "test nll", "test cal. error"):
+    for column in ("test mIoU, tuned rule", "test mAcc, argmax", "test nll, cal. error"):
         assert f"<th>{column}</th>" in page
     assert len(re.findall('<tr class="best">', page)) == len({found.best_miou, found.best_macc})
 
