@@ -35,7 +35,7 @@ from pathlib import Path
 
 from study.analysis import evidence
 from study.analysis.bootstrap import difference_interval
-from study.analysis.longer import Rung, ladder, rising_note
+from study.analysis.longer import LadderEntry, ladder, rising_note
 from study.analysis.pareto import pareto_trials
 from study.analysis.rules import ARGMAX, TUNED, Rule, rules_of
 from study.analysis.selection import (
@@ -140,7 +140,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = (ARGMAX,)
     epochs: int = 0
-    ladder: tuple[Rung, ...] = ()
+    ladder: tuple[LadderEntry, ...] = ()
 
     @property
     def primary(self) -> Rule:
@@ -277,8 +277,10 @@ def _longer_budgets(state: State) -> list[int]:
     return list(state.study.plan.get("confirm_budgets", (1,)))[1:] if state.study else []
 
 
-def _ladder(state: State, configs: Sequence[Confirmed], rules: Sequence[Rule]) -> tuple[Rung, ...]:
-    """The ladder; empty without a reference. From the third rung on every config is at the rule
+def _ladder(
+    state: State, configs: Sequence[Confirmed], rules: Sequence[Rule]
+) -> tuple[LadderEntry, ...]:
+    """The ladder; empty without a reference. From the third entry on every config is at the rule
     that its own val chose, in a study whose trials report it."""
     reference = confirmed_reference(state)
     if reference is None:
@@ -287,18 +289,23 @@ def _ladder(state: State, configs: Sequence[Confirmed], rules: Sequence[Rule]) -
     is_tuned, key, argmax = rules[0] is TUNED, rules[0].test_miou, ARGMAX.test_miou
     at = "at its rule" if is_tuned else "at the argmax"
     default = [config.source for config in configs if config.is_default_ce]
-    rungs = [(f"{DEFAULT_CE} at the argmax", source, 1, argmax) for source in default]
+    entries = [(f"{DEFAULT_CE} at the argmax", source, 1, argmax) for source in default]
     if reference.id not in default:
-        rungs += [("tuned learning rate at the argmax", reference.id, 1, argmax)]
-    rungs += [("tuned decision rule", reference.id, 1, key)] if is_tuned else []
+        entries += [("tuned learning rate at the argmax", reference.id, 1, argmax)]
+    entries += [("tuned decision rule", reference.id, 1, key)] if is_tuned else []
     longer = _longer_budgets(state)
-    rungs += [(f"{n} times the budget", reference.id, n, key) for n in longer]
+    entries += [(f"{n} times the budget", reference.id, n, key) for n in longer]
     if winner is not None:
-        rungs += [(f"{winner.label} {at}", winner.id, 1, key)]
-        rungs += [(f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in longer]
+        entries += [(f"{winner.label} {at}", winner.id, 1, key)]
+        entries += [
+            (f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in longer
+        ]
     keys = _judged_keys(rules)
     return ladder(
-        [(name, _judged(state, state.trials[source], keys, n), of) for name, source, n, of in rungs]
+        [
+            (name, _judged(state, state.trials[source], keys, n), of)
+            for name, source, n, of in entries
+        ]
     )
 
 

@@ -88,8 +88,8 @@ def rising_note(trials: Sequence[Trial], key: str, *, measured: bool = False) ->
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A rung of the ladder: mean test mIoU over `seeds`; `step` is the difference to the rung
+class LadderEntry:
+    """An entry of the ladder: mean test mIoU over `seeds`; `step` is the difference to the one
     before, None for the first and where no seed is in both."""
 
     name: str
@@ -98,16 +98,16 @@ class Rung:
     step: Comparison | None = None
 
 
-def ladder(rungs: Sequence[tuple[str, Sequence[Trial], str]]) -> tuple[Rung, ...]:
-    """The rungs that have a value; each is given by its name, trials and test metric."""
-    found: list[Rung] = []
+def ladder(entries: Sequence[tuple[str, Sequence[Trial], str]]) -> tuple[LadderEntry, ...]:
+    """The entries that have a value; each is given by its name, trials and test metric."""
+    found: list[LadderEntry] = []
     before: dict[int, float] = {}
-    for name, trials, key in rungs:
+    for name, trials, key in entries:
         values = {trial.seed: value(trial, key) for trial in trials}
         values = {seed: number for seed, number in values.items() if math.isfinite(number)}
         if values:
             step = paired([values[seed] - before[seed] for seed in values if seed in before])
-            found.append(Rung(name, mean(list(values.values())), len(values), step))
+            found.append(LadderEntry(name, mean(list(values.values())), len(values), step))
             before = values
     return tuple(found)
 

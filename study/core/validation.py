@@ -139,7 +139,8 @@ class _Fault:
                 return say(f"{name} must be {interval}, got {self.value!r}")
             case "too_short":
                 least = self.context["min_length"]
-                return say(f"{name} must have at least {least} entries, got {len(self.value)}")
+                entries = "entry" if least == 1 else "entries"
+                return say(f"{name} must have at least {least} {entries}, got {len(self.value)}")
             case "too_long":
                 most = self.context["max_length"]
                 return say(f"{name} must have at most {most} entries, got {len(self.value)}")

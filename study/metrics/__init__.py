@@ -17,8 +17,8 @@ NeurIPS 2023) use each image's own counts; a class counts in the images whose gr
     miou_worst5   mean over the lowest max(1, floor(5 n / 100)) of the n image-wise means
 
 All of them are those of the argmax. A network is also measured at the decision rules
-argmax_c(z_c - tau log pi_c), tau in -1.5, -1.4, ..., 1.5, pi the class shares of the training
-pixels (see `decision`). Two are chosen on val: tau_miou has the highest mIoU, tau_macc the highest
+argmax_c(z_c - tau log pi_c), tau in -1.5, -1.4, ..., 1.5, pi the fractions of the training pixels
+(see `decision`). Two are chosen on val: tau_miou has the highest mIoU, tau_macc the highest
 mean accuracy among those within 2 points of that mIoU. `tuned/<metric>` is a metric at the first,
 `tuned_macc/<metric>` at the second.
 

@@ -24,7 +24,7 @@ class CurveCounter:
     """Counts, per image, tau, target and decided class, the pixels of batches of logits.
 
     Args:
-        log_prior: (C,) log shares of the classes.
+        log_prior: (C,) log pi, see `decision.log_prior`.
     """
 
     def __init__(self, log_prior: Tensor) -> None:
@@ -34,7 +34,7 @@ class CurveCounter:
         self._up = torch.where(differences > 0, 1 / differences, torch.nan)
         self._down = torch.where(differences < 0, -1 / differences, torch.nan)
         self._taus = torch.tensor(TAUS[ARGMAX:], dtype=torch.float64)
-        self._shares = self.log_prior.float()[:, None]  # where the last batch was
+        self._prior_of_device = self.log_prior.float()[:, None]  # where the last batch was
 
     def count(self, logits: Tensor, target: Tensor, pred: Tensor, valid: Tensor) -> Tensor:
         """Count a batch.
@@ -62,16 +62,16 @@ class CurveCounter:
         return tables
 
     def _count_each(self, logits: Tensor, target: Tensor, valid: Tensor, tables: Tensor) -> None:
-        if self._shares.device != logits.device:
-            self._shares = self._shares.to(logits.device)
-        shares = self._shares
+        if self._prior_of_device.device != logits.device:
+            self._prior_of_device = self._prior_of_device.to(logits.device)
+        prior = self._prior_of_device
         size = max(1, CHUNK // max(1, logits[0].numel()))
         for first in range(0, len(logits), size):
             images = slice(first, first + size)
             for index, tau in enumerate(TAUS):
                 if index != ARGMAX:
-                    pred = (logits[images] - tau * shares).argmax(1)
-                    table = confusion_tables(pred, target[images], valid[images], len(shares))
+                    pred = (logits[images] - tau * prior).argmax(1)
+                    table = confusion_tables(pred, target[images], valid[images], len(prior))
                     tables[images, index] = table
 
     def _count_crossings(

@@ -1,9 +1,9 @@
-"""Decision rules: the class with the highest logit after a shift by the class's log share.
+"""Decision rules: the class with the highest logit after a shift by the log of its prior.
 
     classes = argmax_c(z_c - tau log pi_c)
 
-tau = 0 is the argmax, tau = 1 divides the class's share in training out of a posterior; larger taus
-favour rare classes. Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (arXiv
+tau = 0 is the argmax, tau = 1 divides the prior out of a posterior; larger taus favour rare
+classes. Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (arXiv
 2007.07314); Tian et al., "Posterior Re-calibration for Imbalanced Datasets", NeurIPS 2020 (arXiv
 2010.11820).
 """
@@ -29,7 +29,7 @@ MACC_TOLERANCE = 0.02  # of mIoU, within which tau_macc is chosen
 
 
 def log_prior(class_counts: ArrayLike) -> Floats:
-    """log pi_c (C,) of pixel counts (C,); a class without pixels takes the rarest seen one's share.
+    """log pi_c (C,) of pixel counts (C,); a class without pixels has the rarest seen one's prior.
 
     >>> log_prior([75, 25, 0]).round(3).tolist()
     [-0.288, -1.386, -1.386]
@@ -38,8 +38,8 @@ def log_prior(class_counts: ArrayLike) -> Floats:
     if not counts.any():
         return np.zeros_like(counts)
     seen = np.maximum(counts, counts[counts > 0].min())
-    shares: Floats = np.log(seen / counts.sum())
-    return shares
+    found: Floats = np.log(seen / counts.sum())
+    return found
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ class _Rule(BaseModel):
 
     @field_validator("log_prior")
     @classmethod
-    def _has_a_class(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        if not shares:
+    def _has_a_class(cls, prior: tuple[float, ...]) -> tuple[float, ...]:
+        if not prior:
             raise ValueError("log_prior must have a number for each class, got an empty list")
-        return shares
+        return prior
 
 
 class _Export(BaseModel):

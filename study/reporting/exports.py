@@ -91,11 +91,11 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
 
 
 def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
-    """The block `decision`; studies of earlier versions have the class shares to eight digits."""
-    shares = study.data.get("class_counts") or study.data.get("class_fraction")
-    if rule.tau not in trial.last or not shares:
+    """The block `decision`; earlier studies have the class fractions to eight digits."""
+    fractions = study.data.get("class_counts") or study.data.get("class_fraction")
+    if rule.tau not in trial.last or not fractions:
         return {}
-    return {DECISION: {"tau": trial.last[rule.tau], "log_prior": log_prior(shares).tolist()}}
+    return {DECISION: {"tau": trial.last[rule.tau], "log_prior": log_prior(fractions).tolist()}}
 
 
 def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:

@@ -48,8 +48,8 @@ FAIRNESS = (
 )
 CURVES = (
     "Each line is a confirmed config at the decision rules argmax(z - tau log pi), tau from "
-    f"{TAUS[0]:g} on the left to {TAUS[-1]:g}, pi the class shares of the training pixels: mean "
-    "over seeds, ± sd of mIoU. A loss is better where its curve lies outside; where two curves "
+    f"{TAUS[0]:g} on the left to {TAUS[-1]:g}, pi the fractions of the training pixels: mean over "
+    "seeds, ± sd of mIoU. A loss is better where its curve lies outside; where two curves "
     "coincide, a decision rule does what the loss does."
 )
 STYLE = """

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
-from study.analysis.longer import Rung
+from study.analysis.longer import LadderEntry
 from study.analysis.rules import ARGMAX, TUNED, Rule
 from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
@@ -167,7 +167,7 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield tuning_line(answer.tuning)
     if len(answer.ladder) > 1:
         yield "ladder, mean test mIoU and step (95 % interval of each by itself, paired by seed):"
-        yield from map(_rung_line, answer.ladder)
+        yield from map(_ladder_line, answer.ladder)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
     for line in answer.notes:
@@ -199,9 +199,9 @@ def _outcome(one: Tried) -> str:
     return percent(one.value, 1) if math.isfinite(one.value) else "failed or stopped"
 
 
-def _rung_line(rung: Rung) -> str:
-    line = f"- {rung.name}: {percent(rung.mean)}, {rung.seeds} seed{'s' * (rung.seeds > 1)}"
-    return line if rung.step is None else f"{line}, step {difference(rung.step)}"
+def _ladder_line(entry: LadderEntry) -> str:
+    line = f"- {entry.name}: {percent(entry.mean)}, {entry.seeds} seed{'s' * (entry.seeds > 1)}"
+    return line if entry.step is None else f"{line}, step {difference(entry.step)}"
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:

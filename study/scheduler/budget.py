@@ -3,9 +3,9 @@
 A searched trial or a baseline is admitted if the budget holds it, the trials that run, and the
 confirmation with all seeds that follows. A confirmation is admitted if the budget holds it alone.
 So the search ends early enough to confirm what it has found; for trainings with a longer budget
-nothing is reserved. A running trial goes on as long as its
-next epoch fits. An epoch is estimated to take as long as the mean of all epochs so far, or of the
-latest ones if that is longer: one machine may be slow at first, another may slow down later.
+nothing is reserved. A running trial goes on as long as its next epoch fits. An epoch is estimated
+to take as long as the mean of all epochs so far, or of the latest ones if that is longer: one
+machine may be slow at first, another may slow down later.
 """
 
 from __future__ import annotations

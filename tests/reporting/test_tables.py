@@ -10,7 +10,7 @@ from ledgers import make_study
 from rich.console import Console
 
 from study.analysis.answer import Answer, answer
-from study.analysis.longer import Rung
+from study.analysis.longer import LadderEntry
 from study.analysis.statistics import Comparison, Interval
 from study.reporting import tables
 from study.reporting.remains import remaining_gains
@@ -275,13 +275,13 @@ def test_a_note_of_the_answer_is_a_conclusion(found: Answer) -> None:
     assert said.count("note: it was rising") == 1
 
 
-def test_the_ladder_is_shown_rung_by_rung(found: Answer) -> None:
-    rungs = (
-        Rung("default", 0.4, 3),
-        Rung("tuned", 0.41, 1, Comparison(0.01)),
-        Rung("longer", 0.45, 3, Comparison(0.04, Interval(0.01, 0.07))),
+def test_the_ladder_is_shown_line_by_line(found: Answer) -> None:
+    entries = (
+        LadderEntry("default", 0.4, 3),
+        LadderEntry("tuned", 0.41, 1, Comparison(0.01)),
+        LadderEntry("longer", 0.45, 3, Comparison(0.04, Interval(0.01, 0.07))),
     )
-    said = list(conclusions(replace(found, ladder=rungs)))
+    said = list(conclusions(replace(found, ladder=entries)))
     start = next(index for index, text in enumerate(said) if text.startswith("ladder"))
     assert said[start + 1 : start + 4] == [
         "- default: 40.00, 3 seeds",
