@@ -7,7 +7,9 @@ second latest serves if the latest is damaged. After the loss of a machine both 
 the trial's last ledger line: a checkpoint remembers reports.
 
 In a folder a checkpoint is complete before its epoch is reported. To a bucket it is sent during the
-next epoch; if the bucket is slow, only the latest is sent: no trial waits.
+next epoch; if the bucket is slow, only the latest is sent: no trial waits. A stopped study may
+leave a third one in the bucket, since its trial ended between an upload and a removal; --resume
+removes it.
 """
 
 from __future__ import annotations

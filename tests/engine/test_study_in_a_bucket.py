@@ -21,7 +21,7 @@ from study.core.names import COMPLETED
 from study.ledger.journal import LEDGER, read
 from study.ledger.records import Record, ReportRecord, decode
 from study.ledger.state import State, fold
-from study.storage.checkpoints import checkpoint_key
+from study.storage.checkpoints import KEPT, checkpoint_key
 from study.storage.s3.bucket import S3Prefix
 from study.storage.s3.segments import read_segments, segments
 from study.storage.studies import WORK_VARIABLE
@@ -118,7 +118,7 @@ def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
     assert study.prefix.get("driver.json") is None
     (trial,) = [trial for trial in fold(stopped).trials.values() if trial.end is None]
     kept = [item.key for item in study.prefix.items("checkpoints/")]
-    assert 0 < len(kept) <= 2
+    assert 0 < len(kept) <= KEPT + 1, "the trial's process ends with Ray, perhaps before a removal"
     all_or_all_but_one = (trial.epochs, trial.epochs - 1)
     latest = next(e for e in all_or_all_but_one if kept[-1] == checkpoint_key(trial.id, e))
 
