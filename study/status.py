@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,12 +18,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("status", __doc__)
     add_study(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="write the lines of a damaged ledger before the damage to a new file",
+    )
     return run_command(parser, _status, argv)
 
 
 def _status(arguments: argparse.Namespace) -> None:
     from study.reporting.study_status import lines, status
 
+    if arguments.repair:
+        _repair(arguments)
+        return
     study = open_study(arguments, whole=False)
     found = status(
         study.state,
@@ -31,6 +40,35 @@ def _status(arguments: argparse.Namespace) -> None:
         resume=study.storage.resume_command(study.folder),
     )
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
+
+
+def _repair(arguments: argparse.Namespace) -> None:
+    from study.core.errors import InputError
+    from study.ledger.journal import LEDGER
+    from study.ledger.repair import repair
+    from study.storage.studies import Storage
+
+    storage = Storage.of(arguments.storage)
+    folder = storage.find(arguments.name, whole=False)
+    if storage.is_driven(folder):
+        raise InputError("the study is running; stop it first", file=folder, key="--repair")
+    ledger = folder / LEDGER
+    found = repair(folder)
+    if found is None:
+        print(f"{ledger}: no line is damaged")
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items()) or "none readable"
+    lines = "line" if found.dropped == 1 else "lines"
+    aside = found.path.name.replace("repaired", "damaged")
+    print(
+        f"{ledger}:{found.kept + 1}: {found.reason}",
+        f"kept: the first {found.kept} lines, in {found.path}",
+        f"dropped: the last {found.dropped} {lines} ({kinds})",
+        "to use what is kept, and train the rest again:",
+        f"  cd {shlex.quote(str(folder))} && mv {LEDGER} {aside} && mv {found.path.name} {LEDGER}",
+        f"  {storage.resume_command(folder)}",
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

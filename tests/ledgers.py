@@ -8,6 +8,7 @@ is a study of an earlier version.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from study.core.names import (
     VAL_TUNED_MACC,
     VAL_TUNED_MIOU,
 )
+from study.ledger.chain import Chain, parts
 from study.ledger.journal import Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import (
@@ -373,3 +375,9 @@ def _write(
                 with_evidence=with_evidence,
             )
     ledger.append(FinishRecord())
+
+
+def chained(lines: Iterable[bytes]) -> bytes:
+    """The bytes of a ledger of other lines than the one they were taken from."""
+    chain = Chain()
+    return b"".join(f"{chain.sealed(parts(line.decode())[0])}\n".encode() for line in lines)

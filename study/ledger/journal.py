@@ -2,22 +2,25 @@
 
 Every decision, report and trial end is one line, written by one ``write`` before anything acts on
 it. A killed process loses no line that it wrote. If a machine dies in the middle of a line, the
-next open drops that line. The state of a study is a pure fold over the lines, during a session and
-on resume alike, so no second code path restores it.
+next open drops that line. Checksums chain the lines, so a damaged ledger is noticed and refused.
+The state of a study is a pure fold over the lines, during a session and on resume alike, so no
+second code path restores it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from study.core.errors import InputError
 from study.core.files import make_folder
+from study.ledger.chain import Chain, is_torn
 from study.ledger.records import (
     Record,
     ReportRecord,
@@ -35,17 +38,21 @@ SYNC_SECONDS = 1.0
 
 
 def read(path: Path) -> Iterator[Record]:
-    """All complete lines of a ledger; a last line without its newline is skipped.
+    """All whole lines of a ledger; the beginning of a last line is skipped.
 
     Raises:
-        InputError: with the first line that cannot be read.
+        InputError: with the first line that cannot be read or does not continue the chain.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
+    yield from (record for record, _ in _lines(path, Chain()))
+
+
+def _lines(path: Path, chain: Chain) -> Iterator[tuple[Record, bytes]]:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n") and is_torn(line):
                 return
             try:
-                yield decode(line)
+                yield decode(chain.verified(line)), line
             except ValueError as error:
                 raise unreadable(path, number, error) from error
 
@@ -54,16 +61,38 @@ def replay(path: Path) -> State:
     """The state after all whole lines of a ledger.
 
     Raises:
-        InputError: with the first line that is no record, or cannot follow the lines before it.
+        InputError: with the first line that is no record, does not continue the chain, or cannot
+            follow the lines before it.
     """
-    state = State()
-    for number, record in enumerate(read(path), 1):
-        try:
-            _check_order(state, record)
-        except ValueError as error:
-            raise unreadable(path, number, error) from error
-        state.apply(record)
-    return state
+    content = Content()
+    content.read(path)
+    return content.state
+
+
+@dataclass
+class Content:
+    """The good lines of a ledger, from the first: state, chain, number and bytes of them.
+
+    `is_ended`: whether the last one has its newline.
+    """
+
+    state: State = field(default_factory=State)
+    chain: Chain = field(default_factory=Chain)
+    num_lines: int = 0
+    size: int = 0
+    is_ended: bool = True
+
+    def read(self, path: Path) -> None:
+        """Read a file; raises as `replay`, and then holds the lines before the damage."""
+        for record, line in _lines(path, self.chain):
+            try:
+                _check_order(self.state, record)
+            except ValueError as error:
+                raise unreadable(path, self.num_lines + 1, error) from error
+            self.state.apply(record)
+            self.num_lines += 1
+            self.size += len(line)
+            self.is_ended = line.endswith(b"\n")
 
 
 def _check_order(state: State, record: Record) -> None:
@@ -79,7 +108,13 @@ def _check_order(state: State, record: Record) -> None:
 
 def unreadable(path: Path, number: int, error: Exception) -> InputError:
     """What to raise for a line that cannot be read."""
-    return InputError(f"unreadable ledger line: {error}", file=path, line=number)
+    command = f"python -m study.status {shlex.quote(str(path.parent))} --repair"
+    return InputError(
+        f"unreadable ledger line: {error}",
+        hint=f"{command} keeps the lines before it" if number > 1 else "",
+        file=path,
+        line=number,
+    )
 
 
 def _is_half(record: Record) -> bool:
@@ -98,11 +133,15 @@ class Ledger:
     def __init__(self, folder: Path, *, sync_seconds: float = SYNC_SECONDS) -> None:
         make_folder(folder)
         self.path = folder / LEDGER
-        self.state = State()
-        self._cut_torn_line()
+        content = Content()
         if self.path.exists():
-            self.state = replay(self.path)
+            content.read(self.path)
+            os.truncate(self.path, content.size)
+        self.state = content.state
+        self._chain = content.chain
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if not content.is_ended:
+            os.write(self._file, b"\n")
         self._opened = os.fstat(self._file)
         self.failure: OSError | None = None
         self._dirty = False
@@ -110,14 +149,6 @@ class Ledger:
         self._closing = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, daemon=True, name="ledger-sync")
         self._syncer.start()
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
 
     def _sync_loop(self) -> None:
         while not self._closing.wait(self._sync_seconds):
@@ -151,9 +182,9 @@ class Ledger:
         """
         text = encode(replace(record, time=round(time.time(), 3)))
         record = decode(text)
-        line = f"{text}\n".encode()
         if self.failure is not None:
             raise self.failure
+        line = f"{self._chain.sealed(text)}\n".encode()
         try:
             self._check_file()
             while line:

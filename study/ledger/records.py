@@ -32,10 +32,11 @@ from pydantic import (
 )
 
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.ledger.chain import parts
 
-FORMAT = 3
+FORMAT = 4
 # For each older format and kind of line: the path of a key, and its present name (None: dropped).
-# Format 1, which wrote infinities outside of metrics as text, is refused.
+# Format 1, which wrote infinities outside of metrics as text, is refused. Format 4 has checksums.
 OLDER: dict[int, dict[str, dict[str, str | None]]] = {
     2: {
         "study": {"data/class_share": "class_fraction", "task/data/val_share": "val_fraction"},
@@ -43,7 +44,8 @@ OLDER: dict[int, dict[str, dict[str, str | None]]] = {
         "report": {"checkpoint": None},
         "rung": {"ladder": "bracket"},
         "select": {"stated": "default_ce"},
-    }
+    },
+    3: {},
 }
 NUMBERS = ("metrics", "values")
 INFINITE = "$float"
@@ -69,6 +71,7 @@ Numbers = dict[str, Number]
 Tree = dict[str, Any]
 Epoch = Annotated[StrictInt, Field(ge=1)]
 Stage = Annotated[str, Field(pattern=f"^({BASELINE}|{REFERENCE}|{SEARCH}|{CONFIRM})$")]
+TrialId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]  # names files
 Status = Annotated[str, Field(pattern=f"^({COMPLETED}|{STOPPED_EARLY}|{FAILED})$")]
 
 
@@ -118,7 +121,7 @@ class TrialRecord(_Line):
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
-    trial: str
+    trial: TrialId
     number: StrictInt
     stage: Stage
     label: str
@@ -127,7 +130,7 @@ class TrialRecord(_Line):
     config: Tree
     seed: StrictInt
     attempt: StrictInt = 0
-    source: str | None = None
+    source: TrialId | None = None
     gpus: StrictFloat | None = None
     time: StrictFloat = 0.0
     budget: Annotated[StrictInt, Field(ge=1)] = 1
@@ -141,7 +144,7 @@ class ReportRecord(_Line):
     """
 
     kind: Literal["report"] = field(default="report", kw_only=True)
-    trial: str
+    trial: TrialId
     attempt: StrictInt
     epoch: Epoch
     metrics: Numbers
@@ -154,7 +157,7 @@ class RungRecord(_Line):
     """A trial has reached a rung of a bracket: its best of each objective so far, the decision."""
 
     kind: Literal["rung"] = field(default="rung", kw_only=True)
-    trial: str
+    trial: TrialId
     epoch: Epoch
     bracket: str
     values: Numbers
@@ -172,7 +175,7 @@ class FaultRecord(_Line):
     """
 
     kind: Literal["fault"] = field(default="fault", kw_only=True)
-    trial: str
+    trial: TrialId
     attempt: StrictInt
     epochs: StrictInt
     cause: str
@@ -185,7 +188,7 @@ class WaitRecord(_Line):
     """A trial that has been started waits for a machine that can hold it."""
 
     kind: Literal["wait"] = field(default="wait", kw_only=True)
-    trial: str
+    trial: TrialId
     attempt: StrictInt
     time: StrictFloat = 0.0
 
@@ -195,7 +198,7 @@ class EndRecord(_Line):
     """A trial's end. `by_machine`: the machine is to blame for its failure."""
 
     kind: Literal["end"] = field(default="end", kw_only=True)
-    trial: str
+    trial: TrialId
     status: Status
     reason: str
     epochs: StrictInt
@@ -214,12 +217,12 @@ class SelectRecord(_Line):
     """
 
     kind: Literal["select"] = field(default="select", kw_only=True)
-    confirmed: list[str]
-    reference: str | None
-    default_ce: str | None
+    confirmed: list[TrialId]
+    reference: TrialId | None
+    default_ce: TrialId | None
     searched: StrictInt | None = None
     time: StrictFloat = 0.0
-    runner_up: str | None = None
+    runner_up: TrialId | None = None
 
     @property
     def cross_entropies(self) -> list[str]:
@@ -338,11 +341,12 @@ def encode(record: Record) -> str:
 
 
 def decode(line: str) -> Record:
-    """The record of one line, of this format or an older one.
+    """The record of one line, of this format or an older one; its check is not verified.
 
     Raises:
         ValueError: the line is no record.
     """
+    line, _ = parts(line)
     try:
         if INFINITE not in line:
             return _LINE.validate_json(line)

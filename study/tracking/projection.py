@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from study.core.names import CONFIRM
+from study.ledger.chain import Chain, is_torn
 from study.ledger.journal import LEDGER, unreadable
 from study.ledger.records import (
     EndRecord,
@@ -32,26 +33,33 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._chain = Chain()
+        self._is_ended = True
         self.num_lines = 0
 
     def read(self) -> Iterator[tuple[int, Record]]:
         """Yield the records since the last call, each with its byte offset.
 
-        A line without its newline waits for the next call.
+        The beginning of a last line waits for the next call.
         """
         if not self._path.exists():
             return
         with open(self._path, "rb") as file:
             file.seek(self._offset)
+            if not self._is_ended:
+                newline = file.readline()  # what the last line lacked
+                self._offset += len(newline)
+                self._is_ended = bool(newline)
             for line in file:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and is_torn(line):
                     return
                 offset = self._offset
                 try:
-                    record = decode(line.decode())
+                    record = decode(self._chain.verified(line))
                 except ValueError as error:
                     raise unreadable(self._path, self.num_lines + 1, error) from error
                 self._offset += len(line)
+                self._is_ended = line.endswith(b"\n")
                 self.num_lines += 1
                 yield offset, record
 

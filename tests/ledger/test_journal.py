@@ -138,8 +138,8 @@ END = EndRecord("t0000", "completed", "full budget", 8)
     ("line", "said"),
     [
         (changed(STUDY), "ledger line: a second first line"),
-        (changed(STUDY, format=99), "unknown ledger format 99 (known: 2, 3)"),
-        (changed(STUDY, format=1), "unknown ledger format 1 (known: 2, 3)"),
+        (changed(STUDY, format=99), "unknown ledger format 99 (known: 2, 3, 4)"),
+        (changed(STUDY, format=1), "unknown ledger format 1 (known: 2, 3, 4)"),
         (changed(STUDY, format="2"), "`format` is '2': Input should be a valid integer"),
         (changed(REPORT, trial="t0099"), "no line before it begins a trial 't0099'"),
         (changed(REPORT, epoch="1"), "`epoch` is '1': Input should be a valid integer"),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import make_study
+from ledgers import chained, make_study
 
 from study.core.errors import InputError
-from study.ledger.journal import LEDGER
+from study.ledger.journal import LEDGER, Ledger, read
+from study.ledger.records import ReportRecord
 from study.ledger.state import State, Trial
 from study.storage.studies import load
 from study.tracking.projection import Projection
@@ -89,11 +90,13 @@ def project(folder: Path, stores: list[MadeUpStore]) -> Projection:
 
 def goes_on(projection: Projection, folder: Path, *trials: str) -> None:
     """One more line of each of these trials, which the projection reads: its last report again."""
-    lines = (folder / LEDGER).read_text().splitlines(keepends=True)
-    with open(folder / LEDGER, "a") as file:
-        for trial in trials:
-            of_it = [line for line in lines if f'"trial": "{trial}"' in line]
-            file.write(next(line for line in reversed(of_it) if '"kind": "report"' in line))
+    ledger = Ledger(folder)
+    for trial in trials:
+        of_it = [
+            record for record in read(folder / LEDGER) if getattr(record, "trial", "") == trial
+        ]
+        ledger.append(next(one for one in reversed(of_it) if isinstance(one, ReportRecord)))
+    ledger.close()
     projection.read()
 
 
@@ -212,14 +215,13 @@ def test_memory_is_that_of_a_number_per_line(study: Path, tmp_path: Path) -> Non
     """Long studies, and servers that are away for long: the lines themselves stay in the file."""
     lines = (study / LEDGER).read_bytes().splitlines(keepends=True)
     first = [line for line in lines if b'"trial": ' not in line]
-    with open(tmp_path / LEDGER, "wb") as file:
-        file.writelines(first)
-        for copy in range(20):
-            file.writelines(
-                line.replace(b'"trial": "t', b'"trial": "%d-t' % copy)
-                for line in lines
-                if line not in first
-            )
+    copies = [
+        line.replace(b'"trial": "t', b'"trial": "%d-t' % copy)
+        for copy in range(20)
+        for line in lines
+        if line not in first
+    ]
+    (tmp_path / LEDGER).write_bytes(chained([*first, *copies]))
     projection = Projection(tmp_path, "")
     tracemalloc.start()
     projection.read()

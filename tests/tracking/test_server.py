@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import make_study
+from ledgers import chained, make_study
 from tracking_server import ERROR, HANG, LATE, LOST, SLOW, TABLES, WELL, Proxy, Server
 
 from study import track
@@ -51,7 +51,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else line
         for line in kept
     ]
-    (folder / LEDGER).write_bytes(b"".join(kept))
+    (folder / LEDGER).write_bytes(chained(kept))
     for name in ("exports/best_miou.yaml", "plots/curves.png", "plots/t0021/a.png", "report.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
