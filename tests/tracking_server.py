@@ -146,6 +146,8 @@ class Proxy:
         self.requests: list[tuple[str, str]] = []
         self.port = free_port()
         self._mended = threading.Event()
+        self._passing = 0
+        self._idle = threading.Condition()
         self._listening: ThreadingHTTPServer | None = None
         self.open()
 
@@ -182,12 +184,14 @@ class Proxy:
         threading.Thread(target=self._listening.serve_forever, args=[0.02], daemon=True).start()
 
     def refuse(self) -> None:
-        """Listen no more: connections are refused."""
+        """Listen no more: connections are refused, and the server has done what it was asked."""
         if self._listening is not None:
             self._mended.set()
             self._listening.shutdown()
             self._listening.server_close()
-            self._listening = None
+            with self._idle:
+                self._listening = None
+                assert self._idle.wait_for(lambda: self._passing == 0, 60)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         proxy = self
@@ -224,6 +228,18 @@ class Proxy:
                     self._answer(status, headers, answer)
 
             def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+                with proxy._idle:
+                    if proxy._listening is None:
+                        raise ConnectionAbortedError
+                    proxy._passing += 1
+                try:
+                    return self._passed_on(body)
+                finally:
+                    with proxy._idle:
+                        proxy._passing -= 1
+                        proxy._idle.notify_all()
+
+            def _passed_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
                 upstream = http.client.HTTPConnection(HOST, proxy.server.port, timeout=30)
                 headers = {key: value for key, value in self.headers.items() if key != "Host"}
                 upstream.request(self.command, self.path, body, headers)

@@ -184,6 +184,7 @@ class Store:
         """Update the trial's run; of its metrics, write those of these epochs."""
         parent = self._parent.id
         tags = {**content.trial_tags(self.study, trial), content.PARENT: parent}
+        is_new = trial.id not in self._runs
         run = self._runs.get(trial.id) or self._create_for(trial, tags)
         there = run.digest is not None and trial.end is not None and not self._thorough
         if there and run.digest == content.trial_digest(self.study, trial, parent):
@@ -194,7 +195,7 @@ class Store:
         else:
             params = content.trial_params(trial)
             try:
-                self._log(run, points, params, {} if run.digest is None else tags)
+                self._log(run, points, params, {} if is_new and run.digest is None else tags)
             except Exception as error:
                 if not (is_refusal(error) and self._holds_others(run, params)):
                     raise

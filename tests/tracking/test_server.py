@@ -68,8 +68,8 @@ def undisturbed(server: Server, study: Path) -> Rows:
 
 @pytest.fixture
 def proxy(server: Server, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A way to the server, which is empty; requests are given up after a second."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    """A way to the server, which is empty; requests are given up after two seconds."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     server.empty()
     proxy = Proxy(server)
     yield proxy

@@ -224,7 +224,7 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     handed_out = TrialRecord("t9", 9, "search", "late", "recall", None, config, 0)
     ledger.append(handed_out)
     ledger.append(ReportRecord("t9", 0, 1, {"val/miou": 0.1 + 0.2}))
-    assert sidecar.close(60.0) == 0
+    assert sidecar.close(240.0) == 0
     assert sidecar.unsent == 0
     before = look(folder)
     assert before.runs["t9"].info.status == "SCHEDULED"
@@ -237,7 +237,7 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     ledger.append(ReportRecord("t9", 1, 2, {"val/miou": 0.6}))
     ledger.append(EndRecord("t9", COMPLETED, "full budget", 2))
     ledger.close()
-    assert sidecar.close(60.0) == 0
+    assert sidecar.close(240.0) == 0
     after = look(folder)
     assert {trial: run.info.run_id for trial, run in before.runs.items()} == {
         trial: run.info.run_id for trial, run in after.runs.items()
@@ -281,7 +281,7 @@ def test_a_follower_that_is_killed_is_started_again_and_goes_on(
         time.sleep(0.05)
     with open(ledger, "ab") as file:
         file.writelines(lines[-10:])
-    assert sidecar.close(60.0) == 0
+    assert sidecar.close(240.0) == 0
     assert sidecar.unsent == 0
     tracked = look(folder)
     for trial in load(folder).trials.values():
