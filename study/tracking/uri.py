@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from study.core.errors import InputError
+from study.core.telemetry import MLFLOW_OFF
 
 SQLITE = "sqlite:///"
 DATABASE = "mlflow.db"
@@ -118,13 +119,11 @@ def _check_file(uri: str, path: Path) -> None:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """The command that opens the MLflow UI on an SQLite file; the address itself for a server."""
+    """The shell command that opens the MLflow UI on an SQLite file, from any folder and without
+    telemetry; the address itself for a server."""
     path = sqlite_path(tracking_uri)
     if path is None:
         return tracking_uri
-    near = os.path.relpath(path)
-    shown = near if len(near) < len(str(path.absolute())) else str(path.absolute())
-    python = os.path.relpath(sys.executable)
-    python = python if len(python) < len(sys.executable) else sys.executable
-    words = [python, "-m", "mlflow", "ui", "--backend-store-uri", sqlite_uri(shown)]
-    return shlex.join([*words, "--host", "127.0.0.1", "--port", "5000"])
+    off = ["env", *(f"{name}={value}" for name, value in MLFLOW_OFF.items())]
+    words = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", absolute(tracking_uri)]
+    return shlex.join([*off, *words, "--host", "127.0.0.1", "--port", "5000"])
