@@ -45,7 +45,7 @@ def _track(arguments: argparse.Namespace) -> int:
     with only_writer(folder, wait=False) as free:
         if not free:
             raise InputError("the study's driver is tracking it already", file=folder)
-        follower = Follower(folder, uri, thorough=True)
+        follower = Follower(folder, uri, thorough=True, say=print)
         done = follower.run(closing)
     lines, unsent = follower.projection.num_lines, follower.projection.num_unsent
     print(f"{lines - unsent} ledger lines and {len(state.trials)} trials are in MLflow")

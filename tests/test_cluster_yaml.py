@@ -86,6 +86,8 @@ def _open_to_the_world(cluster: dict[str, Any]) -> list[str]:
     for command in _start_commands(cluster):
         if "0.0.0.0" in command or "--host ::" in command:
             problems.append(f"a server listens everywhere: {command}")
+        if "mlflow server" in command and "MLFLOW_DISABLE_TELEMETRY=true" not in command:
+            problems.append("MLflow's telemetry is on")
         if "mlflow server" in command and "--host 127.0.0.1" not in command:
             problems.append("MLflow has no password: it listens on loopback")
         if "ray start --head" in command and "--dashboard-host=127.0.0.1" not in command:

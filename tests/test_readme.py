@@ -65,21 +65,29 @@ def test_no_command_names_a_flag_that_is_not_there() -> None:
 
 
 @pytest.mark.slow
-def test_the_winner_goes_into_a_training_loop_as_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "weights",
+    [{"scheme": "inverse_frequency", "exponent": 0.5}, {"scheme": "median_frequency"}],
+    ids=lambda weights: weights["scheme"],
+)
+def test_the_winner_goes_into_a_training_loop_as_shown(
+    tmp_path: Path, weights: dict[str, object]
+) -> None:
     (training,) = [block for block in _blocks("python") if "build_loss" in block]
     (deciding,) = [block for block in _blocks("python") if "build_decision" in block]
     (file,) = re.findall(r'open\("([^"]+)"\)', training)
     export = tmp_path / file
     export.parent.mkdir(parents=True)
-    loss = {"class_weights": {"scheme": "inverse_frequency", "exponent": 0.5}, "recall": None}
+    loss = {"class_weights": weights, "recall": None}
     rule = {"tau": 1.0, "log_prior": [0.0, 0.0, -100.0]}  # whatever the logits, the rarest class
     tree = {"loss": loss, "optimizer": {"lr_scale": 0.5}, "decision": rule}
     export.write_text(yaml.safe_dump(tree), encoding="utf-8")
     code = (
         "import torch\nfrom safetensors.torch import save_file\n"
-        "num_classes, class_counts, lr = 3, [100, 10, 1], 0.1\n"
+        "num_classes, lr = 3, 0.1\n"
         "model, images = torch.nn.Conv2d(3, 3, 1), torch.randn(2, 3, 4, 5)\n"
         "target = torch.randint(0, 3, (2, 4, 5))\n"
+        "train_labels = [torch.tensor([[0, 0, 0], [1, 2, 255]]), torch.tensor([[0, 1, 255]])]\n"
         "trained = {name: value + 1 for name, value in model.state_dict().items()}\n"
         f"save_file(trained, {str(export.with_suffix('.safetensors'))!r})\n"
         f"{training}\nvalue.backward()\nloss.train(), loss.eval(), loss.terms()\n"

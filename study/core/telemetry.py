@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
+MLFLOW_OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 OFF = {
+    **MLFLOW_OFF,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 

@@ -152,7 +152,8 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     lines += [
         f"To run it again, to the same numbers: python -m study.train THIS_FILE{placed}",
         "In your own training: study.losses.build_loss(yaml.safe_load(open(THIS_FILE))['loss'],",
-        "    num_classes=..., class_counts=...), with your learning rate times optimizer/lr_scale;",
+        "    num_classes=..., class_counts=...), counts of shape (images, C), with your",
+        "    learning rate times optimizer/lr_scale;",
         "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
     if "weights" in content:

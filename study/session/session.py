@@ -148,7 +148,7 @@ def _run(
     for line in _opening_lines(prepared, resources):
         display.say(line)
     driving.tell(display.say)
-    sidecar = tracking.start(prepared.folder, prepared.tracking_uri)
+    sidecar = tracking.start(prepared.folder, prepared.tracking_uri, display.say)
     unsent, unshipped = 0, ""
     with Signals(end, display.say) as signals:
 

@@ -1,8 +1,8 @@
 """The process that follows a ledger file and writes it to MLflow.
 
 Run as ``python -m study.tracking.follow FOLDER URI``. Ends after stdin closes and the rest is sent;
-exit code 0 if all of it was. Every line on stdout, ``unsent N M``, is a sign of life: of M ledger
-lines N are not in MLflow yet.
+exit code 0 if all of it was. Every line ``unsent N M`` on stdout is a sign of life: of M ledger
+lines N are not in MLflow yet. A line ``note TEXT`` is for the user.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,8 +22,9 @@ from typing import IO
 from study.core.errors import InputError
 from study.ledger.journal import LEDGER, read
 from study.ledger.records import ReportRecord
+from study.tracking.database import Replaced
 from study.tracking.projection import Projection
-from study.tracking.sidecar import UNSENT
+from study.tracking.sidecar import NOTE, UNSENT
 
 LOCK = "tracking.lock"
 START_SECONDS = 20.0
@@ -78,10 +79,20 @@ class Follower:
         waits: Waits | None = None,
         thorough: bool = False,
         out: IO[str] | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.projection = Projection(
-            folder, tracking_uri, thorough=thorough, on_success=self._show_life
+            folder,
+            tracking_uri,
+            thorough=thorough,
+            on_success=self._show_life,
+            on_replaced=self._take_replaced,
         )
+        self._folder = folder
+        self._uri = tracking_uri
+        self._thorough = thorough
+        self._say = say
+        self._others: list[Path] = []  # studies that are to be written again, too
         self._waits = waits or PATIENCE
         self._out = out
         self._next_sign = 0.0
@@ -115,12 +126,46 @@ class Follower:
                     wait = min(2 * wait, self._waits.longest)
                 continue
             wait = self._waits.failure
+            if done and self._others:
+                self._write_others(closing)
             if over and done:
                 self._show_life(now=True)
                 return not projection.refused
             if done:
                 self._show_life()
                 closing.wait(self._waits.look)
+
+    def _take_replaced(self, replaced: Replaced) -> None:
+        self._say(replaced.line)
+        if replaced.lost:
+            self._others = sorted(
+                path.parent
+                for path in self._folder.parent.glob(f"*/{LEDGER}")
+                if path.parent != self._folder
+            )
+
+    def _write_others(self, closing: threading.Event) -> None:
+        """Write the other studies that a ruined database held into the new one, unless their own
+        followers do, until the driver ends."""
+        missing = []
+        for folder in self._others:
+            other = Projection(folder, self._uri, on_success=self._show_life)
+            try:
+                other.read()
+                if other.tracking_uri != self._uri:
+                    continue
+                if closing.is_set() and not self._thorough:
+                    missing.append(folder.name)
+                    continue
+                with only_writer(folder, wait=False) as free:
+                    while free and not other.finish():
+                        pass
+            except Exception as error:
+                self._log(error)
+                missing.append(folder.name)
+        self._others = []
+        if missing:
+            self._say(f"not in the new database yet, study.track writes them: {', '.join(missing)}")
 
     def _show_life(self, *, now: bool = False) -> None:
         if self._out is None or (time.monotonic() < self._next_sign and not now):
@@ -168,7 +213,12 @@ def main() -> int:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     with only_writer(arguments.folder, wait=True):
-        follower = Follower(arguments.folder, arguments.tracking_uri, out=sys.stdout)
+        follower = Follower(
+            arguments.folder,
+            arguments.tracking_uri,
+            out=sys.stdout,
+            say=lambda line: print(NOTE, line, flush=True),
+        )
         try:
             await_a_report(arguments.folder, closing)
             done = follower.run(closing)

@@ -22,6 +22,7 @@ from study.ledger.records import (
     decode,
 )
 from study.ledger.state import State, fold
+from study.tracking.database import Replaced
 from study.tracking.store import Store, is_refusal
 
 PUSH_SECONDS = 5.0
@@ -82,6 +83,7 @@ class Projection:
         tracking_uri: MLflow's address.
         thorough: also write what seems to be in MLflow already.
         on_success: called after every one or few successful requests.
+        on_replaced: called if a new database had to take the place of an unusable one.
         open_store: makes the writer; takes the arguments of Store.
     """
 
@@ -92,12 +94,14 @@ class Projection:
         *,
         thorough: bool = False,
         on_success: Callable[[], None] = lambda: None,
+        on_replaced: Callable[[Replaced], None] = lambda replaced: None,
         open_store: Callable[..., Store] = Store,
     ) -> None:
         self._folder = folder
         self._uri = tracking_uri
         self._thorough = thorough
         self._on_success = on_success
+        self._on_replaced = on_replaced
         self._open_store = open_store
         self._tail = Tail(folder / LEDGER)
         self._study = State()  # state of the lines that belong to no trial
@@ -118,6 +122,12 @@ class Projection:
     def num_lines(self) -> int:
         """The number of ledger lines read."""
         return self._tail.num_lines
+
+    @property
+    def tracking_uri(self) -> str | None:
+        """Where the last session was tracked; None if there was none yet."""
+        sessions = self._study.sessions
+        return sessions[-1].tracking_uri if sessions else None
 
     @property
     def num_trials(self) -> int:
@@ -158,6 +168,8 @@ class Projection:
             return True
         if self._store is None:
             self._store = self._open_store(self._uri, study, self._folder, thorough=self._thorough)
+            if self._store.replaced is not None:
+                self._on_replaced(self._store.replaced)
             self._succeeded()
         self._write_study(self._store, live=live)
         errors: list[Exception] = []
@@ -168,7 +180,9 @@ class Projection:
                 self._write_trial(self._store, trial, live=live)
             except Exception as error:
                 errors.append(error)
-                if is_refusal(error):
+                if self._store.is_lost(error):
+                    self._begin_anew()
+                elif is_refusal(error):
                     self._take_refusal(self._store, trial, error)
                 else:
                     in_a_row += 1
@@ -196,7 +210,7 @@ class Projection:
         try:
             store.write_study(self._study, self._finished_at, live=live)
         except Exception as error:
-            if is_refusal(error) and store.is_lost():
+            if store.is_lost(error):
                 self._begin_anew()
             raise
         self._study_written = lines
@@ -214,11 +228,9 @@ class Projection:
         self.refused.pop(trial, None)
 
     def _take_refusal(self, store: Store, trial: str, error: Exception) -> None:
-        """Handle a refused write. If the run was deleted or the store is new, write everything
-        again; otherwise skip this trial until it has new lines."""
-        if store.is_lost():
-            self._begin_anew()
-        elif trial in self._doubted:
+        """Write a refused trial again, all of it; if it is refused again, skip it until it has new
+        lines."""
+        if trial in self._doubted:
             self.refused[trial] = error
             del self._waiting[trial]
         else:

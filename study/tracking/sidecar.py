@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from study.ledger.journal import LEDGER
 
 LOG = "tracking.log"
-UNSENT = "unsent"
+UNSENT, NOTE = "unsent", "note"
 STARTS = 4
 PAUSE_SECONDS = 2.0
 
@@ -24,12 +25,20 @@ PAUSE_SECONDS = 2.0
 class Sidecar:
     """A running follower, restarted if it dies early; it continues in the same runs.
 
-    pause: seconds before it is started again.
+    pause: seconds before it is started again. say: shows a line to the user.
     """
 
-    def __init__(self, folder: Path, tracking_uri: str, *, pause: float = PAUSE_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tracking_uri: str,
+        *,
+        pause: float = PAUSE_SECONDS,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._folder = folder
         self._pause = pause
+        self._say = say
         self._command = [sys.executable, "-m", "study.tracking.follow", str(folder), tracking_uri]
         self._closing = threading.Event()
         self._starting = threading.Lock()
@@ -72,6 +81,8 @@ class Sidecar:
                     case [word, unsent, of] if word == UNSENT:
                         self._unsent = int(unsent), int(of)
                         self._heard = time.monotonic()
+                    case [word, *_] if word == NOTE:
+                        self._say(line.removeprefix(NOTE).strip())
 
     @property
     def unsent(self) -> int:
@@ -117,11 +128,13 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stdin.close()
 
 
-def start(folder: Path, tracking_uri: str) -> Sidecar:
+def start(
+    folder: Path, tracking_uri: str, say: Callable[[str], None] = lambda line: None
+) -> Sidecar:
     """Start to follow the ledger in `folder`, from its first line. Returns at once.
 
     The process has its own session, so that Ctrl-C reaches only the driver. It logs to
     ``tracking.log`` in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return Sidecar(folder, tracking_uri)
+    return Sidecar(folder, tracking_uri, say=say)

@@ -13,7 +13,7 @@ from study.core.telemetry import turn_off
 from study.ledger.journal import LEDGER
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
-from study.tracking import content
+from study.tracking import content, database
 from study.tracking.uri import artifact_location, sqlite_path
 
 STUDY_FILES = ("report.html", "results.csv", "space.yaml", "task.yaml", LEDGER)
@@ -29,6 +29,8 @@ def prepare_environment() -> None:
     turn_off()
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # the file may be replaced
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "TRACKING_URI", "REGISTRY_URI"):
         os.environ.pop(f"MLFLOW_{name}", None)
@@ -74,8 +76,10 @@ class Store:
         self.study = study
         self.folder = folder
         self._thorough = thorough
-        if (path := sqlite_path(tracking_uri)) is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = sqlite_path(tracking_uri)
+        self.replaced = None
+        if self._path is not None:
+            self.replaced = database.prepare(self._path, thorough=thorough)
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._experiment = self._find_experiment(tracking_uri, study.task_name)
         self._runs: dict[str, _Run] = {}
@@ -165,12 +169,18 @@ class Store:
         self._runs[key] = _Run(info.run_id, info.status, info.end_time)
         return self._runs[key]
 
-    def is_lost(self) -> bool:
-        """Whether the study's own run is gone: it was deleted, or the store is new."""
+    def is_lost(self, error: Exception) -> bool:
+        """Whether an error came because the study's own run is gone: it was deleted, the store is
+        new, or its file is gone or ruined."""
+        path = self._path
+        if path is not None and not database.is_whole(path):
+            return True
+        if not is_refusal(error):  # a server that is away would not answer this question either
+            return False
         try:
             run = self._client.get_run(self._parent.id)
-        except Exception as error:
-            if is_refusal(error):
+        except Exception as another:
+            if is_refusal(another):
                 return True
             raise
         return str(run.info.lifecycle_stage) != "active"

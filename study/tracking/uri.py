@@ -12,15 +12,17 @@ from http.client import HTTPException
 from pathlib import Path
 
 from study.core.errors import InputError
+from study.core.telemetry import MLFLOW_OFF
 
 SQLITE = "sqlite:///"
+DATABASE = "mlflow.db"
 SQLITE_HEADER = b"SQLite format 3\0"
 KEY = "--tracking-uri"
 
 
 def default_uri(storage: Path) -> str:
     """The default: an SQLite file in the storage folder."""
-    return _sqlite_uri(storage.absolute() / "mlflow.db")
+    return sqlite_uri(storage.absolute() / DATABASE)
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -30,7 +32,7 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(urllib.parse.unquote(uri.removeprefix(SQLITE)))
 
 
-def _sqlite_uri(path: str | Path) -> str:
+def sqlite_uri(path: str | Path) -> str:
     """Escape a path for SQLAlchemy, which reads options after a ``?`` and ``%41`` as an A."""
     quoted = str(path)
     for letter in "%?":
@@ -41,7 +43,7 @@ def _sqlite_uri(path: str | Path) -> str:
 def absolute(uri: str) -> str:
     """The same address, valid from every working directory."""
     path = sqlite_path(uri)
-    return uri if path is None or not path.name else _sqlite_uri(path.absolute())
+    return uri if path is None or not path.name else sqlite_uri(path.absolute())
 
 
 def artifact_location(uri: str) -> str | None:
@@ -70,7 +72,7 @@ def check(tracking_uri: str, timeout: float = 10.0) -> None:
     """Raise InputError unless runs can be written there; answers within `timeout` seconds.
 
     An MLflow server must answer on ``/health``; an SQLite file must be a writable database, or its
-    folder must allow making it. Nothing is written here.
+    folder must allow making it; a ruined ``mlflow.db`` will be replaced. Nothing is written here.
     """
     check_form(tracking_uri)
     path = sqlite_path(tracking_uri)
@@ -104,7 +106,7 @@ def _check_file(uri: str, path: Path) -> None:
         if path.exists():
             with open(path, "rb") as file:
                 header = file.read(len(SQLITE_HEADER))
-            if header not in (b"", SQLITE_HEADER):
+            if header not in (b"", SQLITE_HEADER) and path.name != DATABASE:
                 raise InputError("the file is no SQLite database", file=path, key=KEY)
         target = next(place for place in (path, *path.absolute().parents) if place.exists())
     except OSError as error:
@@ -117,13 +119,11 @@ def _check_file(uri: str, path: Path) -> None:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """The command that opens the MLflow UI on an SQLite file; the address itself for a server."""
+    """The shell command that opens the MLflow UI on an SQLite file, from any folder and without
+    telemetry; the address itself for a server."""
     path = sqlite_path(tracking_uri)
     if path is None:
         return tracking_uri
-    near = os.path.relpath(path)
-    shown = near if len(near) < len(str(path.absolute())) else str(path.absolute())
-    python = os.path.relpath(sys.executable)
-    python = python if len(python) < len(sys.executable) else sys.executable
-    words = [python, "-m", "mlflow", "ui", "--backend-store-uri", _sqlite_uri(shown)]
-    return shlex.join([*words, "--host", "127.0.0.1", "--port", "5000"])
+    off = ["env", *(f"{name}={value}" for name, value in MLFLOW_OFF.items())]
+    words = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", absolute(tracking_uri)]
+    return shlex.join([*off, *words, "--host", "127.0.0.1", "--port", "5000"])

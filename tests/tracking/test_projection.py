@@ -33,6 +33,8 @@ def refusal() -> Exception:
 class MadeUpStore:
     """Remembers what it is given; `moods` says for each trial what it does: refuses, is away."""
 
+    replaced = None
+
     def __init__(self, *_: Any, **__: Any) -> None:
         self.written: Written = []
         self.doubts: list[str] = []
@@ -48,7 +50,7 @@ class MadeUpStore:
             raise self.moods.get(trial.id) or refusal()
         self.written.append((trial.id, list(epochs)))
 
-    def is_lost(self) -> bool:
+    def is_lost(self, error: Exception) -> bool:
         return self.lost
 
     def doubt(self, trial: str) -> None:

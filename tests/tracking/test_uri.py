@@ -102,16 +102,20 @@ def test_the_default_is_a_file_in_the_storage_and_checking_makes_nothing(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_the_ui_command_names_this_python_and_the_file(
+SWITCHES = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+
+
+def test_the_ui_command_works_from_any_folder_and_without_telemetry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "my studies"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(tracking.ui_command(tracking.default_uri(folder)))
-    assert Path(words[0]).resolve() == Path(sys.executable).resolve()
-    assert words[1:4] == ["-m", "mlflow", "ui"]
-    assert words[words.index("--backend-store-uri") + 1] == "sqlite:///my studies/mlflow.db"
+    for uri in (tracking.default_uri(folder), "sqlite:///my studies/mlflow.db"):
+        words = shlex.split(tracking.ui_command(uri))
+        assert words[:4] == ["env", *(f"{name}=true" for name in SWITCHES), sys.executable]
+        assert words[4:7] == ["-m", "mlflow", "ui"]
+        assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{folder}/mlflow.db"
     assert tracking.ui_command("http://head:5000") == "http://head:5000"
 
 
