@@ -201,6 +201,8 @@ def _loaded(
     damaged bytes.
     """
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise OSError("not a regular file")  # reading a pipe would wait for ever
         content = file.read_bytes()
         with Image.open(io.BytesIO(content), formats=formats) as opened:
             raw_mode = ""
