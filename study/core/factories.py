@@ -27,7 +27,7 @@ def faults_named(what: str, *, key: str) -> Iterator[None]:
     Ctrl-C passes through, and a want of memory: its cause is the machine, not the code.
     """
     parsers_error = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
     try:
         yield
     except (InputError, KeyboardInterrupt):
