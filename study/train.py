@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.core.console import Parser, run_command
-from study.core.errors import InputError
+from study.core.errors import InputError, deed
 from study.core.files import append_line, made_folder, write_text
 from study.core.names import VAL_TUNED_MIOU
 
@@ -129,6 +129,9 @@ def _train(options: argparse.Namespace) -> int:
                 _write_epoch(options.out, report)
     except InputError as error:
         raise in_its_file(error) from error
+    except SystemExit as error:
+        message = f"the training's own code {deed(error)}"
+        raise in_its_file(InputError(message, key="model")) from error
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return EXIT_MISMATCH

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -168,6 +169,33 @@ def write_path(folder, tree):
     path = folder / "config.yaml"
     write(path, tree)
     return path
+
+
+def leaves_in_training(num_classes):
+    """A model that ends the program at its second batch."""
+
+    class Leaves(torch.nn.Conv2d):
+        calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            if self.calls > 4:  # two sizes are checked before
+                sys.exit(0)
+            return super().forward(images)
+
+    return Leaves(3, num_classes, 1)
+
+
+def test_a_model_that_ends_the_program_is_one_line(tmp_path, capsys):
+    tree = {
+        **TREE,
+        "task": {**TREE["task"], "model": {"factory": f"{__name__}:leaves_in_training"}},
+    }
+    assert main([str(write_path(tmp_path, tree)), "--device", "cpu"]) == 2
+    told = f"error: {tmp_path}/config.yaml:"
+    err = capsys.readouterr().err
+    assert err.startswith(told)
+    assert err.endswith(": task/model: the training's own code called sys.exit(0)\n")
 
 
 def test_a_task_can_be_a_shipped_name(tmp_path):

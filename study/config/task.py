@@ -42,7 +42,7 @@ class SyntheticData(Config):
     num_train: Images
     num_val: Images
     num_test: Images
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     ambiguity: float = Field(0.5, ge=0, le=1)
     noise: float = Field(0.05, ge=0, le=1)
     rarity: float = Field(1.0, gt=0)

@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, cast
 
 from study.core import telemetry
-from study.core.errors import InputError, OutputError, did_you_mean
+from study.core.errors import InputError, OutputError, did_you_mean, is_out_of_memory, printable
 
 LONGEST = 2000  # characters of an error line
 EXIT_OUTPUT_ERROR = 1
@@ -76,7 +76,8 @@ def pipe_safe_output() -> Iterator[None]:
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
-    1: a file cannot be written, or the Ray cluster is gone; one line on stderr says which.
+    1: a file cannot be written, the Ray cluster is gone, or memory has run out; one line on stderr
+    says which.
     2: bad input; one line on stderr says what. 130: Ctrl-C. 141: nobody reads the output any more,
     as in `| head -1`; nothing is printed. A command may return other codes, with None for 0.
     """
@@ -103,10 +104,16 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
         print(f"error: {text[:LONGEST]}{more}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if not isinstance(error, OutputError) and error.errno not in (*OUTPUT_ERRNOS, CLUSTER_GONE):
+        ours = (*OUTPUT_ERRNOS, errno.ENOMEM, CLUSTER_GONE)
+        if not isinstance(error, OutputError) and error.errno not in ours:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_OUTPUT_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory: {printable(str(error))}", file=sys.stderr)
         return EXIT_OUTPUT_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

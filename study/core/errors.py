@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 MOST_NAMES = 12  # names of a list that a line shows
+# What torch and C++ say where Python would raise MemoryError.
+_MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
 
 
 def printable(text: str) -> str:
@@ -124,6 +127,23 @@ def _listed(names: Iterable[object]) -> str:
     if more > 0:
         return f"{', '.join(shown[:MOST_NAMES])} and {more} more"
     return ", ".join(shown) or "none"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a MemoryError, torch's RuntimeErrors, or the system's ENOMEM."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(words in text for words in _MEMORY_WORDS)
+
+
+def deed(error: BaseException) -> str:
+    """What code did that raised `error`: `raised KeyError: 'a'`, or `called sys.exit(0)`."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        error = error.__cause__  # a generator makes the one of the other
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"raised {type(error).__name__}: {error}".removesuffix(": ")
 
 
 class OutputError(OSError):

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-from study.core.errors import InputError
+from study.core.errors import InputError, deed, is_out_of_memory
 
 _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class _WrongArguments(SystemExit):
+    """What argparse finds wrong with the command line, in place of its usage text."""
+
+
+@contextmanager
+def faults_named(what: str, *, key: str) -> Iterator[None]:
+    """Turn every exception of users' code, and its exit, into one line that begins with `what`.
+
+    Ctrl-C passes through, and a want of memory: its cause is the machine, not the code.
+    """
+    parsers_error = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    except (InputError, KeyboardInterrupt):
+        raise
+    except _WrongArguments as error:
+        message = f"{what} parsed the command line, which is not its own: {error}"
+        raise InputError(message, hint="give a factory its values as kwargs", key=key) from error
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{what} {deed(error)}", key=key) from error
+    finally:
+        argparse.ArgumentParser.error = parsers_error  # type: ignore[method-assign]
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    raise _WrongArguments(message)
 
 
 def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
@@ -35,14 +68,14 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        missing = _missing(error, module_name)
-        if missing is not None:
-            hint = f"install it or put it into {here}"
-            raise InputError(f"no module named {missing!r}", hint=hint, key=key) from error
-        message = f"importing {module_name} raised {type(error).__name__}: {error}"
-        raise InputError(message, key=key) from error
+        with faults_named(f"{spec}: importing {module_name}", key=key):
+            found: Any = importlib.import_module(module_name)
+    except InputError as error:
+        missing = _missing(error.__cause__, module_name)
+        if missing is None:
+            raise
+        hint = f"install it or put it into {here}"
+        raise InputError(f"no module named {missing!r}", hint=hint, key=key) from error
     for name in path.split("."):
         if not hasattr(found, name):
             raise InputError(f"no {name!r} in {spec!r}", key=key)
@@ -54,21 +87,13 @@ def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:
 
 
 def call_factory(spec: str, kwargs: dict[str, Any], *, key: str = "factory") -> Any:
-    """Load and call a factory; turn its exceptions into one line that names it.
-
-    A MemoryError passes through: its cause is the machine, not the factory.
-    """
+    """Load and call a factory; turn its exceptions into one line that names it."""
     factory = load_factory(spec, key=key)
-    try:
+    with faults_named(f"{spec}({', '.join(kwargs)})", key=key):
         return factory(**kwargs)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        message = f"{spec}({', '.join(kwargs)}) raised {type(error).__name__}: {error}"
-        raise InputError(message, key=key) from error
 
 
-def _missing(error: Exception, module_name: str) -> str | None:
+def _missing(error: BaseException | None, module_name: str) -> str | None:
     """Which of the named module and its parents is absent; None if only one of its imports is."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None

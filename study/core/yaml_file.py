@@ -131,6 +131,8 @@ def parse_yaml(text: str, file: str | None = None) -> YamlFile:
 
 def read_yaml(path: str | Path) -> YamlFile:
     """Parse a file; raises InputError for a missing or unreadable file, too."""
+    if Path(path).is_fifo():
+        raise InputError("not a regular file", file=path)  # reading a pipe would wait for ever
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from study.core.errors import InputError
+from study.core.errors import InputError, is_out_of_memory
 from study.core.files import expanded
 from study.data.progress_bar import progress
 from study.data.splits import (
@@ -111,9 +111,9 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         fingerprint = meta["fingerprint"]
         if not isinstance(fingerprint, str):
             return None
-    except MemoryError:
-        raise
-    except Exception:  # damaged files make the readers raise anything
+    except Exception as error:  # damaged files make the readers raise anything
+        if is_out_of_memory(error):
+            raise
         return None
     return SegmentationData(
         name=source.name,

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
+from study.core.errors import is_out_of_memory
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, FileProblem, UInt8Array, default_palette
 
 IGNORED = 255
@@ -200,6 +201,8 @@ def _loaded(
     damaged bytes.
     """
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise OSError("not a regular file")  # reading a pipe would wait for ever
         content = file.read_bytes()
         with Image.open(io.BytesIO(content), formats=formats) as opened:
             raw_mode = ""
@@ -213,9 +216,9 @@ def _loaded(
             image = opened.copy()
             image.info.pop("transparency", None)
             return image, raw_mode
-    except MemoryError:
-        raise
     except Exception as error:  # damaged bytes make the reader raise anything
+        if is_out_of_memory(error):
+            raise
         if isinstance(error, UnidentifiedImageError):
             reason = f"not of a known format: {', '.join(formats)}"
         else:

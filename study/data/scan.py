@@ -10,6 +10,7 @@ import filecmp
 import hashlib
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -207,9 +208,9 @@ class Scan:
             for pair, block in members[split]:
                 listed.append([split, block])
                 for path in (pair.image, pair.label):
-                    stat = _stat(path)
+                    of = _stat(path)
                     name = os.path.relpath(path, self.root)
-                    listed.append([name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+                    listed.append([name, of.st_size, of.st_mtime_ns, of.st_ctime_ns])
         digest = hashlib.sha256(json.dumps(listed).encode())
         for file in self.described_in:
             digest.update(file.read_bytes())
@@ -267,8 +268,8 @@ def _shared(members: Members) -> list[FileProblem]:
     shared = []
     for split in SPLITS:
         for pair, _ in members[split]:
-            stat = _stat(pair.image)
-            other, twin = seen.setdefault((stat.st_dev, stat.st_ino), (split, pair.image))
+            of = _stat(pair.image)
+            other, twin = seen.setdefault((of.st_dev, of.st_ino), (split, pair.image))
             # Compare contents: some network file systems renumber inodes, or give all the same.
             if other != split and filecmp.cmp(twin, pair.image, shallow=False):
                 message = f"the image is in two splits, {other} and {split}"
@@ -278,7 +279,10 @@ def _shared(members: Members) -> list[FileProblem]:
 
 def _stat(file: Path) -> os.stat_result:
     try:
-        return file.stat()
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise FileProblem("unreadable", "not a regular file", file)
+        return found
     except OSError as error:
         message = f"cannot read the file ({type(error).__name__})"
         raise FileProblem("unreadable", message, file) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from ray import tune
 
 from study.analysis.evidence import pack
 from study.config.task import TaskConfig, TrialConfig
-from study.core.errors import InputError
+from study.core.errors import InputError, deed, is_out_of_memory
 from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
 from study.engine import spot
@@ -46,6 +47,11 @@ def _data(task: TaskConfig) -> SegmentationData:
 
 def run(order: TrialOrder) -> None:
     """Train one trial, from scratch or from its last checkpoint, and report each epoch to Tune."""
+    with contextlib.suppress(_Stopped):
+        _run(order)
+
+
+def _run(order: TrialOrder) -> None:
     set_up_process(order.settings.num_threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -57,23 +63,36 @@ def run(order: TrialOrder) -> None:
         _train(TrialConfig.model_validate(order.config), order)
     except spot.Drained:
         os._exit(0)  # not to be handed the next trial
+    except _Stopped:
+        raise
     except torch.AcceleratorError:
         raise  # this process can use the device no more; the trial is tried again in a fresh one
     except torch.OutOfMemoryError as error:
-        _send(FaultMessage(GPU_MEMORY, f"out of GPU memory: {_line(error)}"))
-    except MemoryError as error:
-        _send(FaultMessage(MEMORY, f"out of memory: {_line(error)}"))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {_line(error)}"
+        _send(FaultMessage(GPU_MEMORY, f"out of GPU memory: {_line(str(error))}"))
+    except BaseException as error:  # a KeyboardInterrupt, too: Ctrl-C never gets into this thread
+        if is_out_of_memory(error):
+            _send(FaultMessage(MEMORY, f"out of memory: {_line(str(error))}"))
+            return
+        what = deed(error)
+        if not isinstance(error, Exception) or what.startswith("raised StopIteration"):
+            what = f"the trial's own code {what}"
+        reason = _line(what.removeprefix("raised "))
         _send(FailureMessage(reason, by_machine=isinstance(error, OSError)))
 
 
+class _Stopped(BaseException):
+    """Tune has ended the trial."""
+
+
 def _send(message: Message) -> None:
-    tune.report({MESSAGE: message})
+    try:
+        tune.report({MESSAGE: message})
+    except SystemExit:
+        raise _Stopped from None
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+def _line(text: str) -> str:
+    return " ".join(text.split())[:400]
 
 
 def _train(config: TrialConfig, order: TrialOrder) -> None:

@@ -73,7 +73,11 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     if root is None:
         hint = "add it, or give --data-root DIR"
         raise InputError("missing required key 'root'", hint=hint, key="data/root")
-    data = task.data.model_copy(update={"root": str(expanded(root, key).resolve())})
+    try:
+        folder = expanded(root, key).resolve()
+    except RuntimeError as error:
+        raise InputError(f"a loop of symbolic links: {root}", key=key) from error
+    data = task.data.model_copy(update={"root": str(folder)})
     return task.model_copy(update={"data": data})
 
 

@@ -47,8 +47,8 @@ class Confirm(Config):
     task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
     """
 
-    top: int = Field(2, ge=1)
-    num_seeds: int = Field(3, ge=1)
+    top: int = Field(2, ge=1, le=10**4)
+    num_seeds: int = Field(3, ge=1, le=10**4)
     budgets: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = (1,)
 
     @field_validator("budgets")
@@ -66,7 +66,7 @@ class StudySettings(Config):
     """A study's numbers, apart from what is searched."""
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
-    num_trials: int = Field(16, ge=1)
+    num_trials: int = Field(16, ge=1, le=10**6)
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     rungs: Rungs | None = Rungs()
     reference_trials: int | None = Field(None, ge=1)

@@ -68,6 +68,8 @@ def new_folder(storage: Path, name: str | None, stem: str) -> Path:
     try:
         storage = expanded(storage, "--storage").resolve()
         existing = next(path for path in (storage, *storage.parents) if path.exists())
+    except RuntimeError as error:
+        raise InputError("a loop of symbolic links", file=storage, key="--storage") from error
     except OSError as error:
         message = f"cannot use the folder: {error.strerror} ({len(str(storage))} characters)"
         raise InputError(message, key="--storage") from error

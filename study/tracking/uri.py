@@ -59,13 +59,14 @@ def check_form(tracking_uri: str) -> None:
         try:
             place = urllib.parse.urlsplit(tracking_uri).netloc
         except ValueError as error:
-            raise InputError(f"invalid address {tracking_uri!r}: {error}", key=KEY) from error
+            raise InputError(f"invalid address: {error}", key=KEY) from error
         if "@" in place:
             hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             raise InputError("the address contains credentials", hint=hint, key=KEY)
     elif sqlite_path(tracking_uri) is None:
+        kind = tracking_uri.partition("://")[0] + "://" if "://" in tracking_uri else "none"
         message = "the address must start with http://, https:// or sqlite:///, got"
-        raise InputError(f"{message} {tracking_uri!r}", key=KEY)
+        raise InputError(f"{message} {kind}", key=KEY)  # the rest may hold a password
 
 
 def check(tracking_uri: str, timeout: float = 10.0) -> None:

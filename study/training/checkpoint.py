@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from study.core.errors import InputError
+from study.core.errors import InputError, is_out_of_memory
 from study.core.files import whole
 
 FORMAT = "segmentation-loss-study/checkpoint/2"
@@ -53,9 +53,9 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("checkpoint not found", file=path) from error
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # arbitrary bytes make the unpickler raise anything
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read the checkpoint: {reason}", file=path) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

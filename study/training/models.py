@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from study.config.task import FactoryModel, SmpModel, TaskConfig
-from study.core.errors import InputError
-from study.core.factories import load_factory
+from study.core.errors import InputError, deed
+from study.core.factories import faults_named, load_factory
 from study.training.optim import build_optimizer
 
 ARCH, ENCODER = "model/arch", "model/encoder"
@@ -78,10 +78,11 @@ def check_model(
         shape = (batch_size, 3, *size)
         try:
             logits = model(torch.zeros(shape, device=device))
-        except Exception as error:
-            message = (
-                f"the model fails on a batch of shape {shape}: {type(error).__name__}: {error}"
-            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            what = deed(error).removeprefix("raised ")
+            message = f"the model fails on a batch of shape {shape}: {what}"
             raise InputError(message, key="model") from error
     expected = (batch_size, num_classes, *size)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -111,14 +112,9 @@ def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:
         hint = "remove it; the data say how many there are"
         raise InputError("num_classes is not allowed in kwargs", hint=hint, key=KWARGS)
     factory = load_factory(config.factory, key=FACTORY)
-    try:
+    given = ", ".join([f"num_classes={num_classes}", *config.kwargs])
+    with faults_named(f"{config.factory}({given})", key=FACTORY):
         model = factory(num_classes=num_classes, **config.kwargs)
-    except MemoryError:
-        raise
-    except Exception as error:
-        given = ", ".join([f"num_classes={num_classes}", *config.kwargs])
-        message = f"{config.factory}({given}) raised {type(error).__name__}: {error}"
-        raise InputError(message, key=FACTORY) from error
     if not isinstance(model, nn.Module):
         message = f"{config.factory} must return a torch.nn.Module, got {type(model).__name__}"
         raise InputError(message, key=FACTORY)

@@ -20,7 +20,7 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from study.config.task import StepBudget, TrialConfig
-from study.core.errors import InputError
+from study.core.errors import InputError, is_out_of_memory
 from study.core.names import TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
 from study.losses import build_loss
@@ -346,9 +346,11 @@ class _Training:
             }
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.reports = dict(state.get("reports", {}))
-        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        except torch.AcceleratorError:
             raise
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise IncompatibleCheckpoint(path, error) from error
 
 

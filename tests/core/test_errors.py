@@ -38,6 +38,27 @@ def test_an_error_of_the_system_that_is_no_full_disk_is_not_hidden() -> None:
         exit_code(command)
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("no more"), "error: out of memory: no more\n"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+            "error: out of memory: [enforce] DefaultCPUAllocator: can't allocate memory: 8 bytes\n",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: Cannot allocate memory\n"),
+    ],
+)
+def test_a_want_of_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def command() -> None:
+        raise error
+
+    assert exit_code(command) == 1
+    assert capsys.readouterr().err == line
+
+
 def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise InputError("lr must be > 0, got 0", file="task.yaml", line=3, key="optimizer/lr")

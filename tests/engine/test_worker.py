@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,44 @@ from study.engine.messages import (
     MESSAGE,
     EpochMessage,
     FailureMessage,
+    FaultMessage,
     Message,
     TrialOrder,
     WorkerSettings,
 )
 from study.metrics import SegmentationMetrics
+from study.scheduler.retries import MEMORY
 from study.storage.checkpoints import checkpoint_key
 from study.training.models import build_model
 from study.training.trainer import train
 
 WIDTH = 1
+
+
+def faulty(num_classes: int, fault: str) -> Any:
+    """A model that goes wrong in its first training step, in the way that `fault` says."""
+    from torch import Tensor, nn
+
+    class Faulty(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            if fault == "exit":
+                sys.exit(0)
+            if fault == "interrupt":
+                raise KeyboardInterrupt
+            if fault == "stop":
+                next(iter(()))
+            if fault == "memory":
+                torch.empty(2**60)
+            if fault == "system":
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            return super().forward(images)
+
+    return Faulty(3, num_classes, 1)
+
+
+def huge(num_classes: int) -> Any:
+    """A model that fits no machine."""
+    return torch.nn.Linear(2**30, 2**30)
 
 
 def edited(num_classes: int) -> Any:
@@ -193,3 +224,50 @@ def test_weights_that_find_no_room_are_no_reason_to_fail(
     file = tmp_path / "weights" / "t0000.safetensors"
     assert last.no_weights == f"File too large: {file}"
     assert list(file.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("exit", "the trial's own code called sys.exit(0)"),
+        ("interrupt", "the trial's own code raised KeyboardInterrupt"),
+        ("stop", "the trial's own code raised StopIteration"),
+    ],
+)
+def test_a_trial_that_ends_its_process_has_failed_by_its_own_fault(
+    tmp_path: Path, sent: list[Message], fault: str, reason: str
+) -> None:
+    run(tiny(model={"factory": f"{__name__}:faulty", "kwargs": {"fault": fault}}), tmp_path)
+    assert sent == [FailureMessage(reason, by_machine=False)]
+
+
+@pytest.mark.parametrize("fault", ["memory", "system"])
+def test_memory_that_torch_or_the_system_refuses_is_a_want_of_memory(
+    tmp_path: Path, sent: list[Message], fault: str
+) -> None:
+    run(tiny(model={"factory": f"{__name__}:faulty", "kwargs": {"fault": fault}}), tmp_path)
+    (only,) = sent
+    assert isinstance(only, FaultMessage)
+    assert only.cause == MEMORY
+    assert "allocate memory" in only.reason
+
+
+def test_memory_that_the_models_factory_lacks_is_no_fault_of_the_factory(
+    tmp_path: Path, sent: list[Message]
+) -> None:
+    run(tiny(model={"factory": f"{__name__}:huge"}), tmp_path)
+    assert [type(message) for message in sent] == [FaultMessage]
+
+
+def test_a_trial_that_tune_ends_says_nothing_more(
+    tmp_path: Path, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = []
+
+    def report(result: dict[str, Message]) -> None:
+        reports.append(result[MESSAGE])
+        sys.exit(0)
+
+    monkeypatch.setattr(worker.tune, "report", report)
+    run(config, tmp_path)
+    assert epochs(reports) == [1]

@@ -1,0 +1,42 @@
+"""Pipes in place of files, which would be read for ever, and folders that lead in a circle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from folder_data import write_folder
+
+from study.config.task import FolderData
+from study.core.errors import InputError
+from study.core.yaml_file import read_yaml
+from study.data import open_data, scan_files
+from study.storage.studies import new_folder
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_a_pipe_in_place_of_a_picture_is_named(tmp_path: Path, folder: str) -> None:
+    root = write_folder(tmp_path / "town")
+    file = sorted((root / folder / "train").iterdir())[0]
+    file.unlink()
+    os.mkfifo(file)
+    config = FolderData(format="folder", size=(32, 32), root=str(root))
+    with pytest.raises(InputError, match=f"{file}: not a regular file"):
+        open_data(config, cache_dir=tmp_path / "cache")
+    (problem,) = scan_files(config).check().problems
+    assert problem.file == file
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_a_yaml_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "task.yaml")
+    with pytest.raises(InputError, match=r"task\.yaml: not a regular file"):
+        read_yaml(tmp_path / "task.yaml")
+
+
+def test_a_storage_that_leads_in_a_circle_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"--storage: a loop of symbolic links"):
+        new_folder(tmp_path / "loop", None, "s")
