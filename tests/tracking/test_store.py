@@ -247,6 +247,49 @@ def test_the_follower_sends_everything_and_goes_on_in_the_same_runs(
     assert first.kind == "study"
 
 
+def test_a_run_whose_first_write_was_lost_has_the_tags_of_its_end(
+    storage: Path, sent: Tracked, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is made while the trial is trained; its end comes before the next write."""
+    from mlflow import MlflowClient
+
+    folder = storage / "unlucky"
+    whole = make_study(storage / "whole" / "unlucky", until="baselines")
+    lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
+    end = next(number for number, line in enumerate(lines) if b'"kind": "end"' in line)
+    folder.mkdir()
+    (folder / LEDGER).write_bytes(b"".join(lines[:end]))
+    projection = Projection(folder, sent.uri)
+    projection.read()
+    with monkeypatch.context() as away:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ConnectionError
+
+        away.setattr(MlflowClient, "create_run", _once_more_then(refuse, MlflowClient, away))
+        with pytest.raises(ConnectionError):
+            projection.push(live=True)
+    (folder / LEDGER).write_bytes(b"".join(lines))
+    while not projection.finish():
+        pass
+    tracked = look(folder)
+    for trial in load(folder).trials.values():
+        assert tracked.runs[trial.id].data.tags["status"] == trial.status
+
+
+def _once_more_then(refuse: Callable[..., None], client: Any, patch: pytest.MonkeyPatch) -> Any:
+    """create_run, after whose call for a trial nothing else arrives."""
+    create = client.create_run
+
+    def create_run(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        made = create(self, *arguments, **keywords)
+        if "trial_id" in made.data.tags:
+            patch.setattr(client, "log_batch", refuse)
+        return made
+
+    return create_run
+
+
 def followers(folder: Path) -> list[int]:
     """The ids of the processes that follow the ledger in a folder and live."""
     found = []
