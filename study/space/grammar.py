@@ -38,6 +38,7 @@ from study.losses.config import Config
 Scalar = None | bool | int | float | str
 DIGITS = 6  # significant digits of a sampled number: readable, and far finer than any effect
 LOG_AND_STEP = "log and step cannot be combined; remove one of them"
+LARGEST_INT = 2**53  # beyond, the sampler's numbers are no longer exact
 _KINDS = ("float", "int", "choice")
 
 
@@ -58,6 +59,10 @@ class FloatRange(Config):
             raise ValueError(f"low must be > 0 where log is true, got {self.low}")
         if self.log == "to_one" and self.high >= 1:
             raise ValueError(f"high must be < 1 where log is to_one, got {self.high}")
+        if self.log is True and math.isinf(self.high / self.low):
+            raise ValueError(
+                f"high / low must be a finite number, got low {self.low} and high {self.high}"
+            )
         if self.step is not None:
             _check_step(self.low, self.high, self.step)
         return self
@@ -95,6 +100,10 @@ class IntRange(Config):
 def _check_bounds(low: float, high: float) -> None:
     if not low <= high:
         raise ValueError(f"low must be <= high, got low {low} and high {high}")
+    if isinstance(low, int) and max(abs(low), abs(high)) > LARGEST_INT:
+        raise ValueError(f"low and high must be within +-2^53, got low {low} and high {high}")
+    if math.isinf(high - low):
+        raise ValueError(f"high - low must be a finite number, got low {low} and high {high}")
 
 
 def _check_step(low: float, high: float, step: float) -> None:
