@@ -67,6 +67,12 @@ def _below_limit(value: int, info: ValidationInfo) -> int:
     return value
 
 
+def _few_enough(value: int) -> int:
+    if value > 10**6:
+        raise ValueError(f"num_trials must be at most 10^6, got {value}")
+    return value
+
+
 def _countable(value: float, info: ValidationInfo) -> float:
     if value != 0 and not value >= LEAST_FRACTION:
         raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_FRACTION}, got {value:g}")
@@ -155,7 +161,7 @@ class Options(BaseModel):
     data_root: Annotated[Path | None, PlainValidator(_folder)] = _option(
         None, "folder that holds the task's data", metavar="DIR"
     )
-    num_trials: Count | None = _option(
+    num_trials: Annotated[Count, AfterValidator(_few_enough)] | None = _option(
         None, "number of searched trials (default: as in the search space)", metavar="N"
     )
     time_budget: Seconds = _option(
