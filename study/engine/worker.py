@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,10 @@ def _data(task: TaskConfig) -> SegmentationData:
 
 def run(order: TrialOrder) -> None:
     """Train one trial, from scratch or from its last checkpoint, and report each epoch to Tune."""
-    with contextlib.suppress(_Stopped):
+    try:
         _run(order)
+    except _Stopped:
+        sys.exit(0)  # as Tune's report did: a return would wait for Tune to take one more report
 
 
 def _run(order: TrialOrder) -> None:
