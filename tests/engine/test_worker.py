@@ -269,5 +269,7 @@ def test_a_trial_that_tune_ends_says_nothing_more(
         sys.exit(0)
 
     monkeypatch.setattr(worker.tune, "report", report)
-    run(config, tmp_path)
+    with pytest.raises(SystemExit) as end:  # which ends the thread, where a return would hang
+        run(config, tmp_path)
+    assert end.value.code == 0
     assert epochs(reports) == [1]
