@@ -17,8 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("status", __doc__)
     add_study(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    either.add_argument(
         "--repair",
         action="store_true",
         help="write the lines of a damaged ledger before the damage to a new file",
@@ -59,13 +60,15 @@ def _repair(arguments: argparse.Namespace) -> None:
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items()) or "none readable"
     lines = "line" if found.dropped == 1 else "lines"
-    aside = found.path.name.replace("repaired", "damaged")
+    aside = found.path.with_name(found.path.name.replace("repaired", "damaged"))
+    move = shlex.join(["mv", str(ledger), str(aside)])
+    back = shlex.join(["mv", str(found.path), str(ledger)])
     print(
         f"{ledger}:{found.kept + 1}: {found.reason}",
         f"kept: the first {found.kept} lines, in {found.path}",
         f"dropped: the last {found.dropped} {lines} ({kinds})",
         "to use what is kept, and train the rest again:",
-        f"  cd {shlex.quote(str(folder))} && mv {LEDGER} {aside} && mv {found.path.name} {LEDGER}",
+        f"  {move} && {back}",
         f"  {storage.resume_command(folder)}",
         sep="\n",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,7 +228,10 @@ def test_a_repair_keeps_the_lines_before_the_damage(
     assert f"dropped: the last {dropped} line" in out
     assert study.status.main(["demo", "--storage", str(tmp_path), "--repair"]) == 0
     assert (folder / "ledger.repaired-2.jsonl").read_bytes() == repaired.read_bytes()
-    repaired.rename(path)
+    commands = [line.strip() for line in out.splitlines() if line.startswith("  ")]
+    assert "study.run --resume demo" in commands[1]
+    subprocess.run(commands[0], shell=True, check=True, cwd=tmp_path)
+    assert (folder / "ledger.damaged-1.jsonl").read_bytes() == data
     written(folder, [FinishRecord()])
     assert load(folder).finished
 
@@ -241,6 +245,11 @@ def test_a_repair_without_need_or_hope(tmp_path: Path, capsys: pytest.CaptureFix
     assert study.status.main(["demo", "--storage", str(tmp_path), "--repair"]) == 2
     assert f"{path}:1: nothing of this ledger can be kept: " in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_repair_prints_no_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert study.status.main(["demo", "--storage", str(tmp_path), "--repair", "--json"]) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_what_is_dropped_is_counted_by_kind(tmp_path: Path) -> None:
