@@ -23,6 +23,18 @@ def expanded(path: str | Path, key: str) -> Path:
         raise InputError(f"unknown home folder in {str(path)!r}", key=key) from error
 
 
+def resolved(path: str | Path, key: str) -> Path:
+    """Return `path` as `expanded` does, absolute and without symbolic links. Raises InputError if
+    these lead in a circle."""
+    path = expanded(path, key)
+    try:
+        path.stat()  # from Python 3.13 on, `resolve` says nothing of a circle
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"a loop of symbolic links: {path}", key=key) from error
+    return path.resolve()
+
+
 def made_folder(path: str | Path, key: str) -> Path:
     """Return the folder, made if it is missing. Raises InputError if it is not writable."""
     try:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from study.config.task import FileData, NamedTask, TaskConfig, TrialConfig, load_task
 from study.core.errors import InputError
-from study.core.files import expanded
+from study.core.files import resolved
 from study.core.names import GRID
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
@@ -73,11 +73,7 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     if root is None:
         hint = "add it, or give --data-root DIR"
         raise InputError("missing required key 'root'", hint=hint, key="data/root")
-    try:
-        folder = expanded(root, key).resolve()
-    except RuntimeError as error:
-        raise InputError(f"a loop of symbolic links: {root}", key=key) from error
-    data = task.data.model_copy(update={"root": str(folder)})
+    data = task.data.model_copy(update={"root": str(resolved(root, key))})
     return task.model_copy(update={"data": data})
 
 

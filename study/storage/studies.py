@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.core.errors import InputError, did_you_mean
-from study.core.files import expanded
+from study.core.files import expanded, resolved
 from study.ledger.journal import LEDGER, replay
 from study.ledger.state import State
 from study.storage.s3 import lease
@@ -66,10 +66,8 @@ def new_folder(storage: Path, name: str | None, stem: str) -> Path:
     Does not make it.
     """
     try:
-        storage = expanded(storage, "--storage").resolve()
+        storage = resolved(storage, "--storage")
         existing = next(path for path in (storage, *storage.parents) if path.exists())
-    except RuntimeError as error:
-        raise InputError("a loop of symbolic links", file=storage, key="--storage") from error
     except OSError as error:
         message = f"cannot use the folder: {error.strerror} ({len(str(storage))} characters)"
         raise InputError(message, key="--storage") from error
@@ -121,7 +119,7 @@ def work_folder(prefix: S3Prefix) -> Path:
     given = os.environ.get(WORK_VARIABLE)
     root = Path(given) if given else Path("~/.local/share/segmentation-loss-study")
     digest = hashlib.sha256(f"{prefix.endpoint}|{prefix.where}".encode()).hexdigest()
-    return expanded(root, f"${WORK_VARIABLE}").resolve() / f"{prefix.name}-{digest[:8]}"
+    return resolved(root, f"${WORK_VARIABLE}") / f"{prefix.name}-{digest[:8]}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from folder_data import write_folder
 
 from study.config.task import FolderData
 from study.core.errors import InputError
+from study.core.files import resolved
 from study.core.yaml_file import read_yaml
 from study.data import open_data, scan_files
 from study.storage.studies import new_folder
@@ -40,3 +41,5 @@ def test_a_storage_that_leads_in_a_circle_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError, match=r"--storage: a loop of symbolic links"):
         new_folder(tmp_path / "loop", None, "s")
+    with pytest.raises(InputError, match=r"KEY: a loop of symbolic links: .*/loop/x"):
+        resolved(tmp_path / "loop" / "x", "KEY")
