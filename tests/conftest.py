@@ -26,8 +26,13 @@ torch.set_num_threads(1)
 TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked long, unless `-m` speaks of it as `.ci/long` does."""
+    """One process runs what starts Ray, one after another, the other one everything else. Leave out
+    what is marked long, unless `-m` speaks of it as `.ci/long` does."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
     if "long" not in config.option.markexpr:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
