@@ -19,9 +19,9 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import beta, t
+from scipy.stats import beta
 
-from study.analysis.answer import JUDGED, Answer, answer, confirmed_reference
+from study.analysis.answer import Answer, answer
 from study.analysis.selection import select
 from study.config.task import TaskConfig, load_task
 from study.core.names import (
@@ -38,7 +38,7 @@ from study.core.names import (
     VAL,
 )
 from study.ledger.records import EndRecord, ReportRecord, StudyRecord, TrialRecord
-from study.ledger.state import State, Trial
+from study.ledger.state import State
 from study.scheduler.stages import Done, Select, Stop, Wait, next_action
 from study.scheduler.trials import TrialFactory
 from study.session.prepare import make_plan
@@ -118,27 +118,6 @@ def claims_a_gain(found: Answer) -> bool:
     return False
 
 
-def may_claim(state: State) -> bool:
-    """False only where no answer can claim a gain: by a t test of each loss alone, whose interval
-    is narrower than Dunnett's, which takes a hundred times longer."""
-    reference = confirmed_reference(state)
-    assert reference is not None
-    groups: dict[str, list[Trial]] = {}
-    for trial in state.completed(CONFIRM):
-        groups.setdefault(trial.source or "", []).append(trial)
-    for key in JUDGED:
-        values = {s: np.array([one.last[key] for one in group]) for s, group in groups.items()}
-        free = sum(len(one) - 1 for one in values.values())
-        pooled = sum(((one - one.mean()) ** 2).sum() for one in values.values()) / free
-        control = values[reference.id]
-        for source, group in groups.items():
-            apart = values[source].mean() - control.mean()
-            wide = math.sqrt(pooled * (1 / len(group) + 1 / len(control)))
-            if group[0].family != CE and apart > t.isf(0.025, free) * wide:
-                return True
-    return False
-
-
 def interval(count: int, total: int) -> tuple[float, float]:
     """Clopper and Pearson's 95 % interval of a share."""
     low = beta.ppf(0.025, count, total - count + 1) if count else 0.0
@@ -147,8 +126,7 @@ def interval(count: int, total: int) -> tuple[float, float]:
 
 
 def _claim(job: tuple[World, int, float | None]) -> bool:
-    state = simulate(*job)
-    return may_claim(state) and claims_a_gain(answer(state, NOWHERE))
+    return claims_a_gain(answer(simulate(*job), NOWHERE))
 
 
 def main() -> None:

@@ -40,8 +40,8 @@ def main() -> None:
     assert found.reference is not None, "tuned cross entropy must be confirmed"
     versus = {
         key: compare(
-            {item.source: _values(item, key) for item in found.configs if not item.is_reference},
-            _values(found.reference, key),
+            {item.source: _by_seed(item, key) for item in found.configs if not item.is_reference},
+            _by_seed(found.reference, key),
         )
         for key in METRICS
     }
@@ -57,6 +57,10 @@ def main() -> None:
 
 def _columns(item: Confirmed) -> list[Sequence[float]]:
     return [_values(item, key) for key in METRICS]
+
+
+def _by_seed(item: Confirmed, key: str) -> dict[int, float]:
+    return dict(zip(item.seeds, _values(item, key), strict=True))
 
 
 def _values(item: Confirmed, key: str) -> Sequence[float]:

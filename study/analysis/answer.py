@@ -15,8 +15,9 @@ at most half a point below the reference's. Cross entropy takes part: if no loss
 answer. A config with a failed seed (a diverged one, for instance) is the best only if every config
 has one.
 
-Intervals and p values over seeds are simultaneous over the configs within one test metric at one
-rule, not over metrics or rules.
+Intervals over seeds hold together, in 95 %, for all configs and both metrics of the primary column,
+which the verdicts rest on. At the argmax they describe, and hold together for the configs within
+one metric; those of the ladder's steps hold each by itself.
 
 The reference is tuned cross entropy: of the two that were best by val and the default one, the best
 by mean confirmed val mIoU, at the tuned rule where there is one. In a study that has not tuned it,
@@ -46,7 +47,15 @@ from study.analysis.selection import (
     reference_trial,
     value,
 )
-from study.analysis.statistics import Comparison, Interval, compare, mean, sd
+from study.analysis.statistics import (
+    CONFIDENCE,
+    JOINT,
+    Comparison,
+    Interval,
+    compare,
+    mean,
+    sd,
+)
 from study.analysis.tuning import Tuning, tuning
 from study.core.names import (
     BASELINE,
@@ -345,7 +354,9 @@ def _confirmed(
     images: dict[str, dict[str, Interval]] = {source: {} for source in repeats}
     judged = tested[reference.id] if reference and control else []
     for key in keys if control else ():
-        compared = compare({s: _values(t, key) for s, t in others.items()}, _values(control, key))
+        confidence = JOINT if key in (rules[0].test_miou, rules[0].test_macc) else CONFIDENCE
+        values = {s: _by_seed(t, key) for s, t in others.items()}
+        compared = compare(values, _by_seed(control, key), confidence=confidence)
         for source, comparison in compared.items():
             versus[source][key] = comparison
             interval = _image_interval(tested[source], judged, rules, key)
@@ -403,6 +414,10 @@ def _failed(state: State, source: Trial, keys: Sequence[str]) -> tuple[int, ...]
 
 def _values(trials: Sequence[Trial], key: str) -> list[float]:
     return [value(trial, key) for trial in trials]
+
+
+def _by_seed(trials: Sequence[Trial], key: str) -> dict[int, float]:
+    return {trial.seed: value(trial, key) for trial in trials}
 
 
 def _or_worst(number: float) -> float:

@@ -1,26 +1,52 @@
-"""Is a config better than tuned cross entropy, or was it luck? Dunnett's test over seeds.
+"""Is a config better than tuned cross entropy, or was it luck? Dunnett's comparisons over seeds.
 
 Dunnett (1955), "A multiple comparison procedure for comparing several treatments with a control",
-JASA 50. There are one control, several candidates, and a common variance pooled over all of them.
-The intervals hold simultaneously, which corrects for the number of candidates. With three seeds
-each, the pooled variance gives the test more power than one test per pair. If one config spreads
-far more than the others, its interval is too narrow, and a note says so.
+JASA 50: the intervals of k candidates hold simultaneously. With T_i the difference of means over
+its standard error, the critical value c solves
+
+    P(max_i |T_i| <= c) = E_s E_z prod_i [Phi((l_i z + c s) / r_i) - Phi((l_i z - c s) / r_i)]
+
+for standard normal z, df s^2 of chi^2(df), l_i = sqrt(n_i / (n_i + n_0)), r_i = sqrt(1 - l_i^2).
+
+*Blocked or pooled.* Configs share their seeds, so initial weights and order of the data. Where that
+costs few degrees of freedom (`is_blocked`, by the numbers of candidates and seeds alone), what a
+seed adds to all configs is taken out: an additive model of config and seed, k (n - 1) degrees of
+freedom, over the seeds that all of them have. Else each config's own variance is pooled.
+
+*Unequal spread.* A config that spreads more than the others (F test at 0.01 over the number of
+configs, the wildest first) leaves the pool and is judged by itself: Welch's t test, Bonferroni's
+level. If that is the control, every candidate is judged so. With few seeds the F test misses much:
+a config's variance is the larger one of the pool's and its own (twice its own for the control).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 MIN_SEEDS = 3
-DOUBT = 0.01  # below this p of an F test a note says that the variances are not equal
+DOUBT = 0.01  # over the number of configs: below this p of an F test a config is judged by itself
 CONFIDENCE = 0.95
+FAMILY = 2  # mIoU and mean accuracy, at the primary rule
+JOINT = 1 - (1 - CONFIDENCE) / FAMILY
+"""Confidence of each of the two judged metrics, so that both hold together in 95 %."""
+DEAREST = 1.25
+"""Seeds are blocked while that makes the critical value at most so many times larger. In recorded
+studies of full size it made the standard deviation 1.5 to 2.6 times smaller (docs/log.md)."""
+CAUTION = 2.0
+"""So many times its own variance is the least that the reference is taken to have: every comparison
+rests on it, and an F test on a few seeds misses much. Chosen by `benchmarks.statistics`."""
 CONTROL = "the reference"
-EQUAL = "the intervals take spreads for equal, and are less sure than they look"
-SEED = 0  # of the random points that the multivariate t integral is computed with
+
+Values = Mapping[int, float]
+"""A metric by seed."""
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,12 +60,14 @@ class Interval:
 @dataclass(frozen=True)
 class Comparison:
     """The difference of means to the control. `note` says why there is no interval and no p, or
-    what speaks against them."""
+    how they were come by where that is not the usual way. confidence: of all intervals together
+    that were computed at once; p belongs to it."""
 
     difference: float
     interval: Interval | None = None
     p: float | None = None
     note: str = ""
+    confidence: float = CONFIDENCE
 
     @property
     def is_gain(self) -> bool:
@@ -47,7 +75,7 @@ class Comparison:
         return self.interval is not None and self.interval.low > 0
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Collection[float]) -> float:
     """The mean; NaN of no values."""
     return math.fsum(values) / len(values) if values else math.nan
 
@@ -57,50 +85,189 @@ def sd(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
-def spreads_apart(groups: Mapping[str, Sequence[float]]) -> list[str]:
-    """The groups whose variance is above the pooled one of all others, by an F test."""
-    from scipy.stats import f
+def is_blocked(candidates: int, seeds: int, confidence: float = JOINT) -> bool:
+    """Whether so many candidates and a control are compared seed by seed, given what that costs in
+    degrees of freedom; never by what the values are."""
+    if candidates < 2:
+        return False
+    sides = (0.5**0.5,) * candidates
+    blocked = critical_value(candidates * (seeds - 1), sides, confidence)
+    return blocked <= DEAREST * critical_value((candidates + 1) * (seeds - 1), sides, confidence)
 
-    apart = []
-    for name, values in groups.items():
-        others = [other for key, other in groups.items() if key != name]
-        free = sum(len(other) - 1 for other in others)
-        pooled = sum((len(other) - 1) * sd(other) ** 2 for other in others) / free
-        if sd(values) ** 2 > pooled * f.isf(DOUBT, len(values) - 1, free):
-            apart.append(name)
-    return apart
+
+def resolvable(candidates: int, seeds: int) -> float:
+    """Half the width of the primary column's intervals, in standard deviations over seeds: those
+    left when what a seed adds to all configs is taken out, where that is done (`is_blocked`)."""
+    free = (candidates + (not is_blocked(candidates, seeds))) * (seeds - 1)
+    return critical_value(free, (0.5**0.5,) * candidates, JOINT) * math.sqrt(2 / seeds)
 
 
 def compare(
-    candidates: Mapping[str, Sequence[float]], control: Sequence[float]
+    candidates: Mapping[str, Values], control: Values, *, confidence: float = CONFIDENCE
 ) -> dict[str, Comparison]:
-    """Compare each candidate with the control over seeds: two-sided, simultaneous at 95 %.
+    """Compare each candidate with the control over seeds: two-sided and simultaneous.
 
     A candidate with fewer than three values is compared by its mean alone and takes no part in the
-    pooled variance. If the control has fewer than three values, or no values vary, all candidates
-    are compared by their means alone.
-    """
-    means = {name: mean(values) - mean(control) for name, values in candidates.items()}
-    judged = {name: values for name, values in candidates.items() if len(values) >= MIN_SEEDS}
-    few = f"fewer than {MIN_SEEDS} seeds: no interval"
-    if len(control) < MIN_SEEDS or not judged:
-        return {name: Comparison(difference, note=few) for name, difference in means.items()}
-    if not any(np.ptp(values) > 0 for values in (control, *judged.values())):
-        note = "no spread between seeds: no interval"
-        return {name: Comparison(difference, note=note) for name, difference in means.items()}
-    from scipy.stats import dunnett
+    variance. If the control has fewer than three values, or no values vary, all candidates are
+    compared by their means alone. A blocked difference is one over the seeds that all have.
 
-    result = dunnett(
-        *(np.asarray(values) for values in judged.values()),
-        control=np.asarray(control),
-        rng=np.random.default_rng(SEED),
-    )
-    bounds = result.confidence_interval(CONFIDENCE)
-    found = {name: Comparison(difference, note=few) for name, difference in means.items()}
-    apart = spreads_apart({**judged, CONTROL: control})
-    notes = [f"{name} spreads over seeds far more than the others: {EQUAL}" for name in apart]
-    for index, name in enumerate(judged):
-        interval = Interval(float(bounds.low[index]), float(bounds.high[index]))
-        note = "; ".join(notes)
-        found[name] = Comparison(means[name], interval, float(result.pvalue[index]), note)
+    Args:
+        candidates: a metric by seed, of each config.
+        control: the same of the reference.
+        confidence: with which all intervals hold together.
+    """
+    few = f"fewer than {MIN_SEEDS} seeds: no interval"
+    found = {
+        name: Comparison(mean(values.values()) - mean(control.values()), note=few)
+        for name, values in candidates.items()
+    }
+    judged = {name: values for name, values in candidates.items() if len(values) >= MIN_SEEDS}
+    if len(control) < MIN_SEEDS or not judged:
+        return found
+    groups = {**judged, CONTROL: control}
+    shared = sorted(set.intersection(*(set(values) for values in groups.values())))
+    blocked = len(shared) >= MIN_SEEDS and is_blocked(len(judged), len(shared), confidence)
+    left_out = sorted({seed for values in groups.values() for seed in values} - set(shared))
+    note = ""
+    if blocked:
+        groups = {name: {seed: of[seed] for seed in shared} for name, of in groups.items()}
+        if left_out:
+            note = f"without seed {', '.join(map(str, left_out))}, which not all configs have"
+    arrays = {name: np.array(list(values.values())) for name, values in groups.items()}
+    wild = spreads_apart(arrays, blocked=blocked)
+    calm = {name: values for name, values in arrays.items() if name not in wild}
+    if CONTROL in wild:
+        calm = {}
+    share = (1 - confidence) / len(judged)
+    if calm:
+        found |= _dunnett(calm, 1 - share * (len(calm) - 1), blocked=blocked, note=note)
+    for name in judged.keys() - calm.keys():
+        who = name if name in wild else CONTROL
+        apart = f"{who} spreads over seeds far more than the others: judged by itself (Welch)"
+        found[name] = _welch(arrays[name], arrays[CONTROL], share, len(judged), apart)
+    return {name: replace(one, confidence=confidence) for name, one in found.items()}
+
+
+def spreads_apart(groups: Mapping[str, Floats], *, blocked: bool = False) -> list[str]:
+    """The groups that spread more than those that are left, the wildest first, by an F test each.
+
+    blocked: the groups have equal seeds, and a group's values are taken relative to the mean of the
+    others by seed.
+    """
+    from scipy.stats import f
+
+    level = DOUBT / len(groups)
+    apart: list[str] = []
+    left = dict(groups)
+    while len(left) > 1 + blocked:
+        chances = {}
+        for name, values in left.items():
+            others = {other: of for other, of in left.items() if other != name}
+            pooled, free = _variance(others, blocked=blocked)
+            own = _own_variance(name, left, blocked=blocked)
+            ratio = own / pooled if pooled else math.inf * own if own else 0.0
+            chances[name] = float(f.sf(ratio, len(values) - 1, free))
+        wildest = min(chances, key=lambda name: chances[name])
+        if not chances[wildest] < level:
+            break
+        apart.append(wildest)
+        del left[wildest]
+    return apart
+
+
+def _own_variance(name: str, groups: Mapping[str, Floats], *, blocked: bool) -> float:
+    """A group's own variance over seeds; where blocked, of its differences to the others' mean,
+    scaled to estimate the same as `_variance` where all spread alike."""
+    own = groups[name]
+    if not blocked:
+        return float(np.var(own, ddof=1))
+    others = [values for other, values in groups.items() if other != name]
+    return float(np.var(own - np.mean(others, axis=0), ddof=1)) / (1 + 1 / len(others))
+
+
+def _variance(groups: Mapping[str, Floats], *, blocked: bool) -> tuple[float, int]:
+    """The common variance of values about their config's mean (and seed's, where blocked), and its
+    degrees of freedom."""
+    if not blocked:
+        free = sum(len(values) - 1 for values in groups.values())
+        return sum(float(np.sum((v - v.mean()) ** 2)) for v in groups.values()) / free, free
+    table = np.array(list(groups.values()))
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    free = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return float(np.sum(rest**2)) / free, free
+
+
+def _dunnett(
+    groups: Mapping[str, Floats], confidence: float, *, blocked: bool, note: str
+) -> dict[str, Comparison]:
+    """Every group but the control against it, simultaneously, by one variance."""
+    control = groups[CONTROL]
+    names = [name for name in groups if name != CONTROL]
+    means = {name: float(groups[name].mean() - control.mean()) for name in names}
+    if not names or not any(np.ptp(values) > 0 for values in groups.values()):
+        none = "no spread between seeds: no interval"
+        return {name: Comparison(means[name], note=none) for name in names}
+    blocked = blocked and len(names) > 1  # where the others have left the pool
+    variance, free = _variance(groups, blocked=blocked)
+    own = {name: _own_variance(name, groups, blocked=blocked) for name in groups}
+    of_control = max(variance, CAUTION * own[CONTROL])
+    counts = [len(groups[name]) for name in names]
+    sides = tuple(math.sqrt(count / (count + len(control))) for count in counts)
+    critical = critical_value(free, sides, confidence)
+    found = {}
+    for name, count in zip(names, counts, strict=True):
+        error = math.sqrt(max(variance, own[name]) / count + of_control / len(control))
+        half = critical * error
+        interval = Interval(means[name] - half, means[name] + half)
+        ratio = abs(means[name]) / error if error else math.inf
+        p = 1 - chance_within(ratio, free, sides)
+        found[name] = Comparison(means[name], interval, max(p, 0.0), note)
     return found
+
+
+def _welch(values: Floats, control: Floats, share: float, tests: int, note: str) -> Comparison:
+    """One group against the control with variances of their own; share: of the error."""
+    from scipy.stats import ttest_ind
+
+    difference = float(values.mean() - control.mean())
+    if not (np.ptp(values) > 0 or np.ptp(control) > 0):
+        return Comparison(difference, note="no spread between seeds: no interval")
+    result = ttest_ind(values, control, equal_var=False)
+    bounds = result.confidence_interval(1 - share)
+    interval = Interval(float(bounds.low), float(bounds.high))
+    return Comparison(difference, interval, min(1.0, tests * float(result.pvalue)), note)
+
+
+@lru_cache(maxsize=256)
+def critical_value(free: int, sides: tuple[float, ...], confidence: float) -> float:
+    """c of the formula above for the given confidence; free: degrees of freedom, sides: l_i."""
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda c: chance_within(c, free, sides) - confidence, 0.0, 1e3))
+
+
+def chance_within(critical: float, free: int, sides: tuple[float, ...]) -> float:
+    """P(max_i |T_i| <= critical) where no candidate differs from the control."""
+    from scipy.special import ndtr
+
+    scale, of_scale, z, of_z = _quadrature(free)
+    inside = np.ones((len(scale), len(z)))
+    for side in sorted(set(sides)):
+        rest = math.sqrt(1 - side**2)
+        bound = critical * scale[:, None] / rest
+        one = ndtr(side * z / rest + bound) - ndtr(side * z / rest - bound)
+        inside *= one ** sides.count(side)
+    return float(of_scale @ inside @ of_z)
+
+
+@lru_cache(maxsize=64)
+def _quadrature(free: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Nodes and weights over the densities of s and of z; exact to seven digits."""
+    from scipy.stats import chi2
+
+    low, high = np.sqrt(chi2.ppf([1e-13, 1 - 1e-13], free) / free)
+    nodes, weights = np.polynomial.legendre.leggauss(96)
+    scale = (low + high) / 2 + (high - low) / 2 * nodes
+    density = 2 * free * scale * chi2.pdf(free * scale**2, free)
+    z, of_z = np.polynomial.hermite_e.hermegauss(48)
+    return scale, density * weights * (high - low) / 2, z, of_z / math.sqrt(2 * math.pi)

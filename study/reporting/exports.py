@@ -113,7 +113,8 @@ def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
             against = config.versus[key]
             versus: dict[str, Any] = {"difference": against.difference}
             if against.interval is not None:
-                versus["interval_95"] = [against.interval.low, against.interval.high]
+                versus["interval"] = [against.interval.low, against.interval.high]
+                versus["confidence"] = against.confidence
                 versus["p"] = against.p
             if against.note:
                 versus["note"] = against.note

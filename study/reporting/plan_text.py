@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from study.analysis.statistics import MIN_SEEDS, resolvable
 from study.config.task import NamedTask
 from study.core.names import CE, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
@@ -104,4 +105,15 @@ def _confirm(plan: Plan) -> str:
     what += [DEFAULT_CE] if CE in plan.baselines else []
     listed = " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
     seeds = f"{plan.confirm_seeds} fresh seed{'s' * (plan.confirm_seeds > 1)} each"
-    return f"{listed}, {seeds}, judged on test"
+    return f"{listed}, {seeds}, judged on test{_resolves(plan)}"
+
+
+def _resolves(plan: Plan) -> str:
+    """What these seeds can tell; nothing is compared with fewer than three."""
+    candidates = plan.confirm_trials // max(plan.confirm_seeds, 1) - 1
+    if candidates < 1:
+        return ""
+    if plan.confirm_seeds < MIN_SEEDS:
+        return f"; fewer than {MIN_SEEDS} seeds give no intervals"
+    told = resolvable(candidates, plan.confirm_seeds)
+    return f"; a difference of {told:.1f} sd over seeds is told from none"

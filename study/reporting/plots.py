@@ -209,7 +209,7 @@ def forest(axes: Axes, answer: Answer, metric: str = MIOU) -> None:
     axes.axvline(0, color=CE_COLOR, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(shown)), [config_name(config) for config in shown])
     axes.set_ylim(-0.6, max(len(shown), 1) - 0.4)
-    axes.set_xlabel(f"test {METRICS[metric]}: points over {answer.reference_name}, 95 %")
+    axes.set_xlabel(f"test {METRICS[metric]}: points over {answer.reference_name}")
     axes.set_title("Confirmed on fresh seeds", loc="left", pad=22)
     # Between title and axes: intervals may reach anywhere in the axes.
     _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=4)

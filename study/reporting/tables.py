@@ -90,7 +90,7 @@ def seeds(config: Confirmed) -> str:
 
 def columns(answer: Answer) -> tuple[str, ...]:
     """The column heads of `rows`."""
-    against = f"vs {'tuned CE' if answer.tuned else 'CE'} (95 %)"
+    against = f"vs {'tuned CE' if answer.tuned else 'CE'}"
     judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
     rule = ("rule",) if TUNED in answer.rules else ()
     calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
@@ -168,6 +168,7 @@ def conclusions(answer: Answer) -> Iterator[str]:
     if len(answer.ladder) > 1:
         yield "ladder, mean test mIoU and step (95 % interval of each by itself, paired by seed):"
         yield from map(_ladder_line, answer.ladder)
+    yield from _resolution(answer)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
     for line in answer.notes:
@@ -202,6 +203,24 @@ def _outcome(one: Tried) -> str:
 def _ladder_line(entry: LadderEntry) -> str:
     line = f"- {entry.name}: {percent(entry.mean)}, {entry.seeds} seed{'s' * (entry.seeds > 1)}"
     return line if entry.step is None else f"{line}, step {difference(entry.step)}"
+
+
+def _resolution(answer: Answer) -> Iterator[str]:
+    """The smallest differences that these seeds tell from none."""
+    keys = {"mIoU": answer.primary.test_miou, "mean accuracy": answer.primary.test_macc}
+    said = []
+    for metric, key in keys.items():
+        halves = sorted(
+            100 * (against.interval.high - against.interval.low) / 2
+            for config in answer.configs
+            if (against := config.versus.get(key)) is not None and against.interval is not None
+        )
+        if halves:
+            upto = f" to {halves[-1]:.1f}" if halves[-1] - halves[0] >= 0.05 else ""
+            said.append(f"{halves[0]:.1f}{upto} points of {metric}")
+    if said:
+        rule = _at(answer.primary, answer).replace(" its", " the")
+        yield f"smallest difference that these seeds tell from none{rule}: {', '.join(said)}"
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:
@@ -259,12 +278,14 @@ def _verdict(config: Confirmed, answer: Answer, rule: Rule, key: str) -> list[st
 
 def explanation(answer: Answer) -> str:
     """What the figures of the table are."""
-    within = "metric and rule" if TUNED in answer.rules else "metric"
     said = (
         "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences to "
-        f"{answer.reference_name} in points, with Dunnett's 95 % intervals, simultaneous within "
-        f"each {within}, for an equal spread of all."
+        f"{answer.reference_name} in points, with Dunnett's intervals over seeds: all configs' of "
+        "both metrics hold together in 95 %"
     )
+    if TUNED in answer.rules:
+        said += " at the tuned rule; at the argmax, which describes, those of each metric do"
+    said += "."
     if TUNED in answer.rules:
         said += (
             " tuned rule: every training at the decision rule that its own val chose for the "

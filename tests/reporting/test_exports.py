@@ -87,7 +87,8 @@ def test_a_confirmed_export_is_one_of_its_seeds_and_sums_up_all(folder: Path) ->
     against = best.versus["test/miou"]
     assert against.interval is not None
     assert confirmed["versus_tuned_cross_entropy"]["p"] == against.p
-    assert confirmed["versus_tuned_cross_entropy"]["interval_95"] == [
+    assert confirmed["versus_tuned_cross_entropy"]["confidence"] == 0.975
+    assert confirmed["versus_tuned_cross_entropy"]["interval"] == [
         against.interval.low,
         against.interval.high,
     ]

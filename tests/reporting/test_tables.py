@@ -265,7 +265,7 @@ def test_the_conclusions_judge_both_rules_and_name_what_limits_them(two_rules: A
 
 @pytest.mark.slow
 def test_the_explanation_names_what_the_study_has(found: Answer, two_rules: Answer) -> None:
-    for word in ("tuned rule", "nll", "calibration", "metric and rule"):
+    for word in ("tuned rule", "nll", "calibration", "which describes"):
         assert word in tables.explanation(two_rules)
         assert word not in tables.explanation(found)
 
