@@ -41,7 +41,9 @@ def space_schema() -> Schema:
         ],
         ref_template=REF,
     )
-    fixed = ("StudySettings", "Rungs", "Confirm", "FloatRange", "IntRange")
+    fixed = (
+        "StudySettings", "OwnBaseline", "FactoryLoss", "Rungs", "Confirm", "FloatRange", "IntRange",
+    )  # fmt: skip
     definitions = {
         name: one if name in fixed else _opened(one) for name, one in schema["$defs"].items()
     }
@@ -52,7 +54,8 @@ def space_schema() -> Schema:
             {"type": "string", "pattern": f"^({'|'.join(OF_CLASSES)})."},
         ]
     }
-    study["baselines"]["items"] = {"enum": list(PRESETS)}
+    own = study["baselines"]["items"]["oneOf"][1]
+    study["baselines"]["items"] = {"anyOf": [{"enum": list(PRESETS)}, own]}
     part = {key: names[(model, "validation")] for key, model in (
         ("loss", LossConfig), ("optimizer", TrialOptimizer), ("study", StudySettings))}  # fmt: skip
     return {

@@ -24,7 +24,7 @@ from pydantic import (
 from study.config.shipped import TASKS, open_shipped
 from study.core.errors import InputError
 from study.core.validation import validate
-from study.losses.config import Config, LossConfig
+from study.losses.config import AnyLoss, Config, LossConfig
 
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
@@ -379,7 +379,7 @@ class TrialConfig(Config):
     """Everything one training needs; an export is this and its provenance."""
 
     task: TaskConfig
-    loss: LossConfig = LossConfig()
+    loss: AnyLoss = LossConfig()
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
 

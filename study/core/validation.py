@@ -187,12 +187,20 @@ def _below(schema: Schema, key: Key | None) -> Schema:
 
 
 def _likely(members: Sequence[Schema], data: Any) -> Schema:
-    """The member whose tag the data have, else the one that shares most keys with them."""
+    """The member whose tag the data have, else the one that shares most keys with them, else one
+    for a mapping where they are one."""
 
-    def fit(member: Schema) -> tuple[int, int]:
+    def is_mapping(member: Schema) -> bool:
+        return isinstance(data, dict) and member.get("type") == "object"
+
+    def fit(member: Schema) -> tuple[int, int, bool]:
         known = _properties(member)
         shared = [key for key in known if isinstance(data, dict) and key in data]
-        return sum(known[key].get("const", ...) == data[key] for key in shared), len(shared)
+        return (
+            sum(known[key].get("const", ...) == data[key] for key in shared),
+            len(shared),
+            is_mapping(member),
+        )
 
     return max(members, key=fit, default={})
 

@@ -10,9 +10,17 @@ With every default the loss is the mean cross entropy.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    field_validator,
+)
 
 
 class Config(BaseModel):
@@ -160,3 +168,21 @@ class LossConfig(Config):
     pooling: Pooling = MeanPooling()
     normalizer: Literal["valid", "weight"] = "valid"
     jaccard: Jaccard = Jaccard()
+
+
+class FactoryLoss(Config):
+    """A loss of the user's own: `factory: package.module:function` and its kwargs; see own."""
+
+    factory: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+def _loss_tag(value: Any) -> str:
+    has = "factory" in value if isinstance(value, dict) else isinstance(value, FactoryLoss)
+    return "factory" if has else "axes"
+
+
+AnyLoss = Annotated[
+    Annotated[LossConfig, Tag("axes")] | Annotated[FactoryLoss, Tag("factory")],
+    Discriminator(_loss_tag),
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from study.core.names import CE
 from study.losses.config import (
     Boundary,
+    FactoryLoss,
     InverseFrequency,
     LossConfig,
     MaxPooling,
@@ -13,13 +14,16 @@ from study.losses.config import (
 )
 
 
-def family(config: LossConfig) -> str:
+def family(config: LossConfig | FactoryLoss) -> str:
     """Join the names of the axes that are not neutral with "+", in the order of the formula; "ce"
     if none.
 
     An axis that is set but changes nothing is neutral: inverse frequency with exponent 0, loss
-    max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is not an axis.
+    max-pooling with p = inf or ratio = 1, OHEM that keeps all. The normaliser is not an axis. A
+    loss of the user's own is the family "factory".
     """
+    if isinstance(config, FactoryLoss):
+        return "factory"
     jaccard_only = config.jaccard.mix == 1  # the pixel term, with its axes, has weight 0
     smooths = config.label_smoothing > 0
     smooths = smooths and (not jaccard_only or config.jaccard.target == "smoothed")

@@ -39,9 +39,23 @@ _ALL = (
         "Tian et al., ICRA 2022, arXiv 2106.14917: recall of the current batch",
     ),
     Preset(
+        "recall_normalized",
+        {"recall": {"ema_momentum": 0.0}, "normalizer": "weight"},
+        "the same, its weights scaled to average 1 in each batch, so that the loss keeps its size",
+    ),
+    Preset(
         "recall_ema",
         {"recall": {"ema_momentum": 0.9}},
         "recall loss with a running recall; momentum 0.9 is common in practice, not the paper's",
+    ),
+    Preset(
+        "inverse_sqrt",
+        {
+            "class_weights": {"scheme": "inverse_frequency", "exponent": 0.5},
+            "normalizer": "weight",
+        },
+        "weights f ** -0.5, as word2vec's subsampling (Mikolov et al., NeurIPS 2013, arXiv "
+        "1310.4546) takes frequencies; normaliser and use on pixels are common practice",
     ),
     Preset(
         "median_frequency",

@@ -11,7 +11,8 @@ from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
 from study.ledger.state import State, Trial
-from study.losses import PRESETS, LossConfig, family
+from study.losses import family
+from study.losses.config import FactoryLoss, LossConfig
 from study.losses.describe import describe
 from study.scheduler.retries import gpus_needed
 from study.scheduler.stages import (
@@ -49,9 +50,9 @@ class TrialFactory:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
             case RunBaseline(name=name):
-                loss = LossConfig.model_validate(PRESETS[name].config)
-                config = Resolved(loss, TrialOptimizer())
-                return self._new(BASELINE, name, config, self.space.params_of(loss))
+                loss = self.space.settings.baseline_loss(name)
+                params = self.space.params_of(loss)
+                return self._new(BASELINE, name, loss, TrialOptimizer(), params)
             case RunReference(index=index):
                 return self._reference(index)
             case RunSearch(number=number):
@@ -64,7 +65,7 @@ class TrialFactory:
         params = reference_params(self.space, tried(self.state), rank, count)
         config = self.space.reference.resolve(params)
         known = self.space.params_of(config.loss, config.optimizer)
-        return self._new(REFERENCE, _ce_label(config), config, known)
+        return self._new(REFERENCE, _ce_label(config), config.loss, config.optimizer, known)
 
     def _proposed(self, number: int) -> TrialRecord:
         self._memory.update()
@@ -78,9 +79,10 @@ class TrialFactory:
             full=self.plan.epochs,
         )
         config = proposal.config
-        if family(config.loss) == CE:
-            return self._new(REFERENCE, _ce_label(config), config, proposal.params)
-        return self._new(SEARCH, describe(config.loss), config, proposal.params)
+        loss, optimizer = config.loss, config.optimizer
+        if family(loss) == CE:
+            return self._new(REFERENCE, _ce_label(config), loss, optimizer, proposal.params)
+        return self._new(SEARCH, describe(loss), loss, optimizer, proposal.params)
 
     def _confirmation(self, source: Trial, seed: int, budget: int) -> TrialRecord:
         return TrialRecord(
@@ -101,14 +103,15 @@ class TrialFactory:
         self,
         stage: str,
         label: str,
-        resolved: Resolved,
+        loss: LossConfig | FactoryLoss,
+        optimizer: TrialOptimizer,
         params: dict[str, Any] | None,
     ) -> TrialRecord:
         # pydantic takes instances as they are: each was checked when it was made
         config = TrialConfig(
             task=self.task,
-            loss=resolved.loss,
-            optimizer=resolved.optimizer,
+            loss=loss,
+            optimizer=optimizer,
             seed=self.plan.seed,
         )
         return TrialRecord(
@@ -116,7 +119,7 @@ class TrialFactory:
             number=len(self.state.trials),
             stage=stage,
             label=label,
-            family=family(resolved.loss),
+            family=family(loss),
             params=params,
             config=config.model_dump(),
             seed=self.plan.seed,

@@ -98,7 +98,7 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
         sampler=settings.sampler,
         num_trials=settings.num_trials,
         reference_trials=references,
-        baselines=settings.baselines,
+        baselines=settings.baseline_names,
         rungs=(
             tuple(rung_epochs(rungs.first, rungs.reduction_factor, task.num_epochs))
             if rungs
@@ -270,16 +270,12 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
 def describe_plan(prepared: Prepared, options: Options) -> str:
     """The plan and the resources of a trial as text. Starts nothing."""
     from study.engine import cluster as clusters
-    from study.losses import PRESETS, LossConfig
     from study.reporting.plan_text import data_lines, plan_text
     from study.search.sampler import model_takes_over_at
 
     plan = prepared.plan
-    learned = [
-        name
-        for name in plan.baselines
-        if prepared.space.params_of(LossConfig.model_validate(PRESETS[name].config)) is not None
-    ]
+    losses = map(prepared.space.settings.baseline_loss, plan.baselines)
+    learned = [loss for loss in losses if prepared.space.params_of(loss) is not None]
     takes_over = model_takes_over_at(len(learned))
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
     if prepared.first_line is not None:

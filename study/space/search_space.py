@@ -23,10 +23,10 @@ from optuna.trial import BaseTrial
 
 from study.config.shipped import SEARCH_SPACES, open_shipped
 from study.config.task import TrialOptimizer
-from study.core.errors import InputError, did_you_mean
+from study.core.errors import InputError, did_you_mean, line_of
 from study.core.names import CE
 from study.core.validation import validate
-from study.losses.config import LossConfig
+from study.losses.config import FactoryLoss, LossConfig
 from study.space.grammar import (
     Branch,
     Choice,
@@ -97,13 +97,17 @@ class SearchSpace:
             validate(TrialOptimizer, tree[OPTIMIZER], file=self.file, lines=lines, root=OPTIMIZER),
         )
 
-    def params_of(self, loss: LossConfig, optimizer: TrialOptimizer | None = None) -> Params | None:
+    def params_of(
+        self, loss: LossConfig | FactoryLoss, optimizer: TrialOptimizer | None = None
+    ) -> Params | None:
         """The params that resolve to this config, or None where the space does not contain it.
         Without `optimizer`, that of the task itself.
 
         Fields without effect do not count (see `membership`): without class weights and recall,
         `normalizer` does nothing; at `mix: 0` nothing else of the Jaccard term does.
         """
+        if isinstance(loss, FactoryLoss):
+            return None
         unused = unused_fields(loss)
         for form in equivalent_forms(loss):
             wanted = Resolved(form, optimizer or TrialOptimizer()).model_dump()
@@ -156,7 +160,7 @@ class SearchSpace:
         points = reference.num_points
         if self.settings.reference_trials is not None or points is None:
             return asked
-        known = CE in self.settings.baselines and reference.params_of(LossConfig()) is not None
+        known = CE in self.settings.baseline_names and reference.params_of(LossConfig()) is not None
         return min(asked, points - known)
 
     @property
@@ -210,8 +214,9 @@ class SearchSpace:
             raise ValueError(f"params without a range or a choice: {sorted(extra)}")
         return tree, active
 
-    def check(self, fits: Callable[[LossConfig], object] | None = None) -> None:
-        """Resolve every option and both ends of every range; an InputError names what fails.
+    def check(self, fits: Callable[[LossConfig | FactoryLoss], object] | None = None) -> None:
+        """Resolve every option and both ends of every range, and build the user's own baselines; an
+        InputError names what fails.
 
         fits: raises InputError for a loss that a trial could not train with.
         """
@@ -220,6 +225,15 @@ class SearchSpace:
             ends = node.ends if isinstance(node, Leaf) else tuple(node.options)
             for end in ends:
                 self._resolve_corner({**conditions, node.path: end}, fits)
+        for place, own in self.settings.own_baselines.items():
+            try:
+                if fits is not None:
+                    fits(own)
+            except InputError as error:
+                below = "" if isinstance(own, FactoryLoss) else f"/{LOSS}"
+                key = f"{STUDY}/baselines/{place}{below}{str(error.key).removeprefix(LOSS)}"
+                line = line_of(key, self.lines)
+                raise InputError(error.message, file=self.file, line=line, key=key) from error
 
     def check_objectives(self, measured: Sequence[str]) -> None:
         """Raise an InputError for an objective that is not among what is measured."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, field_validator, model_validator
 
 from study.core.errors import InputError
 from study.core.names import TUNED, TUNED_MACC, VAL, VAL_TUNED_MACC, VAL_TUNED_MIOU
-from study.losses.config import Config
+from study.losses.config import Config, FactoryLoss, LossConfig
 
 # What may be an objective: all are in [0, 1], and larger is better. Besides, a class or a group of
 # the task, which the data decide: val/iou/<class>, val/tuned/miou/<group>.
@@ -62,15 +63,41 @@ class Confirm(Config):
         return budgets
 
 
+class OwnBaseline(Config):
+    """A baseline by its `loss:` tree."""
+
+    loss: LossConfig
+
+
+def _own_tag(value: Any) -> str:
+    has = "factory" in value if isinstance(value, dict) else isinstance(value, FactoryLoss)
+    return "factory" if has else "loss"
+
+
+Own = Annotated[
+    Annotated[OwnBaseline, Tag("loss")] | Annotated[FactoryLoss, Tag("factory")],
+    Discriminator(_own_tag),
+]
+Baseline = Annotated[
+    Annotated[str, Tag("preset")]
+    | Annotated[dict[str, Own], Field(min_length=1, max_length=1), Tag("own")],
+    Discriminator(lambda value: "own" if isinstance(value, dict) else "preset"),
+]
+
+
 class StudySettings(Config):
-    """A study's numbers, apart from what is searched."""
+    """A study's numbers, apart from what is searched.
+
+    baselines: losses that are trained to the end at the task's own settings: presets by name, and
+    the user's own, as `{mine: {loss: ...}}` or `{mine: {factory: package.module:function}}`.
+    """
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
     num_trials: int = Field(16, ge=1, le=10**6)
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     rungs: Rungs | None = Rungs()
     reference_trials: int | None = Field(None, ge=1)
-    baselines: Names = ()
+    baselines: Annotated[tuple[Baseline, ...], Strict(False)] = ()
     confirm: Confirm = Confirm()
 
     @property
@@ -78,6 +105,30 @@ class StudySettings(Config):
         """How many of the searched trials tune cross entropy: as given, else max(4, n / 4)."""
         given = self.reference_trials or max(4, math.ceil(self.num_trials / 4))
         return min(given, self.num_trials)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The names of the baselines, in their order."""
+        return tuple(map(_name, self.baselines))
+
+    @property
+    def own_baselines(self) -> dict[str, LossConfig | FactoryLoss]:
+        """The user's own losses, by their place below `baselines`, such as `1/mine`."""
+        return {
+            f"{index}/{name}": _loss(own)
+            for index, one in enumerate(self.baselines)
+            if not isinstance(one, str)
+            for name, own in one.items()
+        }
+
+    def baseline_loss(self, name: str) -> LossConfig | FactoryLoss:
+        """The loss of a baseline."""
+        from study.losses import PRESETS
+
+        for one in self.baselines:
+            if not isinstance(one, str) and name in one:
+                return _loss(one[name])
+        return LossConfig.model_validate(PRESETS[name].config)
 
     @field_validator("objectives")
     @classmethod
@@ -89,10 +140,17 @@ class StudySettings(Config):
 
     @field_validator("baselines")
     @classmethod
-    def _known_baselines(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_baselines(cls, baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
         from study.losses import PRESETS
 
-        return _each_known_once("baseline", baselines, tuple(PRESETS))
+        for own in (one for one in baselines if not isinstance(one, str)):
+            (name,) = own
+            if name in PRESETS:
+                raise InputError(f"baseline {name!r} is a preset", hint="give it another name")
+        names = tuple(map(_name, baselines))
+        own_names = tuple(_name(one) for one in baselines if not isinstance(one, str))
+        _each_known_once("baseline", names, (*PRESETS, *own_names))
+        return baselines
 
     @model_validator(mode="after")
     def _enough_trials(self) -> StudySettings:
@@ -102,6 +160,14 @@ class StudySettings(Config):
                 f"got {self.reference_trials}"
             )
         return self
+
+
+def _name(baseline: str | Mapping[str, Any]) -> str:
+    return baseline if isinstance(baseline, str) else next(iter(baseline))
+
+
+def _loss(own: OwnBaseline | FactoryLoss) -> LossConfig | FactoryLoss:
+    return own if isinstance(own, FactoryLoss) else own.loss
 
 
 def _each_known_once(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

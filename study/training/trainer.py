@@ -24,8 +24,9 @@ from study.core.errors import InputError, is_out_of_memory
 from study.core.names import TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
 from study.losses import build_loss
-from study.losses.config import LossConfig
+from study.losses.config import FactoryLoss, LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
+from study.losses.own import OwnLoss, own_loss
 from study.metrics.decision import Taus
 from study.metrics.evidence import SplitEvidence
 from study.training.batches import Batches, TrainOrder, draw
@@ -261,7 +262,7 @@ class _Training:
         }
         named = named_terms(means, self.data.class_names)
         keys = [f"{TRAIN}/{name}" for name in named]
-        values = torch.stack(list(named.values())).tolist()
+        values = torch.stack(list(named.values())).tolist() if named else []
         return dict(zip(keys, values, strict=True)) | {TRAIN_LOSS: mean}
 
     def evaluate(
@@ -368,15 +369,20 @@ def _series(values: list[Held]) -> torch.Tensor:
     return torch.stack(tensors).double() if tensors else torch.tensor(values, dtype=torch.float64)
 
 
-def loss_for(config: LossConfig, data: SegmentationData) -> SegmentationLoss:
-    """Build the loss for these data. Raises InputError if their classes or counts do not fit."""
+def loss_for(
+    config: LossConfig | FactoryLoss, data: SegmentationData
+) -> SegmentationLoss | OwnLoss:
+    """Build the loss for these data. Raises InputError if their classes or counts do not fit, or a
+    factory of the user's fails."""
+    given: dict[str, Any] = {
+        "num_classes": data.num_classes,
+        "class_counts": torch.as_tensor(data.train.class_counts),
+        "ignore_index": data.ignore_index,
+    }
     try:
-        return build_loss(
-            config,
-            num_classes=data.num_classes,
-            class_counts=torch.as_tensor(data.train.class_counts),
-            ignore_index=data.ignore_index,
-        )
+        if isinstance(config, FactoryLoss):
+            return own_loss(config, **given)
+        return build_loss(config, **given)
     except InputError as error:
         raise error.below("loss") from error
     except ValueError as error:

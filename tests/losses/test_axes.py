@@ -248,7 +248,9 @@ def test_a_certain_pixel_has_no_focal_gradient(gamma, dtype):
 FAMILIES = {
     "ce": "ce",
     "recall": "recall",
+    "recall_normalized": "recall",
     "recall_ema": "recall",
+    "inverse_sqrt": "class_weights",
     "median_frequency": "class_weights",
     "lmp": "max_pooling",
     "ohem": "ohem",

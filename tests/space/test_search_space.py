@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from study.config.shipped import shipped
 from study.config.task import TrialOptimizer, load_task
 from study.core.errors import InputError
 from study.losses import PRESETS
-from study.losses.config import LossConfig
+from study.losses.config import FactoryLoss, LossConfig
 from study.search.sampler import stratified
 from study.session.prepare import make_plan
 from study.space.search_space import Resolved, load_space
@@ -173,8 +174,8 @@ def test_no_class_weights_are_those_of_exponent_zero():
 @pytest.mark.parametrize(
     ("name", "presets"),
     [
-        ("joint", {"ce", "lmp", "jml"}),
-        ("recall", {"ce", "recall", "recall_ema"}),
+        ("joint", {"ce", "inverse_sqrt", "lmp", "jml", "recall_normalized"}),
+        ("recall", {"ce", "inverse_sqrt", "recall", "recall_ema", "recall_normalized"}),
         ("class_weights", {"median_frequency"}),
         ("max_pooling", {"lmp", "ohem"}),
         ("jaccard", {"jml", "jml_soft"}),
@@ -351,3 +352,52 @@ def test_a_task_is_loaded_by_name_and_from_a_mapping():
     assert (task.name, task.config.num_epochs) == ("synthetic", 8)
     again = load_task(task.config.model_dump())
     assert (again.name, again.config) == ("custom", task.config)
+
+
+OWN = {
+    "study": {
+        "baselines": [
+            "ce",
+            {"mine": {"loss": {"focal_gamma": 2.0}}},
+            {"ours": {"factory": "torch.nn:CrossEntropyLoss", "kwargs": {"label_smoothing": 0.1}}},
+        ]
+    }
+}
+
+
+def test_a_baseline_may_be_a_loss_of_the_users_own():
+    space = load_space(OWN)
+    assert space.settings.baseline_names == ("ce", "mine", "ours")
+    assert space.settings.baseline_loss("ce") == LossConfig()
+    assert space.settings.baseline_loss("mine") == LossConfig(focal_gamma=2.0)
+    ours = space.settings.baseline_loss("ours")
+    assert isinstance(ours, FactoryLoss) and space.params_of(ours) is None
+
+
+def test_own_baselines_are_built_before_a_study_and_named_where_they_fail():
+    tried = []
+    load_space(OWN).check(tried.append)
+    assert [type(loss) for loss in tried[-2:]] == [LossConfig, FactoryLoss]
+
+    def fits(loss):
+        if isinstance(loss, FactoryLoss):
+            raise InputError("it does not fit", key="loss/factory")
+
+    with pytest.raises(InputError, match=r"^study/baselines/2/ours/factory: it does not fit"):
+        load_space(OWN).check(fits)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "said"),
+    [
+        ([{"lmp": {"loss": {}}}], "study/baselines: baseline 'lmp' is a preset; give it another"),
+        (["mine", {"my": {"loss": {}}}], "unknown baseline 'mine'"),
+        ([{"a": {"loss": {}}}, {"a": {"loss": {}}}], "duplicate baseline 'a'"),
+        ([{"a": {"loss": {"focal": 2.0}}}], "study/baselines/0/a/loss/focal: unknown key 'focal'"),
+        ([{"a": {"loss": {"focal_gama": 2.0}}}], "did you mean 'focal_gamma'"),
+        ([{"a": {"factory": "x:y", "args": {}}}], "unknown key 'args'.*allowed: factory, kwargs"),
+        ([{"a": {"loss": {}}, "b": {"loss": {}}}], "must have at most 1 entries, got 2"),
+    ],
+)
+def test_a_baseline_that_is_none_is_named(baselines, said):
+    assert re.search(said, refused({"study": {"baselines": baselines}}))

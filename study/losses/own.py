@@ -1,0 +1,97 @@
+"""A loss of the user's own, named by a factory, in place of the axes of `SegmentationLoss`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.core.errors import InputError
+from study.core.factories import faults_named, load_factory
+from study.losses.config import FactoryLoss
+from study.losses.targets import compute_dtype
+
+KEY = "factory"
+
+
+class OwnLoss(nn.Module):
+    """What a factory returns, as a loss that trains beside those of this package.
+
+    Args:
+        function: called with logits (B, C, H, W), float32 or float64 even under autocast, and a
+            target (B, H, W) int64 with `ignore_index` where a pixel does not count; returns a
+            scalar. A module's buffers are kept in checkpoints.
+        spec: the factory's name, for messages.
+    """
+
+    def __init__(self, function: Any, spec: str) -> None:
+        super().__init__()
+        self.function = function
+        self.spec = spec
+        self.measure_gradients = False
+        self.step_terms: dict[str, Tensor] = {}
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch. Raises InputError where it is no scalar tensor with a gradient."""
+        with torch.autocast(logits.device.type, enabled=False):
+            value = self.function(logits.to(compute_dtype(logits)), target)
+        if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else shown_type(value)
+            raise InputError(
+                f"{self.spec} must give a scalar tensor with a gradient, got {got}", key=KEY
+            )
+        return value
+
+
+def shown_type(value: object) -> str:
+    """The name of a value's type."""
+    return type(value).__name__
+
+
+def own_loss(
+    config: FactoryLoss, *, num_classes: int, class_counts: Any, ignore_index: int
+) -> OwnLoss:
+    """The loss that a factory makes, tried once on a small batch.
+
+    The factory is called with those of num_classes, class_counts (images, C) and ignore_index that
+    its signature names, and with the config's kwargs.
+
+    Raises:
+        InputError: where the factory is not found or fails, where what it makes is no loss, or has
+            parameters that would have to be trained.
+    """
+    factory = load_factory(config.factory, key=KEY)
+    offered = {
+        "num_classes": num_classes,
+        "class_counts": class_counts,
+        "ignore_index": ignore_index,
+    }
+    kwargs = {**_accepted(factory, offered), **config.kwargs}
+    with faults_named(f"{config.factory}({', '.join(kwargs)})", key=KEY):
+        made = factory(**kwargs)
+    if not callable(made):
+        message = f"{config.factory} must return a loss, got {shown_type(made)}"
+        raise InputError(message, key=KEY)
+    if isinstance(made, nn.Module) and any(p.requires_grad for p in made.parameters()):
+        message = f"{config.factory} has parameters of its own, which nothing would train"
+        raise InputError(message, hint="register them as buffers", key=KEY)
+    loss = OwnLoss(made, config.factory)
+    logits = torch.zeros(2, num_classes, 8, 8, requires_grad=True)
+    target = torch.arange(2 * 8 * 8).reshape(2, 8, 8) % num_classes
+    target[:, 0] = ignore_index
+    with faults_named(f"{config.factory}: the loss of a small batch", key=KEY):
+        loss(logits, target).backward()
+    return loss
+
+
+def _accepted(factory: Any, offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the offered arguments that the factory's signature names, or all by **kwargs."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some builtins have none
+        return {}
+    if any(one.kind == one.VAR_KEYWORD for one in parameters.values()):
+        return offered
+    return {name: value for name, value in offered.items() if name in parameters}
