@@ -94,6 +94,7 @@ def _train(options: argparse.Namespace) -> int:
     ):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
+    from study.config.task import accepting_duplicates
     from study.data import open_data
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
@@ -105,8 +106,9 @@ def _train(options: argparse.Namespace) -> int:
         config = provenance.restore(config)
     num_threads = provenance.environment.num_threads if provenance is not None else None
     set_up_process(num_threads or _threads())
+    given = config.task.data if provenance is None else accepting_duplicates(config.task.data)
     try:
-        data = open_data(config.task.data, data_root=options.data_root)
+        data = open_data(given, data_root=options.data_root)
         loss_for(config.loss, data)
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
