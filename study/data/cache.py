@@ -220,7 +220,7 @@ def _write_split(
                 raw = np.ascontiguousarray(array).tobytes()
                 content.update(raw)
                 file.write(raw)
-            checksums.append(zlib.crc32(np.ascontiguousarray(image)))
+            checksums.append(zlib.crc32(np.ascontiguousarray(image).data))
             counts.append(count_classes(label, len(source.class_names)))
             advance()
     np.save(building / f"{name}.groups.npy", split.groups)

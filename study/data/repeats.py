@@ -58,7 +58,7 @@ def find_repeats(
         is_plain = bool((image == image[0, 0]).all())
         pixels = image if is_plain else original(place)
         digest = hashlib.sha256(repr(pixels.shape).encode())
-        digest.update(np.ascontiguousarray(pixels))
+        digest.update(np.ascontiguousarray(pixels).data)
         return digest.digest(), is_plain
 
     first: dict[bytes, Place] = {}
@@ -79,7 +79,7 @@ def repeats_of_arrays(data: SegmentationData) -> tuple[Repeat, ...]:
         return np.asarray(data.splits[place[0]].images[place[1]])
 
     checksums = {
-        name: [zlib.crc32(np.ascontiguousarray(one)) for one in split.images]
+        name: [zlib.crc32(np.ascontiguousarray(one).data) for one in split.images]
         for name, split in data.splits.items()
     }
     return find_repeats(

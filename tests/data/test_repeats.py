@@ -139,7 +139,7 @@ def shared_arrays() -> SegmentationData:
 def test_it_is_found_in_the_arrays_of_a_factory():
     given = {"factory": f"{__name__}:shared_arrays"}
     with pytest.raises(
-        InputError, match=r"test_00004: .*train and test: .*train_00006; "
+        InputError, match=r"test_00004: .* train and test: .* train_00006;"
     ) as caught:
         open_data(FactoryData.model_validate(given))
     assert caught.value.key == "data"
