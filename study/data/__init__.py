@@ -23,6 +23,7 @@ from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
 from study.data.repeats import REFUSE, refuse_repeats, repeat_warnings, repeats_of_arrays
 from study.data.scan import Scan
+from study.data.sequences import sequence_warnings
 from study.data.splits import SegmentationData, Split, check_labelled, class_warnings
 
 __all__ = [
@@ -89,7 +90,7 @@ def open_data(
 
 def data_warnings(data: SegmentationData) -> list[str]:
     """Warn of what limits the use of the data, or what their figures mean."""
-    return [*class_warnings(data), *repeat_warnings(data)]
+    return [*class_warnings(data), *repeat_warnings(data), *sequence_warnings(data)]
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
