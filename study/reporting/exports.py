@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ from study.core.names import (
 from study.core.yaml_text import as_yaml
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
-from study.metrics.decision import log_prior
-from study.metrics.exported import DECISION
-from study.storage.weights import SUFFIX, WeightsStore
+from study.metrics.exported import decision_block
+from study.storage.weights import SUFFIX, WeightsStore, weights_block
 
 FOLDER = "exports"
 PARETO = "pareto"
@@ -95,7 +93,7 @@ def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
     fractions = study.data.get("class_counts") or study.data.get("class_fraction")
     if rule.tau not in trial.last or not fractions:
         return {}
-    return {DECISION: {"tau": trial.last[rule.tau], "log_prior": log_prior(fractions).tolist()}}
+    return decision_block(trial.last[rule.tau], fractions)
 
 
 def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
@@ -213,6 +211,4 @@ def _weights(path: Path, trial: str, weights: WeightsStore) -> dict[str, Any]:
     if not weights.copy(trial, file):
         file.unlink(missing_ok=True)
         return {}
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"weights": {"file": file.name, "sha256": digest}}
+    return weights_block(file)
