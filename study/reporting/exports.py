@@ -154,10 +154,13 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
         "    learning rate times optimizer/lr_scale;",
         "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
+    why_none = "None of its weights are kept." if seeds else "Only confirmed trials keep weights."
     if "weights" in content:
         lines.append(
             f"Weights of that training, for its task's model: {content['weights']['file']}"
         )
+    else:
+        lines.append(f"{why_none} To make them: the command above with --out DIR.")
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
 
 
@@ -168,8 +171,8 @@ def write_exports(
 
     ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
     confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
-    The first three come with the weights of the confirmed trial whose numbers they state, if they
-    are stored; once the study is finished, no others stay in the store.
+    They come with the weights of the confirmed trial whose numbers they state, if they are stored;
+    once the study is finished, no others stay in the store.
     """
     wanted: dict[Path, tuple[str, str, Rule]] = {}
     exports = folder / FOLDER
@@ -188,20 +191,17 @@ def write_exports(
     stated = set()
     for path, (title, source, rule) in wanted.items():
         content = export(state, answer, source, rule)
-        if path in chosen:
-            origin = content.pop("provenance")
-            stated.add(origin["trial"])
-            content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
+        origin = content.pop("provenance")
+        stated.add(origin["trial"])
+        content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
         write_text(path, export_text(title, content))
     if state.finished:
         weights.keep_only(stated)
-    for path in chosen:
-        if path not in wanted:
-            path.with_suffix(SUFFIX).unlink(missing_ok=True)
     pareto = [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
     for path in [*chosen, *pareto]:
         if path not in wanted:
             path.unlink(missing_ok=True)
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)
     return tuple(wanted)
 
 
