@@ -3,6 +3,9 @@
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
 export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
 it must reproduce its metrics, those at its tuned decision rules among them.
+
+With --out, config.yaml is an export too: `study.metrics.build_decision` takes its decision rule,
+and config.safetensors beside it has the weights.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 from study.core.console import Parser, run_command
 from study.core.errors import InputError, deed
 from study.core.files import append_line, made_folder, write_text
-from study.core.names import VAL_TUNED_MIOU
+from study.core.names import TAU_MACC, TAU_MIOU, VAL, VAL_TUNED_MIOU
 
 if TYPE_CHECKING:
     from study.config.task import TrialConfig
+    from study.data import SegmentationData
     from study.training.provenance import Provenance
     from study.training.trainer import EpochReport
 
 EXIT_MISMATCH = 1
+WEIGHTS_FILE = "config.safetensors"
 BESIDE = ("decision", "weights")  # what an export holds for after the training
 
 
@@ -36,21 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write config.yaml, metrics.jsonl, checkpoint.pt"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write config.yaml with its decision rule, config.safetensors (the weights), "
+        "metrics.jsonl, checkpoint.pt",
     )
+    parser.add_argument("--no-weights", action="store_true", help="no config.safetensors in --out")
     return run_command(parser, _train, argv)
 
 
 def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
     """Load the config in a file and, if it is an export, its provenance. Raises InputError."""
-    config, provenance, _ = _load(path, seed)
+    config, provenance, *_ = _load(path, seed)
     return config, provenance
 
 
 def _load(
     path: Path, seed: int | None
-) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
-    """Load both, and a function that adds file and line to a later error by its key."""
+) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError], str]:
+    """Load both, a function that adds file and line to a later error by its key, and which tau is
+    the strength of the file's decision rule."""
     from study.config.task import NamedTask, TrialConfig, load_task
     from study.core.yaml_file import read_yaml, validate
     from study.training.provenance import Provenance
@@ -58,8 +69,7 @@ def _load(
     file = read_yaml(path)
     tree = dict(file.data)
     origin = tree.pop("provenance", None)
-    for key in BESIDE:
-        tree.pop(key, None)
+    decision, _ = (tree.pop(key, None) for key in BESIDE)
     provenance = None
     if origin is not None:
         provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
@@ -80,13 +90,22 @@ def _load(
             return error.of_file(named.file, named.lines)
         return error.below("task").of_file(str(path), file.lines)
 
-    return validate(TrialConfig, tree, file=path, lines=file.lines), provenance, in_its_file
+    config = validate(TrialConfig, tree, file=path, lines=file.lines)
+    return config, provenance, in_its_file, _tau(decision, provenance)
+
+
+def _tau(decision: object, provenance: Provenance | None) -> str:
+    """`tau_macc` where an export's rule is at that tau and not at the other."""
+    if provenance is None or not isinstance(decision, dict):
+        return TAU_MIOU
+    miou, macc = (provenance.metrics.get(f"{VAL}/{tau}") for tau in (TAU_MIOU, TAU_MACC))
+    return TAU_MACC if decision.get("tau") == macc != miou else TAU_MIOU
 
 
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
-    config, provenance, in_its_file = _load(options.config, options.seed)
+    config, provenance, in_its_file, tau = _load(options.config, options.seed)
     if (
         options.out is not None
         and os.path.lexists(options.out)
@@ -94,6 +113,7 @@ def _train(options: argparse.Namespace) -> int:
     ):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
+    from study.config.task import accepting_duplicates
     from study.data import open_data
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
@@ -105,8 +125,9 @@ def _train(options: argparse.Namespace) -> int:
         config = provenance.restore(config)
     num_threads = provenance.environment.num_threads if provenance is not None else None
     set_up_process(num_threads or _threads())
+    given = config.task.data if provenance is None else accepting_duplicates(config.task.data)
     try:
-        data = open_data(config.task.data, data_root=options.data_root)
+        data = open_data(given, data_root=options.data_root)
         loss_for(config.loss, data)
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
@@ -126,7 +147,7 @@ def _train(options: argparse.Namespace) -> int:
         for report in train(config, data=data, device=str(device), evaluate_test=judged):
             print(epoch_line(report), flush=True)
             if options.out is not None:
-                _write_epoch(options.out, report)
+                _write_epoch(options.out, report, weights=not options.no_weights)
     except InputError as error:
         raise in_its_file(error) from error
     except SystemExit as error:
@@ -137,7 +158,7 @@ def _train(options: argparse.Namespace) -> int:
         return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
-        _write_config(options.out, config, report, here, data.fingerprint)
+        _write_config(options.out, config, report, here, data, tau)
     if provenance is None:
         return 0
     if provenance.seed != config.seed:
@@ -175,7 +196,7 @@ def epoch_line(report: EpochReport) -> str:
     return "  ".join([*parts, f"{report.metrics['time/epoch_s']:.1f} s"])
 
 
-def _write_epoch(folder: Path, report: EpochReport) -> None:
+def _write_epoch(folder: Path, report: EpochReport, *, weights: bool) -> None:
     import json
 
     append_line(folder / "metrics.jsonl", json.dumps({"epoch": report.epoch, **report.metrics}))
@@ -183,6 +204,11 @@ def _write_epoch(folder: Path, report: EpochReport) -> None:
         from study.training.checkpoint import CHECKPOINT
 
         report.save(folder / CHECKPOINT)
+        if weights:
+            try:
+                report.save_weights(folder / WEIGHTS_FILE)
+            except ValueError as error:
+                print(f"no {WEIGHTS_FILE}: {error}", file=sys.stderr)
 
 
 def _write_config(
@@ -190,17 +216,27 @@ def _write_config(
     config: TrialConfig,
     report: EpochReport,
     here: dict[str, Any],
-    fingerprint: str,
+    data: SegmentationData,
+    tau: str,
 ) -> None:
     import yaml
+
+    from study.metrics.exported import decision_block
+    from study.storage.weights import weights_block
 
     origin = {
         "seed": config.seed,
         "metrics": report.metrics,
         "environment": here,
-        "data": {"fingerprint": fingerprint},
+        "data": {"fingerprint": data.fingerprint},
     }
-    content = {**config.model_dump(mode="json"), "provenance": origin}
+    chosen, weights = report.metrics.get(f"{VAL}/{tau}"), folder / WEIGHTS_FILE
+    content = config.model_dump(mode="json")
+    if chosen is not None:
+        content |= decision_block(chosen, data.train.class_counts.sum(0))
+    if weights.is_file():
+        content |= weights_block(weights)
+    content["provenance"] = origin
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -9,9 +10,13 @@ import pytest
 import torch
 import yaml
 from full_disk import full_at
+from safetensors.torch import load_file
 from tiny_task import CONVOLUTION, TINY
 
 from study.config.task import load_task
+from study.data import open_data
+from study.metrics import Decision, build_decision
+from study.metrics.decision import log_prior
 from study.train import load_config, main
 from study.training.provenance import Provenance
 
@@ -67,6 +72,7 @@ def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):
     config = exported(tmp_path)
     assert sorted(path.name for path in config.parent.iterdir()) == [
         "checkpoint.pt",
+        "config.safetensors",
         "config.yaml",
         "metrics.jsonl",
     ]
@@ -77,6 +83,34 @@ def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1 CPU threads" in out.splitlines()[-4]
     assert out.splitlines()[-1].startswith("reproduced exactly: val/miou 0.")
+
+
+@pytest.mark.parametrize(("tau", "key"), [(None, "val/tau_miou"), (0.7, "val/tau_macc")])
+def test_what_it_writes_carries_its_rule_and_its_weights(tmp_path, tau, key):
+    """That of mean accuracy, where the export that is trained again has that one."""
+    tree = dict(TREE)
+    if tau is not None:
+        tree["decision"] = {"tau": tau, "log_prior": [-0.1] * 11}
+        tree["provenance"] = {"seed": 2, "metrics": {"val/tau_miou": 0.1, "val/tau_macc": tau}}
+    config, out = write(tmp_path / "plain.yaml", tree), tmp_path / "out"
+    main([config, "--device", "cpu", "--seed", "3", "--out", str(out)])
+    found = yaml.safe_load((out / "config.yaml").read_text())
+    pixels = open_data(load_task(tree["task"]).config.data).train.class_counts.sum(0)
+    expected = Decision(tuple(log_prior(pixels)), found["provenance"]["metrics"][key])
+    assert build_decision(out / "config.yaml") == expected
+    weights = out / found["weights"]["file"]
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == found["weights"]["sha256"]
+    state = torch.load(out / "checkpoint.pt", weights_only=True)["state"]["model"]
+    read = load_file(weights)
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], state[name]) for name in read)
+
+
+def test_without_weights_it_writes_none(tmp_path):
+    config, out = write(tmp_path / "plain.yaml", TREE), tmp_path / "out"
+    assert main([config, "--device", "cpu", "--out", str(out), "--no-weights"]) == 0
+    assert not list(out.glob("*.safetensors"))
+    assert "weights" not in yaml.safe_load((out / "config.yaml").read_text())
 
 
 @pytest.mark.slow

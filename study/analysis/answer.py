@@ -132,7 +132,7 @@ class Answer:
     is true, else the best so far. tuned: whether the reference is the best of cross entropies at
     several settings. tuning: the settings at which cross entropy was tried. ladder: from default
     cross entropy to the best other loss, if that is confirmed. missing: what the answer lacks,
-    notes: what limits it, in words.
+    notes: what limits it, warnings: what its data's limits are, in words.
     """
 
     study: str
@@ -147,6 +147,7 @@ class Answer:
     missing: tuple[str, ...]
     tuning: Tuning | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = (ARGMAX,)
     epochs: int = 0
     ladder: tuple[LadderEntry, ...] = ()
@@ -218,6 +219,7 @@ def answer(state: State, folder: Path) -> Answer:
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
         notes=(*_at_the_edge(configs), *_still_rising(state, configs, rules[0])),
+        warnings=tuple(study.data.get("warnings", ())) if study else (),
         rules=rules,
         epochs=int(study.plan.get("epochs", 0)) if study else 0,
         ladder=_ladder(state, configs, rules) if settled else (),

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from study.analysis.statistics import CONFIDENCE, Interval
 from study.metrics.counts import metrics_from_counts
+from study.metrics.evidence import MIN_GROUPS
 
 Ints = npt.NDArray[np.int64]
 NUM_RESAMPLES = 5000
-MIN_GROUPS = 5
 SEED = 0
 
 

@@ -31,6 +31,7 @@ Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
 Images = Annotated[int, Field(ge=1, le=10**7)]
 Positive = Annotated[float, Field(gt=0)]
 VAL_FRACTION = AliasChoices("val_fraction", "val_share")  # the second is the name of old tasks
+Duplicates = Literal["refuse", "warn"]
 Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -64,11 +65,13 @@ class FileData(Config):
 
     fit: `stretch` to that size; `pad` keeps the aspect ratio, shrinks what is larger, enlarges
     nothing, and fills up with the mean colour and ignored labels at the bottom and right.
+    duplicates: `refuse` images that are in two splits, or `warn` of them.
     """
 
     root: str | None = None
     size: Size
     fit: Literal["stretch", "pad"] = "stretch"
+    duplicates: Duplicates = "refuse"
 
 
 class FolderData(FileData):
@@ -133,10 +136,14 @@ class CamvidData(FileData):
 
 
 class FactoryData(Config):
-    """Anyone's data: `package.module:function` returns a study.data.SegmentationData."""
+    """Anyone's data: `package.module:function` returns a study.data.SegmentationData.
+
+    duplicates: `refuse` images that are in two splits, or `warn` of them.
+    """
 
     factory: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    duplicates: Duplicates = "refuse"
 
 
 def _tag(value: Any) -> str | None:
@@ -155,6 +162,13 @@ Data = Annotated[
     | Annotated[FactoryData, Tag("factory")],
     Discriminator(_tag),
 ]
+
+
+def accepting_duplicates(data: Data) -> Data:
+    """The same data, also with images that are in two splits: where that was decided before."""
+    if isinstance(data, SyntheticData):
+        return data
+    return data.model_copy(update={"duplicates": "warn"})
 
 
 class SmpModel(Config):

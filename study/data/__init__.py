@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from study.config.task import (
@@ -20,10 +21,19 @@ from study.config.task import (
 from study.core.errors import InputError
 from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
+from study.data.repeats import REFUSE, refuse_repeats, repeat_warnings, repeats_of_arrays
 from study.data.scan import Scan
-from study.data.splits import SegmentationData, Split, check_labelled
+from study.data.sequences import sequence_warnings
+from study.data.splits import SegmentationData, Split, check_labelled, class_warnings
 
-__all__ = ["SegmentationData", "Split", "default_cache_dir", "open_data", "scan_files"]
+__all__ = [
+    "SegmentationData",
+    "Split",
+    "data_warnings",
+    "default_cache_dir",
+    "open_data",
+    "scan_files",
+]
 
 
 def open_data(
@@ -49,8 +59,8 @@ def open_data(
         uint8.
 
     Raises:
-        InputError: one line, for any fault of the files or the factory, and for a split whose
-            pixels are all ignored.
+        InputError: one line, for any fault of the files or the factory, for a split whose pixels
+            are all ignored, and for an image in two splits, unless the task has `duplicates: warn`.
 
     Example:
         >>> from study.config.task import SyntheticData
@@ -65,13 +75,22 @@ def open_data(
     if data_root is not None and not isinstance(config, FileData):
         hint = "leave --data-root out"
         raise InputError("the task reads no data folder", hint=hint, key="--data-root")
-    if isinstance(config, FactoryData):
-        return check_labelled(_from_factory(config))
     if isinstance(config, SyntheticData):
         from study.data.synthetic.source import synthetic_source
 
         return check_labelled(open_cached(synthetic_source(config), cache_dir))
-    return check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
+    if isinstance(config, FactoryData):
+        data = check_labelled(_from_factory(config))
+    else:
+        data = check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
+    if config.duplicates == REFUSE:
+        refuse_repeats(data)
+    return data
+
+
+def data_warnings(data: SegmentationData) -> list[str]:
+    """Warn of what limits the use of the data, or what their figures mean."""
+    return [*class_warnings(data), *repeat_warnings(data), *sequence_warnings(data)]
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:
@@ -126,4 +145,4 @@ def _from_factory(config: FactoryData) -> SegmentationData:
             hint="SegmentationData.from_arrays makes one",
             key="data/factory",
         )
-    return data
+    return replace(data, repeats=repeats_of_arrays(data))

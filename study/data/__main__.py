@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from study.config.task import FileData
+from study.config.task import FileData, accepting_duplicates
 from study.core.console import EXIT_BAD_INPUT, Parser, run_command
 from study.core.errors import InputError, printable
-from study.data import SegmentationData, open_data, scan_files
-from study.data.splits import FileProblem, class_warnings
+from study.data import SegmentationData, data_warnings, open_data, scan_files
+from study.data.repeats import REFUSE, in_words, serious
+from study.data.splits import FileProblem, Repeat
 
 DISTORTED = 0.05  # relative change of an aspect ratio that gets a warning
 MOST_LINES = 20  # files listed of each kind of fault
@@ -49,7 +50,10 @@ def _check(arguments: argparse.Namespace) -> int:
             if checked.problems:
                 print(list_problems(checked.problems, scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
-            data = open_data(config, data_root=data_root)
+            data = open_data(accepting_duplicates(config), data_root=data_root)
+            if config.duplicates == REFUSE and (shared := serious(data)):
+                print(list_problems(map(_problem, shared), scan.root), file=sys.stderr)
+                return EXIT_BAD_INPUT
             lines = [*describe_files(config, checked.sizes)]
         else:
             data = open_data(config, data_root=data_root)
@@ -62,6 +66,11 @@ def _check(arguments: argparse.Namespace) -> int:
         write_sheet(data, out)
         print(f"contact sheet: {out}")
     return 0
+
+
+def _problem(repeat: Repeat) -> FileProblem:
+    kind = "shared; remove one of the two, or accept them: `duplicates: warn` in the task's data"
+    return FileProblem(kind, in_words(repeat), Path(repeat.names[1]))
 
 
 def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MOST_LINES) -> str:
@@ -108,7 +117,7 @@ def describe(data: SegmentationData) -> str:
     if data.rule:
         lines.append(f"  {data.rule}")
     lines += ["", _table(data), ""]
-    lines += [f"warning: {one}" for one in class_warnings(data)]
+    lines += [f"warning: {one}" for one in data_warnings(data)]
     if data.cache is not None:
         lines.append(f"cache: {data.cache}")
     lines.append(f"fingerprint: {data.fingerprint}")

@@ -18,9 +18,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,9 +32,11 @@ import numpy as np
 from study.core.errors import InputError, is_out_of_memory
 from study.core.files import expanded
 from study.data.progress_bar import progress
+from study.data.repeats import Place, find_repeats
 from study.data.splits import (
     SPLITS,
     FileProblem,
+    Repeat,
     SegmentationData,
     Source,
     Split,
@@ -108,6 +112,10 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         }
         if not all(_fits(source, splits[name], source.splits[name]) for name in SPLITS):
             return None
+        repeats = tuple(
+            Repeat((one, other), (first, second), is_plain)
+            for (one, other), (first, second), is_plain in meta["repeats"]
+        )
         fingerprint = meta["fingerprint"]
         if not isinstance(fingerprint, str):
             return None
@@ -125,6 +133,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         fingerprint=fingerprint,
         cache=folder,
         rule=source.rule,
+        repeats=repeats,
         **splits,
     )
 
@@ -164,13 +173,15 @@ def _build(source: Source, folder: Path, state: str) -> None:
         )
         num_images = sum(len(split.names) for split in source.splits.values())
         with progress(f"decoding {source.name}, once per machine", num_images) as advance:
-            for name in SPLITS:
-                _write_split(building, name, source, content, advance)
+            checksums = {
+                name: _write_split(building, name, source, content, advance) for name in SPLITS
+            }
         meta = {
             "state": state,
             "fingerprint": content.hexdigest(),
             "key": source.key,
             "names": {name: source.splits[name].names for name in SPLITS},
+            "repeats": [astuple(one) for one in _repeats(building, source, checksums)],
         }
         (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         _sync(building)
@@ -188,13 +199,13 @@ def _build(source: Source, folder: Path, state: str) -> None:
 
 def _write_split(
     building: Path, name: str, source: Source, content: Any, advance: Callable[[], object]
-) -> None:
+) -> list[int]:
     """Write with plain writes, not a writable map: on a full disk a write fails, but a map kills
-    the process."""
+    the process. Returns the checksums of the images."""
     split, (height, width) = source.splits[name], source.size
     shape = (len(split.names), height, width)
     content.update(content_header((*shape, 3), split.groups))
-    counts = []
+    counts, checksums = [], []
     with (
         (building / f"{name}.images.npy").open("wb") as images,
         (building / f"{name}.labels.npy").open("wb") as labels,
@@ -209,10 +220,31 @@ def _write_split(
                 raw = np.ascontiguousarray(array).tobytes()
                 content.update(raw)
                 file.write(raw)
+            checksums.append(zlib.crc32(np.ascontiguousarray(image).data))
             counts.append(count_classes(label, len(source.class_names)))
             advance()
     np.save(building / f"{name}.groups.npy", split.groups)
     np.save(building / f"{name}.class_counts.npy", np.stack(counts))
+    return checksums
+
+
+def _repeats(
+    building: Path, source: Source, checksums: Mapping[str, Sequence[int]]
+) -> tuple[Repeat, ...]:
+    images = {name: _mapped(building / f"{name}.images.npy") for name in SPLITS}
+
+    def decoded(place: Place) -> UInt8Array:
+        return np.asarray(images[place[0]][place[1]])
+
+    def original(place: Place) -> UInt8Array:
+        of = source.splits[place[0]].original
+        return decoded(place) if of is None else of(place[1])
+
+    def name(place: Place) -> str:
+        split, index = source.splits[place[0]], place[1]
+        return str(split.files[index]) if split.files else split.names[index]
+
+    return find_repeats(checksums, decoded, original, name)
 
 
 def _sync(folder: Path) -> None:

@@ -6,7 +6,6 @@ which split. Faults are collected, not raised, so that a check can show all of t
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
 import os
@@ -156,8 +155,6 @@ class Scan:
         for split in SPLITS:
             if not members[split]:
                 raise InputError(f"split {split} has no images", hint=self.rule, key="data")
-        if shared := _shared(members):
-            raise shared[0].counted(len(shared))
         return Source(
             name=self.name,
             class_names=self.table.names,
@@ -166,7 +163,8 @@ class Scan:
             mean=self.table.mean,
             std=self.table.std,
             size=self.config.size,
-            key=self.config.model_dump(mode="json") | {"root": str(self.root.resolve())},
+            key=self.config.model_dump(mode="json", exclude={"duplicates"})
+            | {"root": str(self.root.resolve())},
             splits={split: self._split(members[split]) for split in SPLITS},
             state=self._state(members),
             rule=self.rule,
@@ -188,8 +186,6 @@ class Scan:
                 examined.append(one)
                 advance()
         problems = [problem for _, found in examined for problem in found]
-        if not self.findings.faults and not problems:
-            problems = _shared(self.members())
         sizes = Counter(size for size, _ in examined if size)
         return Checked((*self.findings.faults, *problems), sizes)
 
@@ -198,6 +194,8 @@ class Scan:
             names=tuple(pair.name for pair, _ in members),
             groups=np.array([block for _, block in members], np.int64),
             read=lambda index: self._read(members[index][0]),
+            files=tuple(pair.image for pair, _ in members),
+            original=lambda index: self._original(members[index][0]),
         )
 
     def _state(self, members: Members) -> str:
@@ -221,6 +219,12 @@ class Scan:
         if image is None or label is None or problems:
             raise problems[0]
         return self._fit(image, label)
+
+    def _original(self, pair: Pair) -> UInt8Array:
+        image, _, problems = self._decode(pair)
+        if image is None:
+            raise problems[0]
+        return np.asarray(image)
 
     def _decode(
         self, pair: Pair
@@ -259,22 +263,6 @@ class Scan:
         labels = np.full((height, width), self.table.ignore_index, np.uint8)
         images[: shown[1], : shown[0]], labels[: shown[1], : shown[0]] = pixels, classes
         return images, labels
-
-
-def _shared(members: Members) -> list[FileProblem]:
-    """Find images that are in two splits, under any names: no image may be both trained or selected
-    on and judged on."""
-    seen: dict[tuple[int, int], tuple[str, Path]] = {}
-    shared = []
-    for split in SPLITS:
-        for pair, _ in members[split]:
-            of = _stat(pair.image)
-            other, twin = seen.setdefault((of.st_dev, of.st_ino), (split, pair.image))
-            # Compare contents: some network file systems renumber inodes, or give all the same.
-            if other != split and filecmp.cmp(twin, pair.image, shallow=False):
-                message = f"the image is in two splits, {other} and {split}"
-                shared.append(FileProblem("shared", message, pair.image))
-    return shared
 
 
 def _stat(file: Path) -> os.stat_result:

@@ -46,6 +46,21 @@ class Split:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """An image that is in two splits.
+
+    Attributes:
+        splits: the two splits.
+        names: its file in each; without files, its name there.
+        is_plain: whether it has one colour.
+    """
+
+    splits: tuple[str, str]
+    names: tuple[str, str]
+    is_plain: bool
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentationData:
     """A data set: three disjoint splits and the classes that they share.
@@ -60,6 +75,7 @@ class SegmentationData:
         train, val, test: the splits.
         cache: the folder of the memory maps; None without a cache.
         rule: how the splits were made, in words.
+        repeats: images that are in two splits; `open_data` looks for them.
 
     Example:
         >>> import numpy as np
@@ -84,6 +100,7 @@ class SegmentationData:
     test: Split
     cache: Path | None = field(default=None)
     rule: str = ""
+    repeats: tuple[Repeat, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -179,11 +196,16 @@ class SegmentationData:
 
 @dataclass(frozen=True, eq=False)
 class SplitSource:
-    """One split before it is decoded; `read(i)` returns image (H, W, 3) and label (H, W), uint8."""
+    """One split before it is decoded; `read(i)` returns image (H, W, 3) and label (H, W), uint8.
+
+    Images that come from files have them in `files`, and `original(i)` returns one as it is there.
+    """
 
     names: tuple[str, ...]
     groups: IntArray
     read: Callable[[int], tuple[UInt8Array, UInt8Array]]
+    files: tuple[Path, ...] = ()
+    original: Callable[[int], UInt8Array] | None = None
 
 
 @dataclass(frozen=True, eq=False)

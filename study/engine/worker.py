@@ -12,7 +12,7 @@ import torch
 from ray import tune
 
 from study.analysis.evidence import pack
-from study.config.task import TaskConfig, TrialConfig
+from study.config.task import TaskConfig, TrialConfig, accepting_duplicates
 from study.core.errors import InputError, deed, is_out_of_memory
 from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
@@ -41,7 +41,7 @@ def _data(task: TaskConfig) -> SegmentationData:
     key = task.data.model_dump_json()
     if key not in _opened:
         _opened.clear()
-        _opened[key] = open_data(task.data)
+        _opened[key] = open_data(accepting_duplicates(task.data))
     return _opened[key]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+MIN_GROUPS = 5  # with fewer, there is no interval over images
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 from study.core.yaml_file import read_yaml, validate
-from study.metrics.decision import Decision
+from study.metrics.decision import Decision, log_prior
 
 DECISION = "decision"  # the key in an export
 ARGMAX = Decision((), 0.0)
@@ -36,6 +37,11 @@ class _Export(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     decision: _Rule
+
+
+def decision_block(tau: float, class_counts: ArrayLike) -> dict[str, Any]:
+    """The block of an export, for training pixels (C,) of each class."""
+    return {DECISION: {"tau": tau, "log_prior": log_prior(class_counts).tolist()}}
 
 
 def build_decision(export: str | Path | Mapping[str, Any]) -> Decision:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ from study.core.names import (
 from study.core.yaml_text import as_yaml
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
-from study.metrics.decision import log_prior
-from study.metrics.exported import DECISION
-from study.storage.weights import SUFFIX, WeightsStore
+from study.metrics.exported import decision_block
+from study.storage.weights import SUFFIX, WeightsStore, weights_block
 
 FOLDER = "exports"
 PARETO = "pareto"
@@ -95,7 +93,7 @@ def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
     fractions = study.data.get("class_counts") or study.data.get("class_fraction")
     if rule.tau not in trial.last or not fractions:
         return {}
-    return {DECISION: {"tau": trial.last[rule.tau], "log_prior": log_prior(fractions).tolist()}}
+    return decision_block(trial.last[rule.tau], fractions)
 
 
 def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
@@ -157,10 +155,13 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
         "    learning rate times optimizer/lr_scale;",
         "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
+    why_none = "None of its weights are kept." if seeds else "Only confirmed trials keep weights."
     if "weights" in content:
         lines.append(
             f"Weights of that training, for its task's model: {content['weights']['file']}"
         )
+    else:
+        lines.append(f"{why_none} To make them: the command above with --out DIR.")
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
 
 
@@ -171,8 +172,8 @@ def write_exports(
 
     ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
     confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
-    The first three come with the weights of the confirmed trial whose numbers they state, if they
-    are stored; once the study is finished, no others stay in the store.
+    They come with the weights of the confirmed trial whose numbers they state, if they are stored;
+    once the study is finished, no others stay in the store.
     """
     wanted: dict[Path, tuple[str, str, Rule]] = {}
     exports = folder / FOLDER
@@ -191,20 +192,17 @@ def write_exports(
     stated = set()
     for path, (title, source, rule) in wanted.items():
         content = export(state, answer, source, rule)
-        if path in chosen:
-            origin = content.pop("provenance")
-            stated.add(origin["trial"])
-            content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
+        origin = content.pop("provenance")
+        stated.add(origin["trial"])
+        content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
         write_text(path, export_text(title, content))
     if state.finished:
         weights.keep_only(stated)
-    for path in chosen:
-        if path not in wanted:
-            path.with_suffix(SUFFIX).unlink(missing_ok=True)
     pareto = [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
     for path in [*chosen, *pareto]:
         if path not in wanted:
             path.unlink(missing_ok=True)
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)
     return tuple(wanted)
 
 
@@ -214,6 +212,4 @@ def _weights(path: Path, trial: str, weights: WeightsStore) -> dict[str, Any]:
     if not weights.copy(trial, file):
         file.unlink(missing_ok=True)
         return {}
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"weights": {"file": file.name, "sha256": digest}}
+    return weights_block(file)

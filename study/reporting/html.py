@@ -24,7 +24,6 @@ from study.ledger.state import State, Trial
 from study.metrics.decision import TAUS
 from study.reporting import plots
 from study.reporting.exports import export
-from study.reporting.plan_text import warning_lines
 from study.reporting.tables import (
     conclusions,
     explanation,
@@ -212,7 +211,7 @@ def results_csv(state: State) -> str:
 def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
     parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
-    for line in (*conclusions(answer), *warning_lines(state.study.data)):
+    for line in conclusions(answer):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         told = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(line))
         parts.append(f"<p{kind}>{told}</p>")

@@ -175,6 +175,8 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield f"note: {line}"
     for line in answer.missing:
         yield f"missing: {line}"
+    for line in answer.warnings:
+        yield f"warning: {line}"
 
 
 def tuning_line(tuning: Tuning) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from study.config.task import FileData, NamedTask, TaskConfig, TrialConfig, load_task
+from study.config.task import (
+    FileData,
+    NamedTask,
+    TaskConfig,
+    TrialConfig,
+    accepting_duplicates,
+    load_task,
+)
 from study.core.errors import InputError
 from study.core.files import resolved
 from study.core.names import GRID
@@ -221,7 +228,7 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
     """Refuse other images than those that the study began with: its trials are compared."""
     from study.data import open_data
 
-    found = open_data(task.data).fingerprint
+    found = open_data(accepting_duplicates(task.data)).fingerprint
     if found != fingerprint:
         raise InputError(
             f"the data are not those of the study: fingerprint {found[:12]}, "
@@ -232,8 +239,7 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
 
 def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
     """Check the data, the losses and the model, and record what is studied."""
-    from study.data import open_data
-    from study.data.splits import class_warnings
+    from study.data import data_warnings, open_data
     from study.training.environment import environment
     from study.training.evaluation import measured_names
     from study.training.models import check_task
@@ -259,7 +265,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
                 split: len(getattr(data, split).names) for split in ("train", "val", "test")
             },
             "split_rule": data.rule,
-            "warnings": class_warnings(data),
+            "warnings": data_warnings(data),
             "class_counts": counts.tolist(),
             "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },

@@ -6,12 +6,14 @@ its prefix: whole, or not there.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study.core.files import whole
 from study.core.names import WEIGHTS
@@ -98,6 +100,13 @@ class WeightsStore:
         for path in (self.folder / WEIGHTS).glob("*"):
             if f"{WEIGHTS}/{path.name}" not in kept:
                 path.unlink(missing_ok=True)
+
+
+def weights_block(file: Path) -> dict[str, Any]:
+    """The block of an export that names the weights beside it."""
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"weights": {"file": file.name, "sha256": digest}}
 
 
 def open_weights_store(folder: Path, prefix: str | None) -> WeightsStore:

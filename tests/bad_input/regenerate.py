@@ -16,6 +16,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -82,6 +83,8 @@ def set_up(case: dict[str, Any], here: Path) -> None:
     spoil = case.get("spoil", {})
     for name in spoil.get("remove", ()):
         (town / name).unlink()
+    for name, to in spoil.get("copy", {}).items():
+        shutil.copyfile(town / name, town / to)
     for name, text in spoil.get("write", {}).items():
         (town / name).write_text(text)
     for name, value in spoil.get("label", {}).items():

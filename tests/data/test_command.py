@@ -121,16 +121,3 @@ def test_classes_that_cannot_be_judged_are_pointed_at():
         "in test but in fewer than 5 images of val: c (0)",
     ]
     assert "warning: in test but in no image of train: c" in describe(data).splitlines()
-
-
-def test_all_images_that_splits_share_are_listed(capsys, tmp_path, task):
-    root = folder_data.write_folder(tmp_path / "town")
-    for name in ("000", "001"):
-        (root / "images" / "test" / f"{name}.png").unlink()
-        (root / "images" / "test" / f"{name}.png").hardlink_to(root / f"images/train/{name}.png")
-    assert main([task, "--data-root", str(root)]) == 2
-    told = capsys.readouterr().err
-    assert "shared (2):" in told
-    for name in ("000", "001"):
-        line = f"  images/test/{name}.png: the image is in two splits, train and test\n"
-        assert line in told

@@ -82,9 +82,9 @@ def test_a_turned_photograph_of_another_format_is_turned_too(root, open_root, su
     (root / "classes.yaml").write_text(f"classes: [a, b, c]\nimage_suffix: {suffix}")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    bright = np.zeros((12, 16, 3), np.uint8)
-    bright[:, 8:] = 255
-    for file in root.glob("images/*/*.png"):
+    for index, file in enumerate(sorted(root.glob("images/*/*.png"))):
+        bright = np.zeros((12, 16, 3), np.uint8)
+        bright[:, 8:] = 255 - 5 * index
         stored = Image.fromarray(bright).transpose(Image.Transpose.ROTATE_90)
         stored.save(file.with_suffix(suffix), exif=exif)
         file.unlink()

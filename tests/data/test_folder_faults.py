@@ -134,12 +134,6 @@ def _folder_for_a_label(root):
     (root / "labels" / "train" / "000.png").mkdir()
 
 
-def _test_is_train(root):
-    for folder in ("images", "labels"):
-        shutil.rmtree(root / folder / "test")
-        (root / folder / "test").symlink_to(root / folder / "train")
-
-
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -155,7 +149,6 @@ def _test_is_train(root):
         ),
         (_links_to_nothing, "images/train/000.png: cannot read the file (F"),
         (_folder_for_a_label, "labels/train/000.png: cannot read the label (IsADir*"),
-        (_test_is_train, "images/test/000.png: the image is in two splits, train and test"),
         (_missing_label, "images/train/000.png: no matching label in */labels/train (and 1 more)"),
         (_missing_image, "labels/val/001.png: no matching image in *images/val"),
         (_no_folder, "town/labels/val: the folder does not exist"),

@@ -133,8 +133,9 @@ def test_an_image_that_both_lists_name_is_refused(source, tmp_path):
     lists = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     both = (lists / "train.txt").read_text() + (lists / "val.txt").read_text()
     (lists / "train.txt").write_text(both)
-    with pytest.raises(InputError, match=r"two splits, \w+ and test \(and 1 more\)"):
-        source("voc")
+    config = TypeAdapter[Data](Data).validate_python(data("voc"))
+    with pytest.raises(InputError, match=r"two splits, \w+ and test: .*\(and 1 more\)"):
+        open_data(config, data_root=tmp_path / "voc", cache_dir=tmp_path / "cache")
 
 
 def test_a_change_of_the_lists_alone_is_noticed(source, tmp_path):

@@ -158,20 +158,26 @@ def test_weights_come_with_the_exports_that_state_their_trial(tmp_path: Path) ->
     for _ in range(2):  # a finished study that is resumed exports again
         write_exports(folder, state, answer(state, folder), store)
     stated = set()
-    for name in ("best_miou", "best_macc", "reference"):
-        tree = read(folder / "exports" / f"{name}.yaml")
-        content = (folder / "exports" / f"{name}.safetensors").read_bytes()
+    for path in (folder / "exports").rglob("*.yaml"):
+        tree, text = read(path), path.read_text(encoding="utf-8")
+        weights = path.with_suffix(".safetensors")
+        if tree["provenance"]["stage"] != CONFIRM:
+            assert "weights" not in tree and not weights.exists()
+            assert "# Only confirmed trials keep weights. To make them: " in text
+            continue
+        content = weights.read_bytes()
         assert content.decode() == tree["provenance"]["trial"]
-        assert tree["weights"] == {
-            "file": f"{name}.safetensors",
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+        digest = hashlib.sha256(content).hexdigest()
+        assert tree["weights"] == {"file": weights.name, "sha256": digest}
         stated.add(content.decode())
+    assert len(stated) >= 3
     assert {path.stem for path in (folder / "weights").iterdir()} == stated
 
     store.keep_only([])
     write_exports(folder, state, answer(state, folder), store)
-    assert "weights" not in read(folder / "exports" / "best_miou.yaml")
+    best = folder / "exports" / "best_miou.yaml"
+    assert "weights" not in read(best)
+    assert "# None of its weights are kept. To make them: " in best.read_text(encoding="utf-8")
     assert list(folder.rglob("*.safetensors")) == []
 
 

@@ -20,6 +20,7 @@ from study.ledger.state import State
 from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
 from study.reporting.remains import remaining_gains
+from study.reporting.tables import print_answer
 from study.storage.studies import load
 
 pytestmark = pytest.mark.slow
@@ -121,7 +122,9 @@ def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
-def test_classes_that_are_lacking_are_noted_beside_the_answer(folder: Path) -> None:
+def test_classes_that_are_lacking_are_noted_beside_the_answer(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = load(folder)
     assert state.study is not None
     lacking = {**state.study.data, "warnings": ["in test but in no image of train: <car>"]}
@@ -129,6 +132,8 @@ def test_classes_that_are_lacking_are_noted_beside_the_answer(folder: Path) -> N
     page = write_report(folder, state, answer(state, folder)).read_text()
     note = '<p class="note">warning: in test but in no image of train: &lt;car&gt;</p>'
     assert page.index(note) < page.index("<table")
+    print_answer(answer(state, folder))
+    assert "warning: in test but in no image of train: <car>" in capsys.readouterr().out
 
 
 def test_classes_are_shown_from_frequent_to_rare(folder: Path) -> None:

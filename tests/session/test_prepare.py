@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,28 @@ def test_a_study_is_not_resumed_without_its_data_or_on_others(
     with pytest.raises(InputError, match=r"--data-root: .* not those of the study"):
         reopen("s", Options(storage=storage, data_root=other))
     assert (begun.folder / LEDGER).read_bytes() == before
+
+
+def test_a_study_that_began_with_an_image_in_two_splits_goes_on(
+    tmp_path: Path, task: dict[str, Any]
+) -> None:
+    """Earlier versions did not look for them; their ledgers have no key for it."""
+    root = write_folder(tmp_path / "town")
+    shutil.copyfile(root / "images/train/000.png", root / "images/test/000.png")
+    options = Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies", name="s")
+    with pytest.raises(InputError, match="in two splits"):
+        prepare(options)
+    task["data"]["duplicates"] = "warn"
+    line = prepare(options).first_line
+    assert line is not None
+    assert line.data["warnings"][-1].startswith("images in two splits: 1, as ")
+    del line.task["data"]["duplicates"]
+    ledger = Ledger(tmp_path / "studies" / "s")
+    ledger.append(line)
+    ledger.close()
+    again = reopen("s", options).state.study
+    assert again is not None
+    assert again.data == line.data
 
 
 def test_a_study_needs_none_of_the_files_beside_its_ledger(begun: Prepared, tmp_path: Path) -> None:
