@@ -34,7 +34,7 @@ ADDRESS_TIMEOUT = 10.0
 class Resources:
     """What one trial gets, and how many trials run at once.
 
-    cluster: in words. cpus_per_trial and gpus_per_trial: whole ones, or a fraction of one. slots:
+    cluster: in words. cpus_per_trial and gpus_per_trial: may be fractions. slots:
     trials at once.
     """
 

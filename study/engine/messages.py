@@ -37,8 +37,8 @@ class WorkerSettings:
 class TrialOrder:
     """One attempt at a trial: what a worker is told.
 
-    config: of the trial, as the ledger holds it. stage: of the study. gpus: a fraction of one GPU,
-    or whole ones; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
+    config: of the trial, as the ledger holds it. stage: of the study. gpus: one, or a fraction of
+    it; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
     """
 
     trial: str

@@ -36,7 +36,7 @@ def should_retry(trial: Trial, cause: str, slots: int) -> bool:
 
 
 def gpus_needed(trial: Trial, gpus: float) -> float:
-    """What a trial gets where others get `gpus`: a fraction of one GPU, or whole ones."""
+    """What a trial gets where others get `gpus`, one GPU or a fraction of it."""
     short = any(fault.cause == GPU_MEMORY for fault in trial.faults)
     return max(gpus, 1.0) if short and gpus else gpus
 
