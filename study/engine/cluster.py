@@ -150,26 +150,7 @@ def connect(address: str | None) -> str:
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"no Ray cluster answers at {there}: {reason}", key=key) from error
-    check_installed(there)
     return words
-
-
-def check_installed(there: str) -> None:
-    """Raise InputError unless a worker of the cluster can import this package."""
-    import ray
-
-    def import_it() -> str:
-        try:
-            import study.training.trainer  # noqa: F401
-        except ImportError as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
-
-    problem = ray.get(ray.remote(num_cpus=0)(import_it).remote())
-    if problem:
-        disconnect()
-        message = f"this package is not installed on every node of {there}: {problem}"
-        raise InputError(message, key="--address")
 
 
 def disconnect() -> None:
@@ -179,10 +160,24 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def nodes(autoscaler_config: Path = AUTOSCALER_CONFIG) -> list[Mapping[str, float]]:
-    """The resources of each node that is up, and of each that the cluster may still add."""
+def nodes(
+    unfit: Mapping[str, str], autoscaler_config: Path = AUTOSCALER_CONFIG
+) -> list[Mapping[str, float]]:
+    """The resources of each node that is up, and of each that the cluster may still add.
+
+    Args:
+        unfit: why nodes get no trial, by their ids.
+        autoscaler_config: the cluster's YAML, if it has an autoscaler.
+
+    Raises:
+        InputError: where no node is left.
+    """
     up = nodes_up()
-    return up + growth(up, autoscaler_config.expanduser())
+    fit = [node for node in up if node.id not in unfit]
+    more = growth([node.resources for node in up], autoscaler_config.expanduser())
+    if unfit and not more and not any(node.holds_trials for node in fit):
+        raise InputError(f"no node of the Ray cluster can train: {'; '.join(unfit.values())}")
+    return [node.resources for node in fit] + more
 
 
 def growth(up: Sequence[Mapping[str, float]], autoscaler_config: Path) -> list[Mapping[str, float]]:

@@ -39,6 +39,7 @@ class TrialOrder:
 
     config: of the trial, as the ledger holds it. stage: of the study. gpus: one, or a fraction of
     it; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
+    nodes: the ids of those that are known to be fit; None where all are.
     """
 
     trial: str
@@ -48,6 +49,7 @@ class TrialOrder:
     attempt: int
     reported: int
     settings: WorkerSettings
+    nodes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

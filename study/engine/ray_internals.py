@@ -9,7 +9,8 @@ by that name. The functions import Ray themselves, because Ray reads its environ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,9 @@ PROCESS_CRASHED = "Worker exit type: SYSTEM_ERROR"
 """In the text of an actor whose process has died without a word; a list of all the causes that Ray
 can think of follows (Ray 2.60)."""
 
+NODE_ID_LABEL = "ray.io/node-id"
+"""A label that each node has: its id (Ray 2.60: `_raylet.RAY_NODE_ID_KEY`)."""
+
 WAITING_STATES = ("PENDING", "RESCHEDULING")
 """States of a placement group that no node holds (Ray 2.60: `PlacementGroupTableData`)."""
 
@@ -75,12 +79,65 @@ def address_of_ray_start() -> str | None:
     return address if address in services.find_gcs_addresses() else None
 
 
-def nodes_up() -> list[Mapping[str, float]]:
-    """The resources of each node that is up. Ray 2.60: `ray.nodes()`, whose keys are not documented
-    (both `Alive` and `alive` are there)."""
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster. id: hexadecimal. name: its IP and host name. resources: by Ray's
+    names."""
+
+    id: str
+    name: str
+    resources: Mapping[str, float]
+
+    @property
+    def holds_trials(self) -> bool:
+        """Whether it has CPUs or GPUs at all."""
+        return bool(self.resources.get("CPU") or self.resources.get("GPU"))
+
+
+def nodes_up() -> list[Node]:
+    """Each node that is up. Ray 2.60: `ray.nodes()`, whose keys are not documented."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node.get("Alive", node.get("alive"))]
+    return [
+        Node(
+            node["NodeID"],
+            f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})",
+            node["Resources"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def on_node(node: str, function: Callable[[], Any]) -> Any:
+    """Run a function on the node with this id, in a process of its own without CPU or GPU. Returns
+    Ray's reference to what it returns."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_calls=1)(function)
+    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    return task.options(scheduling_strategy=there).remote()
+
+
+def not_on(nodes: Iterable[str]) -> dict[str, Any]:
+    """Arguments of a PlacementGroupFactory with one bundle, for it to leave out the nodes with
+    these ids. Ray 2.60: the label that each node has."""
+    ids = ",".join(sorted(nodes))
+    return {"bundle_label_selector": [{NODE_ID_LABEL: f"!in({ids})"}]} if ids else {}
+
+
+def node_of(actor_id: str) -> str:
+    """The id of the node of an actor, which may be dead; empty if it is not known. Ray 2.60: the
+    field `node_id` of the actor's row in the cluster's table."""
+    row = _actor_row(actor_id)
+    return "" if row is None else str(row.node_id.hex())
+
+
+def last_line(error: Exception) -> str:
+    """What an error of Ray says; a traceback comes before it."""
+    lines = str(error).split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), type(error).__name__)
 
 
 def own_node_is_alive(timeout: float) -> bool:
@@ -135,12 +192,17 @@ def was_preempted(actor_id: str) -> bool:
     Ray 2.60: the field `preempted` of the actor's row in the cluster's table, which no public call
     shows.
     """
+    row = _actor_row(actor_id)
+    return row is not None and bool(row.preempted)
+
+
+def _actor_row(actor_id: str) -> Any:
     import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 
     row = state.get_actor_info(ray.ActorID.from_hex(actor_id))
-    return row is not None and bool(ActorTableData.FromString(row).preempted)
+    return None if row is None else ActorTableData.FromString(row)
 
 
 def is_short_of_room() -> bool:

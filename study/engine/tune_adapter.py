@@ -26,6 +26,7 @@ from study.engine.messages import (
     TrialOrder,
     WorkerSettings,
 )
+from study.engine.nodes import NodeCheck
 from study.engine.ray_internals import (
     LOW_ON_MEMORY,
     MEMORY_IN_USE,
@@ -35,12 +36,13 @@ from study.engine.ray_internals import (
     is_repeated,
     is_short_of_room,
     make_folder,
+    node_of,
     stop_everything,
     stop_trial,
     waiting_trials,
     was_preempted,
 )
-from study.scheduler.retries import LOST, MEMORY, PREEMPTED
+from study.scheduler.retries import LOST, MEMORY, PREEMPTED, UNFIT
 from study.scheduler.stages import Done, Stop, Wait
 from study.scheduler.study_scheduler import StudyScheduler
 from study.storage.checkpoints import CheckpointCleaner
@@ -65,13 +67,21 @@ class TuneSearcher(Searcher):
         scheduler: of the study.
         settings: what is the same for every trial of the session.
         faults: where TuneScheduler leaves why a trial's process ended.
+        nodes: tells which nodes are fit for trials.
     """
 
-    def __init__(self, scheduler: StudyScheduler, settings: WorkerSettings, faults: Faults) -> None:
+    def __init__(
+        self,
+        scheduler: StudyScheduler,
+        settings: WorkerSettings,
+        faults: Faults,
+        nodes: NodeCheck,
+    ) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._settings = settings
         self._faults = faults
+        self._nodes = nodes
         self._trials: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -101,6 +111,7 @@ class TuneSearcher(Searcher):
             attempt=action.attempt,
             reported=self._scheduler.state.trials[action.trial].epochs,
             settings=self._settings,
+            nodes=self._nodes.checked,
         )
         return {ORDER: order}
 
@@ -143,6 +154,7 @@ class TuneScheduler(FIFOScheduler):
         folder: Path,
         faults: Faults,
         cleaner: CheckpointCleaner,
+        nodes: NodeCheck,
         say: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
@@ -151,6 +163,7 @@ class TuneScheduler(FIFOScheduler):
         self._folder = folder
         self._faults = faults
         self._cleaner = cleaner
+        self._nodes = nodes
         self._say = say
         self._check = check
         self._troubles: set[str] = set()  # already said
@@ -230,7 +243,7 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine ended the trial's process: keep the reason for the searcher."""
-        self._faults[order_of(trial).trial] = _fault(trial)
+        self._faults[order_of(trial).trial] = _fault(trial, self._nodes)
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
         """Make its folder."""
@@ -240,10 +253,13 @@ class TuneScheduler(FIFOScheduler):
         """Nothing to forget."""
 
 
-def _fault(trial: TuneTrial) -> FaultMessage:
+def _fault(trial: TuneTrial, nodes: NodeCheck) -> FaultMessage:
     """Why a trial's process ended."""
     if _was_preempted(trial):
         return FaultMessage(PREEMPTED, "its node is drained")
+    why = _why_unfit(trial, nodes)
+    if why:
+        return FaultMessage(UNFIT, f"its node is unfit: {why.removeprefix('node ')}")
     text = error_text(trial)
     if LOW_ON_MEMORY in text:
         found = MEMORY_IN_USE.search(text)
@@ -264,3 +280,9 @@ def _was_preempted(trial: TuneTrial) -> bool:
     if error is None:
         return False
     return error.preempted or (bool(error.actor_id) and was_preempted(error.actor_id))
+
+
+def _why_unfit(trial: TuneTrial, nodes: NodeCheck) -> str:
+    error = actor_error(trial)
+    node = node_of(error.actor_id) if error is not None and error.actor_id else ""
+    return nodes.why_unfit(node) if node else ""

@@ -1,0 +1,263 @@
+"""Real nodes: one that cannot train, or would train differently, is named and gets no trial."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.raylets import Cluster, Node, kill
+from study.engine.nodes import difference
+from study.ledger.journal import LEDGER, read
+from study.ledger.records import FaultRecord
+from study.ledger.state import State, fold
+from study.scheduler.retries import LOST, UNFIT
+
+ROOT = Path(__file__).parents[2]
+GOOD, BAD, BETTER = "127.0.0.2", "127.0.0.3", "127.0.0.5"
+HERE = {"Python": "3.11", "Ray": "2.60.0", "torch": "2.15.0", "package": "ab"}
+SPACE: dict[str, Any] = {
+    "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
+    "study": {
+        "num_trials": 1,
+        "reference_trials": 1,
+        "baselines": ["ce"],
+        "rungs": None,
+        "confirm": {"top": 1, "num_seeds": 1},
+    },
+}
+PATIENCE = 400.0
+# A node on which this package is not installed: the installation that all share is hidden.
+HIDE = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "study":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        ({}, ""),
+        (
+            {"torch": "2.14.0"},
+            "it has torch 2.14.0 (here 2.15.0)",
+        ),
+        (
+            {"Python": "3.12", "Ray": "2.61.0"},
+            "it has Python 3.12 (here 3.11) and Ray 2.61.0 (here 2.60.0)",
+        ),
+        (
+            {"package": "cd"},
+            "it has another version of this package (its .py files are not those here)",
+        ),
+        (
+            {"error": "ImportError: no"},
+            "this package cannot be imported there: ImportError: no",
+        ),
+    ],
+)
+def test_what_a_node_lacks_is_said(there: dict[str, str], why: str) -> None:
+    assert difference(HERE | there, HERE) == why
+
+
+def without_package(folder: Path) -> str:
+    """The PYTHONPATH of a node without this package."""
+    (folder / "sitecustomize.py").write_text(HIDE)
+    return str(folder)
+
+
+def with_another_version(folder: Path) -> str:
+    """The PYTHONPATH of a node with another version of this package, which trains differently."""
+    shutil.copytree(ROOT / "study", folder / "study", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "search_spaces", folder / "search_spaces")
+    optimiser = folder / "study" / "training" / "optim.py"
+    optimiser.write_text(optimiser.read_text() + "\nVERSION = 2\n")
+    return str(folder)
+
+
+CANNOT_IMPORT = (
+    "this package cannot be imported there: ModuleNotFoundError: No module named 'study'"
+)
+OTHER = "it has another version of this package (its .py files are not those here)"
+BAD_KINDS = ((without_package, CANNOT_IMPORT), (with_another_version, OTHER))
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs."""
+    with Cluster("--num-cpus=0", environment={"PYTHONPATH": str(ROOT)}) as there:
+        yield there
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are ended, whatever happens."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        kill(process.pid)
+        process.wait()
+
+
+def join(cluster: Cluster, ip: str, path: str = str(ROOT)) -> Node:
+    """A node with one CPU, where Python finds modules on this path."""
+    environment = cluster.environment
+    cluster.environment = {**environment, "PYTHONPATH": path}
+    try:
+        return cluster.join("--num-cpus=1", f"--node-ip-address={ip}")
+    finally:
+        cluster.environment = environment
+
+
+def begin(
+    cluster: Cluster, folder: Path, name: str = "s", epochs: int = 3
+) -> subprocess.Popen[str]:
+    task = yaml.safe_load((ROOT / "study" / "tasks" / "tiny.yaml").read_text())
+    (folder / "task.yaml").write_text(yaml.safe_dump(task | {"budget": {"epochs": epochs}}))
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    files = ("space.yaml", "--task", "task.yaml", "--name", name)
+    return subprocess.Popen(
+        [sys.executable, "-m", "study.run", *files, "--address", cluster.address],
+        cwd=folder,
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def state(folder: Path, name: str = "s") -> State:
+    path = folder / "studies" / name / LEDGER
+    return fold(read(path)) if path.exists() else State()
+
+
+def faults(folder: Path) -> list[FaultRecord]:
+    records = read(folder / "studies" / "s" / LEDGER)
+    return [record for record in records if isinstance(record, FaultRecord)]
+
+
+def numbers(found: State) -> dict[str, Any]:
+    """What each trial has reported, but times."""
+    return {
+        trial.id: {
+            epoch: {key: value for key, value in metrics.items() if not key.startswith("time/")}
+            for epoch, metrics in trial.reports.items()
+        }
+        for trial in found.trials.values()
+    }
+
+
+def wait(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not reached():
+        if driver.poll() is not None or time.monotonic() > end:
+            kill(driver.pid)
+            raise AssertionError(driver.communicate())
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """The study on a cluster with a good node alone."""
+    folder = tmp_path_factory.mktemp("alone")
+    with Cluster("--num-cpus=0", environment={"PYTHONPATH": str(ROOT)}) as cluster:
+        join(cluster, GOOD)
+        driver = begin(cluster, folder)
+        try:
+            out, err = driver.communicate(timeout=PATIENCE)
+        finally:
+            kill(driver.pid)
+        assert (driver.returncode, err) == (0, ""), out + err
+    return state(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_bad_nodes_among_good_ones_get_no_trial_and_no_number_changes(
+    tmp_path: Path, cluster: Cluster, started: list[subprocess.Popen[str]], alone: State
+) -> None:
+    join(cluster, GOOD)
+    whys = {}
+    for count, (make, why) in enumerate(BAD_KINDS, 3):
+        (tmp_path / str(count)).mkdir()
+        join(cluster, f"127.0.0.{count}", make(tmp_path / str(count)))
+        whys[f"127.0.0.{count}"] = why
+    driver = begin(cluster, tmp_path)
+    started.append(driver)
+    out, err = driver.communicate(timeout=PATIENCE)
+    assert (driver.returncode, err) == (0, ""), out + err
+    assert ": 1 trial at a time, 1 CPU each" in out
+    for ip, why in whys.items():
+        (line,) = [line for line in out.splitlines() if ip in line]
+        assert line.startswith(f"node {ip} (")
+        assert line.endswith(f") gets no trial: {why}")
+    assert not faults(tmp_path)
+    assert numbers(state(tmp_path)) == numbers(alone)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("make", "why"), BAD_KINDS)
+def test_a_trial_that_waits_when_a_bad_node_joins_goes_back_from_it_unharmed(
+    tmp_path: Path,
+    cluster: Cluster,
+    started: list[subprocess.Popen[str]],
+    alone: State,
+    make: Callable[[Path], str],
+    why: str,
+) -> None:
+    good = join(cluster, GOOD)
+    driver = begin(cluster, tmp_path)
+    started.append(driver)
+    wait(driver, lambda: any(t.epochs for t in state(tmp_path).trials.values()))
+    good.kill()
+    wait(driver, lambda: any(t.waits for t in state(tmp_path).trials.values()))
+    (tmp_path / "bad").mkdir()
+    join(cluster, BAD, make(tmp_path / "bad"))
+    wait(driver, lambda: len(faults(tmp_path)) == 2)
+    join(cluster, BETTER)
+    out, err = driver.communicate(timeout=PATIENCE)
+    assert (driver.returncode, err) == (0, ""), out + err
+    assert [fault.cause for fault in faults(tmp_path)] == [LOST, UNFIT]
+    assert faults(tmp_path)[1].reason.startswith(f"its node is unfit: {BAD} (")
+    (line,) = [line for line in out.splitlines() if line.startswith(f"node {BAD} (")]
+    assert line.endswith(f") gets no trial: {why}")
+    assert numbers(state(tmp_path)) == numbers(alone)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_a_bad_node_that_joins_before_a_trial_waits_gets_none(
+    tmp_path: Path, cluster: Cluster, started: list[subprocess.Popen[str]], alone: State
+) -> None:
+    good = join(cluster, GOOD)
+    driver = begin(cluster, tmp_path)
+    started.append(driver)
+    lines: list[str] = []
+    assert driver.stdout is not None
+    reader = threading.Thread(target=lines.extend, args=(driver.stdout,), daemon=True)
+    reader.start()
+    wait(driver, lambda: any(t.epochs for t in state(tmp_path).trials.values()))
+    (tmp_path / "bad").mkdir()
+    join(cluster, BAD, with_another_version(tmp_path / "bad"))
+    wait(driver, lambda: any(line.startswith(f"node {BAD} (") for line in lines))
+    good.kill()
+    wait(driver, lambda: any(t.waits for t in state(tmp_path).trials.values()))
+    join(cluster, BETTER)
+    assert driver.wait(PATIENCE) == 0, lines
+    assert [fault.cause for fault in faults(tmp_path)] == [LOST]
+    assert numbers(state(tmp_path)) == numbers(alone)
