@@ -25,6 +25,8 @@ from study.engine.ray_internals import (
     WORKER_ENVIRONMENT,
     address_of_ray_start,
     nodes_up,
+    refuses,
+    token_shown,
 )
 
 ADDRESS_TIMEOUT = 10.0
@@ -99,6 +101,30 @@ def check_answers(address: str, key: str) -> None:
         raise InputError(f"no Ray cluster answers at {address}: {error}", key=key) from error
 
 
+def check_token(address: str, key: str) -> None:
+    """Raise InputError if the cluster at HOST:PORT asks for a token that Ray does not show."""
+    token, mode = token_shown(), os.environ.get(AUTH_MODE, "")
+    try:
+        is_refused = refuses(host_and_port(address, key), token, ADDRESS_TIMEOUT)
+    except (OSError, OverflowError):
+        return  # Ray says what is wrong
+    if token and is_refused:
+        trouble = "refuses the token of this machine"
+    elif is_refused and mode not in ("", TOKEN_MODE):
+        trouble = f"asks for a token, which {AUTH_MODE}={mode} keeps back"
+        raise InputError(
+            f"the Ray cluster at {address} {trouble}", hint=f"unset {AUTH_MODE}", key=key
+        )
+    elif is_refused:
+        trouble = "asks for a token, and this machine has none"
+    elif mode == TOKEN_MODE and not token:
+        trouble = f"is to be shown a token ({AUTH_MODE}={mode}), and this machine has none"
+    else:
+        return
+    hint = f"copy {AUTH_TOKEN} from the cluster's head"
+    raise InputError(f"the Ray cluster at {address} {trouble}", hint=hint, key=key)
+
+
 def where(address: str | None) -> tuple[str | None, str]:
     """Find the cluster without starting or joining it.
 
@@ -144,6 +170,7 @@ def connect(address: str | None) -> str:
     key = _key(address)
     if asked_for(address) == there:
         check_answers(there, key)
+    check_token(there, key)
     worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
     try:
         ray.init(address=there, runtime_env=worker, **quiet)

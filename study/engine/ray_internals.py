@@ -8,7 +8,9 @@ by that name. The functions import Ray themselves, because Ray reads its environ
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,16 @@ AUTH_TOKEN = Path("~/.ray/auth_token")
 AUTH_MODE, TOKEN_MODE = "RAY_AUTH_MODE", "token"
 """The variable that makes a client show the token, and its value. Ray 2.60 turns the mode on in
 `ray start --head` where the token exists, and never in a client."""
+
+AUTH_TOKEN_HERE, AUTH_TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+"""Variables with a token and with the path of one, which come before that file (Ray 2.60)."""
+
+TOKEN_REFUSED = b"InvalidAuthToken"
+"""In the answer of a head that asks for a token, to who shows none or another (Ray 2.60: its
+`authentication/` in C++)."""
+
+HEAD_CALL = b"/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The first call of every client to a head (Ray 2.60: `GcsClient::FetchClusterId`)."""
 
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's YAML on the head (Ray 2.60: in its `autoscaler`)."""
@@ -64,6 +76,50 @@ NODE_ID_LABEL = "ray.io/node-id"
 
 WAITING_STATES = ("PENDING", "RESCHEDULING")
 """States of a placement group that no node holds (Ray 2.60: `PlacementGroupTableData`)."""
+
+
+def token_shown(token: Path = AUTH_TOKEN) -> str:
+    """The token that Ray shows to a cluster; empty where it shows none."""
+    if os.environ.get(AUTH_MODE) != TOKEN_MODE:
+        return ""
+    file = Path(os.environ.get(AUTH_TOKEN_PATH) or token).expanduser()
+    found = os.environ.get(AUTH_TOKEN_HERE) or (file.read_text() if file.is_file() else "")
+    return found.strip()
+
+
+def refuses(head: tuple[str, int], token: str, timeout: float) -> bool:
+    """Whether the head at this host and port asks for another token than this, or for one at all.
+
+    A client of Ray's own would try for 20 seconds, and print as many lines. So this sends the first
+    of its calls by hand: one request of HTTP/2 (RFC 9113) with plain headers (RFC 7541). Raises
+    OSError without an answer.
+    """
+
+    def text(value: bytes) -> bytes:
+        if len(value) < 127:
+            return bytes([len(value)]) + value
+        high, low = divmod(len(value) - 127, 128)
+        return bytes([127, low | 128, high]) + value
+
+    def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+        header = len(content).to_bytes(3, "big") + bytes([kind, flags])
+        return header + stream.to_bytes(4, "big") + content
+
+    headers = {
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+        **({b"authorization": f"Bearer {token}".encode()} if token else {}),
+    }
+    post_over_http = b"\x83\x86"
+    block = post_over_http + b"\x04" + text(HEAD_CALL) + b"\x01" + text(head[0].encode("idna"))
+    block += b"".join(b"\0" + text(name) + text(value) for name, value in headers.items())
+    call = frame(4, 0, 0, b"") + frame(1, 4, 1, block) + frame(0, 1, 1, bytes(5))
+    answer = b""
+    with socket.create_connection(head, timeout=timeout) as there:
+        there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + call)
+        while b"grpc-status" not in answer and (part := there.recv(1 << 16)):
+            answer += part
+    return TOKEN_REFUSED in answer
 
 
 def address_of_ray_start() -> str | None:
