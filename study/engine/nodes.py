@@ -14,9 +14,9 @@ from typing import Any
 from study.engine.ray_internals import Node, last_line, nodes_up, on_node
 
 LOOK_SECONDS = 2.0
-START_SECONDS = 120.0  # a node that has not answered by then gets no trial until it does
+START_SECONDS = 300.0  # a node that has not answered by then gets no trial until it does
 FAULT_SECONDS = 30.0
-SILENT = "no process there has answered within two minutes"
+SILENT = "no process there has answered within five minutes"
 Installed = Mapping[str, str]
 
 

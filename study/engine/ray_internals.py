@@ -1,9 +1,9 @@
 """What the engine takes from Ray beyond its documented interface: each private name, matched text
 and undocumented variable once.
 
-All of it was seen in Ray 2.60. Another version may lack some of it: then a test of this file fails
-by that name. The functions import Ray themselves, because Ray reads its environment on import and
-`cluster` must set it before.
+All of it was seen in Ray 2.60, the only version that is allowed for this reason. Another may lack
+some of it: then the test of that piece in `tests/engine/test_ray_internals.py` fails. The functions
+import Ray themselves, because Ray reads its environment on import and `cluster` must set it before.
 """
 
 from __future__ import annotations
@@ -73,6 +73,14 @@ can think of follows (Ray 2.60)."""
 
 NODE_ID_LABEL = "ray.io/node-id"
 """A label that each node has: its id (Ray 2.60: `_raylet.RAY_NODE_ID_KEY`)."""
+
+TRIAL_ENDED = SystemExit
+"""What `tune.report` raises in a trial that Tune has ended (Ray 2.60: `sys.exit(0)` in
+`_TrainSession._report_training_result`). The trial's function has to end by it, too."""
+
+HEAD_STARTED, TRIAL_TITLE = "Ray runtime started", "ImplicitFunc"
+"""For tests: what `ray start` prints once it has started, and what the title of a trial's process
+has (Ray 2.60: `scripts.py`, and the class that `wrap_function` makes)."""
 
 WAITING_STATES = ("PENDING", "RESCHEDULING")
 """States of a placement group that no node holds (Ray 2.60: `PlacementGroupTableData`)."""
