@@ -203,7 +203,9 @@ def nodes(
     fit = [node for node in up if node.id not in unfit]
     more = growth([node.resources for node in up], autoscaler_config.expanduser())
     if unfit and not more and not any(node.holds_trials for node in fit):
-        raise InputError(f"no node of the Ray cluster can train: {'; '.join(unfit.values())}")
+        raise InputError(
+            f"no node of the Ray cluster can train: node {'; node '.join(unfit.values())}"
+        )
     return [node.resources for node in fit] + more
 
 

@@ -186,7 +186,7 @@ class NodeCheck:
 
     def _refuse(self, node: str, why: str) -> None:
         name = self._names[node]
-        self._unfit[node] = f"node {name}: {why}"
+        self._unfit[node] = f"{name}: {why}"
         line = f"node {name} gets no trial: {why}"
         if line not in self._said:
             self._said.add(line)

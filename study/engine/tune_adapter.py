@@ -154,16 +154,16 @@ class TuneScheduler(FIFOScheduler):
         folder: Path,
         faults: Faults,
         cleaner: CheckpointCleaner,
-        nodes: NodeCheck,
         say: Callable[[str], None],
         check: Callable[[], None],
+        nodes: NodeCheck | None = None,
     ) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._folder = folder
         self._faults = faults
         self._cleaner = cleaner
-        self._nodes = nodes
+        self._nodes = nodes or NodeCheck()
         self._say = say
         self._check = check
         self._troubles: set[str] = set()  # already said
@@ -243,7 +243,14 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine ended the trial's process: keep the reason for the searcher."""
-        self._faults[order_of(trial).trial] = _fault(trial, self._nodes)
+        self._faults[order_of(trial).trial] = self._unfit(trial) or _fault(trial)
+
+    def _unfit(self, trial: TuneTrial) -> FaultMessage | None:
+        """The fault of a trial that was placed on a node before that was found unfit."""
+        error = actor_error(trial)
+        node = node_of(error.actor_id) if error is not None and error.actor_id else ""
+        why = self._nodes.why_unfit(node) if node else ""
+        return FaultMessage(UNFIT, f"its node is unfit: {why}") if why else None
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
         """Make its folder."""
@@ -253,13 +260,10 @@ class TuneScheduler(FIFOScheduler):
         """Nothing to forget."""
 
 
-def _fault(trial: TuneTrial, nodes: NodeCheck) -> FaultMessage:
+def _fault(trial: TuneTrial) -> FaultMessage:
     """Why a trial's process ended."""
     if _was_preempted(trial):
         return FaultMessage(PREEMPTED, "its node is drained")
-    why = _why_unfit(trial, nodes)
-    if why:
-        return FaultMessage(UNFIT, f"its node is unfit: {why.removeprefix('node ')}")
     text = error_text(trial)
     if LOW_ON_MEMORY in text:
         found = MEMORY_IN_USE.search(text)
@@ -280,9 +284,3 @@ def _was_preempted(trial: TuneTrial) -> bool:
     if error is None:
         return False
     return error.preempted or (bool(error.actor_id) and was_preempted(error.actor_id))
-
-
-def _why_unfit(trial: TuneTrial, nodes: NodeCheck) -> str:
-    error = actor_error(trial)
-    node = node_of(error.actor_id) if error is not None and error.actor_id else ""
-    return nodes.why_unfit(node) if node else ""

@@ -123,7 +123,7 @@ def run_trials(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
                 search_alg=TuneSearcher(scheduler, settings, faults, nodes),
-                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, nodes, say, look),
+                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, say, look, nodes),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,
