@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
+from ray.exceptions import WorkerCrashedError
 
 from benchmarks.raylets import Cluster, Node, kill
-from study.engine.nodes import difference
+from study.core.errors import InputError
+from study.engine import cluster as clusters
+from study.engine import nodes
+from study.engine.nodes import NodeCheck, difference
+from study.engine.ray_internals import Node as NodeUp
 from study.ledger.journal import LEDGER, read
 from study.ledger.records import FaultRecord
 from study.ledger.state import State, fold
@@ -72,6 +78,105 @@ sys.meta_path.insert(0, Hide())
 )
 def test_what_a_node_lacks_is_said(there: dict[str, str], why: str) -> None:
     assert difference(HERE | there, HERE) == why
+
+
+class FakeRay:
+    """A cluster of nodes that answer when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **up: dict[str, float]) -> None:
+        self.up = up
+        self.answers: dict[str, Any] = {}
+        monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(nodes, "nodes_up", self.nodes_up)
+        monkeypatch.setattr(nodes, "on_node", lambda node, function: node)
+        monkeypatch.setattr(ray, "wait", self.wait)
+        monkeypatch.setattr(ray, "get", self.get)
+
+    def nodes_up(self) -> list[NodeUp]:
+        return [NodeUp(node, f"ip of {node}", resources) for node, resources in self.up.items()]
+
+    def wait(self, refs: list[str], num_returns: int, timeout: float) -> tuple[list[str], None]:
+        time.sleep(timeout)
+        return [ref for ref in refs if ref in self.answers], None
+
+    def get(self, ref: str) -> Any:
+        if isinstance(self.answers[ref], Exception):
+            raise self.answers[ref]
+        return self.answers[ref]
+
+
+@pytest.fixture
+def check() -> Iterator[NodeCheck]:
+    found = NodeCheck()
+    yield found
+    found.close()
+
+
+def test_nodes_that_could_hold_a_trial_are_checked_once_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, check: NodeCheck
+) -> None:
+    there = FakeRay(monkeypatch, head={}, good={"CPU": 1.0}, bad={"GPU": 1.0}, broken={"CPU": 1.0})
+    there.answers = {
+        "good": HERE,
+        "bad": HERE | {"torch": "2.14.0"},
+        "broken": WorkerCrashedError(),
+    }
+    assert check.checked is None, "before it begins all are fit"
+    check.begin(HERE)
+    check.wait()
+    assert check.checked == {"good"}
+    assert check.unfit["bad"] == "ip of bad: it has torch 2.14.0 (here 2.15.0)"
+    assert check.unfit["broken"].startswith("ip of broken: a process there fails: ")
+    assert sorted(line.partition(":")[0] for line in check.news()) == [
+        "node ip of bad gets no trial",
+        "node ip of broken gets no trial",
+    ]
+    assert check.news() == []
+    there.answers["late"] = {"error": "ImportError: no"}
+    there.up["late"] = {"CPU": 1.0}
+    assert check.why_unfit("late") == (
+        "ip of late: this package cannot be imported there: ImportError: no"
+    )
+    assert len(check.news()) == 1
+    assert check.why_unfit("good") == ""
+
+
+def test_a_node_that_does_not_answer_is_unfit_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, check: NodeCheck
+) -> None:
+    there = FakeRay(monkeypatch, slow={"CPU": 1.0})
+    check.begin(HERE)
+    check.wait(0.1)
+    assert check.unfit == {"slow": f"ip of slow: {nodes.SILENT}"}
+    there.answers["slow"] = HERE
+    check.wait()
+    assert check.unfit == {}
+    assert check.checked == {"slow"}
+
+
+def test_a_node_that_is_gone_before_its_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, check: NodeCheck
+) -> None:
+    there = FakeRay(monkeypatch, gone={"CPU": 1.0})
+    check.begin(HERE)
+    check.wait(0.1)
+    check.news()
+    there.up.clear()
+    there.answers["gone"] = WorkerCrashedError()
+    check.wait()
+    assert check.unfit == {}
+    assert check.why_unfit("gone") == ""
+    assert check.news() == []
+
+
+def test_an_unfit_node_is_no_room_for_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    up = [NodeUp("ab", "10.0.0.2", {"CPU": 1.0}), NodeUp("cd", "10.0.0.3", {"CPU": 2.0})]
+    monkeypatch.setattr(clusters, "nodes_up", lambda: up)
+    no_autoscaler = Path("none.yaml")
+    assert clusters.nodes({}, no_autoscaler) == [{"CPU": 1.0}, {"CPU": 2.0}]
+    assert clusters.nodes({"cd": "10.0.0.3: why"}, no_autoscaler) == [{"CPU": 1.0}]
+    with pytest.raises(InputError, match=r"^no node of the Ray cluster can train: node a; node b$"):
+        clusters.nodes({"ab": "a", "cd": "b"}, no_autoscaler)
 
 
 def without_package(folder: Path) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import mmap
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.engine import ray_internals
 
+ROOT = Path(__file__).parents[2]
 RAY = Path(ray.__file__).parent
 RAYLET = RAY / "core/src/ray/raylet/raylet"
 
@@ -385,10 +387,19 @@ def test_a_trial_s_process_is_called_so() -> None:
     assert wrap_function(lambda config: None).__name__ == ray_internals.TRIAL_TITLE
 
 
+def test_the_ray_that_is_installed_is_the_one_that_is_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    assert [one.partition("]")[2] for one in wanted if one.startswith("ray[")] == [
+        ">=2.60,<2.61"
+    ] * 2
+    assert ray.__version__.startswith("2.60.")
+
+
 def test_only_this_file_knows_of_ray_s_private_parts() -> None:
     engine = Path(ray_internals.__file__).parent
     private = ("ray._private", "ray._raylet", "ray.core.generated", "_connect_and_get_accessor")
-    for file in engine.glob("*.py"):
+    for file in engine.parent.rglob("*.py"):
         if file.name != os.path.basename(ray_internals.__file__):
             text = file.read_text(encoding="utf-8")
             assert not [name for name in private if name in text], file.name
