@@ -39,7 +39,8 @@ class TrialOrder:
 
     config: of the trial, as the ledger holds it. stage: of the study. gpus: one, or a fraction of
     it; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
-    nodes: the ids of those that are known to be fit; None where all are.
+    fit: the ids of the nodes that are known to be fit; None where all are. unfit: of those it must
+    not be placed on.
     """
 
     trial: str
@@ -49,7 +50,8 @@ class TrialOrder:
     attempt: int
     reported: int
     settings: WorkerSettings
-    nodes: frozenset[str] | None = None
+    fit: frozenset[str] | None = None
+    unfit: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,6 @@ class NodeCheck:
         self._lines: list[str] = []
         self._said: set[str] = set()
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return (NodeCheck, ())  # Tune sends along what says how much room a trial needs
-
     def begin(self, here: Installed) -> None:
         """Start to check all nodes, against what is installed here."""
         self.here = here

@@ -111,7 +111,8 @@ class TuneSearcher(Searcher):
             attempt=action.attempt,
             reported=self._scheduler.state.trials[action.trial].epochs,
             settings=self._settings,
-            nodes=self._nodes.checked,
+            fit=self._nodes.checked,
+            unfit=frozenset(self._nodes.unfit),
         )
         return {ORDER: order}
 

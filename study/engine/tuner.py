@@ -100,7 +100,7 @@ def run_trials(
     def trainable(config: dict[str, Any]) -> None:
         """Runs from its pickled code, also where this package is another."""
         order = config[ORDER]
-        is_fit = order.nodes is None or ray.get_runtime_context().get_node_id() in order.nodes
+        is_fit = order.fit is None or ray.get_runtime_context().get_node_id() in order.fit
         if not is_fit and find() != here:
             os._exit(1)  # the driver finds out why
         work(order)
@@ -115,7 +115,7 @@ def run_trials(
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         each = {"CPU": resources.cpus_per_trial, "GPU": config[ORDER].gpus}
         bundle = {key: count for key, count in each.items() if count}
-        return tune.PlacementGroupFactory([bundle], **not_on(nodes.unfit))
+        return tune.PlacementGroupFactory([bundle], **not_on(config[ORDER].unfit))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

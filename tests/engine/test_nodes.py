@@ -100,9 +100,10 @@ class FakeRay:
         return [ref for ref in refs if ref in self.answers], None
 
     def get(self, ref: str) -> Any:
-        if isinstance(self.answers[ref], Exception):
-            raise self.answers[ref]
-        return self.answers[ref]
+        answer = self.answers[ref]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_nodes_that_could_hold_a_trial_are_checked_once_and_said_once(
     assert check.checked is None, "before it begins all are fit"
     check.begin(HERE)
     check.wait()
-    assert check.checked == {"good"}
+    assert check.checked == frozenset({"good"})
     assert check.unfit["bad"] == "ip of bad: it has torch 2.14.0 (here 2.15.0)"
     assert check.unfit["broken"].startswith("ip of broken: a process there fails: ")
     assert sorted(line.partition(":")[0] for line in check.news()) == [
@@ -151,7 +152,7 @@ def test_a_node_that_does_not_answer_is_unfit_until_it_does(
     there.answers["slow"] = HERE
     check.wait()
     assert check.unfit == {}
-    assert check.checked == {"slow"}
+    assert check.checked == frozenset({"slow"})
 
 
 def test_a_node_that_is_gone_before_its_answer_is_not_waited_for(

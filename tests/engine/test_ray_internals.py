@@ -300,7 +300,7 @@ def test_a_node_with_cpus_or_gpus_holds_trials(resources: dict[str, float], does
 
 
 def test_a_node_is_known_by_a_label() -> None:
-    assert ray_internals.NODE_ID_LABEL == ray._raylet.RAY_NODE_ID_KEY
+    assert ray_internals.NODE_ID_LABEL == ray._raylet.RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
 
 def test_a_placement_group_leaves_out_nodes_by_that_label() -> None:
