@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from study.engine.ray_internals import HEAD_STARTED, TRIAL_TITLE
+
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
@@ -57,7 +59,7 @@ class Node:
     def wait(self) -> None:
         """Until it has started."""
         end = time.monotonic() + START_SECONDS
-        while b"Ray runtime started" not in self._log.read_bytes():
+        while HEAD_STARTED.encode() not in self._log.read_bytes():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(self._log.read_text())
             time.sleep(0.1)
@@ -73,7 +75,7 @@ class Node:
         return [
             pid
             for pid, session, title in processes()
-            if session == self.process.pid and "ImplicitFunc" in title
+            if session == self.process.pid and TRIAL_TITLE in title
         ]
 
     def kill(self) -> None:

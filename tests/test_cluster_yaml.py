@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,8 @@ def cluster() -> dict[str, Any]:
 
 
 def _tested_ray() -> str:
-    """The Ray that the tests run on: the lower bound of pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bound = next(line for line in project["dependencies"] if line.startswith("ray["))
-    return str(bound.partition(">=")[2])
+    """The Ray that the tests run on."""
+    return importlib.metadata.version("ray")
 
 
 def lint(cluster: dict[str, Any]) -> list[str]:

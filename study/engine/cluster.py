@@ -25,6 +25,8 @@ from study.engine.ray_internals import (
     WORKER_ENVIRONMENT,
     address_of_ray_start,
     nodes_up,
+    refuses,
+    token_shown,
 )
 
 ADDRESS_TIMEOUT = 10.0
@@ -34,7 +36,7 @@ ADDRESS_TIMEOUT = 10.0
 class Resources:
     """What one trial gets, and how many trials run at once.
 
-    cluster: in words. cpus_per_trial and gpus_per_trial: whole ones, or a fraction of one. slots:
+    cluster: in words. cpus_per_trial and gpus_per_trial: may be fractions. slots:
     trials at once.
     """
 
@@ -99,6 +101,30 @@ def check_answers(address: str, key: str) -> None:
         raise InputError(f"no Ray cluster answers at {address}: {error}", key=key) from error
 
 
+def check_token(address: str, key: str) -> None:
+    """Raise InputError if the cluster at HOST:PORT asks for a token that Ray does not show."""
+    token, mode = token_shown(), os.environ.get(AUTH_MODE, "")
+    try:
+        is_refused = refuses(host_and_port(address, key), token, ADDRESS_TIMEOUT)
+    except (OSError, OverflowError):
+        return  # Ray says what is wrong
+    if token and is_refused:
+        trouble = "refuses the token of this machine"
+    elif is_refused and mode not in ("", TOKEN_MODE):
+        trouble = f"asks for a token, which {AUTH_MODE}={mode} keeps back"
+        raise InputError(
+            f"the Ray cluster at {address} {trouble}", hint=f"unset {AUTH_MODE}", key=key
+        )
+    elif is_refused:
+        trouble = "asks for a token, and this machine has none"
+    elif mode == TOKEN_MODE and not token:
+        trouble = f"is to be shown a token ({AUTH_MODE}={mode}), and this machine has none"
+    else:
+        return
+    hint = f"copy {AUTH_TOKEN} from the cluster's head"
+    raise InputError(f"the Ray cluster at {address} {trouble}", hint=hint, key=key)
+
+
 def where(address: str | None) -> tuple[str | None, str]:
     """Find the cluster without starting or joining it.
 
@@ -144,32 +170,14 @@ def connect(address: str | None) -> str:
     key = _key(address)
     if asked_for(address) == there:
         check_answers(there, key)
+    check_token(there, key)
     worker = {"env_vars": {**WORKER_ENVIRONMENT, **telemetry.OFF}}
     try:
         ray.init(address=there, runtime_env=worker, **quiet)
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"no Ray cluster answers at {there}: {reason}", key=key) from error
-    check_installed(there)
     return words
-
-
-def check_installed(there: str) -> None:
-    """Raise InputError unless a worker of the cluster can import this package."""
-    import ray
-
-    def import_it() -> str:
-        try:
-            import study.training.trainer  # noqa: F401
-        except ImportError as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
-
-    problem = ray.get(ray.remote(num_cpus=0)(import_it).remote())
-    if problem:
-        disconnect()
-        message = f"this package is not installed on every node of {there}: {problem}"
-        raise InputError(message, key="--address")
 
 
 def disconnect() -> None:
@@ -179,10 +187,26 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def nodes(autoscaler_config: Path = AUTOSCALER_CONFIG) -> list[Mapping[str, float]]:
-    """The resources of each node that is up, and of each that the cluster may still add."""
+def nodes(
+    unfit: Mapping[str, str], autoscaler_config: Path = AUTOSCALER_CONFIG
+) -> list[Mapping[str, float]]:
+    """The resources of each node that is up, and of each that the cluster may still add.
+
+    Args:
+        unfit: why nodes get no trial, by their ids.
+        autoscaler_config: the cluster's YAML, if it has an autoscaler.
+
+    Raises:
+        InputError: where no node is left.
+    """
     up = nodes_up()
-    return up + growth(up, autoscaler_config.expanduser())
+    fit = [node for node in up if node.id not in unfit]
+    more = growth([node.resources for node in up], autoscaler_config.expanduser())
+    if unfit and not more and not any(node.holds_trials for node in fit):
+        raise InputError(
+            f"no node of the Ray cluster can train: node {'; node '.join(unfit.values())}"
+        )
+    return [node.resources for node in fit] + more
 
 
 def growth(up: Sequence[Mapping[str, float]], autoscaler_config: Path) -> list[Mapping[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from study.engine import cluster
+from study.engine.nodes import Installed, NodeCheck
 
 
 class Connection:
@@ -14,21 +15,25 @@ class Connection:
     Ray's processes die with the thread that has started them.
 
     address: HOST:PORT, "auto", "local", or None for RAY_ADDRESS or a cluster on this machine.
+    nodes: the check of a cluster that it joins.
     """
 
     def __init__(self, address: str | None) -> None:
         self._address = address
+        self.nodes = NodeCheck()
         self._thread: threading.Thread | None = None
         self._is_decided = threading.Event()
         self._is_over = threading.Event()
         self._words = ""
+        self._here: Installed | None = None
         self._error: BaseException | None = None
 
     def begin(self) -> None:
         """Start to connect, and return at once. Raises InputError for a bad address."""
-        cluster.where(self._address)
+        there, _ = cluster.where(self._address)
         import ray  # noqa: F401  # here: modules are not imported in two threads at once
 
+        self._here = None if there is None else self.nodes.find()
         self._thread = threading.Thread(target=self._hold, daemon=True, name="connection")
         self._thread.start()
 
@@ -45,6 +50,9 @@ class Connection:
     def _hold(self) -> None:
         try:
             self._words = cluster.connect(self._address)
+            if self._here is not None:
+                self.nodes.begin(self._here)
+                self.nodes.wait()
         except BaseException as error:
             self._error = error
         self._is_decided.set()
@@ -57,6 +65,7 @@ class Connection:
         if self._thread is None:
             return
         self._is_decided.wait()
+        self.nodes.close()
         if self._error is None:
             cluster.disconnect()
         self._is_over.set()

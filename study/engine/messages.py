@@ -37,8 +37,10 @@ class WorkerSettings:
 class TrialOrder:
     """One attempt at a trial: what a worker is told.
 
-    config: of the trial, as the ledger holds it. stage: of the study. gpus: a fraction of one GPU,
-    or whole ones; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
+    config: of the trial, as the ledger holds it. stage: of the study. gpus: one, or a fraction of
+    it; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
+    fit: the ids of the nodes that are known to be fit; None where all are. unfit: of those it must
+    not be placed on.
     """
 
     trial: str
@@ -48,6 +50,8 @@ class TrialOrder:
     attempt: int
     reported: int
     settings: WorkerSettings
+    fit: frozenset[str] | None = None
+    unfit: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """What the engine takes from Ray beyond its documented interface: each private name, matched text
 and undocumented variable once.
 
-All of it was seen in Ray 2.60. Another version may lack some of it: then a test of this file fails
-by that name. The functions import Ray themselves, because Ray reads its environment on import and
-`cluster` must set it before.
+All of it was seen in Ray 2.60, the only version that is allowed for this reason. Another may lack
+some of it: then the test of that piece in `tests/engine/test_ray_internals.py` fails. The functions
+import Ray themselves, because Ray reads its environment on import and `cluster` must set it before.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,16 @@ AUTH_TOKEN = Path("~/.ray/auth_token")
 AUTH_MODE, TOKEN_MODE = "RAY_AUTH_MODE", "token"
 """The variable that makes a client show the token, and its value. Ray 2.60 turns the mode on in
 `ray start --head` where the token exists, and never in a client."""
+
+AUTH_TOKEN_HERE, AUTH_TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+"""Variables with a token and with the path of one, which come before that file (Ray 2.60)."""
+
+TOKEN_REFUSED = b"InvalidAuthToken"
+"""In the answer of a head that asks for a token, to who shows none or another (Ray 2.60: its
+`authentication/` in C++)."""
+
+HEAD_CALL = b"/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The first call of every client to a head (Ray 2.60: `GcsClient::FetchClusterId`)."""
 
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's YAML on the head (Ray 2.60: in its `autoscaler`)."""
@@ -58,8 +71,63 @@ PROCESS_CRASHED = "Worker exit type: SYSTEM_ERROR"
 """In the text of an actor whose process has died without a word; a list of all the causes that Ray
 can think of follows (Ray 2.60)."""
 
+NODE_ID_LABEL = "ray.io/node-id"
+"""A label that each node has: its id (Ray 2.60: `_raylet.RAY_NODE_ID_KEY`)."""
+
+TRIAL_ENDED = SystemExit
+"""What `tune.report` raises in a trial that Tune has ended (Ray 2.60: `sys.exit(0)` in
+`_TrainSession._report_training_result`). The trial's function has to end by it, too."""
+
+HEAD_STARTED, TRIAL_TITLE = "Ray runtime started", "ImplicitFunc"
+"""For tests: what `ray start` prints once it has started, and what the title of a trial's process
+has (Ray 2.60: `scripts.py`, and the class that `wrap_function` makes)."""
+
 WAITING_STATES = ("PENDING", "RESCHEDULING")
 """States of a placement group that no node holds (Ray 2.60: `PlacementGroupTableData`)."""
+
+
+def token_shown(token: Path = AUTH_TOKEN) -> str:
+    """The token that Ray shows to a cluster; empty where it shows none."""
+    if os.environ.get(AUTH_MODE) != TOKEN_MODE:
+        return ""
+    file = Path(os.environ.get(AUTH_TOKEN_PATH) or token).expanduser()
+    found = os.environ.get(AUTH_TOKEN_HERE) or (file.read_text() if file.is_file() else "")
+    return found.strip()
+
+
+def refuses(head: tuple[str, int], token: str, timeout: float) -> bool:
+    """Whether the head at this host and port asks for another token than this, or for one at all.
+
+    A client of Ray's own would try for 20 seconds, and print as many lines. So this sends the first
+    of its calls by hand: one request of HTTP/2 (RFC 9113) with plain headers (RFC 7541). Raises
+    OSError without an answer.
+    """
+
+    def text(value: bytes) -> bytes:
+        if len(value) < 127:
+            return bytes([len(value)]) + value
+        high, low = divmod(len(value) - 127, 128)
+        return bytes([127, low | 128, high]) + value
+
+    def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+        header = len(content).to_bytes(3, "big") + bytes([kind, flags])
+        return header + stream.to_bytes(4, "big") + content
+
+    headers = {
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+        **({b"authorization": f"Bearer {token}".encode()} if token else {}),
+    }
+    post_over_http = b"\x83\x86"
+    block = post_over_http + b"\x04" + text(HEAD_CALL) + b"\x01" + text(head[0].encode("idna"))
+    block += b"".join(b"\0" + text(name) + text(value) for name, value in headers.items())
+    call = frame(4, 0, 0, b"") + frame(1, 4, 1, block) + frame(0, 1, 1, bytes(5))
+    answer = b""
+    with socket.create_connection(head, timeout=timeout) as there:
+        there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + call)
+        while b"grpc-status" not in answer and (part := there.recv(1 << 16)):
+            answer += part
+    return TOKEN_REFUSED in answer
 
 
 def address_of_ray_start() -> str | None:
@@ -75,12 +143,65 @@ def address_of_ray_start() -> str | None:
     return address if address in services.find_gcs_addresses() else None
 
 
-def nodes_up() -> list[Mapping[str, float]]:
-    """The resources of each node that is up. Ray 2.60: `ray.nodes()`, whose keys are not documented
-    (both `Alive` and `alive` are there)."""
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster. id: hexadecimal. name: its IP and host name. resources: by Ray's
+    names."""
+
+    id: str
+    name: str
+    resources: Mapping[str, float]
+
+    @property
+    def holds_trials(self) -> bool:
+        """Whether it has CPUs or GPUs at all."""
+        return bool(self.resources.get("CPU") or self.resources.get("GPU"))
+
+
+def nodes_up() -> list[Node]:
+    """Each node that is up. Ray 2.60: `ray.nodes()`, whose keys are not documented."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node.get("Alive", node.get("alive"))]
+    return [
+        Node(
+            node["NodeID"],
+            f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})",
+            node["Resources"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def on_node(node: str, function: Callable[[], Any]) -> Any:
+    """Run a function on the node with this id, in a process of its own without CPU or GPU. Returns
+    Ray's reference to what it returns."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_calls=1)(function)
+    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    return task.options(scheduling_strategy=there).remote()
+
+
+def not_on(nodes: Iterable[str]) -> dict[str, Any]:
+    """Arguments of a PlacementGroupFactory with one bundle, for it to leave out the nodes with
+    these ids. Ray 2.60: the label that each node has."""
+    ids = ",".join(sorted(nodes))
+    return {"bundle_label_selector": [{NODE_ID_LABEL: f"!in({ids})"}]} if ids else {}
+
+
+def node_of(actor_id: str) -> str:
+    """The id of the node of an actor, which may be dead; empty if it is not known. Ray 2.60: the
+    field `node_id` of the actor's row in the cluster's table."""
+    row = _actor_row(actor_id)
+    return "" if row is None else str(row.node_id.hex())
+
+
+def last_line(error: Exception) -> str:
+    """What an error of Ray says; a traceback comes before it."""
+    lines = str(error).split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), type(error).__name__)
 
 
 def own_node_is_alive(timeout: float) -> bool:
@@ -135,12 +256,17 @@ def was_preempted(actor_id: str) -> bool:
     Ray 2.60: the field `preempted` of the actor's row in the cluster's table, which no public call
     shows.
     """
+    row = _actor_row(actor_id)
+    return row is not None and bool(row.preempted)
+
+
+def _actor_row(actor_id: str) -> Any:
     import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 
     row = state.get_actor_info(ray.ActorID.from_hex(actor_id))
-    return row is not None and bool(ActorTableData.FromString(row).preempted)
+    return None if row is None else ActorTableData.FromString(row)
 
 
 def is_short_of_room() -> bool:

@@ -26,6 +26,7 @@ from study.engine.messages import (
     TrialOrder,
     WorkerSettings,
 )
+from study.engine.nodes import NodeCheck
 from study.engine.ray_internals import (
     LOW_ON_MEMORY,
     MEMORY_IN_USE,
@@ -35,12 +36,13 @@ from study.engine.ray_internals import (
     is_repeated,
     is_short_of_room,
     make_folder,
+    node_of,
     stop_everything,
     stop_trial,
     waiting_trials,
     was_preempted,
 )
-from study.scheduler.retries import LOST, MEMORY, PREEMPTED
+from study.scheduler.retries import LOST, MEMORY, PREEMPTED, UNFIT
 from study.scheduler.stages import Done, Stop, Wait
 from study.scheduler.study_scheduler import StudyScheduler
 from study.storage.checkpoints import CheckpointCleaner
@@ -65,13 +67,21 @@ class TuneSearcher(Searcher):
         scheduler: of the study.
         settings: what is the same for every trial of the session.
         faults: where TuneScheduler leaves why a trial's process ended.
+        nodes: tells which nodes are fit for trials.
     """
 
-    def __init__(self, scheduler: StudyScheduler, settings: WorkerSettings, faults: Faults) -> None:
+    def __init__(
+        self,
+        scheduler: StudyScheduler,
+        settings: WorkerSettings,
+        faults: Faults,
+        nodes: NodeCheck,
+    ) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._settings = settings
         self._faults = faults
+        self._nodes = nodes
         self._trials: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -101,6 +111,8 @@ class TuneSearcher(Searcher):
             attempt=action.attempt,
             reported=self._scheduler.state.trials[action.trial].epochs,
             settings=self._settings,
+            fit=self._nodes.checked,
+            unfit=frozenset(self._nodes.unfit),
         )
         return {ORDER: order}
 
@@ -145,12 +157,14 @@ class TuneScheduler(FIFOScheduler):
         cleaner: CheckpointCleaner,
         say: Callable[[str], None],
         check: Callable[[], None],
+        nodes: NodeCheck | None = None,
     ) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._folder = folder
         self._faults = faults
         self._cleaner = cleaner
+        self._nodes = nodes or NodeCheck()
         self._say = say
         self._check = check
         self._troubles: set[str] = set()  # already said
@@ -230,7 +244,14 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine ended the trial's process: keep the reason for the searcher."""
-        self._faults[order_of(trial).trial] = _fault(trial)
+        self._faults[order_of(trial).trial] = self._unfit(trial) or _fault(trial)
+
+    def _unfit(self, trial: TuneTrial) -> FaultMessage | None:
+        """The fault of a trial that was placed on a node before that was found unfit."""
+        error = actor_error(trial)
+        node = node_of(error.actor_id) if error is not None and error.actor_id else ""
+        why = self._nodes.why_unfit(node) if node else ""
+        return FaultMessage(UNFIT, f"its node is unfit: {why}") if why else None
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
         """Make its folder."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -18,7 +19,8 @@ from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
 from study.engine.cluster import Resources
 from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
 from study.engine.messages import ORDER, TrialOrder, WorkerSettings
-from study.engine.ray_internals import TUNE_LOGGER, own_node_is_alive, silent_progress
+from study.engine.nodes import NodeCheck
+from study.engine.ray_internals import TUNE_LOGGER, not_on, own_node_is_alive, silent_progress
 from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
 from study.scheduler.study_scheduler import StudyScheduler
 from study.storage.checkpoints import CheckpointCleaner
@@ -58,6 +60,7 @@ def run_trials(
     *,
     prefix: str | None = None,
     keep_weights: bool = True,
+    nodes: NodeCheck | None = None,
     say: Callable[[str], None] = print,
     work: Callable[[TrialOrder], None] = _work,
 ) -> None:
@@ -69,6 +72,7 @@ def run_trials(
         folder: of the study.
         prefix: the study's address in a bucket, where checkpoints are then kept.
         keep_weights: whether the weights of confirmations are kept for the exports.
+        nodes: tells which nodes are fit for trials; default: all are.
         say: called with each line that a person should read.
         work: what a worker process does with an order; a benchmark gives a shorter one.
 
@@ -86,26 +90,40 @@ def run_trials(
         keep_last=scheduler.state.keeps_checkpoints,
         keep_weights=keep_weights,
     )
+    nodes = nodes or NodeCheck()
     faults: Faults = {}
     heartbeat = Heartbeat(partial(own_node_is_alive, LOOK_TIMEOUT), _end)
     cleaner = CheckpointCleaner(folder, prefix, scheduler.checkpoints_needed)
 
+    find, here = nodes.find, nodes.here
+
     def trainable(config: dict[str, Any]) -> None:
-        work(config[ORDER])
+        """Runs from its pickled code, also where this package is another."""
+        order = config[ORDER]
+        is_fit = order.fit is None or ray.get_runtime_context().get_node_id() in order.fit
+        if not is_fit and find() != here:
+            os._exit(1)  # the driver finds out why
+        work(order)
+
+    def look() -> None:
+        heartbeat.check()
+        for line in nodes.news():
+            say(line)
 
     logging.getLogger(TUNE_LOGGER).setLevel(logging.CRITICAL)  # the ledger says what failed
 
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         each = {"CPU": resources.cpus_per_trial, "GPU": config[ORDER].gpus}
-        return tune.PlacementGroupFactory([{key: count for key, count in each.items() if count}])
+        bundle = {key: count for key, count in each.items() if count}
+        return tune.PlacementGroupFactory([bundle], **not_on(config[ORDER].unfit))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(scheduler, settings, faults),
-                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, say, heartbeat.check),
+                search_alg=TuneSearcher(scheduler, settings, faults, nodes),
+                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, say, look, nodes),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,

@@ -25,6 +25,7 @@ from study.engine.messages import (
     Message,
     TrialOrder,
 )
+from study.engine.ray_internals import TRIAL_ENDED
 from study.scheduler.retries import GPU_MEMORY, MEMORY
 from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
 from study.storage.weights import open_weights_store
@@ -89,7 +90,7 @@ class _Stopped(BaseException):
 def _send(message: Message) -> None:
     try:
         tune.report({MESSAGE: message})
-    except SystemExit:
+    except TRIAL_ENDED:
         raise _Stopped from None
 
 

@@ -37,7 +37,7 @@ class Budget:
         slots: trials that run at a time.
         seconds: of this session, exports and report included; infinite without a limit.
         gpu_hours: of training, over all sessions; infinite without a limit.
-        gpus: what a trial gets: a fraction of one GPU, or whole ones.
+        gpus: what a trial gets: one GPU, a fraction of it, or 0.
         started: when the session began, by `clock`; now, unless given.
         clock: returns seconds.
     """

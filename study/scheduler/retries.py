@@ -4,7 +4,8 @@ A trial that runs out of GPU memory on a fraction of a GPU gets a whole one. A t
 of the machine's memory takes twice as many of the study's slots at each attempt, at most all of
 them. A trial whose process or node is lost is tried again as it is; if that happens twice after the
 same epoch, it is treated as short of memory, because the operating system kills without a message.
-Leaving a drained node (a spot node on notice, for instance) is no failure, however often it occurs.
+Leaving a drained node (a spot node on notice, for instance) is no failure, however often it occurs,
+nor is a start on a node that is unfit, because it lacks the package for instance.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import math
 from study.ledger.state import Trial
 
 LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
+UNFIT = "unfit"
+HARMLESS = (PREEMPTED, UNFIT)  # the trial has not failed
 TRIES = 3  # after the same epoch
 
 
@@ -25,18 +28,18 @@ def should_retry(trial: Trial, cause: str, slots: int) -> bool:
         cause: of the new fault, one of CAUSES.
         slots: trials that the study runs at a time.
     """
-    if cause == PREEMPTED:
+    if cause in HARMLESS:
         return True
     if cause == GPU_MEMORY:
         return 0 < trial.gpus < 1
     if cause == MEMORY and doublings(trial) >= math.log2(slots):
         return False  # it had the machine to itself
-    failures = [fault.epochs for fault in trial.faults if fault.cause != PREEMPTED]
+    failures = [fault.epochs for fault in trial.faults if fault.cause not in HARMLESS]
     return failures.count(trial.epochs) < TRIES
 
 
 def gpus_needed(trial: Trial, gpus: float) -> float:
-    """What a trial gets where others get `gpus`: a fraction of one GPU, or whole ones."""
+    """What a trial gets where others get `gpus`, one GPU or a fraction of it."""
     short = any(fault.cause == GPU_MEMORY for fault in trial.faults)
     return max(gpus, 1.0) if short and gpus else gpus
 

@@ -59,7 +59,7 @@ class StudyScheduler:
         slots: trials that run at a time.
         time_budget: seconds of this session, exports and report included.
         gpu_hours: of training, over all sessions.
-        gpus_per_trial: a fraction of one GPU, or whole ones; 0 for the CPU.
+        gpus_per_trial: one GPU, or a fraction of it; 0 for the CPU.
         listeners: called with each record after it is written.
         started: when the session began, by `clock`; now, unless given.
         clock: returns seconds.

@@ -79,9 +79,9 @@ def _countable(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _fraction_or_whole(value: float, info: ValidationInfo) -> float:
-    if value > 1 and value != int(value):
-        rule = "must be a fraction of one GPU or a whole number of GPUs"
+def _at_most_one(value: float, info: ValidationInfo) -> float:
+    if value > 1:
+        rule = f"must be 0, or from {LEAST_FRACTION} to 1, as a trial trains on one GPU"
         raise ValueError(f"{info.field_name} {rule}, got {value:g}")
     return value
 
@@ -139,7 +139,7 @@ Seed = Annotated[int, Field(ge=0), AfterValidator(_below_limit), _Number]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
 Hours = Annotated[float, Field(ge=0), _Number]
 Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
-Gpus = Annotated[Cpus, AfterValidator(_fraction_or_whole)]
+Gpus = Annotated[Cpus, AfterValidator(_at_most_one)]
 Text = Annotated[str, AfterValidator(_not_empty)]
 NotEmpty = AfterValidator(_not_empty)
 

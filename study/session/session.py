@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from study.config.task import NamedTask, TaskConfig
     from study.engine.cluster import Resources
     from study.engine.connection import Connection
+    from study.engine.nodes import NodeCheck
 
 UNSENT_TIMEOUT = 60.0
 
@@ -89,10 +90,11 @@ def run_session(
     """
     from study.engine.cluster import nodes
 
-    resources = resources_for(options, connection.wait(), nodes())
+    words = connection.wait()
+    resources = resources_for(options, words, nodes(connection.nodes.unfit))
     driving = drive(prepared.storage, prepared.folder)
     try:
-        return _run(prepared, options, resources, driving, file)
+        return _run(prepared, options, resources, driving, connection.nodes, file)
     finally:
         driving.close()
 
@@ -102,6 +104,7 @@ def _run(
     options: Options,
     resources: Resources,
     driving: Driving,
+    nodes: NodeCheck,
     file: TextIO | None,
 ) -> Finished:
     from study import tracking
@@ -166,6 +169,7 @@ def _run(
                     prepared.folder,
                     prefix=prefix,
                     keep_weights=not options.no_weights,
+                    nodes=nodes,
                     say=display.say,
                 )
             weights = WeightsStore(prepared.folder, prepared.prefix)

@@ -18,8 +18,10 @@ import pytest
 import yaml
 from engine.test_engine import SPACE, task
 
+from benchmarks.raylets import Cluster
 from study.core.names import COMPLETED
 from study.engine import cluster
+from study.engine.ray_internals import AUTH_MODE, AUTH_TOKEN_HERE, TOKEN_MODE
 from study.storage.studies import load
 
 pytestmark = pytest.mark.ray
@@ -27,6 +29,17 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--head", "--block", "--port=0", "--num-cpus=1", "--include-dashboard=false")
 START_SECONDS, STOP_SECONDS = 60.0, 10.0
+CONNECT = """
+import sys
+from study.core.console import exit_code
+from study.engine import cluster
+
+def run():
+    cluster.connect(sys.argv[1])
+    cluster.disconnect()
+
+sys.exit(exit_code(run))
+"""
 # For a node on which the package is not installed, while the file beside this one says so.
 HIDE = """
 import pathlib, sys
@@ -157,8 +170,45 @@ def test_a_cluster_that_cannot_import_the_package_is_one_line_and_exit_code_2(
     done = run_study(tmp_path, head, "--address", head.address)
     (head.folder / "hidden").unlink()
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: --address: this package is not installed on every node of "
-        f"{head.address}: ModuleNotFoundError: No module named 'study'\n"
+    host = head.address.rpartition(":")[0]
+    assert done.stderr.startswith(f"error: no node of the Ray cluster can train: node {host} (")
+    assert done.stderr.endswith(
+        "): this package cannot be imported there: ModuleNotFoundError: No module named 'study'\n"
     )
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_missing_token_and_a_wrong_one_are_one_line_each(tmp_path: Path) -> None:
+    token = "12ab" * 50
+    secret = {AUTH_MODE: TOKEN_MODE, AUTH_TOKEN_HERE: token}
+    with Cluster("--num-cpus=0", environment=secret) as there:
+        environment = {k: v for k, v in there.environment.items() if k not in secret}
+        environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+
+        def connect(**more: str) -> tuple[int, str]:
+            done = subprocess.run(
+                [sys.executable, "-c", CONNECT, there.address],
+                env=environment | more,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return done.returncode, done.stderr
+
+        start = f"error: --address: the Ray cluster at {there.address}"
+        copy = "copy ~/.ray/auth_token from the cluster's head"
+        missing = f"{start} asks for a token, and this machine has none; {copy}\n"
+        assert connect() == (2, missing)
+        assert connect(RAY_AUTH_MODE="token") == (2, missing)
+        assert connect(RAY_AUTH_MODE="disabled") == (
+            2,
+            f"{start} asks for a token, which RAY_AUTH_MODE=disabled keeps back; "
+            "unset RAY_AUTH_MODE\n",
+        )
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("another")
+        assert connect() == (2, f"{start} refuses the token of this machine; {copy}\n")
+        (tmp_path / ".ray" / "auth_token").write_text(f"{token}\n")
+        assert connect() == (0, "")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import mmap
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.engine import ray_internals
 
+ROOT = Path(__file__).parents[2]
 RAY = Path(ray.__file__).parent
 RAYLET = RAY / "core/src/ray/raylet/raylet"
 
@@ -274,18 +276,130 @@ def test_tune_prints_nothing_beside_the_silent_progress(
 
 
 def test_nodes_are_counted_that_are_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"NodeManagerAddress": "10.0.0.7", "NodeManagerHostname": "gpu"}
     nodes = [
-        {"Alive": True, "alive": True, "Resources": {"CPU": 2.0}},
-        {"Alive": False, "alive": False, "Resources": {}},
+        {"NodeID": "ab", "Alive": True, "Resources": {"CPU": 2.0}, **names},
+        {"NodeID": "cd", "Alive": False, "Resources": {}, **names},
     ]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert ray_internals.nodes_up() == [{"CPU": 2.0}]
+    assert ray_internals.nodes_up() == [ray_internals.Node("ab", "10.0.0.7 (gpu)", {"CPU": 2.0})]
+
+
+def test_a_node_has_these_keys() -> None:
+    library = (RAY / "_raylet.so").read_bytes()  # where `ray.nodes` makes them
+    keys = ("NodeID", "Alive", "NodeManagerAddress", "NodeManagerHostname", "Resources")
+    assert [key for key in keys if f"{key}\0".encode() not in library] == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "does"),
+    [({}, False), ({"memory": 1.0}, False), ({"CPU": 1.0}, True), ({"GPU": 1.0}, True)],
+)
+def test_a_node_with_cpus_or_gpus_holds_trials(resources: dict[str, float], does: bool) -> None:
+    assert ray_internals.Node("ab", "10.0.0.7 (gpu)", resources).holds_trials is does
+
+
+def test_a_node_is_known_by_a_label() -> None:
+    assert ray_internals.NODE_ID_LABEL == ray._raylet.RAY_NODE_ID_KEY  # type: ignore[attr-defined]
+
+
+def test_a_placement_group_leaves_out_nodes_by_that_label() -> None:
+    from ray.tune import PlacementGroupFactory
+    from ray.util.placement_group import validate_placement_group
+
+    two = [ray.NodeID.from_random().hex() for _ in range(2)]
+    wanted = ray_internals.not_on(two)
+    PlacementGroupFactory([{"CPU": 1}], **wanted)
+    validate_placement_group(bundles=[{"CPU": 1}], **wanted)
+    (selector,) = wanted["bundle_label_selector"]
+    assert selector == {ray_internals.NODE_ID_LABEL: f"!in({','.join(sorted(two))})"}
+    assert ray_internals.not_on([]) == {}
+
+
+def test_the_table_knows_the_node_of_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+
+    node = ray.NodeID.from_random()
+    row = ActorTableData(node_id=node.binary()).SerializeToString()
+    monkeypatch.setattr(GlobalState, "get_actor_info", lambda self, actor_id: row)
+    assert ray_internals.node_of("ab" * 16) == node.hex()
+    monkeypatch.setattr(GlobalState, "get_actor_info", lambda self, actor_id: None)
+    assert ray_internals.node_of("ab" * 16) == ""
+
+
+def test_an_error_ends_with_what_it_says() -> None:
+    assert ray_internals.last_line(RayError("Traceback\n  File x\nValueError: no\n")) == (
+        "ValueError: no"
+    )
+    assert ray_internals.last_line(RayError()) == "RayError"
+
+
+def test_a_head_answers_the_first_call_of_a_client_by_this_name() -> None:
+    service, _, method = ray_internals.HEAD_CALL.decode().removeprefix("/").rpartition("/")
+    head = (RAY / "core/src/ray/gcs/gcs_server").read_bytes()
+    assert service.encode() in head
+    assert method.encode() in head
+
+
+def test_a_head_refuses_a_token_in_these_words() -> None:
+    head = (RAY / "core/src/ray/gcs/gcs_server").read_bytes()
+    assert ray_internals.TOKEN_REFUSED + b": " in head
+
+
+@pytest.mark.parametrize("variable", [ray_internals.AUTH_TOKEN_HERE, ray_internals.AUTH_TOKEN_PATH])
+def test_ray_takes_a_token_from_the_variable(variable: str) -> None:
+    assert variable.encode() + b"\0" in (RAY / "_raylet.so").read_bytes()
+
+
+def test_the_token_is_read_where_ray_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("file", "one\n"), ("other", "two\n")):
+        (tmp_path / name).write_text(value)
+    monkeypatch.setenv(ray_internals.AUTH_MODE, "disabled")
+    for name in (ray_internals.AUTH_TOKEN_HERE, ray_internals.AUTH_TOKEN_PATH):
+        monkeypatch.setenv(name, "")
+    assert ray_internals.token_shown(tmp_path / "file") == ""
+    monkeypatch.setenv(ray_internals.AUTH_MODE, ray_internals.TOKEN_MODE)
+    assert ray_internals.token_shown(tmp_path / "none") == ""
+    assert ray_internals.token_shown(tmp_path / "file") == "one"
+    monkeypatch.setenv(ray_internals.AUTH_TOKEN_PATH, str(tmp_path / "other"))
+    assert ray_internals.token_shown(tmp_path / "file") == "two"
+    monkeypatch.setenv(ray_internals.AUTH_TOKEN_HERE, "three")
+    assert ray_internals.token_shown(tmp_path / "file") == "three"
+
+
+def test_tune_ends_a_trial_by_an_exit_of_report() -> None:
+    from ray.train._internal.session import _TrainSession
+
+    assert ray_internals.TRIAL_ENDED is SystemExit
+    assert "sys.exit(0)" in inspect.getsource(_TrainSession._report_training_result)
+
+
+def test_ray_start_says_that_it_has_started() -> None:
+    source = (RAY / "scripts/scripts.py").read_text(encoding="utf-8")
+    assert f'"{ray_internals.HEAD_STARTED}' in source
+
+
+def test_a_trial_s_process_is_called_so() -> None:
+    from ray.tune.trainable import wrap_function
+
+    assert wrap_function(lambda config: None).__name__ == ray_internals.TRIAL_TITLE
+
+
+def test_the_ray_that_is_installed_is_the_one_that_is_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    assert [one.partition("]")[2] for one in wanted if one.startswith("ray[")] == [
+        ">=2.60,<2.61"
+    ] * 2
+    assert ray.__version__.startswith("2.60.")
 
 
 def test_only_this_file_knows_of_ray_s_private_parts() -> None:
     engine = Path(ray_internals.__file__).parent
     private = ("ray._private", "ray._raylet", "ray.core.generated", "_connect_and_get_accessor")
-    for file in engine.glob("*.py"):
+    for file in engine.parent.rglob("*.py"):
         if file.name != os.path.basename(ray_internals.__file__):
             text = file.read_text(encoding="utf-8")
             assert not [name for name in private if name in text], file.name

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from study.analysis.evidence import path_of
+from study.engine import tune_adapter
 from study.engine.messages import MESSAGE, ORDER, EpochMessage, FailureMessage, FaultMessage
 from study.engine.tune_adapter import TuneScheduler, _fault
-from study.scheduler.retries import LOST, MEMORY
+from study.scheduler.retries import LOST, MEMORY, UNFIT
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
 1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, \
@@ -105,3 +106,29 @@ def test_the_evidence_is_written_and_each_trouble_is_said_once(tmp_path: Path) -
         adapter.on_trial_result(None, trial, {MESSAGE: message})
     assert path_of(tmp_path, "t0001").read_bytes() == b"npz"
     assert said == ["t0001's checkpoint after epoch 1 has to wait: no room"]
+
+
+def test_a_trial_placed_on_a_node_that_is_found_unfit_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapter(nodes: dict[str, str]) -> tuple[TuneScheduler, dict[str, FaultMessage]]:
+        faults: dict[str, FaultMessage] = {}
+        nothing: Any = None
+        check: Any = SimpleNamespace(why_unfit=lambda node: nodes.get(node, ""))
+        given = (nothing, tmp_path, faults, nothing, print, lambda: None, check)
+        return TuneScheduler(*given), faults
+
+    error = SimpleNamespace(actor_id="ab", preempted=False)
+    monkeypatch.setattr(tune_adapter, "actor_error", lambda trial: error)
+    monkeypatch.setattr(tune_adapter, "node_of", lambda actor_id: f"node of {actor_id}")
+    monkeypatch.setattr(tune_adapter, "was_preempted", lambda actor_id: False)
+    trial: Any = SimpleNamespace(
+        config={ORDER: SimpleNamespace(trial="t0001")}, error_file=None, pickled_error_file=None
+    )
+    there, faults = adapter({"node of ab": "10.0.0.7 (gpu): it has torch 2.14.0 (here 2.15.0)"})
+    there.on_trial_error(None, trial)
+    reason = "its node is unfit: 10.0.0.7 (gpu): it has torch 2.14.0 (here 2.15.0)"
+    assert faults == {"t0001": FaultMessage(UNFIT, reason)}
+    there, faults = adapter({})
+    there.on_trial_error(None, trial)
+    assert faults["t0001"].cause == LOST

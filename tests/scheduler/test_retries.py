@@ -14,6 +14,7 @@ from study.scheduler.retries import (
     MEMORY,
     PREEMPTED,
     TRIES,
+    UNFIT,
     doublings,
     should_retry,
 )
@@ -35,11 +36,12 @@ def test_a_trial_that_is_lost_is_tried_again_until_an_epoch_has_cost_it_three_at
     assert should_retry(trial(*[(LOST, 1)] * TRIES), LOST, slots=1), "it has come further since"
 
 
-@pytest.mark.parametrize("cause", [LOST, MEMORY, GPU_MEMORY, PREEMPTED])
-def test_only_to_leave_a_drained_node_is_never_counted(cause: str) -> None:
+@pytest.mark.parametrize("cause", [LOST, MEMORY, GPU_MEMORY, PREEMPTED, UNFIT])
+def test_only_to_leave_a_drained_or_an_unfit_node_is_never_counted(cause: str) -> None:
     often = trial(*[(cause, 2)] * 10)
     assert should_retry(often, PREEMPTED, slots=8)
-    assert should_retry(often, LOST, slots=8) == (cause == PREEMPTED)
+    assert should_retry(often, UNFIT, slots=8)
+    assert should_retry(often, LOST, slots=8) == (cause in (PREEMPTED, UNFIT))
     assert bool(doublings(often)) == (cause in (LOST, MEMORY))
 
 
