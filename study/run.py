@@ -40,6 +40,11 @@ def parser() -> Parser:
     )
     add_options(p)
     p.add_argument("--resume", metavar="NAME", help="continue a study")
+    p.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: import what the study's ledger names as code (factories)",
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
     return p
 
@@ -47,28 +52,31 @@ def parser() -> Parser:
 def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    resume, dry_run = given.pop("resume", None), given.pop("dry_run")
+    resume, dry_run, trust = (given.pop(key, None) for key in ("resume", "dry_run", "trust"))
     fixed = [key for key in FIXED_ON_RESUME if key in given]
     if resume is not None and fixed:
         message = f"a study keeps its {fixed[0]}; it cannot be given with --resume"
         raise InputError(message, key=flag_of(fixed[0]))
+    if trust and resume is None:
+        message = "a task that you give is trusted anyway; this is for --resume"
+        raise InputError(message, key="--trust")
     options = Options.of(given)
     if dry_run:
         from study.session.prepare import describe_plan
 
-        print(describe_plan(_prepared(resume, options), options))
+        print(describe_plan(_prepared(resume, trust, options), options))
         return 0
     with pipe_safe_output():
-        return _study(resume, options)
+        return _study(resume, trust, options)
 
 
-def _study(resume: str | None, options: Options) -> int:
+def _study(resume: str | None, trust: bool, options: Options) -> int:
     from study.engine.connection import Connection
     from study.ledger.journal import LEDGER
     from study.session.session import run_session
 
     with Connection(options.address) as connection:
-        prepared = _prepared(resume, options, connection.begin)
+        prepared = _prepared(resume, trust, options, connection.begin)
         try:
             finished = run_session(prepared, options, connection)
         except KeyboardInterrupt:
@@ -79,10 +87,14 @@ def _study(resume: str | None, options: Options) -> int:
     return _conclusion(prepared, finished)
 
 
-def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) -> Prepared:
+def _prepared(
+    resume: str | None, trust: bool, options: Options, *begin: Callable[[], None]
+) -> Prepared:
     from study.session.prepare import prepare, reopen
 
-    return prepare(options, *begin) if resume is None else reopen(resume, options, *begin)
+    if resume is None:
+        return prepare(options, *begin)
+    return reopen(resume, options, *begin, trust=trust)
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
@@ -115,7 +127,9 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
 
 
 def _resume_command(prepared: Prepared) -> str:
-    return prepared.storage.resume_command(prepared.folder)
+    """The command that goes on with the study of this session; what it imports is trusted."""
+    command = prepared.storage.resume_command(prepared.folder)
+    return f"{command} --trust" if prepared.task.config.factories else command
 
 
 def _short(path: Path) -> Path:

@@ -2,7 +2,8 @@
 
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
 export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
-it must reproduce its metrics, those at its tuned decision rules among them.
+it must reproduce its metrics, those at its tuned decision rules among them. A factory that an
+export names is code: it is imported with --trust alone.
 """
 
 from __future__ import annotations
@@ -38,25 +39,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write config.yaml, metrics.jsonl, checkpoint.pt"
     )
+    parser.add_argument("--trust", action="store_true", help="import what an export names as code")
     return run_command(parser, _train, argv)
 
 
-def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
-    """Load the config in a file and, if it is an export, its provenance. Raises InputError."""
-    config, provenance, _ = _load(path, seed)
+def load_config(
+    path: Path, *, seed: int | None = None, trust: bool = False
+) -> tuple[TrialConfig, Provenance | None]:
+    """Load the config in a file and, if it is an export, its provenance.
+
+    Raises InputError, also for an export that names a factory, unless you `trust` it.
+    """
+    config, provenance, _ = _load(path, seed, trust)
     return config, provenance
 
 
 def _load(
-    path: Path, seed: int | None
+    path: Path, seed: int | None, trust: bool
 ) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError]]:
     """Load both, and a function that adds file and line to a later error by its key."""
-    from study.config.task import NamedTask, TrialConfig, load_task
+    from study.config.task import NamedTask, TrialConfig, load_task, refuse_code
     from study.core.yaml_file import read_yaml, validate
     from study.training.provenance import Provenance
 
     file = read_yaml(path)
     tree = dict(file.data)
+    is_export = any(key in tree for key in ("provenance", *BESIDE))
     origin = tree.pop("provenance", None)
     for key in BESIDE:
         tree.pop(key, None)
@@ -80,13 +88,19 @@ def _load(
             return error.of_file(named.file, named.lines)
         return error.below("task").of_file(str(path), file.lines)
 
-    return validate(TrialConfig, tree, file=path, lines=file.lines), provenance, in_its_file
+    config = validate(TrialConfig, tree, file=path, lines=file.lines)
+    if is_export and not trust:
+        try:
+            refuse_code(config.task, "an export")
+        except InputError as error:
+            raise in_its_file(error) from error
+    return config, provenance, in_its_file
 
 
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
-    config, provenance, in_its_file = _load(options.config, options.seed)
+    config, provenance, in_its_file = _load(options.config, options.seed, options.trust)
     if (
         options.out is not None
         and os.path.lexists(options.out)

@@ -363,10 +363,43 @@ class TaskConfig(Config):
         """Epoch reports of a full budget."""
         return self.budget.epochs if isinstance(self.budget, EpochBudget) else self.budget.reports
 
+    @property
+    def factories(self) -> dict[str, str]:
+        """The factories that the task names, by their keys."""
+        parts = {"data/factory": self.data, "model/factory": self.model}
+        return {
+            key: part.factory
+            for key, part in parts.items()
+            if isinstance(part, FactoryData | FactoryModel)
+        }
+
     def stretched(self, factor: int) -> TaskConfig:
         """The task with so many times the budget; all else is equal."""
         values = {name: factor * number for name, number in self.budget}
         return self.model_copy(update={"budget": self.budget.model_copy(update=values)})
+
+
+def refuse_code(
+    task: TaskConfig,
+    origin: str,
+    *,
+    file: str | Path | None = None,
+    line: int | None = None,
+    above: str = "",
+) -> None:
+    """Raise InputError if the task names a factory: importing it runs code of whoever wrote the
+    task. Call this before anything is imported for a task that the user has not given.
+
+    origin: what the task comes out of, in words. above: begins the key, such as ``task/``.
+    """
+    for key, factory in task.factories.items():
+        raise InputError(
+            f"{origin} names the factory {factory!r}, which is code that would be run",
+            hint="if you trust it, add --trust (in Python: trust=True)",
+            file=file,
+            line=line,
+            key=f"{above}{key}",
+        )
 
 
 class TrialOptimizer(Config):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from study.config.task import FileData, NamedTask, TaskConfig, TrialConfig, load_task
+from study.config.task import (
+    FileData,
+    NamedTask,
+    TaskConfig,
+    TrialConfig,
+    load_task,
+    refuse_code,
+)
 from study.core.errors import InputError
 from study.core.files import resolved
 from study.core.names import GRID
@@ -145,7 +152,13 @@ def _check(
     return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
 
 
-def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
+def reopen(
+    name: str,
+    options: Options,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    trust: bool = False,
+) -> Prepared:
     """Check a study that is resumed. Its ledger says everything but the resources.
 
     The data may have moved. The tracking server need not answer: it gets the missing lines later.
@@ -154,6 +167,7 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
         name: The study in the storage, or the path of its folder.
         options: What the user gave.
         begin: Called after the quick checks, before the data are checked.
+        trust: Whether factories that the ledger names may be imported; else they are refused.
     """
     from study.tracking import absolute, check_form
 
@@ -175,6 +189,8 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
             file=folder / LEDGER,
             line=1,
         ) from error
+    if not trust:
+        refuse_code(task.config, "a ledger", file=folder / LEDGER, line=1, above="task/")
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
     begin()

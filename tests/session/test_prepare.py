@@ -60,7 +60,7 @@ def test_a_resumed_study_trains_on_the_data_where_they_lie_by_now(
     begun: Prepared, tmp_path: Path
 ) -> None:
     moved = (tmp_path / "town").rename(tmp_path / "city")
-    again = reopen("s", Options(storage=tmp_path / "studies", data_root=moved))
+    again = reopen("s", Options(storage=tmp_path / "studies", data_root=moved), trust=True)
     ledger = Ledger(again.folder)
     scheduler = StudyScheduler(ledger, again.plan, again.space, again.task.config)
     roots = []
@@ -79,16 +79,16 @@ def test_a_study_is_not_resumed_without_its_data_or_on_others(
     (tmp_path / "town").rename(tmp_path / "city")
     storage = tmp_path / "studies"
     with pytest.raises(InputError, match="town"):
-        reopen("s", Options(storage=storage))
+        reopen("s", Options(storage=storage), trust=True)
     other = write_folder(tmp_path / "other", train=4)
     with pytest.raises(InputError, match=r"--data-root: .* not those of the study"):
-        reopen("s", Options(storage=storage, data_root=other))
+        reopen("s", Options(storage=storage, data_root=other), trust=True)
     assert (begun.folder / LEDGER).read_bytes() == before
 
 
 def test_a_study_needs_none_of_the_files_beside_its_ledger(begun: Prepared, tmp_path: Path) -> None:
     assert not (begun.folder / "space.yaml").exists()
-    again = reopen(str(begun.folder), Options(storage=tmp_path / "elsewhere"))
+    again = reopen(str(begun.folder), Options(storage=tmp_path / "elsewhere"), trust=True)
     assert again.plan == begun.plan
     assert again.space.tree == begun.space.tree
 
@@ -147,9 +147,10 @@ def test_on_resume_a_tracking_server_may_be_away_but_its_address_is_checked(
 ) -> None:
     storage = tmp_path / "studies"
     away = "http://127.0.0.1:1"
-    assert reopen("s", Options(storage=storage, tracking_uri=away)).tracking_uri == away
+    given = Options(storage=storage, tracking_uri=away)
+    assert reopen("s", given, trust=True).tracking_uri == away
     with pytest.raises(InputError, match=r"--tracking-uri: .* must start with http"):
-        reopen("s", Options(storage=storage, tracking_uri="mlruns"))
+        reopen("s", Options(storage=storage, tracking_uri="mlruns"), trust=True)
 
 
 def test_a_task_of_a_notebook_may_be_an_object(tmp_path: Path) -> None:
