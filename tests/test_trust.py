@@ -147,8 +147,7 @@ class Pickled:
 def test_evidence_is_not_unpickled(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_study(here / "studies" / "s")
     (path, *_) = sorted((folder / "evidence").iterdir())
-    spoilt = {"class_names": np.array([Pickled()], object), "test_confusion": np.eye(2)}
-    np.savez(path, allow_pickle=True, **spoilt)
+    np.savez(path, test_confusion=np.array([Pickled()], object))
     assert report.main(["s"]) == 2
     assert str(path) in capsys.readouterr().err
     assert not (here / "ran").exists()
