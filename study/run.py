@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.core.console import EXIT_INTERRUPTED, Parser, pipe_safe_output, run_command
+from study.core.console import EXIT_INTERRUPTED, Parser, pipe_safe_output, run_command, show
 from study.core.errors import InputError
 from study.session.options import Options, add_options, flag_of
 
@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if dry_run:
         from study.session.prepare import describe_plan
 
-        print(describe_plan(_prepared(resume, trust, options), options))
+        show(*describe_plan(_prepared(resume, trust, options), options).split("\n"))
         return 0
     with pipe_safe_output():
         return _study(resume, trust, options)
@@ -82,7 +82,7 @@ def _study(resume: str | None, trust: bool, options: Options) -> int:
         except KeyboardInterrupt:
             if not (prepared.folder / LEDGER).is_file():
                 raise
-            print(f"\nstopped. To go on: {_resume_command(prepared)}")
+            show("", f"stopped. To go on: {_resume_command(prepared)}")
             return EXIT_INTERRUPTED
     return _conclusion(prepared, finished)
 
@@ -105,19 +105,19 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
     print_answer(finished.answer)
     left = left_out(prepared.plan, finished.state)
     if finished.interrupted:
-        print(f"\ninterrupted. To go on: {_resume_command(prepared)}")
+        show("", f"interrupted. To go on: {_resume_command(prepared)}")
     elif left:
-        print(f"\nleft out, as the budget is spent: {', '.join(left)}")
-        print(f"To go on, with a larger one: {_resume_command(prepared)}")
+        show("", f"left out, as the budget is spent: {', '.join(left)}")
+        show(f"To go on, with a larger one: {_resume_command(prepared)}")
     for path in finished.exports:
-        print(f"export: {_short(path)}")
-    print(f"report: {_short(finished.folder / 'report.html')}")
-    print(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
+        show(f"export: {_short(path)}")
+    show(f"report: {_short(finished.folder / 'report.html')}")
+    show(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
     if finished.unshipped:
-        print(f"{finished.unshipped}; they are in {finished.folder}")
-        print(f"Once it answers: {_resume_command(prepared)}")
+        show(f"{finished.unshipped}; they are in {finished.folder}")
+        show(f"Once it answers: {_resume_command(prepared)}")
     if finished.unsent:
-        print(
+        show(
             f"{finished.unsent} ledger lines have not reached MLflow; "
             f"later: python -m study.track {shlex.quote(str(finished.folder))}"
         )

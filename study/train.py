@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.core.errors import InputError, deed
 from study.core.files import append_line, made_folder, write_text
 from study.core.names import VAL_TUNED_MIOU
@@ -128,7 +128,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.out is not None:
         made_folder(options.out, "--out")
     here = environment(config, device)
-    print(
+    show(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
         f"{config.task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
         f"{here['precision']}, {here['num_threads']} CPU threads",
@@ -138,7 +138,7 @@ def _train(options: argparse.Namespace) -> int:
     report: EpochReport | None = None
     try:
         for report in train(config, data=data, device=str(device), evaluate_test=judged):
-            print(epoch_line(report), flush=True)
+            show(epoch_line(report), flush=True)
             if options.out is not None:
                 _write_epoch(options.out, report)
     except InputError as error:
@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace) -> int:
         message = f"the training's own code {deed(error)}"
         raise in_its_file(InputError(message, key="model")) from error
     except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        show(f"diverged: {error}", file=sys.stderr)
         return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
@@ -158,7 +158,7 @@ def _train(options: argparse.Namespace) -> int:
         print(f"another seed than the export's {provenance.seed}: no numbers to compare")
         return 0
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
-    print("\n".join(verdict.lines))
+    show(*verdict.lines)
     return 0 if verdict.accepted else EXIT_MISMATCH
 
 

@@ -13,10 +13,20 @@ _MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory", "bad_a
 
 
 def printable(text: str) -> str:
-    """`text` on one line that any terminal takes: what cannot be printed is written out."""
+    """`text` on one line that any terminal takes: what cannot be printed is written out.
+
+    All text from outside (class names, files' names, exceptions, servers) passes through it before
+    it is shown: line breaks, escape sequences and marks that reverse the writing become `\\n`,
+    `\\x1b`, `\\u202e`.
+    """
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from study.config.task import FileData
-from study.core.console import EXIT_BAD_INPUT, Parser, run_command
+from study.core.console import EXIT_BAD_INPUT, Parser, run_command, show
 from study.core.errors import InputError, printable
 from study.data import SegmentationData, open_data, scan_files
 from study.data.splits import FileProblem, class_warnings
@@ -55,12 +55,12 @@ def _check(arguments: argparse.Namespace) -> int:
             data = open_data(config, data_root=data_root)
     except InputError as error:
         raise error.of_file(named.file, named.lines) from error
-    print("\n".join([describe(data), *lines]))
+    show(*describe(data).split("\n"), *lines)
     if out is not None:
         from study.data.sheet import write_sheet
 
         write_sheet(data, out)
-        print(f"contact sheet: {out}")
+        show(f"contact sheet: {out}")
     return 0
 
 
