@@ -12,7 +12,7 @@ from folder_data import write_folder
 from ledgers import make_study
 from torch import nn
 
-from study.config.task import load_task
+from study.config.task import TaskConfig, load_task
 from study.core.errors import InputError
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
@@ -125,8 +125,12 @@ def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
 ) -> None:
     root = write_folder(tmp_path / "town")
     task["model"] = {"factory": f"{__name__}:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    given = {"space": FLAT, "data_root": root, "storage": tmp_path / "studies"}
+    with pytest.raises(InputError, match="a date is not allowed, got '2020-01-01'"):
+        prepare(Options.of({**given, "task": task}))
+    custom = TaskConfig.model_validate(task)
     with pytest.raises(InputError, match="consist of numbers, text, lists and mappings"):
-        prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
+        prepare(Options.of({**given, "task": custom}))
     assert not (tmp_path / "studies").exists()
 
 
