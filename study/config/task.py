@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Discriminator,
     Field,
-    PositiveInt,
     Strict,
     Tag,
     field_validator,
@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from study.config.shipped import TASKS, open_shipped
-from study.core.errors import InputError
+from study.core.errors import InputError, shown
 from study.core.validation import validate
 from study.losses.config import Config, LossConfig
 
@@ -54,9 +54,9 @@ class Resplit(Config):
     before pooling (for clips of nearly identical frames)."""
 
     pool: Annotated[tuple[Literal["train", "val"], ...], Strict(False)] = ("train", "val")
-    block: PositiveInt
-    every: int = Field(ge=2)
-    thin: dict[Literal["train", "val"], PositiveInt] = Field(default_factory=dict)
+    block: Images
+    every: int = Field(ge=2, le=10**7)
+    thin: dict[Literal["train", "val"], Images] = Field(default_factory=dict)
 
 
 class FileData(Config):
@@ -76,7 +76,7 @@ class FolderData(FileData):
 
     format: Literal["folder"]
     resplit: Resplit | None = None
-    block: PositiveInt = 1  # neighbouring test images that are resampled together in the bootstrap
+    block: Images = 1  # neighbouring test images that are resampled together in the bootstrap
 
 
 class CityscapesData(FileData):
@@ -84,7 +84,7 @@ class CityscapesData(FileData):
 
     format: Literal["cityscapes"]
     val_cities: Annotated[tuple[str, ...], Strict(False)] = ("bochum", "krefeld", "ulm", "zurich")
-    block: PositiveInt = 10  # neighbouring images of a city, resampled together
+    block: Images = 10  # neighbouring images of a city, resampled together
 
     @field_validator("val_cities")
     @classmethod
@@ -110,7 +110,7 @@ class SynthiaData(FileData):
 
     format: Literal["synthia"]
     num_classes: Literal[16, 13] = 16
-    block: PositiveInt = 100
+    block: Images = 100
 
 
 class DeepglobeData(FileData):
@@ -129,7 +129,7 @@ class CamvidData(FileData):
     format: Literal["camvid"]
     num_classes: Literal[11, 31] = 11
     resplit: Resplit | None = Resplit(block=30, every=4, thin={"val": 15})
-    block: PositiveInt = 10  # neighbouring test frames of a sequence, resampled together
+    block: Images = 10  # neighbouring test frames of a sequence, resampled together
 
 
 class FactoryData(Config):
@@ -282,12 +282,20 @@ def _group_tag(value: Any) -> str:
     return "names"
 
 
+def _classes(value: Any) -> Any:
+    if isinstance(value, (list, tuple, dict, Config)):
+        return value
+    kinds = "a list of classes, {below: 0.01} or {without: [classes]}"
+    raise ValueError(f"a group must be {kinds}, got {shown(value)}")
+
+
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 Group = Annotated[
     Annotated[Names, Tag("names")]
     | Annotated[ClassesBelow, Tag("below")]
     | Annotated[ClassesWithout, Tag("without")],
     Discriminator(_group_tag),
+    BeforeValidator(_classes),
 ]
 
 
@@ -298,7 +306,7 @@ class Evaluation(Config):
     `val/recall/<group>` and `val/dice/<group>`: a list of their names, `below: 0.01` for those
     with less than a hundredth of the training pixels, or `without: [names]` for all others."""
 
-    every: PositiveInt = 1
+    every: int = Field(1, ge=1, le=10**6)
     groups: dict[str, Group] = Field(default_factory=dict)
 
     @field_validator("groups")
@@ -352,7 +360,7 @@ class TaskConfig(Config):
     model: Model
     optimizer: Optimizer
     lr_schedule: LrSchedule = LrSchedule()
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=10**6)
     budget: EpochBudget | StepBudget
     evaluation: Evaluation = Evaluation()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
