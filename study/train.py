@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.data import open_data
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
-    from study.training.models import check_task
+    from study.training.models import check_task, task_warnings
     from study.training.trainer import Diverged, loss_for, train
 
     device = resolve_device(options.device)
@@ -125,6 +125,8 @@ def _train(options: argparse.Namespace) -> int:
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
+    for line in task_warnings(config.task, len(data.train), data.train.images.shape[1:3]):
+        show(f"warning: {line}", flush=True)
     if options.out is not None:
         made_folder(options.out, "--out")
     here = environment(config, device)

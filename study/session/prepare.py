@@ -252,7 +252,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data.splits import class_warnings
     from study.training.environment import environment
     from study.training.evaluation import measured_names
-    from study.training.models import check_task
+    from study.training.models import check_task, task_warnings
     from study.training.trainer import loss_for
 
     data = open_data(task.config.data)
@@ -275,7 +275,10 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
                 split: len(getattr(data, split).names) for split in ("train", "val", "test")
             },
             "split_rule": data.rule,
-            "warnings": class_warnings(data),
+            "warnings": [
+                *class_warnings(data),
+                *task_warnings(task.config, len(data.train), data.train.images.shape[1:3]),
+            ],
             "class_counts": counts.tolist(),
             "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },
