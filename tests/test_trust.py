@@ -14,6 +14,7 @@ from ledgers import make_study
 from tiny_task import TINY
 
 from study import export, report, run, status, train
+from study.analysis import evidence
 from study.core.errors import InputError
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
@@ -151,6 +152,12 @@ def test_evidence_is_not_unpickled(here: Path, capsys: pytest.CaptureFixture[str
     assert report.main(["s"]) == 2
     assert str(path) in capsys.readouterr().err
     assert not (here / "ran").exists()
+
+
+def test_evidence_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match=r"pipe.npz: not a regular file"):
+        evidence.read(tmp_path / "pipe.npz")
 
 
 def test_trust_is_for_what_the_user_has_not_given(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         if self.depth > DEEPEST:
             raise self._refused(f"nested deeper than {DEEPEST} levels", mark)
         self.depth += 1
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind == "timestamp" and node.value:

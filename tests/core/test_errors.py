@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
-from study import export, report, run
+from study import export, report, run, status
 from study.core.console import exit_code
 from study.core.errors import InputError
+from study.core.names import FAILED, SEARCH
+from study.ledger.journal import Ledger
+from study.ledger.records import EndRecord, TrialRecord
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,17 @@ def test_no_password_is_told(
         return  # a folder's name
     assert (code, told.count("\n")) == (2, 1), told
     assert "hidden" not in told.replace("s3://hidden:***", ""), told
+
+
+def test_status_writes_out_what_moves_the_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(make_study(tmp_path / "demo", until="start"))
+    ledger.append(TrialRecord("t0000", 0, SEARCH, "jml", "jaccard", None, {}, 0))
+    ledger.append(EndRecord("t0000", FAILED, "ValueError: \x1b[2J\rall is well\x07 \u202e", 0))
+    ledger.close()
+    assert status.main(["demo", "--storage", str(tmp_path)]) == 0
+    assert "jml: ValueError: \\x1b[2J\\rall is well\\x07 \\u202e\n" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
