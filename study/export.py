@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.core.errors import InputError
 from study.storage.arguments import add_study, open_study
 
@@ -31,9 +31,9 @@ def _export(arguments: argparse.Namespace) -> None:
         raise InputError(f"no best config to export: {found.missing[0]}", file=study.folder)
     study.storage.ship_files(study.folder)
     for line in found.missing:
-        print(f"note: {line}")
+        show(f"note: {line}")
     for path in paths:
-        print(path)
+        show(path)
 
 
 if __name__ == "__main__":

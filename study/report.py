@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.core.errors import InputError
 from study.storage.arguments import add_study, open_study
 
@@ -34,9 +34,9 @@ def _report(arguments: argparse.Namespace) -> None:
     page = write_report(study.folder, study.state, found)
     study.storage.ship_files(study.folder)
     print_answer(found)
-    print(f"report: {page}")
+    show(f"report: {page}")
     if picture is not None:
-        print(f"picture: {picture}")
+        show(f"picture: {picture}")
 
 
 def _picture(path: str) -> Path:

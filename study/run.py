@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.core.console import EXIT_INTERRUPTED, Parser, pipe_safe_output, run_command
+from study.core.console import EXIT_INTERRUPTED, Parser, pipe_safe_output, run_command, show
 from study.core.errors import InputError
 from study.session.options import Options, add_options, flag_of
 
@@ -40,6 +40,11 @@ def parser() -> Parser:
     )
     add_options(p)
     p.add_argument("--resume", metavar="NAME", help="continue a study")
+    p.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: import what the study's ledger names as code (factories)",
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
     return p
 
@@ -47,42 +52,49 @@ def parser() -> Parser:
 def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    resume, dry_run = given.pop("resume", None), given.pop("dry_run")
+    resume, dry_run, trust = (given.pop(key, None) for key in ("resume", "dry_run", "trust"))
     fixed = [key for key in FIXED_ON_RESUME if key in given]
     if resume is not None and fixed:
         message = f"a study keeps its {fixed[0]}; it cannot be given with --resume"
         raise InputError(message, key=flag_of(fixed[0]))
+    if trust and resume is None:
+        message = "a task that you give is trusted anyway; this is for --resume"
+        raise InputError(message, key="--trust")
     options = Options.of(given)
     if dry_run:
         from study.session.prepare import describe_plan
 
-        print(describe_plan(_prepared(resume, options), options))
+        show(*describe_plan(_prepared(resume, trust, options), options).split("\n"))
         return 0
     with pipe_safe_output():
-        return _study(resume, options)
+        return _study(resume, trust, options)
 
 
-def _study(resume: str | None, options: Options) -> int:
+def _study(resume: str | None, trust: bool, options: Options) -> int:
     from study.engine.connection import Connection
     from study.ledger.journal import LEDGER
     from study.session.session import run_session
 
     with Connection(options.address) as connection:
-        prepared = _prepared(resume, options, connection.begin)
+        prepared = _prepared(resume, trust, options, connection.begin)
         try:
             finished = run_session(prepared, options, connection)
         except KeyboardInterrupt:
             if not (prepared.folder / LEDGER).is_file():
                 raise
-            print(f"\nstopped. To go on: {_resume_command(prepared)}")
+            show("", f"stopped. To go on: {_resume_command(prepared)}")
             return EXIT_INTERRUPTED
     return _conclusion(prepared, finished)
 
 
-def _prepared(resume: str | None, options: Options, *begin: Callable[[], None]) -> Prepared:
+def _prepared(
+    resume: str | None, trust: bool, options: Options, *begin: Callable[[], None]
+) -> Prepared:
     from study.session.prepare import prepare, reopen
 
-    return prepare(options, *begin) if resume is None else reopen(resume, options, *begin)
+    if resume is None:
+        return prepare(options, *begin)
+    return reopen(resume, options, *begin, trust=trust)
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
@@ -93,19 +105,19 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
     print_answer(finished.answer)
     left = left_out(prepared.plan, finished.state)
     if finished.interrupted:
-        print(f"\ninterrupted. To go on: {_resume_command(prepared)}")
+        show("", f"interrupted. To go on: {_resume_command(prepared)}")
     elif left:
-        print(f"\nleft out, as the budget is spent: {', '.join(left)}")
-        print(f"To go on, with a larger one: {_resume_command(prepared)}")
+        show("", f"left out, as the budget is spent: {', '.join(left)}")
+        show(f"To go on, with a larger one: {_resume_command(prepared)}")
     for path in finished.exports:
-        print(f"export: {_short(path)}")
-    print(f"report: {_short(finished.folder / 'report.html')}")
-    print(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
+        show(f"export: {_short(path)}")
+    show(f"report: {_short(finished.folder / 'report.html')}")
+    show(f"MLflow: {tracking.ui_command(prepared.tracking_uri)}")
     if finished.unshipped:
-        print(f"{finished.unshipped}; they are in {finished.folder}")
-        print(f"Once it answers: {_resume_command(prepared)}")
+        show(f"{finished.unshipped}; they are in {finished.folder}")
+        show(f"Once it answers: {_resume_command(prepared)}")
     if finished.unsent:
-        print(
+        show(
             f"{finished.unsent} ledger lines have not reached MLflow; "
             f"later: python -m study.track {shlex.quote(str(finished.folder))}"
         )
@@ -115,7 +127,9 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
 
 
 def _resume_command(prepared: Prepared) -> str:
-    return prepared.storage.resume_command(prepared.folder)
+    """The command that goes on with the study of this session; what it imports is trusted."""
+    command = prepared.storage.resume_command(prepared.folder)
+    return f"{command} --trust" if prepared.names_code else command
 
 
 def _short(path: Path) -> Path:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.storage.arguments import add_study, open_study
 
 
@@ -40,7 +40,10 @@ def _status(arguments: argparse.Namespace) -> None:
         now=time.time(),
         resume=study.storage.resume_command(study.folder),
     )
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(*lines(found))
 
 
 def _repair(arguments: argparse.Namespace) -> None:
@@ -56,21 +59,20 @@ def _repair(arguments: argparse.Namespace) -> None:
     ledger = folder / LEDGER
     found = repair(folder)
     if found is None:
-        print(f"{ledger}: no line is damaged")
+        show(f"{ledger}: no line is damaged")
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items()) or "none readable"
     lines = "line" if found.dropped == 1 else "lines"
     aside = found.path.with_name(found.path.name.replace("repaired", "damaged"))
     move = shlex.join(["mv", str(ledger), str(aside)])
     back = shlex.join(["mv", str(found.path), str(ledger)])
-    print(
+    show(
         f"{ledger}:{found.kept + 1}: {found.reason}",
         f"kept: the first {found.kept} lines, in {found.path}",
         f"dropped: the last {found.dropped} {lines} ({kinds})",
         "to use what is kept, and train the rest again:",
         f"  {move} && {back}",
         f"  {storage.resume_command(folder)}",
-        sep="\n",
     )
 
 

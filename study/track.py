@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.core.errors import InputError
 from study.storage.arguments import add_study, open_study
 
@@ -45,16 +45,16 @@ def _track(arguments: argparse.Namespace) -> int:
     with only_writer(folder, wait=False) as free:
         if not free:
             raise InputError("the study's driver is tracking it already", file=folder)
-        follower = Follower(folder, uri, thorough=True, say=print)
+        follower = Follower(folder, uri, thorough=True, say=show)
         done = follower.run(closing)
     lines, unsent = follower.projection.num_lines, follower.projection.num_unsent
-    print(f"{lines - unsent} ledger lines and {len(state.trials)} trials are in MLflow")
+    show(f"{lines - unsent} ledger lines and {len(state.trials)} trials are in MLflow")
     for trial, error in follower.projection.refused.items():
-        print(f"{trial} is refused: {str(error).splitlines()[0]}", file=sys.stderr)
+        show(f"{trial} is refused: {str(error).splitlines()[0]}", file=sys.stderr)
     if not done:
-        print(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
+        show(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
         return EXIT_UNSENT
-    print(f"MLflow: {tracking.ui_command(uri)}")
+    show(f"MLflow: {tracking.ui_command(uri)}")
     return 0
 
 

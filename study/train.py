@@ -2,7 +2,8 @@
 
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
 export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
-it must reproduce its metrics, those at its tuned decision rules among them.
+it must reproduce its metrics, those at its tuned decision rules among them. A factory that an
+export names is code: it is imported with --trust alone.
 
 With --out, config.yaml is an export too: `study.metrics.build_decision` takes its decision rule,
 and config.safetensors beside it has the weights.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.core.console import Parser, run_command
+from study.core.console import Parser, run_command, show
 from study.core.errors import InputError, deed
 from study.core.files import append_line, made_folder, write_text
 from study.core.names import TAU_MACC, TAU_MIOU, VAL, VAL_TUNED_MIOU
@@ -48,26 +49,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metrics.jsonl, checkpoint.pt",
     )
     parser.add_argument("--no-weights", action="store_true", help="no config.safetensors in --out")
+    parser.add_argument("--trust", action="store_true", help="import what an export names as code")
     return run_command(parser, _train, argv)
 
 
-def load_config(path: Path, *, seed: int | None = None) -> tuple[TrialConfig, Provenance | None]:
-    """Load the config in a file and, if it is an export, its provenance. Raises InputError."""
-    config, provenance, *_ = _load(path, seed)
+def load_config(
+    path: Path, *, seed: int | None = None, trust: bool = False
+) -> tuple[TrialConfig, Provenance | None]:
+    """Load the config in a file and, if it is an export, its provenance.
+
+    Raises InputError, also for an export that names a factory, unless you `trust` it.
+    """
+    config, provenance, *_ = _load(path, seed, trust)
     return config, provenance
 
 
 def _load(
-    path: Path, seed: int | None
+    path: Path, seed: int | None, trust: bool
 ) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError], str]:
     """Load both, a function that adds file and line to a later error by its key, and which tau is
     the strength of the file's decision rule."""
-    from study.config.task import NamedTask, TrialConfig, load_task
+    from study.config.task import NamedTask, TrialConfig, load_task, refuse_code
     from study.core.yaml_file import read_yaml, validate
     from study.training.provenance import Provenance
 
     file = read_yaml(path)
     tree = dict(file.data)
+    is_export = any(key in tree for key in ("provenance", *BESIDE))
     origin = tree.pop("provenance", None)
     decision, _ = (tree.pop(key, None) for key in BESIDE)
     provenance = None
@@ -91,6 +99,11 @@ def _load(
         return error.below("task").of_file(str(path), file.lines)
 
     config = validate(TrialConfig, tree, file=path, lines=file.lines)
+    if is_export and not trust:
+        try:
+            refuse_code(config.factories, "an export")
+        except InputError as error:
+            raise in_its_file(error) from error
     return config, provenance, in_its_file, _tau(decision, provenance)
 
 
@@ -105,7 +118,7 @@ def _tau(decision: object, provenance: Provenance | None) -> str:
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
-    config, provenance, in_its_file, tau = _load(options.config, options.seed)
+    config, provenance, in_its_file, tau = _load(options.config, options.seed, options.trust)
     if (
         options.out is not None
         and os.path.lexists(options.out)
@@ -117,7 +130,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.data import open_data
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
-    from study.training.models import check_task
+    from study.training.models import check_task, task_warnings
     from study.training.trainer import Diverged, loss_for, train
 
     device = resolve_device(options.device)
@@ -132,10 +145,12 @@ def _train(options: argparse.Namespace) -> int:
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
+    for line in task_warnings(config.task, len(data.train), data.train.images.shape[1:3]):
+        show(f"warning: {line}", flush=True)
     if options.out is not None:
         made_folder(options.out, "--out")
     here = environment(config, device)
-    print(
+    show(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
         f"{config.task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
         f"{here['precision']}, {here['num_threads']} CPU threads",
@@ -145,7 +160,7 @@ def _train(options: argparse.Namespace) -> int:
     report: EpochReport | None = None
     try:
         for report in train(config, data=data, device=str(device), evaluate_test=judged):
-            print(epoch_line(report), flush=True)
+            show(epoch_line(report), flush=True)
             if options.out is not None:
                 _write_epoch(options.out, report, weights=not options.no_weights)
     except InputError as error:
@@ -154,7 +169,7 @@ def _train(options: argparse.Namespace) -> int:
         message = f"the training's own code {deed(error)}"
         raise in_its_file(InputError(message, key="model")) from error
     except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        show(f"diverged: {error}", file=sys.stderr)
         return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
@@ -165,7 +180,7 @@ def _train(options: argparse.Namespace) -> int:
         print(f"another seed than the export's {provenance.seed}: no numbers to compare")
         return 0
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
-    print("\n".join(verdict.lines))
+    show(*verdict.lines)
     return 0 if verdict.accepted else EXIT_MISMATCH
 
 

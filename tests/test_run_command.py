@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from bad_input.regenerate import COMMANDS, error_of_command, expected, load_case, set_up
+from tiny_task import TINY
 
 from study.run import main
 
@@ -51,6 +53,19 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert out.splitlines()[-1].startswith("a new Ray on this machine: ")
     assert "1 CPU each" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_warns_of_windows_beyond_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    task = {**TINY, "augment": {"crop": [64, 64]}, "batch_size": 100}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    code, out, _ = run(["--task", "task.yaml", "--dry-run"], capsys)
+    assert code == 0
+    assert "warning: the crop of 64x64 is larger than the images of 32x48: at least 62% of" in out
+    assert "warning: batch_size 100 is larger than train" in out
 
 
 @pytest.mark.slow

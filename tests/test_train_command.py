@@ -25,6 +25,7 @@ TREE: dict[str, Any] = {
     "loss": {"focal_gamma": 1.0},
     "seed": 2,
 }
+AGAIN = ("--device", "cpu", "--trust")  # an export, whose model comes from a factory
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ def test_what_it_writes_reproduces_itself_exactly(tmp_path, capsys):
     lines = (config.parent / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     torch.set_num_threads(2)
-    assert main([str(config), "--device", "cpu"]) == 0
+    assert main([str(config), *AGAIN]) == 0
     out = capsys.readouterr().out
     assert "1 CPU threads" in out.splitlines()[-4]
     assert out.splitlines()[-1].startswith("reproduced exactly: val/miou 0.")
@@ -118,7 +119,7 @@ def test_other_numbers_under_equal_conditions_are_a_failure(tmp_path, capsys):
     config = exported(tmp_path)
     tree = yaml.safe_load(config.read_text())
     tree["provenance"]["metrics"]["val/miou"] += 1e-15
-    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert main([write(config, tree), *AGAIN]) == 1
     out = capsys.readouterr().out
     assert "not the same numbers: 1 of" in out
     assert "val/miou: was" in out
@@ -132,7 +133,7 @@ def test_other_numbers_elsewhere_are_explained_by_what_differs(tmp_path, capsys)
     tree["provenance"]["metrics"]["val/miou"] = 0.75
     tree["provenance"]["environment"]["versions"]["torch"] = "1.0"
     tree["provenance"]["data"]["fingerprint"] = "abc"
-    assert main([write(config, tree), "--device", "cpu"]) == 0
+    assert main([write(config, tree), *AGAIN]) == 0
     out = capsys.readouterr().out
     assert f"torch: was 1.0, is {torch.__version__}" in out
     assert "data: was abc, is " in out
@@ -143,7 +144,7 @@ def test_an_export_judged_on_test_is_compared_on_test(tmp_path, capsys):
     config = exported(tmp_path)
     tree = yaml.safe_load(config.read_text())
     tree["provenance"]["metrics"]["test/miou"] = 2.0
-    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert main([write(config, tree), *AGAIN]) == 1
     assert "test/miou: was 2, is 0." in capsys.readouterr().out
 
 
@@ -157,21 +158,21 @@ def test_an_export_is_compared_at_its_tuned_rules_and_at_their_taus(tmp_path, ca
     assert tuned <= metrics.keys()
     tree["provenance"]["metrics"] = {key: metrics[key] for key in tuned}
     capsys.readouterr()
-    assert main([write(config, tree), "--device", "cpu"]) == 0
+    assert main([write(config, tree), *AGAIN]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert (
         last
         == f"reproduced exactly: val/tuned/miou {metrics['val/tuned/miou']:.4f} (all 4 metrics)"
     )
     tree["provenance"]["metrics"]["val/tau_miou"] += 0.1
-    assert main([write(config, tree), "--device", "cpu"]) == 1
+    assert main([write(config, tree), *AGAIN]) == 1
     assert "  val/tau_miou: was " in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_another_seed_is_trained_and_not_compared(tmp_path, capsys):
     config = exported(tmp_path)
-    assert main([str(config), "--device", "cpu", "--seed", "7"]) == 0
+    assert main([str(config), *AGAIN, "--seed", "7"]) == 0
     out = capsys.readouterr().out
     assert "seed 7" in out
     assert "another seed than the export's 2" in out
@@ -195,7 +196,7 @@ def test_the_recorded_precision_is_restored_and_a_stated_one_kept(tmp_path):
 def test_the_command_trains_in_the_recorded_precision(tmp_path, capsys):
     origin = {"seed": 2, "metrics": {}, "environment": {"precision": "bf16"}}
     config = write(tmp_path / "config.yaml", {**TREE, "provenance": origin})
-    assert main([config, "--device", "cpu"]) == 0
+    assert main([config, *AGAIN]) == 0
     assert ", bf16, " in capsys.readouterr().out.splitlines()[0]
 
 

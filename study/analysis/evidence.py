@@ -57,6 +57,8 @@ def write(path: Path, class_names: Sequence[str], splits: Mapping[str, SplitEvid
 
 def read(path: Path) -> Evidence | None:
     """The evidence in the file; None where there is no file."""
+    if path.exists() and not path.is_file():  # a pipe would be read for ever
+        raise InputError("not a regular file", file=path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = [key.removesuffix("_confusion") for key in arrays if key.endswith("_confusion")]

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Discriminator,
     Field,
-    PositiveInt,
     Strict,
     Tag,
     field_validator,
@@ -22,9 +22,9 @@ from pydantic import (
 )
 
 from study.config.shipped import TASKS, open_shipped
-from study.core.errors import InputError
+from study.core.errors import InputError, shown
 from study.core.validation import validate
-from study.losses.config import AnyLoss, Config, LossConfig
+from study.losses.config import AnyLoss, Config, FactoryLoss, LossConfig
 
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
@@ -55,9 +55,9 @@ class Resplit(Config):
     before pooling (for clips of nearly identical frames)."""
 
     pool: Annotated[tuple[Literal["train", "val"], ...], Strict(False)] = ("train", "val")
-    block: PositiveInt
-    every: int = Field(ge=2)
-    thin: dict[Literal["train", "val"], PositiveInt] = Field(default_factory=dict)
+    block: Images
+    every: int = Field(ge=2, le=10**7)
+    thin: dict[Literal["train", "val"], Images] = Field(default_factory=dict)
 
 
 class FileData(Config):
@@ -79,7 +79,7 @@ class FolderData(FileData):
 
     format: Literal["folder"]
     resplit: Resplit | None = None
-    block: PositiveInt = 1  # neighbouring test images that are resampled together in the bootstrap
+    block: Images = 1  # neighbouring test images that are resampled together in the bootstrap
 
 
 class CityscapesData(FileData):
@@ -87,7 +87,7 @@ class CityscapesData(FileData):
 
     format: Literal["cityscapes"]
     val_cities: Annotated[tuple[str, ...], Strict(False)] = ("bochum", "krefeld", "ulm", "zurich")
-    block: PositiveInt = 10  # neighbouring images of a city, resampled together
+    block: Images = 10  # neighbouring images of a city, resampled together
 
     @field_validator("val_cities")
     @classmethod
@@ -113,7 +113,7 @@ class SynthiaData(FileData):
 
     format: Literal["synthia"]
     num_classes: Literal[16, 13] = 16
-    block: PositiveInt = 100
+    block: Images = 100
 
 
 class DeepglobeData(FileData):
@@ -132,7 +132,7 @@ class CamvidData(FileData):
     format: Literal["camvid"]
     num_classes: Literal[11, 31] = 11
     resplit: Resplit | None = Resplit(block=30, every=4, thin={"val": 15})
-    block: PositiveInt = 10  # neighbouring test frames of a sequence, resampled together
+    block: Images = 10  # neighbouring test frames of a sequence, resampled together
 
 
 class FactoryData(Config):
@@ -296,12 +296,20 @@ def _group_tag(value: Any) -> str:
     return "names"
 
 
+def _classes(value: Any) -> Any:
+    if isinstance(value, (list, tuple, dict, Config)):
+        return value
+    kinds = "a list of classes, {below: 0.01} or {without: [classes]}"
+    raise ValueError(f"a group must be {kinds}, got {shown(value)}")
+
+
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 Group = Annotated[
     Annotated[Names, Tag("names")]
     | Annotated[ClassesBelow, Tag("below")]
     | Annotated[ClassesWithout, Tag("without")],
     Discriminator(_group_tag),
+    BeforeValidator(_classes),
 ]
 
 
@@ -312,7 +320,7 @@ class Evaluation(Config):
     `val/recall/<group>` and `val/dice/<group>`: a list of their names, `below: 0.01` for those
     with less than a hundredth of the training pixels, or `without: [names]` for all others."""
 
-    every: PositiveInt = 1
+    every: int = Field(1, ge=1, le=10**6)
     groups: dict[str, Group] = Field(default_factory=dict)
 
     @field_validator("groups")
@@ -366,7 +374,7 @@ class TaskConfig(Config):
     model: Model
     optimizer: Optimizer
     lr_schedule: LrSchedule = LrSchedule()
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=10**6)
     budget: EpochBudget | StepBudget
     evaluation: Evaluation = Evaluation()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -377,10 +385,44 @@ class TaskConfig(Config):
         """Epoch reports of a full budget."""
         return self.budget.epochs if isinstance(self.budget, EpochBudget) else self.budget.reports
 
+    @property
+    def factories(self) -> dict[str, str]:
+        """The factories that the task names, by their keys."""
+        parts = {"data/factory": self.data, "model/factory": self.model}
+        return {
+            key: part.factory
+            for key, part in parts.items()
+            if isinstance(part, FactoryData | FactoryModel)
+        }
+
     def stretched(self, factor: int) -> TaskConfig:
         """The task with so many times the budget; all else is equal."""
         values = {name: factor * number for name, number in self.budget}
         return self.model_copy(update={"budget": self.budget.model_copy(update=values)})
+
+
+def refuse_code(
+    factories: Mapping[str, str],
+    origin: str,
+    *,
+    file: str | Path | None = None,
+    line: int | None = None,
+    above: str = "",
+) -> None:
+    """Raise InputError for a factory: importing it runs code of whoever wrote the file. Call this
+    before anything is imported for a file that the user has not given as a task or a space.
+
+    factories: by their keys. origin: what they come out of, in words. above: begins the key, such
+    as ``task/``.
+    """
+    for key, factory in factories.items():
+        raise InputError(
+            f"{origin} names the factory {factory!r}, which is code that would be run",
+            hint="if you trust it, add --trust (in Python: trust=True)",
+            file=file,
+            line=line,
+            key=f"{above}{key}",
+        )
 
 
 class TrialOptimizer(Config):
@@ -396,6 +438,12 @@ class TrialConfig(Config):
     loss: AnyLoss = LossConfig()
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
+
+    @property
+    def factories(self) -> dict[str, str]:
+        """The factories that the config names, by their keys."""
+        own = {"loss/factory": self.loss.factory} if isinstance(self.loss, FactoryLoss) else {}
+        return {**self.task.factories, **own}
 
 
 @dataclass(frozen=True)

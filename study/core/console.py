@@ -52,6 +52,12 @@ class PipeSafeStream:
             _discard(self._stream)
 
 
+def show(*lines: object, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print each on one line, with what no terminal should get of it written out: `printable`."""
+    for line in lines:
+        print(printable(str(line)), file=file, flush=flush)
+
+
 def _discard(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -101,19 +107,19 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
     except InputError as error:
         text = str(error)
         more = f" ... ({len(text)} characters)" if len(text) > LONGEST else ""
-        print(f"error: {text[:LONGEST]}{more}", file=sys.stderr)
+        show(f"error: {text[:LONGEST]}{more}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
         ours = (*OUTPUT_ERRNOS, errno.ENOMEM, CLUSTER_GONE)
         if not isinstance(error, OutputError) and error.errno not in ours:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        show(f"error: {where}{error.strerror}", file=sys.stderr)
         return EXIT_OUTPUT_ERROR
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"error: out of memory: {printable(str(error))}", file=sys.stderr)
+        show(f"error: out of memory: {error}", file=sys.stderr)
         return EXIT_OUTPUT_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,10 +15,51 @@ _MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory", "bad_a
 
 
 def printable(text: str) -> str:
-    """`text` on one line that any terminal takes: what cannot be printed is written out."""
+    """`text` on one line that any terminal takes: what cannot be printed is written out.
+
+    All text from outside (class names, files' names, exceptions, servers) passes through it before
+    it is shown: line breaks, escape sequences and marks that reverse the writing become `\\n`,
+    `\\x1b`, `\\u202e`.
+    """
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
+
+
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def is_control(text: str) -> bool:
+    """Whether the text holds a control character, a surrogate or a mark that turns the writing."""
+    return any(
+        unicodedata.category(one) in ("Cc", "Cs") or unicodedata.bidirectional(one) in _TURNING
+        for one in text
+    )
+
+
+_SECRETS = (
+    (re.compile(r"(://)[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(://[^\s'\"/:@\[]+:)(?!\d{1,5}(?![\w-]))[^\s'\"/?#]+"), r"\1***"),
+    (
+        re.compile(
+            r"([?&][^\s'\"=&]*(?:key|token|secret|passw|pwd|auth|sig|cred)[^\s'\"=&]*=)[^\s'\"&]+",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+)
+
+
+def masked(text: str) -> str:
+    """`text` with stars for the passwords and keys of addresses: `postgresql://***@host/db`."""
+    for pattern, stars in _SECRETS:
+        text = pattern.sub(stars, text)
+    return text
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
@@ -79,7 +122,7 @@ class InputError(ValueError):
         self.message, self.file, self.key = " ".join(text.split()), file, key
         where = f"{file}:{line}" if file is not None and line is not None else file
         parts = [str(part) for part in (where, key) if part not in (None, "")]
-        super().__init__(printable(": ".join([*parts, self.message])))
+        super().__init__(printable(masked(": ".join([*parts, self.message]))))
 
     @classmethod
     def unknown(

@@ -7,13 +7,17 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, NoReturn, TextIO, cast
 
 from study.core.errors import InputError, deed, is_out_of_memory
 
 _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+HELD_SECONDS = 2.0
 
 
 class _WrongArguments(SystemExit):
@@ -24,23 +28,70 @@ class _WrongArguments(SystemExit):
 def faults_named(what: str, *, key: str) -> Iterator[None]:
     """Turn every exception of users' code, and its exit, into one line that begins with `what`.
 
+    What the code prints in its first seconds is shown once these are over; where it exits before,
+    as a parser of arguments does behind its usage text, the line ends with the last of it.
     Ctrl-C passes through, and a want of memory: its cause is the machine, not the code.
     """
+    out, err = _Held(sys.stdout), _Held(sys.stderr)
     parsers_error = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
     try:
-        yield
+        with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+            yield
     except (InputError, KeyboardInterrupt):
         raise
     except _WrongArguments as error:
         message = f"{what} parsed the command line, which is not its own: {error}"
         raise InputError(message, hint="give a factory its values as kwargs", key=key) from error
+    except SystemExit as error:
+        said = [line.strip() for line in (out.drop() + err.drop()).splitlines() if line.strip()]
+        last = f"; it said: {said[-1]:.200}" if said else ""
+        raise InputError(f"{what} {deed(error)}{last}", key=key) from error
     except BaseException as error:
         if is_out_of_memory(error):
             raise
         raise InputError(f"{what} {deed(error)}", key=key) from error
     finally:
+        out.release()
+        err.release()
         argparse.ArgumentParser.error = parsers_error  # type: ignore[method-assign]
+
+
+class _Held:
+    """A stream that keeps what is written for some seconds, then passes it on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._kept: list[str] = []
+        self._until = time.monotonic() + HELD_SECONDS
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):  # click asks whether bytes may be written
+            raise TypeError(f"a stream of text takes str, got {type(text).__name__}")
+        if time.monotonic() < self._until:
+            self._kept.append(text)
+        else:
+            self.release()
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+    def drop(self) -> str:
+        """Forget what is kept, and return it."""
+        kept, self._kept = "".join(self._kept), []
+        return kept
+
+    def release(self) -> None:
+        """Pass on what is kept, and all that is written from now on."""
+        self._until = 0.0
+        if self._kept:
+            self._stream.write(self.drop())
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:

@@ -56,6 +56,8 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     old file then remains.
     """
     make_folder(path.parent)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it would be gone: /dev/null
+        raise OutputError(errno.EEXIST, "not a regular file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with _placing(path):

@@ -1,13 +1,15 @@
 """YAML input files: their data, and the line of every key for error messages.
 
-Reads what `yaml.safe_load` reads, with three differences: a repeated key is an error; aliases and
-merge keys are errors (a file states each thing in one place); and the keys `on`, `off`, `yes`, `no`
-stay words, where YAML 1.1 would turn them into true and false.
+Reads what `yaml.safe_load` reads, with these differences: a repeated key is an error; aliases and
+merge keys are errors (a file states each thing in one place); so is what JSON has no type for
+(dates, bytes, sets), and nesting without end; and the keys `on`, `off`, `yes`, `no` stay words,
+where YAML 1.1 would turn them into true and false.
 """
 
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from study.core.errors import InputError, shown
 from study.core.validation import validate
 
 __all__ = ["YamlFile", "parse_yaml", "read_yaml", "validate"]
+
+TYPES = ("null", "bool", "int", "float", "str", "seq", "map")
+DEEPEST = 64  # levels of mappings and lists
+LARGEST = 2**24  # bytes
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,35 @@ class YamlFile:
 
 
 class _Loader(yaml.SafeLoader):
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not allowed; write the value out", mark
-            )
-        return super().compose_node(parent, index)
+            raise self._refused("aliases are not allowed; write the value out", mark)
+        if self.depth > DEEPEST:
+            raise self._refused(f"nested deeper than {DEEPEST} levels", mark)
+        self.depth += 1
+        node: Any = super().compose_node(parent, index)
+        self.depth -= 1
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind == "timestamp" and node.value:
+            what = f"a date is not allowed, got {node.value!r}; write it in quotes"
+            raise self._refused(what, mark)
+        if kind not in (*TYPES, "merge"):  # a merge key is refused as a key
+            what = f"!!{kind}" if node.tag != kind else kind
+            raise self._refused(f"the type {what} is not allowed", mark)
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):  # `1` and `0x1`
+            raise self._refused("two keys are equal", node.start_mark)
+        return mapping
+
+    @staticmethod
+    def _refused(what: str, mark: yaml.Mark | None) -> yaml.MarkedYAMLError:
+        return yaml.composer.ComposerError(None, None, what, mark)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
@@ -117,7 +145,7 @@ def parse_yaml(text: str, file: str | None = None) -> YamlFile:
     except InputError:
         raise
     except (ValueError, OverflowError, RecursionError) as error:
-        raise InputError(f"invalid YAML: {error}", file=file) from error
+        raise InputError(f"invalid YAML: {error}", file=file, line=loader.line + 1) from error
     if data is None:
         raise InputError("the file is empty", hint="it must hold a mapping", file=file)
     if not isinstance(data, dict):
@@ -131,14 +159,22 @@ def parse_yaml(text: str, file: str | None = None) -> YamlFile:
 
 def read_yaml(path: str | Path) -> YamlFile:
     """Parse a file; raises InputError for a missing or unreadable file, too."""
-    if Path(path).is_fifo():
-        raise InputError("not a regular file", file=path)  # reading a pipe would wait for ever
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        found = Path(path).stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise InputError("not a regular file", file=path)  # reading it might never end
+        if found.st_size > LARGEST:
+            size = f"{found.st_size / 2**20:.0f} MiB"
+            raise InputError(f"the file must be at most 16 MiB, got {size}", file=path)
+        text = Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise InputError("file not found", file=path) from None
     except UnicodeDecodeError as error:
-        raise InputError(f"the file is not UTF-8 text: {error.reason}", file=path) from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        message = f"the file is not UTF-8 text: {error.reason}"
+        raise InputError(message, file=path, line=line) from error
+    except ValueError as error:  # a null byte in the path
+        raise InputError(f"cannot read the file: {error}", file=path) from error
     except OSError as error:
         raise InputError(f"cannot read the file: {error.strerror}", file=path) from error
     return parse_yaml(text, str(path))

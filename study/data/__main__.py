@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from study.config.task import FileData, accepting_duplicates
-from study.core.console import EXIT_BAD_INPUT, Parser, run_command
+from study.core.console import EXIT_BAD_INPUT, Parser, run_command, show
 from study.core.errors import InputError, printable
 from study.data import SegmentationData, data_warnings, open_data, scan_files
 from study.data.repeats import REFUSE, in_words, serious
@@ -59,12 +59,12 @@ def _check(arguments: argparse.Namespace) -> int:
             data = open_data(config, data_root=data_root)
     except InputError as error:
         raise error.of_file(named.file, named.lines) from error
-    print("\n".join([describe(data), *lines]))
+    show(*describe(data).split("\n"), *lines)
     if out is not None:
         from study.data.sheet import write_sheet
 
         write_sheet(data, out)
-        print(f"contact sheet: {out}")
+        show(f"contact sheet: {out}")
     return 0
 
 

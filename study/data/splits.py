@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from study.core.errors import InputError
+from study.core.errors import InputError, is_control
 from study.core.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
@@ -257,6 +257,9 @@ def _check_header(
     if not 1 <= len(names) <= MAX_CLASSES:
         message = f"class_names must have 1 to {MAX_CLASSES} entries, got {len(names)}"
         raise InputError(message, key="data")
+    for name in names:
+        if not isinstance(name, str) or not name or is_control(name):
+            raise InputError(f"class_names must be printable text, got {name!r}", key="data")
     if len(set(names)) < len(names):
         raise InputError(f"class_names must be unique, got {names}", key="data")
     if 0 <= ignore_index < len(names):

@@ -82,6 +82,8 @@ def show_token(token: Path = AUTH_TOKEN) -> None:
 
 def host_and_port(address: str, key: str) -> tuple[str, int]:
     """Split HOST:PORT. Raises InputError, with the flag `key`, for anything else."""
+    if "@" in address:
+        raise InputError("the address contains credentials; Ray takes none there", key=key)
     host, _, port = address.rpartition(":")
     try:
         host.encode("idna")

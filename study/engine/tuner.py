@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Callable
@@ -80,7 +81,8 @@ def run_trials(
         OSError: where the cluster is gone, or the ledger could not be written.
 
     Nothing reads Tune's own files: each trial keeps its own checkpoints. Every session gives Tune a
-    fresh folder, so that it does not take up an earlier one.
+    fresh folder, so that it does not take up an earlier one, of a name that nobody can foresee:
+    Ray unpickles files there, and a study that was copied could bring some along.
     """
     settings = WorkerSettings(
         folder=str(folder),
@@ -131,7 +133,7 @@ def run_trials(
                 trial_dirname_creator=_own_folder,
             ),
             run_config=tune.RunConfig(
-                name=f"session{len(scheduler.state.sessions):02d}",
+                name=f"session{len(scheduler.state.sessions):02d}-{secrets.token_hex(8)}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
                 callbacks=[silent_progress()],

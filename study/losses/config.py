@@ -39,7 +39,7 @@ class Boundary(Config):
     """Smooths only pixels whose width x width window holds another class."""
 
     kind: Literal["boundary"]
-    width: int = Field(3, ge=3, json_schema_extra={"not": {"multipleOf": 2}})
+    width: int = Field(3, ge=3, le=2**15, json_schema_extra={"not": {"multipleOf": 2}})
 
     @field_validator("width")
     @classmethod

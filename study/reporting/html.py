@@ -17,6 +17,7 @@ from study.analysis.answer import Answer
 from study.analysis.importance import importances
 from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
+from study.core.errors import printable_lines
 from study.core.files import write_bytes, write_text
 from study.core.names import CONFIRM, MACC, MIOU, TEST
 from study.core.yaml_text import as_yaml
@@ -174,8 +175,13 @@ def _by_frequency(state: State) -> list[str]:
 
 def _png(made: Figure) -> bytes:
     buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    with plots.literal(made):
+        made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable_lines(text))
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -210,15 +216,15 @@ def results_csv(state: State) -> str:
 
 def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
-    parts = [f"<h1>{html.escape(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
+    parts = [f"<h1>{_escaped(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
     for line in conclusions(answer):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
-        told = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(line))
+        told = re.sub("`([^`]*)`", r"<code>\1</code>", _escaped(line))
         parts.append(f"<p{kind}>{told}</p>")
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
         shown = _table(wide_columns(answer), wide_rows(answer), best)
-        parts += [shown, f"<p>{html.escape(explanation(answer))}</p>"]
+        parts += [shown, f"<p>{_escaped(explanation(answer))}</p>"]
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
         image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
@@ -232,7 +238,7 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
     for source, names in roles.items():
         tree = export(state, answer, source)
         shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
-        parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{html.escape(shown)}</pre>")
+        parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{_escaped(shown)}</pre>")
     if found := option_epochs(state):
         parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
     at = f", at the {TUNED.name}" if answer.primary == TUNED else ""
@@ -242,8 +248,8 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         "data": state.study.data,
         "environment": state.study.environment,
     }
-    parts.append(f"<pre>{html.escape(as_yaml(record))}</pre>")
-    title = html.escape(f"Study {answer.study}")
+    parts.append(f"<pre>{_escaped(as_yaml(record))}</pre>")
+    title = _escaped(f"Study {answer.study}")
     view = '<meta name="viewport" content="width=device-width">'
     head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
@@ -289,11 +295,9 @@ def _trials_table(state: State) -> str:
 def _table(
     columns: Sequence[str], lines: Iterable[Sequence[str]], best: Sequence[bool] = ()
 ) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
     body = ""
     for index, line in enumerate(lines):
         kind = ' class="best"' if index < len(best) and best[index] else ""
-        body += (
-            f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>\n"
-        )
+        body += f"<tr{kind}>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>\n"
     return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'

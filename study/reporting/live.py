@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.core.errors import printable
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 from study.ledger.plan import Plan
 from study.ledger.records import (
@@ -35,6 +36,7 @@ from study.scheduler.stages import (
 
 STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2
+PLAIN: dict[str, Any] = dict(highlight=False, soft_wrap=True, markup=False, emoji=False)
 WAITS = "waits for a machine that can hold it"
 
 
@@ -103,6 +105,10 @@ class Progress:
         return (now - since) / (done - already) * self.epochs_left if done > already else None
 
 
+def _literal(text: str) -> Text:
+    return Text(printable(text))
+
+
 def best(state: State, key: str) -> Trial | None:
     """The trial with the highest last value of a metric so far, confirmations excluded."""
     rated = [
@@ -120,7 +126,7 @@ class Display:
         self._plan = plan
         self._state = state
         self._progress = Progress(plan, state)
-        self._console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=file or sys.stdout, **PLAIN)
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(
@@ -141,7 +147,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line, above the panel if there is one."""
-        self._console.print(line, markup=False)
+        self._console.print(printable(line))
 
     def on(self, record: Record) -> None:
         """Take in one more ledger line."""
@@ -214,7 +220,7 @@ class Display:
                 progress = f"epoch {trial.epochs}/{self._plan.epochs * trial.budget}"
                 if trial.waits:
                     progress += f", {WAITS}"
-                table.add_row(Text(trial.id, style="cyan"), progress, trial.label)
+                table.add_row(Text(trial.id, style="cyan"), progress, _literal(trial.label))
         return table
 
     def _best(self) -> Table:
@@ -223,7 +229,8 @@ class Display:
             trial = best(self._state, key)
             if trial is not None:
                 value = f"{100 * trial.last[key]:.1f}"
-                table.add_row(f"best {key}", Text(value, style="bold"), trial.id, trial.label)
+                head, label = _literal(f"best {key}"), _literal(trial.label)
+                table.add_row(head, Text(value, style="bold"), trial.id, label)
         return table
 
     def _bar(self) -> Table:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
 from study.analysis.rules import ARGMAX, TUNED, Rule
 from study.analysis.selection import value
+from study.core.errors import printable
 from study.core.names import (
     BASELINE,
     CE,
@@ -60,6 +63,25 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     return made, axes
 
 
+@contextmanager
+def literal(made: Figure) -> Iterator[None]:
+    """Draw the texts of a figure as they are: `$` and `_` of names are no formulas. A letter that
+    the font lacks is a box, without a warning."""
+    from matplotlib.text import Text
+
+    for text in made.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def shown_names(names: Sequence[str]) -> list[str]:
+    """The names of classes beside an axis, which long ones would leave no room."""
+    told = map(printable, names)
+    return [one if len(one) <= LINE else f"{one[: LINE - 1]}…" for one in told]
+
+
 def _kind(trial: Trial, best: str | None) -> tuple[str, str, int]:
     """The legend entry, colour and layer of a trial."""
     if trial.id == best:
@@ -80,9 +102,13 @@ def _legend(axes: Axes, **options: Any) -> None:
         axes.legend(list(unique.values()), list(unique), frameon=False, fontsize=8, **options)
 
 
+def _title(key: str) -> str:
+    return TITLES.get(key) or shown_names([key])[0]
+
+
 def shorten(label: str) -> str:
     """Wrap a label into lines that leave room for the plot."""
-    return "\n".join(textwrap.wrap(label, LINE, max_lines=MAX_LINES, placeholder=" …"))
+    return "\n".join(textwrap.wrap(printable(label), LINE, max_lines=MAX_LINES, placeholder=" …"))
 
 
 def config_name(config: Confirmed) -> str:
@@ -106,7 +132,7 @@ def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
     for epoch in state.study.plan.get("rungs", ()) if state.study else ():
         axes.axvline(epoch, color="black", linestyle=":", linewidth=1, label="rung")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{TITLES.get(key, key)} (%)")
+    axes.set_ylabel(f"{_title(key)} (%)")
     axes.set_title("Learning curves")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, loc="lower right")
@@ -130,8 +156,8 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
         front = [state.trials[trial] for trial in answer.pareto]
         xs, ys = ([100 * value(trial, key) for trial in front] for key in (across, up))
         axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
-    axes.set_xlabel(f"{TITLES.get(across, across)} (%)")
-    axes.set_ylabel(f"{TITLES.get(up, up)} (%)")
+    axes.set_xlabel(f"{_title(across)} (%)")
+    axes.set_ylabel(f"{_title(up)} (%)")
     axes.set_title("Full-budget trials, one seed")
     _legend(axes, loc="best")
 
@@ -261,7 +287,7 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
         seeds = [100 * (one - base) for one in config.metrics[key]]
         axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), shown)
+    axes.set_yticks(range(len(shown)), shown_names(shown))
     # Right-aligned: long class names may leave the axes little width.
     rule = f" at the {TUNED.name}" if answer.primary == TUNED else ""
     axes.set_xlabel(f"test IoU{rule}: points over {answer.reference_name}", loc="right")
@@ -275,7 +301,7 @@ def trial_classes(axes: Axes, trial: Trial, order: Sequence[str]) -> None:
     for offset, kind, color in ((0.2, "iou", OTHER_COLOR), (-0.2, "recall", STOPPED_COLOR)):
         values = [100 * trial.last.get(f"{TEST}/{kind}/{name}", math.nan) for name in shown]
         axes.barh(rows + offset, values, height=0.38, color=color, label=kind)
-    axes.set_yticks(rows, shown)
+    axes.set_yticks(rows, shown_names(shown))
     axes.set_xlim(0, 100)
     axes.set_xlabel("test (%)")
     axes.set_title(shorten(f"{trial.id} {trial.label}"), fontsize=10, loc="right")
@@ -297,8 +323,9 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
                 axes.text(
                     column, row, f"{number:.0f}", ha="center", va="center", fontsize=7, color=color
                 )
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    told = shown_names(names)
+    axes.set_xticks(range(len(names)), told, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), told, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("target")
 
@@ -306,7 +333,7 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
 def importance(axes: Axes, found: Importances, key: str) -> None:
     """Plot how much worse a forest predicts without each parameter, or write that it cannot
     predict."""
-    title = f"What moved {TITLES.get(key, key)}"
+    title = f"What moved {_title(key)}"
     axes.set_title(
         f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11
     )
@@ -321,5 +348,5 @@ def importance(axes: Axes, found: Importances, key: str) -> None:
     axes.barh(
         range(len(shown)), bars, xerr=[item.sd for item in shown], color=OTHER_COLOR, alpha=0.75
     )
-    axes.set_yticks(range(len(shown)), [item.path for item in shown])
+    axes.set_yticks(range(len(shown)), shown_names([item.path for item in shown]))
     axes.set_xlabel("R² lost without it")

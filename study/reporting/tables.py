@@ -13,6 +13,7 @@ from study.analysis.longer import LadderEntry
 from study.analysis.rules import ARGMAX, TUNED, Rule
 from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
+from study.core.errors import printable, printable_lines
 from study.core.names import CE, DEFAULT_CE, TEST_CALIBRATION, TEST_NLL
 from study.reporting.remains import remaining_gains
 
@@ -310,7 +311,7 @@ def table(answer: Answer) -> Table:
     """The table for a terminal of 80 columns or more; details are below each figure."""
     from rich.table import Table
 
-    shown = Table(title=_title(answer), caption=explanation(answer), show_lines=True)
+    shown = Table(title=_literal(_title(answer)), caption=explanation(answer), show_lines=True)
     for column in ("config", *FIGURES):
         words = column == "config"
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
@@ -388,7 +389,7 @@ def _literal(cell: str) -> Text:
     """Text in which brackets are not markup."""
     from rich.text import Text
 
-    return Text(cell)
+    return Text(printable_lines(cell))
 
 
 def plain_table(answer: Answer) -> str:
@@ -418,7 +419,7 @@ def print_answer(answer: Answer, file: TextIO | None = None) -> None:
     if answer.configs and console.is_terminal:
         console.print(fitting(answer, console.width))
     elif answer.configs:
-        console.print(Text(plain_table(answer)), soft_wrap=True)
+        console.print(_literal(plain_table(answer)), soft_wrap=True)
         console.print(Text(explanation(answer)), soft_wrap=True)
     for line in conclusions(answer):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)

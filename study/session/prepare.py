@@ -17,6 +17,7 @@ from study.config.task import (
     TrialConfig,
     accepting_duplicates,
     load_task,
+    refuse_code,
 )
 from study.core.errors import InputError
 from study.core.files import resolved
@@ -25,6 +26,7 @@ from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, encode
 from study.ledger.state import State
+from study.losses.config import FactoryLoss
 from study.search.asha import rung_epochs
 from study.session.options import Options
 from study.space.search_space import SearchSpace, load_space
@@ -60,6 +62,12 @@ class Prepared:
     def name(self) -> str:
         """The name of the study, which is that of its folder."""
         return self.folder.name
+
+    @property
+    def names_code(self) -> bool:
+        """Whether the task or the space names factories."""
+        own = self.space.settings.own_baselines.values()
+        return bool(self.task.config.factories) or any(isinstance(o, FactoryLoss) for o in own)
 
     @property
     def prefix(self) -> S3Prefix | None:
@@ -152,7 +160,13 @@ def _check(
     return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
 
 
-def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
+def reopen(
+    name: str,
+    options: Options,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    trust: bool = False,
+) -> Prepared:
     """Check a study that is resumed. Its ledger says everything but the resources.
 
     The data may have moved. The tracking server need not answer: it gets the missing lines later.
@@ -161,6 +175,7 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
         name: The study in the storage, or the path of its folder.
         options: What the user gave.
         begin: Called after the quick checks, before the data are checked.
+        trust: Whether factories that the ledger names may be imported; else they are refused.
     """
     from study.tracking import absolute, check_form
 
@@ -182,6 +197,10 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
             file=folder / LEDGER,
             line=1,
         ) from error
+    if not trust:
+        place = folder / LEDGER
+        refuse_code(task.config.factories, "a ledger", file=place, line=1, above="task/")
+        refuse_code(_loss_factories(space, state), "a ledger", file=place)
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
     begin()
@@ -197,6 +216,22 @@ def reopen(name: str, options: Options, begin: Callable[[], None] = lambda: None
             key="--num-trials",
         )
     return Prepared(folder, space, task, plan, uri, storage, state=state)
+
+
+def _loss_factories(space: SearchSpace, state: State) -> dict[str, str]:
+    """The losses by factory among the space's baselines, and of the trials: any that a ledger with
+    changed lines may hold."""
+    found = {
+        f"space/study/baselines/{place}/factory": loss.factory
+        for place, loss in space.settings.own_baselines.items()
+        if isinstance(loss, FactoryLoss)
+    }
+    losses = {trial.id: trial.config.get("loss") for trial in state.trials.values()}
+    return found | {
+        f"{trial}/config/loss/factory": str(loss["factory"])
+        for trial, loss in losses.items()
+        if isinstance(loss, dict) and "factory" in loss
+    }
 
 
 def tracked_at(state: State, storage: Storage, folder: Path) -> str:
@@ -242,7 +277,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
     from study.data import data_warnings, open_data
     from study.training.environment import environment
     from study.training.evaluation import measured_names
-    from study.training.models import check_task
+    from study.training.models import check_task, task_warnings
     from study.training.trainer import loss_for
 
     data = open_data(task.config.data)
@@ -265,7 +300,10 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
                 split: len(getattr(data, split).names) for split in ("train", "val", "test")
             },
             "split_rule": data.rule,
-            "warnings": data_warnings(data),
+            "warnings": [
+                *data_warnings(data),
+                *task_warnings(task.config, len(data.train), data.train.images.shape[1:3]),
+            ],
             "class_counts": counts.tolist(),
             "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },

@@ -25,6 +25,7 @@ OF_CLASSES = tuple(
     for metric in ("iou", "recall", "precision", "miou", "dice")
 )
 
+Factor = Annotated[int, Field(ge=1, le=1000)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
 
@@ -37,7 +38,7 @@ class Rungs(Config):
     """
 
     first: float = Field(0.375, gt=0, le=1)
-    reduction_factor: int = Field(3, ge=2)
+    reduction_factor: int = Field(3, ge=2, le=10**6)
     by: str | None = None
 
 
@@ -50,7 +51,7 @@ class Confirm(Config):
 
     top: int = Field(2, ge=1, le=10**4)
     num_seeds: int = Field(3, ge=1, le=10**4)
-    budgets: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = (1,)
+    budgets: Annotated[tuple[Factor, ...], Strict(False)] = (1,)
 
     @field_validator("budgets")
     @classmethod

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.core.console import show
 from study.core.errors import InputError, did_you_mean
 from study.core.files import expanded, resolved
 from study.ledger.journal import LEDGER, replay
@@ -219,7 +220,7 @@ class Storage:
             return
         aside = fetch_ledger(prefix, found, folder)
         if aside is not None:
-            print(
+            show(
                 f"note: another driver has gone on with {folder.name}: the lines that only this "
                 f"machine has are now in {aside}",
                 file=sys.stderr,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -57,12 +59,15 @@ def check_form(tracking_uri: str) -> None:
     and command lines show it."""
     if tracking_uri.startswith(("http://", "https://")):
         try:
-            place = urllib.parse.urlsplit(tracking_uri).netloc
+            parts = urllib.parse.urlsplit(tracking_uri)
         except ValueError as error:
             raise InputError(f"invalid address: {error}", key=KEY) from error
-        if "@" in place:
-            hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        if "@" in parts.netloc:
             raise InputError("the address contains credentials", hint=hint, key=KEY)
+        if parts.query or parts.fragment:
+            message = "the address of a server must end before its '?' or '#'"
+            raise InputError(message, hint=f"for credentials {hint}", key=KEY)
     elif sqlite_path(tracking_uri) is None:
         kind = tracking_uri.partition("://")[0] + "://" if "://" in tracking_uri else "none"
         message = "the address must start with http://, https:// or sqlite:///, got"
@@ -104,6 +109,10 @@ def _check_file(uri: str, path: Path) -> None:
     try:
         if not path.name or path.is_dir():
             raise InputError(f"sqlite:/// must be followed by a file's path, got {uri!r}", key=KEY)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = path.stat().st_mode  # of a circle of links it raises
+            if not stat.S_ISREG(mode):
+                raise InputError("the database must be a regular file", file=path, key=KEY)
         if path.exists():
             with open(path, "rb") as file:
                 header = file.read(len(SQLITE_HEADER))

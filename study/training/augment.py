@@ -130,6 +130,15 @@ def draw_views(
     return Views(full, full, full, mirrored)
 
 
+def padding(config: Augment, full: tuple[int, int]) -> float:
+    """The least fraction of a window that lies beyond the image: a crop that is larger than images
+    of size `full`, also at their largest scale, shows mean colour and ignored labels there."""
+    zoom = 1.0 if config.scale is None else max(1.0, config.scale[1])
+    size = config.crop or full
+    height, width = (min(1.0, whole * zoom / one) for whole, one in zip(full, size, strict=True))
+    return 1 - height * width
+
+
 def augment(
     images: Tensor,
     target: Tensor,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import os
 import warnings
 from collections.abc import Iterable
 
@@ -17,10 +19,12 @@ from torch.nn import functional as F
 from study.config.task import FactoryModel, SmpModel, TaskConfig
 from study.core.errors import InputError, deed
 from study.core.factories import faults_named, load_factory
+from study.training.augment import padding
 from study.training.optim import build_optimizer
 
 ARCH, ENCODER = "model/arch", "model/encoder"
 WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
+MOST_PADDING = 0.9  # of a training window
 OFFLINE = (
     "to work offline set `encoder_weights: null`, or fetch them once where there is a network and "
     "copy the cache folder that HF_HOME names (~/.cache/huggingface by default)"
@@ -101,10 +105,54 @@ def check_task(
 
     whole: (height, width) of the data's images.
     """
+    if padding(task.augment, whole) > MOST_PADDING and task.augment.crop is not None:
+        crop = _by(task.augment.crop)
+        message = f"crop must not be mostly padding around images of {_by(whole)}, got {crop}"
+        raise InputError(message, key="augment/crop")
     for size in dict.fromkeys((whole, task.augment.crop or whole)):
         # many models refuse a batch of one image
-        model = check_model(task.model, num_classes, size, min(2, task.batch_size), device)
+        batch_size = min(2, task.batch_size)
+        if torch.device(device).type == "cpu":
+            _check_memory((batch_size, 3 + num_classes, *size))
+        model = check_model(task.model, num_classes, size, batch_size, device)
     build_optimizer(task.optimizer, model)
+
+
+def task_warnings(task: TaskConfig, num_images: int, whole: tuple[int, int]) -> list[str]:
+    """What a task asks for and hardly means: windows beyond the images, batches beyond the split.
+
+    num_images: of train. whole: (height, width) of the images.
+    """
+    found = []
+    beyond = padding(task.augment, whole)
+    if beyond > 0 and task.augment.crop is not None:
+        found.append(
+            f"the crop of {_by(task.augment.crop)} is larger than the images of {_by(whole)}: at "
+            f"least {beyond:.0%} of every training window is padding, from which nothing is learned"
+        )
+    if task.batch_size > num_images:
+        found.append(
+            f"batch_size {task.batch_size} is larger than train: every step sees all of its "
+            f"{num_images} images"
+        )
+    return found
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """Refuse images and logits, float32, that this machine has no memory for; the system would
+    end the process without a word."""
+    needed = 4 * math.prod(shape)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"a batch of {shape[0]} images of {_by(shape[-2:])} takes {needed / 2**30:.0f} GiB and "
+            f"more, this machine has {there / 2**30:.0f} GiB",
+            key="data",
+        )
 
 
 def _from_factory(config: FactoryModel, num_classes: int) -> nn.Module:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from ledgers import make_study
 
-from study import export, report
+from study import export, report, run, status
 from study.core.console import exit_code
 from study.core.errors import InputError
+from study.core.names import FAILED, SEARCH
+from study.ledger.journal import Ledger
+from study.ledger.records import EndRecord, TrialRecord
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,62 @@ def test_names_that_no_terminal_takes_are_written_out(capsys: pytest.CaptureFixt
 
     assert exit_code(command) == 2
     assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\udcff.png: cannot read it\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://user:hidden@host:5432/db", "postgresql://***@host:5432/db"),
+        ("postgresql+psycopg2://user:hid/den@x@host/db", "postgresql+psycopg2://***@host/db"),
+        ("ray://user:hidden@head:10001", "ray://***@head:10001"),
+        ("s3://KEYhidden:hidden/bucket", "s3://KEYhidden:***/bucket"),
+        ("gs://b/x?access_key=hidden&Secret=hidden&a=1", "gs://b/x?access_key=***&Secret=***&a=1"),
+        ("http://127.0.0.1:5000/health", "http://127.0.0.1:5000/health"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        ("sqlite:////home/a:b/mlflow.db", "sqlite:////home/a:b/mlflow.db"),
+    ],
+)
+def test_a_secret_of_an_address_is_stars(address: str, shown: str) -> None:
+    assert str(InputError(f"no server at {address}: refused", key=address)) == (
+        f"{shown}: no server at {shown}: refused"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--storage", "--address", "--tracking-uri"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("postgresql://me:hidden@host/db", "ray://me:hidden@host:1", "me:hidden@host:6379"),
+        *("s3://KEY:hidden@bucket/x", "s3://bucket/x?secret_key=hidden", "s3://[x"),
+        *("http://host:1/?token=hidden", "http://me:hidden@host", "s3://hidden:hidden/b"),
+        "s3://bucket/x?scheme=http&scheme=https",
+    ],
+)
+def test_no_password_is_told(
+    flag: str,
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = run.main(["--task", "tiny", "--dry-run", f"--storage={tmp_path}/s", flag, address])
+    told = "".join(capsys.readouterr())
+    if flag == "--storage" and "://" not in address:
+        return  # a folder's name
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "hidden" not in told.replace("s3://hidden:***", ""), told
+
+
+def test_status_writes_out_what_moves_the_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(make_study(tmp_path / "demo", until="start"))
+    ledger.append(TrialRecord("t0000", 0, SEARCH, "jml", "jaccard", None, {}, 0))
+    ledger.append(EndRecord("t0000", FAILED, "ValueError: \x1b[2J\rall is well\x07 \u202e", 0))
+    ledger.close()
+    assert status.main(["demo", "--storage", str(tmp_path)]) == 0
+    assert "jml: ValueError: \\x1b[2J\\rall is well\\x07 \\u202e\n" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,19 @@ value = 3
 """
 
 
+USAGE = """
+import sys
+def run():
+    print("Usage: my_usage")
+    print("ERROR: \\x1b[31mno data", file=sys.stderr)
+    sys.exit(2)
+def talks():
+    print("loading")
+    print("slowly", file=sys.stderr)
+    return 1
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -42,6 +55,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_script.py").write_text("import sys\nsys.exit()\n")
     parser = "parser = argparse.ArgumentParser()\nparser.add_argument('--data', required=True)\n"
     (tmp_path / "my_command.py").write_text(f"import argparse\n{parser}parser.parse_args([])\n")
+    click = "import click\n@click.command()\n@click.option('--data', required=True)\n"
+    (tmp_path / "my_click.py").write_text(f"{click}def run(data):\n    pass\nrun([])\n")
+    (tmp_path / "my_usage.py").write_text(USAGE)
     return tmp_path
 
 
@@ -68,6 +84,11 @@ def test_an_installed_module_is_found():
             "my_command:build",
             "my_command:build: importing my_command parsed the command line, which is not its own: "
             "the following arguments are required: --data; give a factory its values as kwargs",
+        ),
+        (
+            "my_click:run",
+            "my_click:run: importing my_click called sys.exit(2); it said: Error: Missing option "
+            "'--data'.",
         ),
         ("my_factories:Net.make", "no 'make' in 'my_factories:Net.make'"),
         ("my_factories:value", "must be callable, got an object of type int"),
@@ -98,6 +119,25 @@ def test_a_factory_that_ends_the_program_is_one_line(here, capfd, call, says):
     with pytest.raises(InputError, match=re.escape(says)):
         call_factory(f"my_factories:{call}", {})
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_usage_text_of_any_parser_is_the_end_of_the_line(here, capfd):
+    says = "my_usage:run() called sys.exit(2); it said: ERROR: \\x1b[31mno data"
+    with pytest.raises(InputError, match=re.escape(says)):
+        call_factory("my_usage:run", {})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_factory_that_works_says_is_shown(here, capfd):
+    assert call_factory("my_usage:talks", {}) == 1
+    assert capfd.readouterr() == ("loading\n", "slowly\n")
+
+
+def test_what_a_factory_says_is_not_held_for_ever(here, capfd, monkeypatch):
+    monkeypatch.setattr("study.core.factories.HELD_SECONDS", 0.0)
+    with pytest.raises(InputError, match=r"called sys.exit\(2\)"):
+        call_factory("my_usage:run", {})
+    assert capfd.readouterr().out == "Usage: my_usage\n"
 
 
 def test_an_own_parser_is_itself_again_afterwards(here, capfd):

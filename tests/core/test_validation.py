@@ -80,7 +80,11 @@ def test_good_data_become_the_typed_config():
             "10: budget/reports: missing required key 'reports'",
         ),
         ("{epochs: 8}", "", "10: budget: budget must be a mapping, got nothing"),
-        ("batch_size: 4", "batch_size: 0", "9: batch_size: batch_size must be >= 1, got 0"),
+        (
+            "batch_size: 4",
+            "batch_size: 0",
+            "9: batch_size: batch_size must be in [1, 1000000], got 0",
+        ),
         (
             "batch_size: 4",
             "batch_size: true",

@@ -37,7 +37,7 @@ def _resume(name: str, storage: Path) -> State:
         "--cpus-per-trial": "1",
         "--gpus-per-trial": "0",
     }
-    words = [word for option in options.items() for word in option]
+    words = ["--trust", *(word for option in options.items() for word in option)]
     done = subprocess.run(
         [sys.executable, "-m", "study.run", *words],
         check=False,

@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
         "with room again, --resume goes on with it\n"
     )
     assert len(path.read_text().splitlines()) == 8
-    assert main(["--resume", "s"]) == 0
+    assert main(["--resume", "s", "--trust"]) == 0
     assert load(path.parent).finished
 
 

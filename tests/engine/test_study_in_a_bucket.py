@@ -123,7 +123,7 @@ def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
     latest = next(e for e in all_or_all_but_one if kept[-1] == checkpoint_key(trial.id, e))
 
     study.lose_the_machine()
-    study.begin("--resume", "s")
+    study.begin("--resume", "s", "--trust")
     study.wait_until(lambda: len(reports(study.there)) > len(reports(stopped)))
     goes_on = reports(study.here)[len(reports(stopped))]
     assert (goes_on.trial, goes_on.epoch) == (trial.id, latest + 1), "from its checkpoint"
@@ -136,7 +136,7 @@ def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
 
     study.lose_the_machine()
     ended = {trial.id for trial in fold(shipped).trials.values() if trial.end is not None}
-    study.begin("--resume", "s", "--keep-checkpoints")
+    study.begin("--resume", "s", "--trust", "--keep-checkpoints")
     out, err = study.end(0)
     assert "takes over from process" in out
     assert err == ""

@@ -108,7 +108,7 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_the_study(tmp_path: Path)
     process.kill()
     process.wait()
     seen = [record for record in read(study.ledger) if record.kind == "report"]
-    resumed = study.start("--resume", "s")
+    resumed = study.start("--resume", "s", "--trust")
     _, err = resumed.communicate()
     assert resumed.returncode == 0, err
     assert_whole(study)
@@ -146,7 +146,7 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     for name, epochs in running.items():
         assert state.trials[name].epochs > epochs, "the epoch that was under way"
     assert (study.ledger.parent / "report.html").is_file()
-    resumed = study.start("--resume", "s", "--max-concurrent", "2")
+    resumed = study.start("--resume", "s", "--trust", "--max-concurrent", "2")
     _, err = resumed.communicate()
     assert resumed.returncode == 0, err
     assert_whole(study)
@@ -197,7 +197,7 @@ def test_after_ctrl_c_between_hand_out_and_start_of_a_trial_there_are_exports(
     assert "--resume s" in done.stdout
     assert "Last result" not in done.stdout, "Tune says nothing"
     assert (study.ledger.parent / "exports" / "best_miou.yaml").is_file()
-    resumed = study.start("--resume", "s")
+    resumed = study.start("--resume", "s", "--trust")
     _, err = resumed.communicate()
     assert resumed.returncode == 0, err
     assert_whole(study)
@@ -208,7 +208,7 @@ def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: 
     study = Study(tmp_path, pause=4.0)
     process = study.begin("--max-concurrent", "2")
     study.wait_for_reports(2, process)
-    second = study.start("--resume", "s")
+    second = study.start("--resume", "s", "--trust")
     _, err = second.communicate()
     assert second.returncode == 2
     assert err == f"error: {study.ledger.parent}: another driver is working on this study\n"

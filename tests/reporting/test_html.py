@@ -3,19 +3,24 @@ from __future__ import annotations
 import csv
 import html.parser
 import itertools
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import CLASS_NAMES, make_study
+from ledgers import CLASS_NAMES, chained, make_study
 
 from study import report as report_command
+from study.analysis import evidence
 from study.analysis.answer import Confirmed, answer
 from study.analysis.importance import Importance, Importances
 from study.analysis.option_epochs import option_epochs
 from study.core.names import BASELINE, CONFIRM, SEARCH
+from study.ledger.chain import parts
+from study.ledger.journal import LEDGER
 from study.ledger.state import State
 from study.reporting import plots
 from study.reporting.html import _figures, results_csv, study_picture, write_report
@@ -120,6 +125,54 @@ def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
     state = load(folder)
     page = write_report(folder, state, answer(state, folder)).read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+NAMES = (
+    *("$\\frac{$", "$x_i$", "a_b^c", "[bold]road[/]", "<b>&amp;</b>", "sky\u202e\x1b[31m\x07\nx"),
+    *("w" * 500, "\u6b69\u9053"),
+)
+
+
+def named_otherwise(folder: Path, place: Path) -> Path:
+    """The study with the classes NAMES."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {renamed(key): renamed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return list(map(renamed, value))
+        if not isinstance(value, str):
+            return value
+        head, _, last = value.rpartition("/")
+        new = dict(zip(CLASS_NAMES, NAMES, strict=True)).get(last, last)
+        return f"{head}/{new}" if head else new
+
+    shutil.copytree(folder, place)
+    lines = (folder / LEDGER).read_bytes().splitlines()
+    told = [json.dumps(renamed(json.loads(parts(line.decode())[0]))).encode() for line in lines]
+    (place / LEDGER).write_bytes(chained(told))
+    for path in (place / evidence.FOLDER).iterdir():
+        found = evidence.read(path)
+        assert found is not None
+        evidence.write(path, NAMES, found.splits)
+    return place
+
+
+def test_names_of_classes_are_shown_as_they_are(
+    folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    place = named_otherwise(folder, tmp_path / "demo")
+    state = load(place)
+    found = answer(state, place)
+    page = write_report(place, state, found).read_text()
+    study_picture(state, found, tmp_path / "all.png")
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+    assert not set(page) & set("\x1b\x07\u202e")
+    assert "&lt;b&gt;&amp;amp;&lt;/b&gt;" in page and "sky\\u202e" in page
+    axes = dict(_figures(state, found))["per_class"].axes[0]
+    told = [label.get_text() for label in axes.get_yticklabels()]
+    assert {*NAMES[:5]} < {*told}
+    assert all(len(one) <= 44 and one.isprintable() for one in told)
 
 
 def test_classes_that_are_lacking_are_noted_beside_the_answer(

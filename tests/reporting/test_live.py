@@ -87,6 +87,26 @@ def test_without_a_terminal_every_end_is_a_line() -> None:
     ]
 
 
+NASTY = "[bold]:smile: \x1b[31mred\rback\x07 \u202egnol"
+WRITTEN = "[bold]:smile: \\x1b[31mred\\rback\\x07 \\u202egnol"
+
+
+def test_text_from_outside_is_written_out() -> None:
+    study = Study(plan(objectives=(f"val/iou/{NASTY}",)))
+    running, failed = study.add(SEARCH, NASTY), study.add(SEARCH, "jml")
+    study.state.apply(ReportRecord(running, 0, 1, {f"val/iou/{NASTY}": 0.5}))
+    out = io.StringIO()
+    display = Display(study.plan, study.state, out)
+    end = EndRecord(failed, FAILED, NASTY, 1)
+    study.state.apply(end)
+    display.on(end)
+    assert f"({WRITTEN})" in out.getvalue()
+    console = Console(file=io.StringIO(), width=200)
+    console.print(display.panel())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"best val/iou/{WRITTEN}  50.0" in text and text.count(WRITTEN) == 3
+
+
 def test_a_resumed_trial_says_from_where_it_goes_on() -> None:
     study = Study(plan())
     name = study.add(SEARCH, "jml")

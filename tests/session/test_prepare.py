@@ -13,7 +13,7 @@ from folder_data import write_folder
 from ledgers import make_study
 from torch import nn
 
-from study.config.task import load_task
+from study.config.task import TaskConfig, load_task
 from study.core.errors import InputError
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
@@ -61,7 +61,7 @@ def test_a_resumed_study_trains_on_the_data_where_they_lie_by_now(
     begun: Prepared, tmp_path: Path
 ) -> None:
     moved = (tmp_path / "town").rename(tmp_path / "city")
-    again = reopen("s", Options(storage=tmp_path / "studies", data_root=moved))
+    again = reopen("s", Options(storage=tmp_path / "studies", data_root=moved), trust=True)
     ledger = Ledger(again.folder)
     scheduler = StudyScheduler(ledger, again.plan, again.space, again.task.config)
     roots = []
@@ -80,10 +80,10 @@ def test_a_study_is_not_resumed_without_its_data_or_on_others(
     (tmp_path / "town").rename(tmp_path / "city")
     storage = tmp_path / "studies"
     with pytest.raises(InputError, match="town"):
-        reopen("s", Options(storage=storage))
+        reopen("s", Options(storage=storage), trust=True)
     other = write_folder(tmp_path / "other", train=4)
     with pytest.raises(InputError, match=r"--data-root: .* not those of the study"):
-        reopen("s", Options(storage=storage, data_root=other))
+        reopen("s", Options(storage=storage, data_root=other), trust=True)
     assert (begun.folder / LEDGER).read_bytes() == before
 
 
@@ -111,7 +111,7 @@ def test_a_study_that_began_with_an_image_in_two_splits_goes_on(
 
 def test_a_study_needs_none_of_the_files_beside_its_ledger(begun: Prepared, tmp_path: Path) -> None:
     assert not (begun.folder / "space.yaml").exists()
-    again = reopen(str(begun.folder), Options(storage=tmp_path / "elsewhere"))
+    again = reopen(str(begun.folder), Options(storage=tmp_path / "elsewhere"), trust=True)
     assert again.plan == begun.plan
     assert again.space.tree == begun.space.tree
 
@@ -148,8 +148,12 @@ def test_what_no_ledger_can_hold_is_refused_before_anything_is_written(
 ) -> None:
     root = write_folder(tmp_path / "town")
     task["model"] = {"factory": f"{__name__}:dated", "kwargs": {"since": date(2020, 1, 1)}}
+    given = {"space": FLAT, "data_root": root, "storage": tmp_path / "studies"}
+    with pytest.raises(InputError, match="a date is not allowed, got '2020-01-01'"):
+        prepare(Options.of({**given, "task": task}))
+    custom = TaskConfig.model_validate(task)
     with pytest.raises(InputError, match="consist of numbers, text, lists and mappings"):
-        prepare(Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies"))
+        prepare(Options.of({**given, "task": custom}))
     assert not (tmp_path / "studies").exists()
 
 
@@ -170,9 +174,10 @@ def test_on_resume_a_tracking_server_may_be_away_but_its_address_is_checked(
 ) -> None:
     storage = tmp_path / "studies"
     away = "http://127.0.0.1:1"
-    assert reopen("s", Options(storage=storage, tracking_uri=away)).tracking_uri == away
+    given = Options(storage=storage, tracking_uri=away)
+    assert reopen("s", given, trust=True).tracking_uri == away
     with pytest.raises(InputError, match=r"--tracking-uri: .* must start with http"):
-        reopen("s", Options(storage=storage, tracking_uri="mlruns"))
+        reopen("s", Options(storage=storage, tracking_uri="mlruns"), trust=True)
 
 
 def test_a_task_of_a_notebook_may_be_an_object(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -93,6 +94,19 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         tracking.check(f"sqlite:///{tmp_path}/notes.txt")
     with pytest.raises(InputError, match="not a folder"):
         tracking.check(f"sqlite:///{tmp_path}/notes.txt/mlflow.db")
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.db")
+    (tmp_path / "loop.db").symlink_to(tmp_path / "loop.db")
+    for path, says in (
+        (tmp_path / "pipe.db", "must be a regular file"),
+        (Path("/dev/zero"), "must be a regular file"),
+        (tmp_path / "loop.db", "Too many levels of symbolic links"),
+        (tmp_path / "loop.db" / "mlflow.db", "Too many levels of symbolic links"),
+    ):
+        with pytest.raises(InputError, match=says):
+            tracking.check(f"sqlite:///{path}")
 
 
 def test_the_default_is_a_file_in_the_storage_and_checking_makes_nothing(tmp_path: Path) -> None:

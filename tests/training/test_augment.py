@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from study.config.task import Augment
-from study.training.augment import augment, draw_views
+from study.training.augment import augment, draw_views, padding
 
 MEAN = torch.tensor([0.2, 0.4, 0.6])
 
@@ -29,6 +29,20 @@ def test_neutral_augmentation_changes_nothing_and_draws_nothing():
     assert out[0] is images
     assert out[1] is target
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+@pytest.mark.parametrize("crop", [(12, 16), (24, 8), (24, 20), None])
+@pytest.mark.parametrize("scale", [None, (0.5, 1.5)])
+def test_padding_is_what_a_window_has_of_it_at_least(crop, scale):
+    images, target = batch()
+    config = Augment(crop=crop, scale=scale)
+    beyond = (run(config, images, target)[1] == 255).float().mean(dim=(1, 2))
+    least = padding(config, (12, 16))
+    if scale is None:
+        assert beyond.tolist() == pytest.approx([least] * len(beyond))
+    else:
+        assert float(beyond.min()) >= least - 0.03  # a row of pixels of 24
+        assert (least > 0) == (crop is not None and (crop[0] > 18 or crop[1] > 24))
 
 
 def test_flip_mirrors_image_and_target_together_as_often_as_asked():

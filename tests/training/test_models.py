@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_task import CONVOLUTION, tiny
 from torch import nn
 
 from study.config.task import FactoryModel, SmpModel
 from study.core.errors import InputError
-from study.training.models import PadToStride, build_model, check_model
+from study.training.models import (
+    PadToStride,
+    build_model,
+    check_model,
+    check_task,
+    task_warnings,
+)
 
 
 def small(**changes):
@@ -38,6 +45,33 @@ class SeesSizes(nn.Module):
         if images.shape[-1] % 8:
             raise ValueError("width must divide by 8")
         return self.head(images)
+
+
+def test_a_crop_beyond_the_images_is_told_and_one_of_mere_padding_is_refused():
+    def cropped(height, width):
+        return tiny(model=CONVOLUTION, augment={"crop": [height, width]}).task
+
+    assert task_warnings(cropped(32, 48), 24, (32, 48)) == []
+    (told,) = task_warnings(cropped(64, 48), 24, (32, 48))
+    assert "crop of 64x48 is larger than the images of 32x48: at least 50% of every" in told
+    check_task(cropped(64, 48), 3, (32, 48))
+    with pytest.raises(InputError, match=r"^augment/crop: crop must .* of 32x48, got 512x512"):
+        check_task(cropped(512, 512), 3, (32, 48))
+
+
+def test_a_batch_beyond_the_images_is_told():
+    task = tiny(batch_size=25).task
+    (told,) = task_warnings(task, 24, (32, 48))
+    assert told.startswith("batch_size 25 is larger than train: every step sees all of its 24")
+    assert task_warnings(task, 25, (32, 48)) == []
+
+
+def test_images_that_no_memory_holds_are_refused_before_they_are_made(monkeypatch):
+    pages = {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 2 * (3 + 3) * 32 * 48 * 4}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    check_task(tiny(model=CONVOLUTION).task, 3, (32, 48))
+    with pytest.raises(InputError, match=r"^data: a batch of 2 images of 32x56 takes .* GiB"):
+        check_task(tiny(model=CONVOLUTION).task, 3, (32, 56))
 
 
 @pytest.mark.slow

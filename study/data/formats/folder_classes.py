@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.core.errors import InputError, line_of, shown
+from study.core.errors import InputError, is_control, line_of, shown
 from study.core.yaml_file import YamlFile, read_yaml
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, UInt8Array, default_palette
 
@@ -113,7 +112,7 @@ class _Reader:
             if not isinstance(name, str) or not name:
                 hint = "quote yes, no, on and off" if isinstance(name, bool) else ""
                 raise self._wrong(f"{where}/name", "must be text", name, hint=hint)
-            if _is_control(name):
+            if is_control(name):
                 raise self._wrong(f"{where}/name", "must be printable text", name)
             if not _is_int(index) or not 0 <= index < len(listed) or index in names:
                 if index in names:
@@ -149,7 +148,7 @@ class _Reader:
         value = self.content.get(key, default)
         if not isinstance(value, str) or (key in self.content and not value):
             raise self._wrong(key, "must be text that is not empty", value)
-        if _is_control(value):
+        if is_control(value):
             raise self._wrong(key, "must be printable text", value)
         return value
 
@@ -166,11 +165,6 @@ class _Reader:
     def _error(self, key: str, offence: str, *, hint: str = "") -> InputError:
         line = line_of(key, self.file.lines)
         return InputError(offence, hint=hint, file=self.file.file, line=line, key=key)
-
-
-def _is_control(text: str) -> bool:
-    """Whether the text holds a control character or a surrogate."""
-    return any(unicodedata.category(one) in ("Cc", "Cs") for one in text)
 
 
 def _is_int(value: Any) -> bool:

@@ -100,7 +100,10 @@ class S3Prefix:
     @classmethod
     def parse(cls, uri: str, *, key: str = "--storage") -> S3Prefix:
         """Parse an ``s3://`` address without contacting the server. Raises InputError."""
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:
+            raise InputError(f"invalid address: {error}", key=key) from error
         if parts.scheme != SCHEME:
             message = f"the storage must be a folder or an s3:// address, got {uri!r}"
             raise InputError(message, key=key)
@@ -109,9 +112,14 @@ class S3Prefix:
             raise InputError("the address contains credentials", hint=hint, key=key)
         if not BUCKET_NAME.fullmatch(parts.netloc):
             raise InputError(f"s3:// must be followed by a bucket's name, got {uri!r}", key=key)
-        for setting, _ in parse_qsl(parts.query, keep_blank_values=True):
+        named = [setting for setting, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        for setting in named:
             if setting not in SETTINGS:
                 raise InputError.unknown("setting", setting, SETTINGS, key=key)
+            if named.count(setting) > 1:
+                raise InputError(f"duplicate setting {setting!r}", key=key)
+        if parts.fragment:
+            raise InputError("an address of the storage has no '#'", key=key)
         given = dict(parse_qsl(parts.query))
         if given.get("scheme", "https") not in ("http", "https"):
             raise InputError(f"scheme must be http or https, got {given['scheme']!r}", key=key)
