@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from study.config.task import (
@@ -31,6 +32,7 @@ def open_data(
     *,
     data_root: Path | None = None,
     cache_dir: Path | None = None,
+    on_progress: Callable[[], object] | None = None,
 ) -> SegmentationData:
     """Open the data set that a task describes.
 
@@ -43,6 +45,7 @@ def open_data(
             is read from files.
         cache_dir: the folder of the cache; default $STUDY_CACHE_DIR, else
             ~/.cache/segmentation-loss-study.
+        on_progress: called after each image that is decoded, and while another process decodes.
 
     Returns:
         The train, val and test splits, each with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
@@ -70,8 +73,9 @@ def open_data(
     if isinstance(config, SyntheticData):
         from study.data.synthetic.source import synthetic_source
 
-        return check_labelled(open_cached(synthetic_source(config), cache_dir))
-    return check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
+        return check_labelled(open_cached(synthetic_source(config), cache_dir, on_progress))
+    source = scan_files(config, data_root).source()
+    return check_labelled(open_cached(source, cache_dir, on_progress))
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:

@@ -194,6 +194,23 @@ def stop_trial(controller: Any, trial: TuneTrial) -> None:
     controller.stop_trial(trial)
 
 
+def trials_with_process(controller: Any) -> list[TuneTrial]:
+    """Trials that have a process, which starts, gets ready for the trial or trains it. Ray 2.60:
+    `TuneController._trial_to_actor`, and the actors of its manager that have their resources."""
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    return [trial for trial, actor in controller._trial_to_actor.items() if actor in live]
+
+
+def kill_process(controller: Any, trial: TuneTrial) -> None:
+    """Kill a trial's process from outside: Tune then takes it as lost. Ray 2.60: the actor's
+    handle is in `_live_actors_to_ray_actors_resources`; a process that is stopped or holds the
+    interpreter's lock is killed after five seconds, and its resources are free only then."""
+    import ray
+
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    ray.kill(live[controller._trial_to_actor[trial]][0])
+
+
 def stop_everything(controller: Any) -> None:
     """End what runs, in the middle of its epoch. Ray 2.60: `request_stop_experiment`."""
     controller.request_stop_experiment()

@@ -170,8 +170,8 @@ class RungRecord(_Line):
 class FaultRecord(_Line):
     """The machine ended an attempt at a trial, which starts again after its `epochs`.
 
-    `cause`: lost (its process or node is gone), memory, gpu_memory, or preempted (its node is
-    drained).
+    `cause`: lost (its process or node is gone), hung (it was ended, as it gave no sign of life),
+    memory, gpu_memory, or preempted (its node is drained).
     """
 
     kind: Literal["fault"] = field(default="fault", kw_only=True)
