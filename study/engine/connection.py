@@ -11,7 +11,8 @@ class Connection:
     """Joins or starts the cluster that `cluster.where` finds; a context manager that leaves it.
 
     `begin` connects in a background thread. This thread stays until the end of the block, because
-    Ray's processes die with the thread that has started them.
+    Ray's processes die with the thread that has started them. So where a new Ray does not start in
+    time, its thread ends and takes along what it has started; another one tries once more, longer.
 
     address: HOST:PORT, "auto", "local", or None for RAY_ADDRESS or a cluster on this machine.
     """
@@ -20,6 +21,7 @@ class Connection:
         self._address = address
         self._thread: threading.Thread | None = None
         self._is_decided = threading.Event()
+        self._is_left = False
         self._is_over = threading.Event()
         self._words = ""
         self._error: BaseException | None = None
@@ -29,7 +31,12 @@ class Connection:
         cluster.where(self._address)
         import ray  # noqa: F401  # here: modules are not imported in two threads at once
 
-        self._thread = threading.Thread(target=self._hold, daemon=True, name="connection")
+        self._try(None)
+
+    def _try(self, before: threading.Thread | None) -> None:
+        self._thread = threading.Thread(
+            target=self._hold, args=(before,), daemon=True, name="connection"
+        )
         self._thread.start()
 
     def wait(self) -> str:
@@ -42,9 +49,16 @@ class Connection:
             raise self._error
         return self._words
 
-    def _hold(self) -> None:
+    def _hold(self, before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()
         try:
-            self._words = cluster.connect(self._address)
+            self._words = cluster.connect(self._address, patient=before is not None)
+        except cluster.NotStarted as error:
+            if before is None and not self._is_left:
+                self._try(threading.current_thread())
+                return
+            self._error = error
         except BaseException as error:
             self._error = error
         self._is_decided.set()
@@ -56,6 +70,7 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         if self._thread is None:
             return
+        self._is_left = True
         self._is_decided.wait()
         if self._error is None:
             cluster.disconnect()

@@ -8,8 +8,12 @@ by that name. The functions import Ray themselves, because Ray reads its environ
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +77,41 @@ def address_of_ray_start() -> str | None:
 
     address = services.find_bootstrap_address(None)
     return address if address in services.find_gcs_addresses() else None
+
+
+HEAD_WAIT = "RAY_gcs_server_port_wait_time_s"
+"""How many seconds `ray.init` waits for the head's process that it starts (Ray 2.60: 30)."""
+
+
+@contextmanager
+def patient_start(seconds: int) -> Iterator[None]:
+    """Let `ray.init` wait for so long for each of the two processes of a new cluster.
+
+    Ray 2.60: `Node` waits 30 s for the raylet, a number in its code; it asks `services.get_node`,
+    which raises RuntimeError until the raylet is there.
+    """
+    from ray._private import services
+
+    before, get_node = os.environ.get(HEAD_WAIT), services.get_node
+    os.environ[HEAD_WAIT] = str(seconds)
+    services.get_node = partial(_get_node_in_time, get_node, time.monotonic() + 2 * seconds)
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+        os.environ.pop(HEAD_WAIT)
+        if before is not None:
+            os.environ[HEAD_WAIT] = before
+
+
+def _get_node_in_time(get_node: Any, deadline: float, *asked: Any) -> Any:
+    while True:
+        try:
+            return get_node(*asked)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def nodes_up() -> list[Mapping[str, float]]:
