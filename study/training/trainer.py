@@ -112,7 +112,7 @@ def train(
             file remembers are yielded again.
         evaluate_test: evaluate the last epoch on the test split.
         evaluate_at: epochs to evaluate on val in addition to the task's own.
-        on_step: called after each training step and each evaluated batch.
+        on_step: called before each epoch, and after each training step and each evaluated batch.
 
     Yields:
         One EpochReport per epoch.
@@ -216,6 +216,7 @@ class _Training:
     def train_epoch(self) -> dict[str, float]:
         """Run one epoch of optimiser steps; wait for the device once, at its end."""
         start = time.perf_counter()
+        self.on_step()
         self.epoch += 1
         # A step budget is split into epochs that differ by at most one step.
         task = self.config.task
