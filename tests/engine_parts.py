@@ -85,6 +85,10 @@ def build(
         raise RuntimeError("the model would not be built")
     if fault == "memory":
         raise MemoryError("no more memory")
+    if fault == "hang before the next trial":
+        from ray.tune.trainable.function_trainable import FunctionTrainable
+
+        FunctionTrainable.reset_config = lambda self, config: time.sleep(LONG)
     if fault == "hang in the factory":
         time.sleep(LONG)
     if fault == "kill":

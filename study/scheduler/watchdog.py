@@ -88,12 +88,8 @@ class Watchdog:
             watched.silent += tick
             limit, why = self._allowed(trial_id, watched)
             if watched.silent > limit:
-                epochs = self._state.trials[trial_id].epochs
-                after = f" after epoch {epochs}" if epochs else ""
-                hung[trial_id] = (
-                    f"hung while {watched.doing}{after}: no sign of life for "
-                    f"{watched.silent:.0f} s ({why})"
-                )
+                silent = f"no sign of life for {watched.silent:.0f} s ({why})"
+                hung[trial_id] = f"hung while {watched.doing}: {silent}"
         return hung
 
     def _allowed(self, trial_id: str, watched: _Watched) -> tuple[float, str]:
