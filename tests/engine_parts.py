@@ -1,7 +1,8 @@
-"""A model for the engine's tests: it can log the process that builds it, and fail on purpose."""
+"""A model and data for the engine's tests: they can log their process, fail and hang on purpose."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -11,6 +12,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from study.config.task import SyntheticData
+from study.data import SegmentationData, open_data
+
+LONG = 3600
+
+
+def hang() -> None:
+    """Wait in C without letting any other thread of Python run, as a deadlock does."""
+    ctypes.PyDLL(None).sleep(LONG)
+
 
 class Small(nn.Module):
     """One convolution per class and a bias: a model that learns colours."""
@@ -19,6 +30,7 @@ class Small(nn.Module):
         super().__init__()
         self.fault = fault
         self.pause = pause
+        self.saved = 0
         self.body = nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8),
@@ -28,6 +40,10 @@ class Small(nn.Module):
 
     def forward(self, images):
         time.sleep(self.pause)
+        if self.fault == ("hang in a step" if self.training else "hang in evaluation"):
+            time.sleep(LONG)
+        if self.fault == "hang with the lock":
+            hang()
         if self.fault == "device":
             raise torch.AcceleratorError("CUDA error: unspecified launch failure")
         if self.fault == "gpu memory":
@@ -35,6 +51,24 @@ class Small(nn.Module):
         if self.fault == "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.body(images)
+
+    def state_dict(self, *args, **kwargs):
+        """Called for every checkpoint."""
+        self.saved += 1
+        if self.fault == "hang in the last checkpoint" and self.saved == 2:
+            time.sleep(LONG)
+        return super().state_dict(*args, **kwargs)
+
+
+def data(log: str, faults: dict[str, str] | None = None) -> SegmentationData:
+    """Tiny scenes. Each opening adds a line to `log`; the n-th one may hang as `faults` say."""
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    if str(len(Path(log).read_text().splitlines())) in (faults or {}):
+        time.sleep(LONG)
+    return open_data(
+        SyntheticData(format="synthetic", size=(32, 48), num_train=8, num_val=4, num_test=4)
+    )
 
 
 def build(
@@ -51,6 +85,12 @@ def build(
         raise RuntimeError("the model would not be built")
     if fault == "memory":
         raise MemoryError("no more memory")
+    if fault == "hang before the next trial":
+        from ray.tune.trainable.function_trainable import FunctionTrainable
+
+        FunctionTrainable.reset_config = lambda self, config: time.sleep(LONG)  # type: ignore[method-assign]
+    if fault == "hang in the factory":
+        time.sleep(LONG)
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     return Small(num_classes, fault, pause if count > 1 else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def open_data(
     *,
     data_root: Path | None = None,
     cache_dir: Path | None = None,
+    on_progress: Callable[[], object] | None = None,
 ) -> SegmentationData:
     """Open the data set that a task describes.
 
@@ -53,6 +55,7 @@ def open_data(
             is read from files.
         cache_dir: the folder of the cache; default $STUDY_CACHE_DIR, else
             ~/.cache/segmentation-loss-study.
+        on_progress: called after each image that is decoded, and while another process decodes.
 
     Returns:
         The train, val and test splits, each with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
@@ -78,11 +81,12 @@ def open_data(
     if isinstance(config, SyntheticData):
         from study.data.synthetic.source import synthetic_source
 
-        return check_labelled(open_cached(synthetic_source(config), cache_dir))
+        return check_labelled(open_cached(synthetic_source(config), cache_dir, on_progress))
     if isinstance(config, FactoryData):
         data = check_labelled(_from_factory(config))
     else:
-        data = check_labelled(open_cached(scan_files(config, data_root).source(), cache_dir))
+        source = scan_files(config, data_root).source()
+        data = check_labelled(open_cached(source, cache_dir, on_progress))
     if config.duplicates == REFUSE:
         refuse_repeats(data)
     return data

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -50,6 +51,7 @@ from study.data.splits import (
 _CACHE_VARIABLE = "STUDY_CACHE_DIR"
 ELSEWHERE = f"set ${_CACHE_VARIABLE} to another folder"
 _CHUNK = 32  # images decoded at a time: bounds memory
+_LOCK_SECONDS = 0.1  # between two tries at a lock
 
 
 def default_cache_dir() -> Path:
@@ -62,8 +64,14 @@ def default_cache_dir() -> Path:
     )
 
 
-def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationData:
+def open_cached(
+    source: Source,
+    cache_dir: Path | None = None,
+    on_progress: Callable[[], object] | None = None,
+) -> SegmentationData:
     """Return the memory-mapped data set of `source`; decode it first if the cache lacks it.
+
+    `on_progress` is called after each decoded image, and while another process decodes.
 
     Raises InputError for a file that cannot be used, with the number of files that have the same
     fault, and when the cache cannot be written or does not fit.
@@ -71,27 +79,42 @@ def open_cached(source: Source, cache_dir: Path | None = None) -> SegmentationDa
     directory = cache_dir or default_cache_dir()
     folder = directory / f"{source.name}-{_digest(json.dumps(source.key, sort_keys=True))[:12]}"
     state = _digest(source.state + _code_digest())
-    with _locked(folder):
+    alive = on_progress or _nothing
+    with _locked(folder, alive):
         data = _load(source, folder, state)
         if data is None:
-            _build(source, folder, state)
+            _build(source, folder, state, alive)
             data = _load(source, folder, state)
     if data is None:
         raise InputError("cannot read back the data cache that was just written", file=folder)
     return data
 
 
+def _nothing() -> None:
+    """Tell nobody that there is progress."""
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, alive: Callable[[], object]) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases the lock of a process that dies."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         handle = (folder.parent / f"{folder.name}.lock").open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while not _taken(handle):
+            alive()
+            time.sleep(_LOCK_SECONDS)
     except OSError as error:
         raise _unusable(folder.parent, error) from error
     with handle:
         yield
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
@@ -157,7 +180,7 @@ def _mapped(path: Path) -> np.memmap[Any, Any]:
     return np.lib.format.open_memmap(path, mode="c")
 
 
-def _build(source: Source, folder: Path, state: str) -> None:
+def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]) -> None:
     prefix = f".{folder.name}."
     # Leftovers of processes that died: this process holds the lock.
     for left_over in folder.parent.glob(f"{glob.escape(prefix)}*"):
@@ -173,8 +196,13 @@ def _build(source: Source, folder: Path, state: str) -> None:
         )
         num_images = sum(len(split.names) for split in source.splits.values())
         with progress(f"decoding {source.name}, once per machine", num_images) as advance:
+
+            def step() -> None:
+                advance()
+                alive()
+
             checksums = {
-                name: _write_split(building, name, source, content, advance) for name in SPLITS
+                name: _write_split(building, name, source, content, step) for name in SPLITS
             }
         meta = {
             "state": state,
@@ -190,7 +218,7 @@ def _build(source: Source, folder: Path, state: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     except FileProblem as problem:
-        raise problem.counted(_count_alike(source, problem)) from problem
+        raise problem.counted(_count_alike(source, problem, alive)) from problem
     except OSError as error:
         raise _unusable(folder.parent, error) from error
     finally:
@@ -278,10 +306,14 @@ def _decoded(split: SplitSource) -> Iterator[tuple[UInt8Array, UInt8Array] | Fil
             yield from pool.map(read, range(start, min(start + _CHUNK, len(split.names))))
 
 
-def _count_alike(source: Source, problem: FileProblem) -> int:
+def _count_alike(source: Source, problem: FileProblem, alive: Callable[[], object]) -> int:
     """Count the files of all splits that have the same fault."""
-    decoded = (item for name in SPLITS for item in _decoded(source.splits[name]))
-    return sum(isinstance(item, FileProblem) and item.kind == problem.kind for item in decoded)
+    count = 0
+    for name in SPLITS:
+        for item in _decoded(source.splits[name]):
+            count += isinstance(item, FileProblem) and item.kind == problem.kind
+            alive()
+    return count
 
 
 def _check_space(source: Source, directory: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from study.core import telemetry
+from study.core.console import CLUSTER_GONE
 from study.core.errors import InputError
 from study.engine.ray_internals import (
     AUTH_MODE,
@@ -25,11 +27,23 @@ from study.engine.ray_internals import (
     WORKER_ENVIRONMENT,
     address_of_ray_start,
     nodes_up,
+    patient_start,
     refuses,
     token_shown,
 )
 
 ADDRESS_TIMEOUT = 10.0
+LATE_START_SECONDS = 180  # for each process of a new Ray, where the first try took too long
+
+
+class NotStarted(OSError):
+    """A new Ray on this machine did not start. What it has started of itself ends with the thread
+    that has tried."""
+
+    def __init__(self, error: Exception) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = "Ray does not start on this machine, which may be overloaded"
+        super().__init__(CLUSTER_GONE, f"{text}: {reason[:200]}")
 
 
 @dataclass(frozen=True)
@@ -160,14 +174,23 @@ def _key(address: str | None) -> str:
     return "--address" if address else "RAY_ADDRESS"
 
 
-def connect(address: str | None) -> str:
-    """Connect to the cluster that `where` finds, and return it in words."""
+def connect(address: str | None, *, patient: bool = False) -> str:
+    """Connect to the cluster that `where` finds, and return it in words.
+
+    Raises NotStarted where a new one does not start in time; Ray's own limits hold for it, or
+    longer ones with `patient`.
+    """
     there, words = where(address)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if there is None:
-        ray.init(address="local", include_dashboard=False, **quiet)
+        try:
+            with patient_start(LATE_START_SECONDS) if patient else nullcontext():
+                ray.init(address="local", include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises RuntimeError and bare Exception
+            disconnect()
+            raise NotStarted(error) from error
         return words
     key = _key(address)
     if asked_for(address) == there:

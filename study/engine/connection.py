@@ -12,7 +12,8 @@ class Connection:
     """Joins or starts the cluster that `cluster.where` finds; a context manager that leaves it.
 
     `begin` connects in a background thread. This thread stays until the end of the block, because
-    Ray's processes die with the thread that has started them.
+    Ray's processes die with the thread that has started them. So where a new Ray does not start in
+    time, its thread ends and takes along what it has started; another one tries once more, longer.
 
     address: HOST:PORT, "auto", "local", or None for RAY_ADDRESS or a cluster on this machine.
     nodes: the check of a cluster that it joins.
@@ -23,6 +24,7 @@ class Connection:
         self.nodes = NodeCheck()
         self._thread: threading.Thread | None = None
         self._is_decided = threading.Event()
+        self._is_left = False
         self._is_over = threading.Event()
         self._words = ""
         self._here: Installed | None = None
@@ -34,7 +36,12 @@ class Connection:
         import ray  # noqa: F401  # here: modules are not imported in two threads at once
 
         self._here = None if there is None else self.nodes.find()
-        self._thread = threading.Thread(target=self._hold, daemon=True, name="connection")
+        self._try(None)
+
+    def _try(self, before: threading.Thread | None) -> None:
+        self._thread = threading.Thread(
+            target=self._hold, args=(before,), daemon=True, name="connection"
+        )
         self._thread.start()
 
     def wait(self) -> str:
@@ -47,12 +54,19 @@ class Connection:
             raise self._error
         return self._words
 
-    def _hold(self) -> None:
+    def _hold(self, before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()
         try:
-            self._words = cluster.connect(self._address)
+            self._words = cluster.connect(self._address, patient=before is not None)
             if self._here is not None:
                 self.nodes.begin(self._here)
                 self.nodes.wait()
+        except cluster.NotStarted as error:
+            if before is None and not self._is_left:
+                self._try(threading.current_thread())
+                return
+            self._error = error
         except BaseException as error:
             self._error = error
         self._is_decided.set()
@@ -64,6 +78,7 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         if self._thread is None:
             return
+        self._is_left = True
         self._is_decided.wait()
         self.nodes.close()
         if self._error is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ORDER, MESSAGE = "order", "message"
+IN_EPOCH = "training or evaluating"  # what a trial does between two reports
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class WorkerSettings:
     folder: of the study. prefix: its address in a bucket, if its checkpoints are kept there.
     num_threads: CPU threads of a trial. rungs: epochs that are evaluated in any case. keep_last:
     whether the checkpoint of the last epoch is kept, too. keep_weights: whether the weights of a
-    confirmation are kept for the exports.
+    confirmation are kept for the exports. beat_s: seconds between two signs of life of a trial.
     """
 
     folder: str
@@ -31,6 +32,7 @@ class WorkerSettings:
     rungs: tuple[int, ...]
     keep_last: bool
     keep_weights: bool
+    beat_s: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ class EpochMessage:
 
 
 @dataclass(frozen=True)
+class BeatMessage:
+    """A sign of life of a trial. doing: what it is about to do, or goes on with, after "while"."""
+
+    doing: str
+
+
+@dataclass(frozen=True)
 class FailureMessage:
     """A trial has failed for good. by_machine: by no fault of its own, a full disk for instance."""
 
@@ -88,4 +97,4 @@ class FaultMessage:
     reason: str
 
 
-Message = EpochMessage | FailureMessage | FaultMessage
+Message = BeatMessage | EpochMessage | FailureMessage | FaultMessage

@@ -11,8 +11,11 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +144,41 @@ def address_of_ray_start() -> str | None:
 
     address = services.find_bootstrap_address(None)
     return address if address in services.find_gcs_addresses() else None
+
+
+HEAD_WAIT = "RAY_gcs_server_port_wait_time_s"
+"""How many seconds `ray.init` waits for the head's process that it starts (Ray 2.60: 30)."""
+
+
+@contextmanager
+def patient_start(seconds: int) -> Iterator[None]:
+    """Let `ray.init` wait for so long for each of the two processes of a new cluster.
+
+    Ray 2.60: `Node` waits 30 s for the raylet, a number in its code; it asks `services.get_node`,
+    which raises RuntimeError until the raylet is there.
+    """
+    from ray._private import services
+
+    before, get_node = os.environ.get(HEAD_WAIT), services.get_node
+    os.environ[HEAD_WAIT] = str(seconds)
+    services.get_node = partial(_get_node_in_time, get_node, time.monotonic() + 2 * seconds)
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+        os.environ.pop(HEAD_WAIT)
+        if before is not None:
+            os.environ[HEAD_WAIT] = before
+
+
+def _get_node_in_time(get_node: Any, deadline: float, *asked: Any) -> Any:
+    while True:
+        try:
+            return get_node(*asked)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 @dataclass(frozen=True)
@@ -318,6 +356,23 @@ def waiting_trials(controller: Any) -> list[TuneTrial]:
 def stop_trial(controller: Any, trial: TuneTrial) -> None:
     """End a trial, whether it runs or waits. Ray 2.60: `TuneController.stop_trial`."""
     controller.stop_trial(trial)
+
+
+def trials_with_process(controller: Any) -> list[TuneTrial]:
+    """Trials that have a process, which starts, gets ready for the trial or trains it. Ray 2.60:
+    `TuneController._trial_to_actor`, and the actors of its manager that have their resources."""
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    return [trial for trial, actor in controller._trial_to_actor.items() if actor in live]
+
+
+def kill_process(controller: Any, trial: TuneTrial) -> None:
+    """Kill a trial's process from outside: Tune then takes it as lost. Ray 2.60: the actor's
+    handle is in `_live_actors_to_ray_actors_resources`; a process that is stopped or holds the
+    interpreter's lock is killed after five seconds, and its resources are free only then."""
+    import ray
+
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    ray.kill(live[controller._trial_to_actor[trial]][0])
 
 
 def stop_everything(controller: Any) -> None:

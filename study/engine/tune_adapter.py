@@ -18,8 +18,11 @@ from ray.tune.search import Searcher
 from study.analysis.evidence import path_of
 from study.core.files import write_bytes
 from study.engine.messages import (
+    IN_EPOCH,
     MESSAGE,
     ORDER,
+    BeatMessage,
+    EpochMessage,
     FailureMessage,
     FaultMessage,
     Message,
@@ -35,16 +38,19 @@ from study.engine.ray_internals import (
     error_text,
     is_repeated,
     is_short_of_room,
+    kill_process,
     make_folder,
     node_of,
     stop_everything,
     stop_trial,
+    trials_with_process,
     waiting_trials,
     was_preempted,
 )
-from study.scheduler.retries import LOST, MEMORY, PREEMPTED, UNFIT
+from study.scheduler.retries import HUNG, LOST, MEMORY, PREEMPTED, UNFIT
 from study.scheduler.stages import Done, Stop, Wait
 from study.scheduler.study_scheduler import StudyScheduler
+from study.scheduler.watchdog import Watchdog
 from study.storage.checkpoints import CheckpointCleaner
 
 WAIT_SECONDS = 10.0  # more than a process takes to start
@@ -146,7 +152,8 @@ class TuneScheduler(FIFOScheduler):
     """Passes each report to the study's scheduler, before Tune's searcher and callbacks get it.
 
     `faults` takes why a trial's process ended, by the study's own id: Tune tells the searcher only
-    that there was an error. `check` is called all the time, and raises to end everything.
+    that there was an error. `check` is called all the time, and raises to end everything. The
+    process of a trial that `watchdog` finds hung is killed.
     """
 
     def __init__(
@@ -157,10 +164,13 @@ class TuneScheduler(FIFOScheduler):
         cleaner: CheckpointCleaner,
         say: Callable[[str], None],
         check: Callable[[], None],
+        watchdog: Watchdog,
         nodes: NodeCheck | None = None,
     ) -> None:
         super().__init__()
         self._scheduler = scheduler
+        self._watchdog = watchdog
+        self._hung: dict[str, str] = {}  # killed, and Tune does not know it yet
         self._folder = folder
         self._faults = faults
         self._cleaner = cleaner
@@ -182,12 +192,19 @@ class TuneScheduler(FIFOScheduler):
         message: Message | None = result.get(MESSAGE)
         if message is None or is_repeated(result):
             return str(TrialScheduler.STOP)
-        goes_on = self._take(order_of(trial).trial, message)
+        trial_id = order_of(trial).trial
+        if trial_id in self._hung:
+            return str(TrialScheduler.CONTINUE)  # or the killed process would get the next trial
+        if isinstance(message, BeatMessage):
+            self._watchdog.heard(trial_id, message.doing)
+            return str(TrialScheduler.CONTINUE)
+        self._watchdog.heard(trial_id, IN_EPOCH)
+        goes_on = self._take(trial_id, message)
         if not goes_on:
             self._cleaner.notify()
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def _take(self, trial_id: str, message: Message) -> bool:
+    def _take(self, trial_id: str, message: EpochMessage | FailureMessage | FaultMessage) -> bool:
         """Write what a worker says into the ledger; whether its trial goes on."""
         match message:
             case FailureMessage(reason=reason, by_machine=by_machine):
@@ -222,6 +239,7 @@ class TuneScheduler(FIFOScheduler):
         """The trials in order. A session that closes starts none; one whose time is over ends those
         that run, too."""
         self._check()
+        self._kill_hung(controller)
         if self._scheduler.budget.is_over:
             stop_everything(controller)
             return None
@@ -232,6 +250,12 @@ class TuneScheduler(FIFOScheduler):
         for trial in waiting:
             stop_trial(controller, trial)
         return None
+
+    def _kill_hung(self, controller: Any) -> None:
+        trials = {order_of(trial).trial: trial for trial in trials_with_process(controller)}
+        for trial_id, reason in self._watchdog.look(trials.keys() - self._hung.keys()).items():
+            self._hung[trial_id] = reason
+            kill_process(controller, trials[trial_id])
 
     def _note_waiting(self, waiting: list[TuneTrial]) -> None:
         now = time.monotonic()
@@ -244,7 +268,11 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """The machine ended the trial's process: keep the reason for the searcher."""
-        self._faults[order_of(trial).trial] = self._unfit(trial) or _fault(trial)
+        trial_id = order_of(trial).trial
+        self._watchdog.forget(trial_id)
+        hung = self._hung.pop(trial_id, None)
+        fault = _fault(trial) if hung is None else FaultMessage(HUNG, hung)
+        self._faults[trial_id] = self._unfit(trial) or fault
 
     def _unfit(self, trial: TuneTrial) -> FaultMessage | None:
         """The fault of a trial that was placed on a node before that was found unfit."""

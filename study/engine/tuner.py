@@ -24,8 +24,10 @@ from study.engine.nodes import NodeCheck
 from study.engine.ray_internals import TUNE_LOGGER, not_on, own_node_is_alive, silent_progress
 from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
 from study.scheduler.study_scheduler import StudyScheduler
+from study.scheduler.watchdog import LEAST_SECONDS, Watchdog
 from study.storage.checkpoints import CheckpointCleaner
 
+BEAT_SECONDS, BEATS = 10.0, 5  # at most so far apart; at least so many within a limit
 GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
 
@@ -62,6 +64,7 @@ def run_trials(
     prefix: str | None = None,
     keep_weights: bool = True,
     nodes: NodeCheck | None = None,
+    trial_timeout: float | None = None,
     say: Callable[[str], None] = print,
     work: Callable[[TrialOrder], None] = _work,
 ) -> None:
@@ -74,6 +77,8 @@ def run_trials(
         prefix: the study's address in a bucket, where checkpoints are then kept.
         keep_weights: whether the weights of confirmations are kept for the exports.
         nodes: tells which nodes are fit for trials; default: all are.
+        trial_timeout: seconds without a sign of life after which a trial is ended; by its pace,
+            unless given.
         say: called with each line that a person should read.
         work: what a worker process does with an order; a benchmark gives a shorter one.
 
@@ -91,10 +96,12 @@ def run_trials(
         rungs=scheduler.plan.rungs,
         keep_last=scheduler.state.keeps_checkpoints,
         keep_weights=keep_weights,
+        beat_s=min(BEAT_SECONDS, (trial_timeout or LEAST_SECONDS) / BEATS),
     )
     nodes = nodes or NodeCheck()
     faults: Faults = {}
     heartbeat = Heartbeat(partial(own_node_is_alive, LOOK_TIMEOUT), _end)
+    watchdog = Watchdog(scheduler.state, trial_timeout)
     cleaner = CheckpointCleaner(folder, prefix, scheduler.checkpoints_needed)
 
     find, here = nodes.find, nodes.here
@@ -125,7 +132,9 @@ def run_trials(
             tune.with_resources(trainable, needs),
             tune_config=tune.TuneConfig(
                 search_alg=TuneSearcher(scheduler, settings, faults, nodes),
-                scheduler=TuneScheduler(scheduler, folder, faults, cleaner, say, look, nodes),
+                scheduler=TuneScheduler(
+                    scheduler, folder, faults, cleaner, say, look, watchdog, nodes
+                ),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
                 reuse_actors=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
 from study.engine import spot
 from study.engine.messages import (
+    IN_EPOCH,
     MESSAGE,
+    BeatMessage,
     EpochMessage,
     FailureMessage,
     FaultMessage,
@@ -36,13 +40,15 @@ from study.training.trainer import train
 _opened: dict[str, SegmentationData] = {}
 
 
-def _data(task: TaskConfig) -> SegmentationData:
+def _data(task: TaskConfig, beat: _Beats) -> SegmentationData:
     """The task's data, opened once per process; all processes of a machine share its cache's
     pages."""
     key = task.data.model_dump_json()
     if key not in _opened:
+        beat("opening its data")
         _opened.clear()
-        _opened[key] = open_data(accepting_duplicates(task.data))
+        task_data = accepting_duplicates(task.data)
+        _opened[key] = open_data(task_data, on_progress=partial(beat, "opening its data"))
     return _opened[key]
 
 
@@ -54,7 +60,25 @@ def run(order: TrialOrder) -> None:
         sys.exit(0)  # as Tune's report did: a return would wait for Tune to take one more report
 
 
+class _Beats:
+    """Tells the driver what a trial does: at once where that is new, then every `every` seconds."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._doing = ""
+        self._next = 0.0
+
+    def __call__(self, doing: str) -> None:
+        if doing == self._doing and time.monotonic() < self._next:
+            return
+        _send(BeatMessage(doing))
+        self._doing = doing
+        self._next = time.monotonic() + self._every
+
+
 def _run(order: TrialOrder) -> None:
+    beat = _Beats(order.settings.beat_s)
+    beat("setting up its process")
     set_up_process(order.settings.num_threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -63,7 +87,7 @@ def _run(order: TrialOrder) -> None:
             torch.cuda.set_per_process_memory_fraction(order.gpus)
     try:
         spot.leave_if_drained()
-        _train(TrialConfig.model_validate(order.config), order)
+        _train(TrialConfig.model_validate(order.config), order, beat)
     except spot.Drained:
         os._exit(0)  # not to be handed the next trial
     except _Stopped:
@@ -98,15 +122,16 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
-def _train(config: TrialConfig, order: TrialOrder) -> None:
-    data = _data(config.task)
+def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
+    data = _data(config.task, beat)
     settings = order.settings
     store = open_checkpoint_store(Path(settings.folder), settings.prefix, order.trial)
     try:
         begun = order.attempt or order.reported
+        beat("loading its checkpoint and model" if begun else "building its model")
         for checkpoint in itertools.chain(store.found() if begun else (), (None,)):
             try:
-                _report_all(config, data, order, store, checkpoint)
+                _report_all(config, data, order, store, checkpoint, beat)
                 return
             except IncompatibleCheckpoint:
                 raise
@@ -126,6 +151,7 @@ def _report_all(
     order: TrialOrder,
     store: CheckpointStore,
     checkpoint: Path | None,
+    beat: _Beats,
 ) -> None:
     settings = order.settings
     device = None if order.gpus else "cpu"
@@ -140,10 +166,13 @@ def _report_all(
         reported=order.reported,
         evaluate_test=judged,
         evaluate_at=settings.rungs,
+        on_step=partial(beat, IN_EPOCH),
     ):
         counts = report.evidence if judged else None
         evidence = None if counts is None else pack(counts.class_names, counts.splits)
         last = report.epoch == report.num_epochs
+        if last:
+            beat("storing its last checkpoint and weights")
         if not report.again and (not last or settings.keep_last):
             store.keep(report.epoch, report.save)
         if last and settings.keep_last and not store.trouble:

@@ -170,8 +170,9 @@ class RungRecord(_Line):
 class FaultRecord(_Line):
     """The machine ended an attempt at a trial, which starts again after its `epochs`.
 
-    `cause`: lost (its process or node is gone), memory, gpu_memory, preempted (its node is
-    drained) or unfit (its node lacks this package or has another version).
+    `cause`: lost (its process or node is gone), hung (it was ended, as it gave no sign of life),
+    memory, gpu_memory, preempted (its node is drained) or unfit (its node lacks this package or has
+    another version).
     """
 
     kind: Literal["fault"] = field(default="fault", kw_only=True)

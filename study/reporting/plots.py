@@ -70,7 +70,7 @@ def literal(made: Figure) -> Iterator[None]:
     from matplotlib.text import Text
 
     for text in made.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield

@@ -4,6 +4,7 @@ A trial that runs out of GPU memory on a fraction of a GPU gets a whole one. A t
 of the machine's memory takes twice as many of the study's slots at each attempt, at most all of
 them. A trial whose process or node is lost is tried again as it is; if that happens twice after the
 same epoch, it is treated as short of memory, because the operating system kills without a message.
+One that has hung is tried again as it is (`watchdog` finds it).
 Leaving a drained node (a spot node on notice, for instance) is no failure, however often it occurs,
 nor is a start on a node that is unfit, because it lacks the package for instance.
 """
@@ -14,8 +15,8 @@ import math
 
 from study.ledger.state import Trial
 
-LOST, MEMORY, GPU_MEMORY, PREEMPTED = "lost", "memory", "gpu_memory", "preempted"
-UNFIT = "unfit"
+LOST, HUNG = "lost", "hung"
+MEMORY, GPU_MEMORY, PREEMPTED, UNFIT = "memory", "gpu_memory", "preempted", "unfit"
 HARMLESS = (PREEMPTED, UNFIT)  # the trial has not failed
 TRIES = 3  # after the same epoch
 

@@ -137,6 +137,7 @@ _Number = BeforeValidator(_number)
 Count = Annotated[int, Field(ge=1), AfterValidator(_below_limit), _Number]
 Seed = Annotated[int, Field(ge=0), AfterValidator(_below_limit), _Number]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
+Timeout = Annotated[float, Field(ge=1), BeforeValidator(_duration)]
 Hours = Annotated[float, Field(ge=0), _Number]
 Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
 Gpus = Annotated[Cpus, AfterValidator(_at_most_one)]
@@ -191,6 +192,12 @@ class Options(BaseModel):
         None,
         "Ray cluster to join (default: the cluster running on this machine, else a new one)",
         metavar="HOST:PORT",
+    )
+    trial_timeout: Timeout | None = _option(
+        None,
+        "end a trial that gives no sign of life for this time, and try it again: 30m, 2h; inf for "
+        "never (default: 10 times the median epoch, 10m at least, once an epoch is known)",
+        metavar="T",
     )
     storage: Annotated[str | Path, PlainValidator(_path), NotEmpty] = _option(
         "studies",

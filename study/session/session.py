@@ -170,6 +170,7 @@ def _run(
                     prefix=prefix,
                     keep_weights=not options.no_weights,
                     nodes=nodes,
+                    trial_timeout=options.trial_timeout,
                     say=display.say,
                 )
             weights = WeightsStore(prepared.folder, prepared.prefix)
@@ -206,6 +207,7 @@ def run_study(
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     address: str | None = None,
+    trial_timeout: float | str | None = None,
     storage: str | Path = "studies",
     tracking_uri: str | None = None,
     keep_checkpoints: bool = False,

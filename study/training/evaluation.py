@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,10 +54,12 @@ def evaluate(
     batch_size: int,
     evaluation: Evaluation,
     calibration: bool,
+    on_step: Callable[[], object],
 ) -> SegmentationMetrics:
     """Measure `model` on every image of `split`, at its own size and without augmentation.
 
-    Accumulates on the device without waiting for it. Leaves the model in eval mode.
+    Accumulates on the device without waiting for it. Leaves the model in eval mode. `on_step`
+    is called after each batch.
     """
     class_counts = np.sum(data.train.class_counts, axis=0)
     metrics = SegmentationMetrics(
@@ -74,6 +76,7 @@ def evaluate(
             with batches.autocast():
                 logits = model(images)
             metrics.update(logits, target)
+            on_step()
     return metrics
 
 

@@ -95,6 +95,7 @@ def train(
     reported: int | None = None,
     evaluate_test: bool = False,
     evaluate_at: Collection[int] = (),
+    on_step: Callable[[], object] | None = None,
 ) -> Iterator[EpochReport]:
     """Train one config up to its budget; yield a report after each epoch.
 
@@ -112,6 +113,7 @@ def train(
             file remembers are yielded again.
         evaluate_test: evaluate the last epoch on the test split.
         evaluate_at: epochs to evaluate on val in addition to the task's own.
+        on_step: called before each epoch, and after each training step and each evaluated batch.
 
     Yields:
         One EpochReport per epoch.
@@ -142,7 +144,7 @@ def train(
     """
     if data is None:
         data = open_data(config.task.data, data_root=data_root)
-    training = _Training(config, data, resolve_device(device))
+    training = _Training(config, data, resolve_device(device), on_step or _nothing)
     if resume_from is not None:
         training.load(resume_from)
     num_epochs = config.task.num_epochs
@@ -161,6 +163,10 @@ def train(
         yield EpochReport(epoch, num_epochs, metrics, evidence, *training.savers())
 
 
+def _nothing() -> None:
+    """Do nothing after a step."""
+
+
 def _again(
     training: _Training, file: Path, reported: int, num_epochs: int
 ) -> Iterator[EpochReport]:
@@ -176,8 +182,15 @@ def _again(
 class _Training:
     """The state of one training, and the work of an epoch."""
 
-    def __init__(self, config: TrialConfig, data: SegmentationData, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: SegmentationData,
+        device: torch.device,
+        on_step: Callable[[], object],
+    ) -> None:
         task = config.task
+        self.on_step = on_step
         self.config = config
         self.data = data
         self.device = device
@@ -204,6 +217,7 @@ class _Training:
     def train_epoch(self) -> dict[str, float]:
         """Run one epoch of optimiser steps; wait for the device once, at its end."""
         start = time.perf_counter()
+        self.on_step()
         self.epoch += 1
         # A step budget is split into epochs that differ by at most one step.
         task = self.config.task
@@ -220,6 +234,7 @@ class _Training:
                 lr = self._step(images, target, losses, terms)
                 num_images += len(images)
                 self.step += 1
+                self.on_step()
         metrics = self._means(losses, terms, first)
         return metrics | {"lr": lr, "time/images_per_s": num_images / (time.perf_counter() - start)}
 
@@ -286,6 +301,7 @@ class _Training:
                     batch_size=size,
                     evaluation=self.config.task.evaluation,
                     calibration=last,
+                    on_step=self.on_step,
                 )
             measured |= {f"{name}/{key}": value for key, value in result.compute(rules).items()}
             rules = rules or result.taus()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ THIRD = (1.0, 0.0, -1.0)
 EQUAL = 0.5**0.5
 
 
-def by_seed(values: Sequence[float], first: int = 1) -> dict[int, float]:
+def by_seed(values: Iterable[float], first: int = 1) -> dict[int, float]:
     return dict(enumerate(map(float, values), first))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -35,9 +36,9 @@ def count_builds(monkeypatch):
     built: list[Path] = []
     build = cache._build
 
-    def counted(source: Source, folder: Path, state: str) -> None:
+    def counted(source: Source, folder: Path, *given: Any) -> None:
         built.append(folder)
-        build(source, folder, state)
+        build(source, folder, *given)
 
     monkeypatch.setattr(cache, "_build", counted)
     return built
@@ -222,12 +223,12 @@ def _open_and_report(cache_dir: Path, ready: Any, results: Any) -> None:
     builds = 0
     build = cache._build
 
-    def counted(source: Source, folder: Path, state: str) -> None:
+    def counted(source: Source, folder: Path, *given: Any) -> None:
         nonlocal builds
         builds += 1
-        build(source, folder, state)
+        build(source, folder, *given)
 
-    cache._build = counted
+    cache._build = counted  # type: ignore[assignment]
     ready.wait()
     fingerprint = open_data(TINY, cache_dir=cache_dir).fingerprint
     results.put((builds, fingerprint))
@@ -267,6 +268,29 @@ def test_of_two_processes_that_open_at_once_one_builds(tmp_path):
         opener.join(60)
     assert sorted(builds for builds, _ in reports) == [0, 1]
     assert len({fingerprint for _, fingerprint in reports}) == 1
+
+
+def test_each_decoded_image_is_progress(tmp_path):
+    calls = []
+    for _ in range(2):
+        open_data(TINY, cache_dir=tmp_path, on_progress=lambda: calls.append(1))
+    assert len(calls) == TINY.num_train + TINY.num_val + TINY.num_test, "once per machine"
+
+
+def test_it_is_progress_too_that_another_process_decodes(tmp_path):
+    open_data(TINY, cache_dir=tmp_path)
+    (lock,) = tmp_path.glob("*.lock")
+    calls = []
+    with lock.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def wait() -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                fcntl.flock(other, fcntl.LOCK_UN)
+
+        open_data(TINY, cache_dir=tmp_path, on_progress=wait)
+    assert len(calls) == 3
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from ray.tune.utils.util import flatten_dict
 from study.engine.messages import (
     MESSAGE,
     ORDER,
+    BeatMessage,
     EpochMessage,
     FailureMessage,
     FaultMessage,
@@ -21,7 +22,13 @@ from study.engine.messages import (
 )
 
 SETTINGS = WorkerSettings(
-    folder="a", prefix=None, num_threads=1, rungs=(3, 9), keep_last=False, keep_weights=True
+    folder="a",
+    prefix=None,
+    num_threads=1,
+    rungs=(3, 9),
+    keep_last=False,
+    keep_weights=True,
+    beat_s=10.0,
 )
 RECORDS = [
     TrialOrder(
@@ -33,6 +40,7 @@ RECORDS = [
         reported=3,
         settings=SETTINGS,
     ),
+    BeatMessage("training or evaluating"),
     EpochMessage(4, {"val/miou": 0.5}, evidence=b"npz", environment={"device": "cpu"}),
     FailureMessage("a bug", by_machine=False),
     FaultMessage("memory", "out of memory"),

@@ -150,6 +150,45 @@ def test_a_driver_holds_a_client_of_the_head() -> None:
     assert hasattr(worker, "global_worker")
 
 
+def test_the_limits_of_a_start_are_called_so() -> None:
+    from ray._private.node import Node
+
+    source = inspect.getsource(Node)
+    assert f'"{ray_internals.HEAD_WAIT}"' in source
+    assert "raylet_start_wait_time_s = 30" in source
+    assert "node_info = ray._private.services.get_node(" in source
+    assert parameters(services.get_node) == ["gcs_address", "node_id"]
+
+
+@pytest.mark.parametrize("before", [None, "7"])
+def test_a_patient_start_waits_longer_and_leaves_ray_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    now, answers = [0.0], [RuntimeError("not yet")] * 3
+
+    def get_node(address: str, node: str) -> dict[str, str]:
+        if answers:
+            raise answers.pop()
+        return {address: node}
+
+    monkeypatch.setattr(ray_internals.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_internals.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(services, "get_node", get_node)
+    monkeypatch.delenv(ray_internals.HEAD_WAIT, raising=False)
+    if before is not None:
+        monkeypatch.setenv(ray_internals.HEAD_WAIT, before)
+    with ray_internals.patient_start(60):
+        assert os.environ[ray_internals.HEAD_WAIT] == "60"
+        assert services.get_node("a:1", "n") == {"a:1": "n"}
+        assert now == [3.0]
+        answers += [RuntimeError("never")] * 1000
+        with pytest.raises(RuntimeError, match="never"):
+            services.get_node("a:1", "n")
+        assert now[0] == 121.0
+    assert services.get_node is get_node
+    assert os.environ.get(ray_internals.HEAD_WAIT) == before
+
+
 def test_a_head_that_does_not_answer_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(address: str) -> None:
         raise RayError(address)
@@ -229,6 +268,30 @@ def test_trials_that_wait_are_told_from_those_that_run() -> None:
     ]
     controller = SimpleNamespace(get_live_trials=lambda: trials)
     assert ray_internals.waiting_trials(controller) == trials[:1]
+
+
+def test_the_process_of_a_trial_is_killed_by_the_handle_of_its_actor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[str] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    begun: Any = "begun"
+    controller = SimpleNamespace(
+        _trial_to_actor={"begun": "actor 1", "queued": "actor 2"},
+        _actor_manager=SimpleNamespace(
+            _live_actors_to_ray_actors_resources={"actor 1": ("handle", "room")}
+        ),
+    )
+    assert ray_internals.trials_with_process(controller) == [begun]
+    ray_internals.kill_process(controller, begun)
+    assert killed == ["handle"]
+    source = inspect.getsource(TuneController)
+    for used in (
+        "_actor_manager",
+        "_trial_to_actor[trial]",
+        "_live_actors_to_ray_actors_resources",
+    ):
+        assert f"self.{used}" in source or f".{used}" in source
 
 
 def test_an_actor_error_is_read_from_its_pickle(tmp_path: Path) -> None:

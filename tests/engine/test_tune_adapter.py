@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,18 @@ import pytest
 
 from study.analysis.evidence import path_of
 from study.engine import tune_adapter
-from study.engine.messages import MESSAGE, ORDER, EpochMessage, FailureMessage, FaultMessage
+from study.engine.messages import (
+    MESSAGE,
+    ORDER,
+    BeatMessage,
+    EpochMessage,
+    FailureMessage,
+    FaultMessage,
+)
 from study.engine.tune_adapter import TuneScheduler, _fault
-from study.scheduler.retries import LOST, MEMORY, UNFIT
+from study.ledger.state import State
+from study.scheduler.retries import HUNG, LOST, MEMORY, UNFIT
+from study.scheduler.watchdog import Watchdog
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
 1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, \
@@ -51,6 +61,11 @@ def test_the_reason_is_one_line(tmp_path: Path, text: str, cause: str, reason: s
     assert _fault(trial) == FaultMessage(cause, reason)
 
 
+def watchdog() -> Watchdog:
+    """One that finds nobody hung."""
+    return Watchdog(State(), math.inf)
+
+
 class Calls:
     """A study's scheduler that notes what it is told, and lets every trial go on."""
 
@@ -77,6 +92,7 @@ class Calls:
             [("on_report", "t0001", 2, {"val/miou": 0.5}, {"device": "cpu"})],
         ),
         ({MESSAGE: EpochMessage(2, {}), "done": True}, "STOP", []),
+        ({MESSAGE: BeatMessage("training")}, "CONTINUE", []),
         ({}, "STOP", []),
         ({MESSAGE: FailureMessage("a bug", True)}, "STOP", [("fail", "t0001", "a bug", True)]),
         ({MESSAGE: FaultMessage(MEMORY, "full")}, "STOP", [("fault", "t0001", MEMORY, "full")]),
@@ -88,7 +104,7 @@ def test_each_message_is_one_call(
     scheduler: Any = Calls()
     notified: list[bool] = []
     cleaner: Any = SimpleNamespace(notify=lambda: notified.append(True))
-    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, print, lambda: None)
+    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, print, lambda: None, watchdog())
     trial: Any = SimpleNamespace(config={ORDER: SimpleNamespace(trial="t0001")})
     assert adapter.on_trial_result(None, trial, result) == decision
     assert scheduler.made == calls
@@ -99,7 +115,7 @@ def test_the_evidence_is_written_and_each_trouble_is_said_once(tmp_path: Path) -
     scheduler: Any = Calls()
     said: list[str] = []
     cleaner: Any = None
-    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, said.append, lambda: None)
+    adapter = TuneScheduler(scheduler, tmp_path, {}, cleaner, said.append, lambda: None, watchdog())
     trial: Any = SimpleNamespace(config={ORDER: SimpleNamespace(trial="t0001")})
     for epoch in (1, 2):
         message = EpochMessage(epoch, {}, evidence=b"npz", trouble="no room")
@@ -115,7 +131,8 @@ def test_a_trial_placed_on_a_node_that_is_found_unfit_has_not_failed(
         faults: dict[str, FaultMessage] = {}
         nothing: Any = None
         check: Any = SimpleNamespace(why_unfit=lambda node: nodes.get(node, ""))
-        given = (nothing, tmp_path, faults, nothing, print, lambda: None, check)
+        watchdog: Any = SimpleNamespace(forget=lambda trial: None)
+        given = (nothing, tmp_path, faults, nothing, print, lambda: None, watchdog, check)
         return TuneScheduler(*given), faults
 
     error = SimpleNamespace(actor_id="ab", preempted=False)
@@ -132,3 +149,49 @@ def test_a_trial_placed_on_a_node_that_is_found_unfit_has_not_failed(
     there, faults = adapter({})
     there.on_trial_error(None, trial)
     assert faults["t0001"].cause == LOST
+
+
+class Found:
+    """A watchdog that finds one trial hung at every look, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+
+    def look(self, occupied: Any) -> dict[str, str]:
+        return {trial: "hung while training" for trial in occupied if trial == "t0001"}
+
+    def heard(self, *given: str) -> None:
+        self.told.append(given)
+
+    def forget(self, trial: str) -> None:
+        self.told.append((trial,))
+
+
+def test_a_hung_trial_is_killed_once_and_nothing_that_it_says_later_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+    found, scheduler = Found(), Calls()
+    faults: dict[str, FaultMessage] = {}
+    given: Any = (scheduler, tmp_path, faults, None, print, lambda: None, found)
+    adapter = TuneScheduler(*given)
+    hung, other = (
+        SimpleNamespace(config={ORDER: SimpleNamespace(trial=name)}) for name in ("t0001", "t0002")
+    )
+    monkeypatch.setattr(tune_adapter, "trials_with_process", lambda controller: [hung, other])
+    monkeypatch.setattr(
+        tune_adapter, "kill_process", lambda _, trial: killed.append(trial.config[ORDER].trial)
+    )
+    monkeypatch.setattr(tune_adapter, "waiting_trials", lambda controller: [])
+    scheduler.budget = SimpleNamespace(is_over=False)  # type: ignore[attr-defined]
+    scheduler.closing = True  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert adapter.choose_trial_to_run(None) is None
+    assert killed == ["t0001"]
+    late: Any = hung
+    for message in (EpochMessage(2, {}), FailureMessage("a bug", False), BeatMessage("training")):
+        assert adapter.on_trial_result(None, late, {MESSAGE: message}) == "CONTINUE"
+    assert scheduler.made == []
+    adapter.on_trial_error(None, late)
+    assert faults == {"t0001": FaultMessage(HUNG, "hung while training")}
+    assert found.told == [("t0001",)]

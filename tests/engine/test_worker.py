@@ -21,7 +21,9 @@ from study.core.names import CONFIRM, SEARCH
 from study.data import open_data
 from study.engine import worker
 from study.engine.messages import (
+    IN_EPOCH,
     MESSAGE,
+    BeatMessage,
     EpochMessage,
     FailureMessage,
     FaultMessage,
@@ -73,13 +75,14 @@ def edited(num_classes: int) -> Any:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """What the worker tells the driver."""
+    """What the worker tells the driver, without its signs of life."""
     messages: list[Message] = []
 
     def report(result: dict[str, Message]) -> None:
         (key,) = result
         assert key == MESSAGE
-        messages.append(result[key])
+        if not isinstance(result[key], BeatMessage):
+            messages.append(result[key])
 
     monkeypatch.setattr(worker.tune, "report", report)
     return messages
@@ -113,6 +116,7 @@ def run(
             rungs=(),
             keep_last=False,
             keep_weights=keep_weights,
+            beat_s=3600.0,
         ),
     )
     worker.run(order)
@@ -265,11 +269,66 @@ def test_a_trial_that_tune_ends_says_nothing_more(
     reports = []
 
     def report(result: dict[str, Message]) -> None:
-        reports.append(result[MESSAGE])
-        sys.exit(0)
+        if isinstance(result[MESSAGE], EpochMessage):
+            reports.append(result[MESSAGE])
+            sys.exit(0)
 
     monkeypatch.setattr(worker.tune, "report", report)
     with pytest.raises(SystemExit) as end:  # which ends the thread, where a return would hang
         run(config, tmp_path)
     assert end.value.code == 0
     assert epochs(reports) == [1]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the trial says that it does, and its epochs."""
+    heard: list[str] = []
+
+    def report(result: dict[str, Message]) -> None:
+        message = result[MESSAGE]
+        assert isinstance(message, (BeatMessage, EpochMessage))
+        heard.append(message.doing if isinstance(message, BeatMessage) else str(message.epoch))
+
+    monkeypatch.setattr(worker.tune, "report", report)
+    return heard
+
+
+def test_a_trial_says_what_it_is_about_to_do_once(
+    tmp_path: Path, config: TrialConfig, said: list[str]
+) -> None:
+    worker._opened.clear()
+    run(config, tmp_path)
+    begins = ["setting up its process", "opening its data"]
+    ends = [IN_EPOCH, "1", "storing its last checkpoint and weights", "2"]
+    assert said == [*begins, "building its model", *ends]
+    said.clear()
+    run(config, tmp_path, attempt=1)
+    assert said[:2] == [begins[0], "loading its checkpoint and model"], "the data is open"
+
+
+def test_each_step_and_each_evaluated_batch_is_a_sign_of_life(
+    tmp_path: Path, config: TrialConfig, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_Beats", lambda every: said.append)
+    run(config, tmp_path)
+    data = open_data(config.task.data)
+    steps = -(-len(data.train.images) // config.task.batch_size)
+    batches = -(-len(data.val.images) // (2 * config.task.batch_size))
+    assert said[: said.index("1")].count(IN_EPOCH) == 1 + steps + batches
+
+
+@pytest.mark.parametrize(("pause", "count"), [(9.0, 1), (10.0, 2), (25.0, 2)])
+def test_a_sign_of_life_is_repeated_only_after_a_while(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, pause: float, count: int
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    beat = worker._Beats(10.0)
+    beat("training")
+    now[0] += pause
+    beat("training")
+    beat("training")
+    assert said == ["training"] * count
+    beat("evaluating")
+    assert said[-1] == "evaluating"

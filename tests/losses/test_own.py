@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def cross_entropy(ignore_index: int) -> nn.Module:
     return nn.CrossEntropyLoss(ignore_index=ignore_index)
 
 
-def weighted(num_classes: int, class_counts: Tensor, **others: int) -> nn.Module:
+def weighted(num_classes: int, class_counts: Tensor, **others: Any) -> nn.Module:
     counts = class_counts.sum(0)
     assert counts.shape == (num_classes,) and set(others) == {"ignore_index"}
     weight = (counts.sum() / counts.clamp(min=1)).float()
@@ -37,6 +38,8 @@ def weighted(num_classes: int, class_counts: Tensor, **others: int) -> nn.Module
 
 class Stateful(nn.Module):
     """Its weight grows with the steps, so that a resumed training must have its buffer."""
+
+    steps: Tensor
 
     def __init__(self, ignore_index: int) -> None:
         super().__init__()

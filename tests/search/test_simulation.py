@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from study.analysis.tuning import Tried
-from study.losses import PRESETS, LossConfig
 from study.search.asha import decide, rung_epochs
 from study.search.quota import EpochsUsed
 from study.search.reference import reference_params
@@ -69,8 +68,8 @@ def simulate(
                 return
         trial.rungs[EPOCHS] = trial.curve[-1]
 
-    for name in space.settings.baselines:
-        known = space.params_of(LossConfig.model_validate(PRESETS[name].config))
+    for name in space.settings.baseline_names:
+        known = space.params_of(space.settings.baseline_loss(name))
         run(known or {}, known, True)
     tried = [Tried({LR: 1.0}, trials[0].curve[-1][MIOU])]
     for rank in range(num_reference):
