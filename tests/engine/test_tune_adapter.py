@@ -144,7 +144,8 @@ def test_a_hung_trial_is_killed_once_and_nothing_that_it_says_later_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[str] = []
-    found, faults, scheduler = Found(), {}, Calls()
+    found, scheduler = Found(), Calls()
+    faults: dict[str, FaultMessage] = {}
     given: Any = (scheduler, tmp_path, faults, None, print, lambda: None, found)
     adapter = TuneScheduler(*given)
     hung, other = (
