@@ -88,7 +88,7 @@ def build(
     if fault == "hang before the next trial":
         from ray.tune.trainable.function_trainable import FunctionTrainable
 
-        FunctionTrainable.reset_config = lambda self, config: time.sleep(LONG)  # type: ignore[method-assign]
+        setattr(FunctionTrainable, "reset_config", lambda self, config: time.sleep(LONG))  # noqa: B010
     if fault == "hang in the factory":
         time.sleep(LONG)
     if fault == "kill":

@@ -33,7 +33,7 @@ from study.engine.ray_internals import (
 )
 
 ADDRESS_TIMEOUT = 10.0
-LATE_START_SECONDS = 180  # for each process of a new Ray, where the first try took too long
+LATE_START_SECONDS = 60  # for each process of a new Ray, where the first try took too long
 
 
 class NotStarted(OSError):
