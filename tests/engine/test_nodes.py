@@ -122,7 +122,8 @@ def test_nodes_that_could_hold_a_trial_are_checked_once_and_said_once(
         "bad": HERE | {"torch": "2.14.0"},
         "broken": WorkerCrashedError(),
     }
-    assert check.checked is None, "before it begins all are fit"
+    before = check.checked
+    assert before is None, "all are fit"
     check.begin(HERE)
     check.wait()
     assert check.checked == frozenset({"good"})
