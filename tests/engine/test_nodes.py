@@ -123,7 +123,7 @@ def test_nodes_that_could_hold_a_trial_are_checked_once_and_said_once(
         "broken": WorkerCrashedError(),
     }
     before = check.checked
-    assert before is None, "before it begins all are fit"
+    assert before is None, "all are fit"
     check.begin(HERE)
     check.wait()
     assert check.checked == frozenset({"good"})
