@@ -85,10 +85,6 @@ def build(
         raise RuntimeError("the model would not be built")
     if fault == "memory":
         raise MemoryError("no more memory")
-    if fault == "hang before the next trial":
-        from ray.tune.trainable.function_trainable import FunctionTrainable
-
-        setattr(FunctionTrainable, "reset_config", lambda self, config: time.sleep(LONG))  # noqa: B010
     if fault == "hang in the factory":
         time.sleep(LONG)
     if fault == "kill":
