@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace) -> None:
     picture = None if arguments.picture is None else _picture(arguments.picture)
     from study.analysis.answer import answer
+    from study.analysis.classes import classes
+    from study.reporting.class_table import class_lines
     from study.reporting.html import study_picture, write_report
     from study.reporting.tables import print_answer
 
@@ -34,6 +36,7 @@ def _report(arguments: argparse.Namespace) -> None:
     page = write_report(study.folder, study.state, found)
     study.storage.ship_files(study.folder)
     print_answer(found)
+    show(*class_lines(classes(study.state, study.folder, found), found.reference_name))
     show(f"report: {page}")
     if picture is not None:
         show(f"picture: {picture}")

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> None:
+    from study.analysis.classes import classes_so_far
+    from study.reporting.class_table import class_lines
     from study.reporting.study_status import lines, status
 
     if arguments.repair:
@@ -43,7 +45,7 @@ def _status(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        show(*lines(found))
+        show(*lines(found), *class_lines(classes_so_far(study.state), "best cross entropy"))
 
 
 def _repair(arguments: argparse.Namespace) -> None:

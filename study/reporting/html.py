@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analysis import evidence
 from study.analysis.answer import Answer
+from study.analysis.classes import Classes, classes
 from study.analysis.importance import importances
 from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
@@ -24,6 +25,12 @@ from study.core.yaml_text import as_yaml
 from study.ledger.state import State, Trial
 from study.metrics.decision import TAUS
 from study.reporting import plots
+from study.reporting.class_table import (
+    class_columns,
+    class_explanation,
+    class_notes,
+    class_rows,
+)
 from study.reporting.exports import export
 from study.reporting.tables import (
     conclusions,
@@ -81,7 +88,7 @@ def write_report(folder: Path, state: State, answer: Answer) -> Path:
         for name, one in _trial_figures(folder, state, trial):
             write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
     write_text(folder / RESULTS, results_csv(state))
-    write_text(folder / REPORT, _page(state, answer, pictures))
+    write_text(folder / REPORT, _page(state, answer, classes(state, folder, answer), pictures))
     return folder / REPORT
 
 
@@ -214,7 +221,7 @@ def results_csv(state: State) -> str:
     return buffer.getvalue()
 
 
-def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
+def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
     parts = [f"<h1>{_escaped(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
     for line in conclusions(answer):
@@ -225,6 +232,11 @@ def _page(state: State, answer: Answer, pictures: dict[str, bytes]) -> str:
         best = [is_best(config, answer) for config in answer.configs]
         shown = _table(wide_columns(answer), wide_rows(answer), best)
         parts += [shown, f"<p>{_escaped(explanation(answer))}</p>"]
+    if found_classes.rows:
+        reference = answer.reference_name
+        shown = _table(class_columns(found_classes, reference), class_rows(found_classes))
+        parts += ["<h2>Classes</h2>", f"<p>{_escaped(class_explanation(found_classes))}</p>", shown]
+        parts += [f"<p>{_escaped(note)}</p>" for note in class_notes(found_classes, reference)]
     for name, picture in pictures.items():
         code = base64.b64encode(picture).decode()
         image = f'<img alt="{name}" src="data:image/png;base64,{code}">'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from study.analysis.answer import Answer, Confirmed
@@ -394,15 +394,19 @@ def _literal(cell: str) -> Text:
 
 def plain_table(answer: Answer) -> str:
     """The table for a pipe or a log: aligned columns, no colours."""
-    lines = [columns(answer), *rows(answer)]
+    return "\n".join(aligned([columns(answer), *rows(answer)]))
+
+
+def aligned(lines: Sequence[Sequence[str]], left: int = 2) -> list[str]:
+    """Rows of equal length as lines with columns; the first `left` ones begin at their left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
+    return [
         "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
+            cell.ljust(width) if index < left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
+    ]
 
 
 def print_answer(answer: Answer, file: TextIO | None = None) -> None:

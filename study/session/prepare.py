@@ -304,6 +304,10 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
                 *data_warnings(data),
                 *task_warnings(task.config, len(data.train), data.train.images.shape[1:3]),
             ],
+            "class_images": {
+                split: (getattr(data, split).class_counts > 0).sum(axis=0).tolist()
+                for split in ("train", "val", "test")
+            },
             "class_counts": counts.tolist(),
             "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
         },

@@ -1,0 +1,87 @@
+"""The classes one by one as text: how often each occurs, and who finds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from study.analysis.classes import Classes, Figures
+from study.core.errors import printable
+from study.core.names import TEST
+from study.reporting.tables import MISSING, aligned, percent
+
+MOST_CLASSES = 12  # of a terminal; the rarest come first
+MOST_LETTERS = 24  # of a name
+
+
+def class_columns(found: Classes, reference: str) -> tuple[str, ...]:
+    """The column heads of `class_rows`."""
+    winner = "winner" if found.split == TEST else "best"
+    short = reference.replace("cross entropy", "CE")
+    figures = "IoU / R / P"
+    images = "images train / val / test"
+    return (
+        "class",
+        "pixels",
+        images,
+        f"{short}: {figures}",
+        f"{winner}: {figures}",
+        "best val IoU",
+    )
+
+
+def class_rows(found: Classes) -> list[tuple[str, ...]]:
+    """A row of text for each class, the rarest first; figures in %."""
+    return [
+        (
+            _short(row.name),
+            _share(row.share),
+            " / ".join(str(count) for count in row.images.values()) or MISSING,
+            _figures(row.reference),
+            _figures(row.winner),
+            MISSING if row.best is None else f"{percent(row.best[2], 1)} ({row.best[0]})",
+        )
+        for row in found.rows
+    ]
+
+
+def class_notes(found: Classes, reference: str) -> Iterator[str]:
+    """A line for each class that the reference misses."""
+    for row in found.rows:
+        if row.missed:
+            yield f"class {row.name}: {reference} at its argmax: {row.missed}"
+
+
+def class_explanation(found: Classes) -> str:
+    """Where the figures of the table are measured."""
+    means = "means over seeds on test" if found.split == TEST else "of one seed on val"
+    return (
+        f"Classes, the rarest first: figures in %, {means}, at the rule that configs are ranked by."
+    )
+
+
+def class_lines(found: Classes, reference: str) -> list[str]:
+    """The table of the rarest classes for a terminal or a log, and its notes; empty without
+    classes. reference: its name."""
+    if not found.rows:
+        return []
+    rows = class_rows(found)
+    left = len(rows) - MOST_CLASSES
+    more = [f"... and {left} more frequent classes, in the report"] if left > 0 else []
+    table = aligned([class_columns(found, reference), *rows[:MOST_CLASSES]], left=1)
+    return ["", class_explanation(found), *table, *more, *class_notes(found, reference)]
+
+
+def _short(name: str) -> str:
+    told = printable(name)
+    return told if len(told) <= MOST_LETTERS else f"{told[: MOST_LETTERS - 1]}…"
+
+
+def _share(share: float) -> str:
+    return MISSING if math.isnan(share) else f"{100 * share:.2g} %"
+
+
+def _figures(of: Figures | None) -> str:
+    if of is None:
+        return MISSING
+    return " / ".join(percent(one, 1) for one in (of.iou, of.recall, of.precision))
