@@ -56,7 +56,8 @@ def class_explanation(found: Classes) -> str:
     """Where the figures of the table are measured."""
     means = "means over seeds on test" if found.split == TEST else "of one seed on val"
     return (
-        f"Classes, the rarest first: figures in %, {means}, at the rule that configs are ranked by."
+        "Classes, the rarest first: share of the training pixels, images that hold it, IoU, recall "
+        f"and precision in %, {means}, at the rule that configs are ranked by."
     )
 
 
