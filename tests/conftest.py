@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import s3
 import torch
 import yaml
 from ray_commands import starts_ray
+from xdist.scheduler import LoadScopeScheduling
 
 from study.core import telemetry
 from study.storage.s3.bucket import S3Prefix
@@ -26,13 +28,27 @@ torch.set_num_threads(1)
 TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class RayApart(LoadScopeScheduling):
+    """One process runs the files with tests that start Ray, one test after another; the others run
+    everything else. (Groups of xdist 3.8 have no effect with pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if starts_ray_in(nodeid.partition("::")[0]) else nodeid
+
+
+@cache
+def starts_ray_in(file: str) -> bool:
+    """Whether a file of tests has one that is marked so."""
+    return "mark.ray" in (Path(__file__).parents[1] / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayApart:
+    """Hand out the tests of a run in several processes."""
+    return RayApart(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One process runs what starts Ray, one after another, the other one everything else. Leave out
-    what is marked long, unless `-m` speaks of it as `.ci/long` does."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    """Leave out what is marked long, unless `-m` speaks of it as `.ci/long` does."""
     if "long" not in config.option.markexpr:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
