@@ -271,8 +271,8 @@ class TuneScheduler(FIFOScheduler):
         trial_id = order_of(trial).trial
         self._watchdog.forget(trial_id)
         hung = self._hung.pop(trial_id, None)
-        fault = _fault(trial) if hung is None else FaultMessage(HUNG, hung)
-        self._faults[trial_id] = self._unfit(trial) or fault
+        ended = self._unfit(trial) or _fault(trial) if hung is None else FaultMessage(HUNG, hung)
+        self._faults[trial_id] = ended
 
     def _unfit(self, trial: TuneTrial) -> FaultMessage | None:
         """The fault of a trial that was placed on a node before that was found unfit."""
