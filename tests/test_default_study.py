@@ -38,6 +38,7 @@ def test_the_default_study_keeps_its_plan(state: State) -> None:
     assert [trial.label for trial in state.of_stage(BASELINE)] == [
         "ce",
         "recall",
+        "inverse_sqrt",
         "median_frequency",
         "lmp",
         "jml",
