@@ -139,7 +139,7 @@ def test_a_pixel_that_is_not_kept_hides_the_boundary_like_an_ignored_one():
     ("region", "words"),
     [
         ({"kind": "boundary", "width": 4}, "width: width must be odd, got 4"),
-        ({"kind": "boundary", "width": 1}, "width: width must be >= 3, got 1"),
+        ({"kind": "boundary", "width": 1}, "width: width must be in .3, 32768., got 1"),
         ({"kind": "everywhere", "width": 3}, r"unknown key 'width' \(allowed: kind\)"),
         ({"kind": "edges"}, "unknown kind 'edges' .*everywhere, boundary"),
     ],
