@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from study.analysis.ablation import most_axes
 from study.config.task import (
     FileData,
     NamedTask,
     TaskConfig,
     TrialConfig,
+    TrialOptimizer,
     accepting_duplicates,
     load_task,
     refuse_code,
@@ -124,7 +126,18 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
         confirm_top=settings.confirm.top,
         confirm_seeds=settings.confirm.num_seeds,
         confirm_budgets=settings.confirm.budgets,
+        confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
     )
+
+
+def _most_ablations(space: SearchSpace) -> int:
+    """Most parts of a config that can be switched off: of the space's, or of a baseline's."""
+    corners = space.corners
+    tuned = any(corner.optimizer != TrialOptimizer() for corner in corners)
+    searched = most_axes([corner.loss for corner in corners]) + tuned
+    settings = space.settings
+    baselines = [settings.baseline_loss(name) for name in settings.baseline_names]
+    return max([searched, *(most_axes([loss]) for loss in baselines)])
 
 
 def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:

@@ -47,11 +47,14 @@ class Confirm(Config):
 
     budgets: tuned cross entropy and the best other loss are also trained for so many times the
     task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
+    ablate: the best other loss is also trained with each of its parts switched off, one at a time,
+    on the same seeds.
     """
 
     top: int = Field(2, ge=1, le=10**4)
     num_seeds: int = Field(3, ge=1, le=10**4)
     budgets: Annotated[tuple[Factor, ...], Strict(False)] = (1,)
+    ablate: bool = False
 
     @field_validator("budgets")
     @classmethod
