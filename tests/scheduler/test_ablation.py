@@ -275,7 +275,7 @@ def test_what_is_shown_of_one_says_what_is_switched_off(simulated: Path) -> None
     assert listed == {name: one.ablated for name, one in state.trials.items()}
 
 
-@pytest.mark.parametrize("kill_after", [110, 120, 130])
+@pytest.mark.parametrize("kill_after", [110, 115, 130])
 def test_a_study_that_is_killed_among_them_ends_alike(tmp_path: Path, kill_after: int) -> None:
     Driver(tmp_path / "whole", metrics=judged, space=SPACE).run()
     killed = tmp_path / "killed"
