@@ -99,11 +99,13 @@ def _prepared(
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
     from study import tracking
+    from study.ledger.plan import Plan
     from study.reporting.tables import print_answer
     from study.scheduler.stages import left_out
 
     print_answer(finished.answer)
-    left = left_out(prepared.plan, finished.state)
+    assert finished.state.study is not None
+    left = left_out(Plan.from_dict(finished.state.study.plan), finished.state)
     if finished.interrupted:
         show("", f"interrupted. To go on: {_resume_command(prepared)}")
     elif left:
