@@ -100,6 +100,7 @@ def _prepared(
 def _conclusion(prepared: Prepared, finished: Finished) -> int:
     from study import tracking
     from study.analysis.classes import classes
+    from study.ledger.plan import Plan
     from study.reporting.class_table import class_lines
     from study.reporting.tables import print_answer
     from study.scheduler.stages import left_out
@@ -107,7 +108,8 @@ def _conclusion(prepared: Prepared, finished: Finished) -> int:
     found = finished.answer
     print_answer(found)
     show(*class_lines(classes(finished.state, finished.folder, found), found.reference_name), "")
-    left = left_out(prepared.plan, finished.state)
+    assert finished.state.study is not None
+    left = left_out(Plan.from_dict(finished.state.study.plan), finished.state)
     if finished.interrupted:
         show("", f"interrupted. To go on: {_resume_command(prepared)}")
     elif left:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from study.core.names import CONFIRM, REFERENCE
 from study.ledger.plan import Plan
 from study.ledger.records import EndRecord, ReportRecord, TrialRecord
@@ -42,12 +44,15 @@ class Study:
         source: str | None = None,
         seed: int = 0,
         budget: int = 1,
+        ablated: str = "",
+        config: dict[str, Any] | None = None,
     ) -> str:
         name = f"t{len(self.state.trials):04d}"
         family = "ce" if label == "ce" or stage == REFERENCE else "recall"
         record = TrialRecord(
-            name, 0, stage, label, family, None, {}, seed, source=source, budget=budget
-        )
+            name, 0, stage, label, family, None, config or {}, seed,
+            source=source, budget=budget, ablated=ablated,
+        )  # fmt: skip
         self.state.apply(record)
         self.live.add(name)
         return name

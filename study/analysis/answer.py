@@ -17,7 +17,7 @@ has one.
 
 Intervals over seeds hold together, in 95 %, for all configs and both metrics of the primary column,
 which the verdicts rest on. At the argmax they describe, and hold together for the configs within
-one metric; those of the ladder's steps hold each by itself.
+one metric; those of the ladder's steps and of the ablation hold each by itself.
 
 The reference is tuned cross entropy: of the two that were best by val and the default one, the best
 by mean confirmed val mIoU, at the tuned rule where there is one. In a study that has not tuned it,
@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.analysis import evidence
+from study.analysis.ablation import Ablated, axes, axis_effect, in_words
 from study.analysis.bootstrap import difference_interval
 from study.analysis.longer import LadderEntry, ladder, rising_note
 from study.analysis.pareto import pareto_trials
@@ -131,8 +132,9 @@ class Answer:
     that column first. best_* and pareto: ids of source trials; these are confirmed if `confirmed`
     is true, else the best so far. tuned: whether the reference is the best of cross entropies at
     several settings. tuning: the settings at which cross entropy was tried. ladder: from default
-    cross entropy to the best other loss, if that is confirmed. missing: what the answer lacks,
-    notes: what limits it, warnings: what its data's limits are, in words.
+    cross entropy to the best other loss, if that is confirmed. ablation: what each part of that
+    loss adds, where the study has trained it without; ablation_of: its label. missing: what the
+    answer lacks, notes: what limits it, warnings: what its data's limits are, in words.
     """
 
     study: str
@@ -151,6 +153,8 @@ class Answer:
     rules: tuple[Rule, ...] = (ARGMAX,)
     epochs: int = 0
     ladder: tuple[LadderEntry, ...] = ()
+    ablation: tuple[Ablated, ...] = ()
+    ablation_of: str = ""
 
     @property
     def primary(self) -> Rule:
@@ -223,6 +227,8 @@ def answer(state: State, folder: Path) -> Answer:
         rules=rules,
         epochs=int(study.plan.get("epochs", 0)) if study else 0,
         ladder=_ladder(state, configs, rules) if settled else (),
+        ablation=_ablation(state, rules) if settled else (),
+        ablation_of=winner.label if (winner := best_other(state)) else "",
     )
 
 
@@ -253,6 +259,12 @@ def rivals(state: State) -> list[Trial]:
     keys = _judged_keys(rules_of(state))
     found = (confirmed_reference(state), _best_by_val(state, selection.confirmed))
     return [trial for trial in found if trial is not None and _judged(state, trial, keys)]
+
+
+def best_other(state: State) -> Trial | None:
+    """Of `rivals`, the loss that is not the reference."""
+    reference = confirmed_reference(state)
+    return next((trial for trial in rivals(state) if trial is not reference), None)
 
 
 def _best_by_val(state: State, sources: Sequence[str]) -> Trial | None:
@@ -296,7 +308,7 @@ def _ladder(
     reference = confirmed_reference(state)
     if reference is None:
         return ()
-    winner = next((trial for trial in rivals(state) if trial is not reference), None)
+    winner = best_other(state)
     is_tuned, key, argmax = rules[0] is TUNED, rules[0].test_miou, ARGMAX.test_miou
     at = "at its rule" if is_tuned else "at the argmax"
     default = [config.source for config in configs if config.is_default_ce]
@@ -318,6 +330,22 @@ def _ladder(
             for name, source, n, of in entries
         ]
     )
+
+
+def _ablation(state: State, rules: Sequence[Rule]) -> tuple[Ablated, ...]:
+    """What each axis of the best other loss adds, where the study has trained it without."""
+    winner, keys = best_other(state), _judged_keys(rules)
+    if winner is None:
+        return ()
+    whole = _judged(state, winner, keys)
+    parts = {axis: _judged(state, winner, keys, ablated=axis) for axis in _ablated(state, winner)}
+    return tuple(axis_effect(axis, whole, parts[axis], rules[0]) for axis in parts if parts[axis])
+
+
+def _ablated(state: State, winner: Trial) -> tuple[str, ...]:
+    """The axes that the study switches off in turn."""
+    asked = state.study.plan.get("confirm_ablations", 0) if state.study else 0
+    return axes(winner.config) if asked else ()
 
 
 def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]) -> bool:
@@ -391,9 +419,11 @@ def _judged_keys(rules: Sequence[Rule]) -> list[str]:
     return [key for rule in rules for key in (rule.test_miou, rule.test_macc)]
 
 
-def _judged(state: State, source: Trial, keys: Sequence[str], budget: int = 1) -> list[Trial]:
+def _judged(
+    state: State, source: Trial, keys: Sequence[str], budget: int = 1, ablated: str = ""
+) -> list[Trial]:
     """The completed confirmation trials whose every judged metric is a number."""
-    trials = state.confirmations(source.id, budget)
+    trials = state.confirmations(source.id, budget, ablated)
     return [trial for trial in trials if _is_judged(trial, keys)]
 
 
@@ -402,12 +432,12 @@ def _is_judged(trial: Trial, keys: Sequence[str]) -> bool:
     return trial.status == COMPLETED and all(map(math.isfinite, numbers))
 
 
-def _failed(state: State, source: Trial, keys: Sequence[str]) -> tuple[int, ...]:
+def _failed(state: State, source: Trial, keys: Sequence[str], ablated: str = "") -> tuple[int, ...]:
     """The seeds that gave no numbers by their own fault."""
     return tuple(
         trial.seed
         for trial in state.of_stage(CONFIRM)
-        if (trial.source, trial.budget) == (source.id, 1)
+        if (trial.source, trial.budget, trial.ablated) == (source.id, 1, ablated)
         and trial.end is not None
         and not trial.end.by_machine
         and not _is_judged(trial, keys)
@@ -545,4 +575,12 @@ def _missing(
             if done < num_seeds:
                 line = f"{done} of {num_seeds} seeds are trained for {budget} times the budget"
                 lines.append(f"{source.label} ({source.id}): {line}")
+    winner = best_other(state)
+    for axis in _ablated(state, winner) if winner else ():
+        done = len(_judged(state, winner, keys, ablated=axis))
+        lost = len(_failed(state, winner, keys, axis))
+        if done < num_seeds:
+            failures = f" and {lost} failed" if lost else ""
+            line = f"{done} of {num_seeds} seeds are trained without {in_words(axis)}{failures}"
+            lines.append(f"{winner.label} ({winner.id}): {line}")
     return lines

@@ -13,7 +13,8 @@ class Plan:
     """The resolved settings of a study.
 
     `epochs` are the epoch reports of one trial. `confirm_budgets`: 1, and for how many times as
-    many of them the reference and the best other loss are trained besides.
+    many of them the reference and the best other loss are trained besides. `confirm_ablations`:
+    most axes of the best other loss that are switched off, one at a time; 0 for no ablation.
     """
 
     seed: int
@@ -29,11 +30,12 @@ class Plan:
     confirm_top: int
     confirm_seeds: int
     confirm_budgets: tuple[int, ...] = (1,)
+    confirm_ablations: int = 0
 
     @property
     def confirm_trials(self) -> int:
         """Most confirmation trials: the top configs, two tuned and default cross entropy; those
-        with a longer budget come on top."""
+        with a longer budget or an axis switched off come on top."""
         references = min(self.reference_trials, 2) + (CE in self.baselines)
         return (self.confirm_top + references) * self.confirm_seeds
 
@@ -48,9 +50,14 @@ class Plan:
         return 2 * self.confirm_seeds * sum(self.confirm_budgets[1:]) * self.epochs
 
     @property
+    def ablation_trials(self) -> int:
+        """Most confirmation trials with an axis switched off."""
+        return self.confirm_ablations * self.confirm_seeds
+
+    @property
     def worst_case_epochs(self) -> int:
         """Epochs of the study if no trial is stopped."""
-        trials = len(self.baselines) + self.num_trials + self.confirm_trials
+        trials = len(self.baselines) + self.num_trials + self.confirm_trials + self.ablation_trials
         return trials * self.epochs + self.longer_epochs
 
     def is_reference(self, index: int) -> bool:
@@ -73,7 +80,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """The plan that the first line of a ledger holds."""
-        values = {"confirm_budgets": (1,), **values}
+        values = {"confirm_budgets": (1,), "confirm_ablations": 0, **values}
         fields = {key: values[key] for key in cls.__dataclass_fields__}
         lists = ("objectives", "baselines", "rungs", "confirm_budgets")
         return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})

@@ -117,7 +117,8 @@ class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
-    `budget`: for how many times the plan's epochs it is trained.
+    `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its source
+    that is switched off.
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
@@ -134,6 +135,7 @@ class TrialRecord(_Line):
     gpus: StrictFloat | None = None
     time: StrictFloat = 0.0
     budget: Annotated[StrictInt, Field(ge=1)] = 1
+    ablated: str = ""
 
 
 @dataclass(frozen=True)

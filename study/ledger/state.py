@@ -30,7 +30,8 @@ class Trial:
 
     `reports` holds the first report of each epoch, `verdict` the decision at the last rung, `gpu_s`
     the GPU-seconds of all epochs including repeated ones. `waits`: no machine can hold the trial
-    now. `budget`: for how many times the plan's epochs it is trained.
+    now. `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its
+    source that is switched off.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Trial:
     gpus: float = 0.0
     gpu_s: float = 0.0
     budget: int = 1
+    ablated: str = ""
     faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class State:
             attempt=record.attempt,
             gpus=gpus,
             budget=record.budget,
+            ablated=record.ablated,
         )
         self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
         self.trials[trial.id] = self._unfinished[trial.id] = trial
@@ -193,12 +196,13 @@ class State:
         """The trials of these stages that reached the full budget."""
         return [trial for trial in self.of_stage(*stages) if trial.status == COMPLETED]
 
-    def confirmations(self, source: str, budget: int = 1) -> list[Trial]:
-        """The completed confirmation trials of one trial's config with one budget."""
+    def confirmations(self, source: str, budget: int = 1, ablated: str = "") -> list[Trial]:
+        """The completed confirmation trials of one trial's config with one budget, whole or with
+        one axis switched off."""
         return [
             trial
             for trial in self.completed(CONFIRM)
-            if (trial.source, trial.budget) == (source, budget)
+            if (trial.source, trial.budget, trial.ablated) == (source, budget, ablated)
         ]
 
 

@@ -209,6 +209,7 @@ def results_csv(state: State) -> str:
             "family": trial.family, "status": trial.status or "unfinished",
             "reason": trial.end.reason if trial.end else "", "epochs": trial.epochs,
             "seed": trial.seed, "source": trial.source or "", "budget": trial.budget,
+            "ablated": trial.ablated,
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))

@@ -28,6 +28,7 @@ from study.ledger.records import (
 )
 from study.ledger.state import State, Trial
 from study.scheduler.stages import (
+    ablations,
     confirmations,
     longer_confirmations,
     selection_in_force,
@@ -81,11 +82,13 @@ class Progress:
             search = 0
         baseline = len(plan.baselines) - state.count(BASELINE)
         to_come = baseline + search + confirm - len(known & done)
-        chosen = longer_confirmations(plan, state)
-        longer = plan.longer_epochs
+        chosen, parts = longer_confirmations(plan, state), ablations(plan, state)
+        longer, ablated = plan.longer_epochs, plan.ablation_trials * plan.epochs
         if chosen is not None:
-            longer = plan.epochs * sum(one[-1] for one in chosen if one not in done)
-        return max(0, to_come) * plan.epochs + longer + running
+            longer = plan.epochs * sum(one.budget for one in chosen if one not in done)
+        if parts is not None:
+            ablated = plan.epochs * sum(one not in done for one in parts)
+        return max(0, to_come) * plan.epochs + longer + ablated + running
 
     @property
     def elapsed(self) -> float:

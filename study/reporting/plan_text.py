@@ -33,6 +33,7 @@ def plan_text(
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
         *_longer(plan),
+        *_ablation(plan),
         f"worst case: {_most_trials(plan)} trials, "
         f"{plan.worst_case_epochs} epochs if nobody is stopped",
     ]
@@ -94,8 +95,18 @@ def _longer(plan: Plan) -> list[str]:
     ]
 
 
+def _ablation(plan: Plan) -> list[str]:
+    if not plan.confirm_ablations:
+        return []
+    return [
+        "then the best other loss with each of its parts switched off, one at a time, on the same "
+        f"seeds ({plan.ablation_trials * plan.epochs} epochs at most)"
+    ]
+
+
 def _most_trials(plan: Plan) -> int:
-    return len(plan.baselines) + plan.num_trials + plan.confirm_trials + plan.longer_trials
+    confirmed = plan.confirm_trials + plan.longer_trials + plan.ablation_trials
+    return len(plan.baselines) + plan.num_trials + confirmed
 
 
 def _confirm(plan: Plan) -> str:

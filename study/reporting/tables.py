@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from study.analysis.ablation import Ablated, Effect
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.longer import LadderEntry
 from study.analysis.rules import ARGMAX, TUNED, Rule
@@ -169,6 +170,13 @@ def conclusions(answer: Answer) -> Iterator[str]:
     if len(answer.ladder) > 1:
         yield "ladder, mean test mIoU and step (95 % interval of each by itself, paired by seed):"
         yield from map(_ladder_line, answer.ladder)
+    if answer.ablation:
+        yield (
+            f"{answer.ablation_of}, each of its parts switched off by itself: test means without it"
+            f"{_at(answer.primary, answer)}, and what it adds (95 % interval of each by itself, "
+            "paired by seed; it describes):"
+        )
+        yield from map(_ablation_line, answer.ablation)
     yield from _resolution(answer)
     notes = {against.note for item in answer.configs for against in item.versus.values()}
     yield from sorted(f"note: {note}" for note in notes if note)
@@ -206,6 +214,20 @@ def _outcome(one: Tried) -> str:
 def _ladder_line(entry: LadderEntry) -> str:
     line = f"- {entry.name}: {percent(entry.mean)}, {entry.seeds} seed{'s' * (entry.seeds > 1)}"
     return line if entry.step is None else f"{line}, step {difference(entry.step)}"
+
+
+def _ablation_line(part: Ablated) -> str:
+    seeds = f"{part.seeds} seed{'s' * (part.seeds > 1)}"
+    figures = (("mIoU", part.miou), ("mean accuracy", part.macc))
+    told = "; ".join(f"{metric} {_effect(effect)}" for metric, effect in figures)
+    return f"- without {part.axis}: {told}; {seeds}"
+
+
+def _effect(effect: Effect) -> str:
+    if effect.gain is None:
+        return percent(effect.mean)
+    verdict = f": {effect.verdict}" if effect.verdict else ""
+    return f"{percent(effect.mean)}, it adds {difference(effect.gain)}{verdict}"
 
 
 def _resolution(answer: Answer) -> Iterator[str]:

@@ -8,15 +8,17 @@ A study works in this order:
 4. the selection, once no trial of the search is live;
 5. the confirmation of the selected configs, seed by seed;
 6. where the plan has longer budgets: the reference and the best other loss with these, on the same
-   seeds, once every confirmation is over.
+   seeds, once every confirmation is over;
+7. where the plan has an ablation: the best other loss with each of its axes switched off, on the
+   same seeds.
 
 Default cross entropy is confirmed in any case, so its seeds fill the slots that would wait for the
 last searched trials. If a budget has ended the search, a session with a larger budget continues it
 and then makes a new selection. If the machine loses a confirmation, it is tried again after the
 others, because the interval needs its seed.
 
-If the budget is too small, these are skipped in turn: trainings with a longer budget, then searched
-trials, then baselines (except the first), then the last seeds of the confirmation. A session that
+If the budget is too small, these are skipped in turn: the ablation, trainings with a longer budget,
+searched trials, baselines (except the first), the last seeds of the confirmation. A session that
 skips seeds or unfinished trials stops, and the study is not done.
 """
 
@@ -24,14 +26,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from study.analysis.answer import rivals
+from study.analysis.ablation import axes
+from study.analysis.answer import best_other, rivals
 from study.analysis.selection import default_ce_trial
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import SelectRecord
-from study.ledger.state import State
+from study.ledger.state import State, Trial
 
 CONFIRM_TRIES = 3
 
@@ -71,11 +74,13 @@ class Select:
 
 @dataclass(frozen=True)
 class RunConfirm:
-    """Train the config of trial `source` again, with a fresh seed and so many times the budget."""
+    """Train the config of trial `source` again, with a fresh seed and so many times the budget;
+    `ablated`: the axis that is switched off."""
 
     source: str
     seed: int
     budget: int = 1
+    ablated: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,6 @@ class Done:
 
 Action = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
 Admits = Callable[[str, int], bool]
-Confirmation = tuple[str, int, int]
-"""Source, seed and budget of a confirmation."""
 
 
 def always(stage: str, epochs: int) -> bool:
@@ -135,7 +138,9 @@ def next_action(
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
             return Stop()
         return Select()
-    wanted = _ordinary(plan, selection.sources) + (longer_confirmations(plan, state) or [])
+    wanted = _ordinary(plan, selection.sources)
+    wanted += longer_confirmations(plan, state) or []
+    wanted += ablations(plan, state) or []
     action = _confirm(plan, state, wanted, admits)
     if action is not None:
         return action
@@ -173,74 +178,98 @@ def _default_ce(state: State) -> list[str]:
     return [] if trial is None else [trial.id]
 
 
-def _ordinary(plan: Plan, sources: Collection[str]) -> list[Confirmation]:
+def _ordinary(plan: Plan, sources: Collection[str]) -> list[RunConfirm]:
     """The confirmations of these sources with the plan's own budget, seed by seed."""
-    return [(source, seed, 1) for seed in confirm_seeds(plan) for source in dict.fromkeys(sources)]
+    distinct = dict.fromkeys(sources)
+    return [RunConfirm(source, seed) for seed in confirm_seeds(plan) for source in distinct]
 
 
 def _confirm(
-    plan: Plan, state: State, wanted: Collection[Confirmation], admits: Admits
+    plan: Plan, state: State, wanted: Collection[RunConfirm], admits: Admits
 ) -> RunConfirm | None:
     tries = _tries(state)
     done = settled(state)
-    left = [one for one in wanted if one not in done and admits(CONFIRM, plan.epochs * one[-1])]
-    return RunConfirm(*min(left, key=lambda one: tries[one])) if left else None
+    left = [one for one in wanted if one not in done and admits(CONFIRM, plan.epochs * one.budget)]
+    return min(left, key=lambda one: tries[one], default=None)
 
 
-def _tries(state: State) -> Counter[tuple[str | None, int, int]]:
-    return Counter((trial.source, trial.seed, trial.budget) for trial in state.of_stage(CONFIRM))
+def _which(trial: Trial) -> RunConfirm:
+    return RunConfirm(trial.source or "", trial.seed, trial.budget, trial.ablated)
+
+
+def _tries(state: State) -> Counter[RunConfirm]:
+    return Counter(map(_which, state.of_stage(CONFIRM)))
 
 
 def left_out(plan: Plan, state: State) -> list[str]:
     """What a stopped study has left to do, one line for each kind of trial."""
     chosen = selection_in_force(state) is not None
     pairs = confirmations(plan, state) if chosen else set()
-    longer, num_longer = longer_confirmations(plan, state), plan.longer_trials * chosen
     done, unfinished = settled(state), len(state.unfinished())
-    if longer is not None:
-        num_longer = len(longer)
+    longer, parts = longer_confirmations(plan, state), ablations(plan, state)
+    num_longer = plan.longer_trials * chosen if longer is None else len(longer)
+    num_parts = plan.ablation_trials * chosen if parts is None else len(parts)
     counts = (
         (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
         (plan.num_trials - state.count(SEARCH, REFERENCE), plan.num_trials, "searched"),
         (len(pairs - done), len(pairs), "confirmations"),
         (num_longer - len(done.intersection(longer or ())), num_longer, "longer trainings"),
+        (num_parts - len(done.intersection(parts or ())), num_parts, "ablation trainings"),
     )
     lines = [f"{count} of {total} {what}" for count, total, what in counts if count > 0]
     return [*lines, *([f"{unfinished} unfinished"] if unfinished else [])]
 
 
-def confirmations(plan: Plan, state: State) -> set[Confirmation]:
+def confirmations(plan: Plan, state: State) -> set[RunConfirm]:
     """Each confirmation with the plan's own budget that is known so far."""
     selection = selection_in_force(state)
     return set(_ordinary(plan, selection.sources if selection else _default_ce(state)))
 
 
-def longer_confirmations(plan: Plan, state: State) -> list[Confirmation] | None:
+def longer_confirmations(plan: Plan, state: State) -> list[RunConfirm] | None:
     """Each training with a longer budget, the shorter first; None while it is not known which loss
     they are of, because a confirmation is not over."""
     longer = plan.confirm_budgets[1:]
     if not longer:
         return []
+    if not _are_over(plan, state):
+        return None
+    pairs = _ordinary(plan, [trial.id for trial in rivals(state)])
+    return [replace(one, budget=budget) for budget in longer for one in pairs]
+
+
+def ablations(plan: Plan, state: State) -> list[RunConfirm] | None:
+    """Each training with an axis switched off, seed by seed; None while it is not known of which
+    loss they are, because a confirmation is not over."""
+    if not plan.confirm_ablations:
+        return []
+    if not _are_over(plan, state):
+        return None
+    winner = best_other(state)
+    parts = axes(winner.config) if winner else ()
+    pairs = _ordinary(plan, [winner.id] if winner else [])
+    return [replace(one, ablated=axis) for one in pairs for axis in parts]
+
+
+def _are_over(plan: Plan, state: State) -> bool:
+    """Whether every confirmation with the plan's own budget is over."""
     if selection_in_force(state) is None or confirmations(plan, state) - settled(state):
-        return None
-    if any(trial.stage == CONFIRM and trial.budget == 1 for trial in state.unfinished()):
-        return None
-    sources = [trial.id for trial in rivals(state)]
-    pairs = _ordinary(plan, sources)
-    return [(source, seed, budget) for budget in longer for source, seed, _ in pairs]
+        return False
+    return not any(
+        trial.stage == CONFIRM and trial.budget == 1 and not trial.ablated
+        for trial in state.unfinished()
+    )
 
 
-def settled(state: State) -> set[tuple[str | None, int, int]]:
-    """Each confirmation that runs or is over: its source, seed and budget.
+def settled(state: State) -> set[RunConfirm]:
+    """Each confirmation that runs or is over.
 
     One that failed by its own fault is over, and so is one that the machine has lost CONFIRM_TRIES
     times.
     """
     tries = _tries(state)
     return {
-        (trial.source, trial.seed, trial.budget)
+        _which(trial)
         for trial in state.of_stage(CONFIRM)
-        if trial.end is None
-        or not trial.end.by_machine
-        or tries[trial.source, trial.seed, trial.budget] >= CONFIRM_TRIES
+        if trial.end is None or not trial.end.by_machine or tries[_which(trial)] >= CONFIRM_TRIES
     }

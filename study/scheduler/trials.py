@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from study.analysis.ablation import in_words, without
 from study.analysis.tuning import tried
 from study.config.task import TaskConfig, TrialConfig, TrialOptimizer
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
@@ -57,8 +58,10 @@ class TrialFactory:
                 return self._reference(index)
             case RunSearch(number=number):
                 return self._proposed(number)
-            case RunConfirm(source=source, seed=seed, budget=budget):
-                return self._confirmation(self.state.trials[source], seed, budget)
+            case RunConfirm(source=source, ablated=""):
+                return self._confirmation(self.state.trials[source], action)
+            case RunConfirm(source=source):
+                return self._ablation(self.state.trials[source], action)
 
     def _reference(self, index: int) -> TrialRecord:
         rank, count = self.plan.references_before(index), self.plan.reference_trials
@@ -84,7 +87,8 @@ class TrialFactory:
             return self._new(REFERENCE, _ce_label(config), loss, optimizer, proposal.params)
         return self._new(SEARCH, describe(loss), loss, optimizer, proposal.params)
 
-    def _confirmation(self, source: Trial, seed: int, budget: int) -> TrialRecord:
+    def _confirmation(self, source: Trial, action: RunConfirm) -> TrialRecord:
+        seed, budget = action.seed, action.budget
         return TrialRecord(
             trial=self._next_id(),
             number=len(self.state.trials),
@@ -97,6 +101,19 @@ class TrialFactory:
             source=source.id,
             gpus=gpus_needed(source, self.gpus),
             budget=budget,
+        )
+
+    def _ablation(self, source: Trial, action: RunConfirm) -> TrialRecord:
+        loss, optimizer = without(source.config, action.ablated)
+        whole = self._confirmation(source, action)
+        parts = {"loss": loss.model_dump(), "optimizer": optimizer.model_dump()}
+        return replace(
+            whole,
+            label=f"{whole.label}, without {in_words(action.ablated)}",
+            family=family(loss),
+            params=self.space.params_of(loss, optimizer),
+            config={**whole.config, **parts},
+            ablated=action.ablated,
         )
 
     def _new(
@@ -140,6 +157,7 @@ class TrialFactory:
             source=trial.source,
             gpus=gpus_needed(trial, self.gpus),
             budget=trial.budget,
+            ablated=trial.ablated,
         )
 
     def _next_id(self) -> str:

@@ -73,6 +73,12 @@ def _few_enough(value: int) -> int:
     return value
 
 
+def _few_enough_seeds(value: int) -> int:
+    if value > 10**4:
+        raise ValueError(f"confirm_seeds must be at most 10^4, got {value}")
+    return value
+
+
 def _countable(value: float, info: ValidationInfo) -> float:
     if value != 0 and not value >= LEAST_FRACTION:
         raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_FRACTION}, got {value:g}")
@@ -164,6 +170,12 @@ class Options(BaseModel):
     )
     num_trials: Annotated[Count, AfterValidator(_few_enough)] | None = _option(
         None, "number of searched trials (default: as in the search space)", metavar="N"
+    )
+    confirm_seeds: Annotated[Count, AfterValidator(_few_enough_seeds)] | None = _option(
+        None,
+        "number of fresh seeds of each confirmed config (default: as in the search space, else 5 "
+        "where trials get GPUs and 3 on CPUs)",
+        metavar="N",
     )
     time_budget: Seconds = _option(
         math.inf,

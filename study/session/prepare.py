@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from study.analysis.ablation import most_axes
 from study.config.task import (
     FileData,
     NamedTask,
     TaskConfig,
     TrialConfig,
+    TrialOptimizer,
     accepting_duplicates,
     load_task,
     refuse_code,
@@ -28,7 +30,7 @@ from study.ledger.records import StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
 from study.search.asha import rung_epochs
-from study.session.options import Options
+from study.session.options import Options, flag_of
 from study.space.search_space import SearchSpace, load_space
 from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
+SEEDS, SEEDS_WITH_GPUS = 3, 5  # of each confirmed config, unless they are given
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Prepared:
         folder: The folder of the study.
         first_line: The first line of its ledger, if the study is new.
         state: The state of the study, if it is resumed.
+        seeds_are_open: Whether the number of seeds depends on what trials get.
     """
 
     folder: Path
@@ -57,6 +61,14 @@ class Prepared:
     storage: Storage
     first_line: StudyRecord | None = None
     state: State = field(default_factory=State)
+    seeds_are_open: bool = False
+
+    def with_gpus(self, gpus: float) -> Prepared:
+        """The same with the number of seeds that is for trials with so many GPUs."""
+        if not self.seeds_are_open or not gpus or self.first_line is None:
+            return self
+        plan = replace(self.plan, confirm_seeds=SEEDS_WITH_GPUS)
+        return replace(self, plan=plan, first_line=replace(self.first_line, plan=plan.as_dict()))
 
     @property
     def name(self) -> str:
@@ -92,7 +104,14 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     return task.model_copy(update={"data": data})
 
 
-def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, seed: int) -> Plan:
+def make_plan(
+    space: SearchSpace,
+    task: TaskConfig,
+    *,
+    num_trials: int | None,
+    seed: int,
+    confirm_seeds: int | None = None,
+) -> Plan:
     """Make the plan of a study from the settings of its space and the budget of its task."""
     if num_trials is not None:
         asked = space.settings.model_copy(update={"num_trials": num_trials})
@@ -122,9 +141,20 @@ def make_plan(space: SearchSpace, task: TaskConfig, *, num_trials: int | None, s
         reduction_factor=rungs.reduction_factor if rungs else 0,
         split_by=rungs.by if rungs else None,
         confirm_top=settings.confirm.top,
-        confirm_seeds=settings.confirm.num_seeds,
+        confirm_seeds=confirm_seeds or settings.confirm.num_seeds or SEEDS,
         confirm_budgets=settings.confirm.budgets,
+        confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
     )
+
+
+def _most_ablations(space: SearchSpace) -> int:
+    """Most parts of a config that can be switched off: of the space's, or of a baseline's."""
+    corners = space.corners
+    tuned = any(corner.optimizer != TrialOptimizer() for corner in corners)
+    searched = most_axes([corner.loss for corner in corners]) + tuned
+    settings = space.settings
+    baselines = [settings.baseline_loss(name) for name in settings.baseline_names]
+    return max([searched, *(most_axes([loss]) for loss in baselines)])
 
 
 def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
@@ -149,7 +179,13 @@ def _check(
 
     config = with_root(task.config, options.data_root)
     task = replace(task, config=config)
-    plan = make_plan(space, config, num_trials=options.num_trials, seed=options.seed)
+    plan = make_plan(
+        space,
+        config,
+        num_trials=options.num_trials,
+        seed=options.seed,
+        confirm_seeds=options.confirm_seeds,
+    )
     storage = options.studies
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
@@ -157,7 +193,10 @@ def _check(
     begin()
     first_line = _first_line(folder, space, task, plan)
     _check_plain(first_line)
-    return Prepared(folder, space, task, plan, uri, storage, first_line=first_line)
+    are_open = (options.confirm_seeds or space.settings.confirm.num_seeds) is None
+    return Prepared(
+        folder, space, task, plan, uri, storage, first_line=first_line, seeds_are_open=are_open
+    )
 
 
 def reopen(
@@ -209,12 +248,13 @@ def reopen(
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
-    if options.num_trials is not None and options.num_trials != plan.num_trials:
-        raise InputError(
-            f"num_trials of this study is {plan.num_trials} and cannot change, "
-            f"got {options.num_trials}",
-            key="--num-trials",
-        )
+    for key in ("num_trials", "confirm_seeds"):
+        asked, planned = getattr(options, key), getattr(plan, key)
+        if asked is not None and asked != planned:
+            raise InputError(
+                f"{key} of this study is {planned} and cannot change, got {asked}",
+                key=flag_of(key),
+            )
     return Prepared(folder, space, task, plan, uri, storage, state=state)
 
 
@@ -321,6 +361,12 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     from study.reporting.plan_text import data_lines, plan_text
     from study.search.sampler import model_takes_over_at
 
+    address, cluster = clusters.where(options.address)
+    resources = None
+    if address is None:
+        resources = resources_for(options, cluster, [clusters.this_machine()])
+    gpus = resources.gpus_per_trial if resources else options.gpus_per_trial
+    prepared = prepared.with_gpus(gpus or 0.0)
     plan = prepared.plan
     losses = map(prepared.space.settings.baseline_loss, plan.baselines)
     learned = [loss for loss in losses if prepared.space.params_of(loss) is not None]
@@ -328,10 +374,12 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line.data)])
-    address, cluster = clusters.where(options.address)
-    if address is not None:
-        return f"{text}\n{cluster}: as many trials at once as its nodes hold"
-    return f"{text}\n{resources_for(options, cluster, [clusters.this_machine()]).text}"
+    if resources is not None:
+        return f"{text}\n{resources.text}"
+    seeds = ""
+    if prepared.seeds_are_open and gpus is None:
+        seeds = f"; {SEEDS_WITH_GPUS} seeds if its nodes have GPUs"
+    return f"{text}\n{cluster}: as many trials at once as its nodes hold{seeds}"
 
 
 def resources_for(

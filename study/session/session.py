@@ -92,6 +92,7 @@ def run_session(
 
     words = connection.wait()
     resources = resources_for(options, words, nodes(connection.nodes.unfit))
+    prepared = prepared.with_gpus(resources.gpus_per_trial)
     driving = drive(prepared.storage, prepared.folder)
     try:
         return _run(prepared, options, resources, driving, connection.nodes, file)
@@ -201,6 +202,7 @@ def run_study(
     *,
     data_root: str | Path | None = None,
     num_trials: int | None = None,
+    confirm_seeds: int | None = None,
     time_budget: float | str = math.inf,
     max_gpu_hours: float = math.inf,
     gpus_per_trial: float | None = None,

@@ -220,11 +220,8 @@ class SearchSpace:
 
         fits: raises InputError for a loss that a trial could not train with.
         """
-        self._resolve_corner({}, fits)
-        for node, conditions in _conditional(self.tree, {}):
-            ends = node.ends if isinstance(node, Leaf) else tuple(node.options)
-            for end in ends:
-                self._resolve_corner({**conditions, node.path: end}, fits)
+        for fixed in self._corners():
+            self._resolve_corner(fixed, fits)
         for place, own in self.settings.own_baselines.items():
             try:
                 if fits is not None:
@@ -243,18 +240,30 @@ class SearchSpace:
                 error = InputError.unknown("objective", name, measured, key=key)
                 raise error.of_file(self.file, self.lines)
 
+    @property
+    def corners(self) -> list[Resolved]:
+        """Every option and both ends of every range, the others at their first."""
+        return [self._resolve_corner(fixed, None) for fixed in self._corners()]
+
+    def _corners(self) -> Iterator[Params]:
+        yield {}
+        for node, conditions in _conditional(self.tree, {}):
+            for end in node.ends if isinstance(node, Leaf) else tuple(node.options):
+                yield {**conditions, node.path: end}
+
     def _resolve_corner(
         self, fixed: Mapping[str, Any], fits: Callable[[LossConfig], object] | None
-    ) -> None:
+    ) -> Resolved:
         params: Params = {}
         lines: dict[str, int] = {}
         assemble(self.tree, lambda node: fixed.get(node.path, _first(node)), params, lines)
-        loss = self.resolve(params).loss
+        corner = self.resolve(params)
         try:
             if fits is not None:
-                fits(loss)
+                fits(corner.loss)
         except InputError as error:
             raise error.of_file(self.file, lines) from error
+        return corner
 
 
 def _first(node: Leaf | Choice) -> Any:

@@ -25,6 +25,8 @@ OF_CLASSES = tuple(
     for metric in ("iou", "recall", "precision", "miou", "dice")
 )
 
+MOST_SEEDS = 10**4
+
 Factor = Annotated[int, Field(ge=1, le=1000)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
@@ -45,13 +47,17 @@ class Rungs(Config):
 class Confirm(Config):
     """The confirmation: the `top` configs are trained again, each with num_seeds fresh seeds.
 
+    num_seeds: unless given, 5 where trials get GPUs, else 3.
     budgets: tuned cross entropy and the best other loss are also trained for so many times the
     task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
+    ablate: the best other loss is also trained with each of its parts switched off, one at a time,
+    on the same seeds.
     """
 
     top: int = Field(2, ge=1, le=10**4)
-    num_seeds: int = Field(3, ge=1, le=10**4)
+    num_seeds: int | None = Field(None, ge=1, le=MOST_SEEDS)
     budgets: Annotated[tuple[Factor, ...], Strict(False)] = (1,)
+    ablate: bool = False
 
     @field_validator("budgets")
     @classmethod

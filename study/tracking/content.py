@@ -18,7 +18,10 @@ FINAL = "final"
 STUDY_STAGE = "study"
 PARENT = "mlflow.parentRunId"
 CHANGING = ("epochs_seen", "status", "reason")
-TAGS = ("study", "study_began", "trial_id", "stage", "family", "label", "source", *CHANGING, PARENT)
+TAGS = (
+    "study", "study_began", "trial_id", "stage", "family", "label", "source", "ablated", *CHANGING,
+    PARENT,
+)  # fmt: skip
 MAX_KEY, MAX_VALUE = 250, 5000
 RUNNING, WAITING = "RUNNING", "SCHEDULED"
 RUN_STATUS = {COMPLETED: "FINISHED", STOPPED_EARLY: "KILLED", FAILED: "FAILED"}
@@ -89,6 +92,8 @@ def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
     }
     if trial.source is not None:
         tags["source"] = trial.source
+    if trial.ablated:
+        tags["ablated"] = trial.ablated
     if trial.end is not None:
         tags |= {"status": trial.end.status, "reason": trial.end.reason}
     return {key: value[:MAX_VALUE] for key, value in tags.items()}

@@ -57,3 +57,17 @@ def test_longer_trainings_are_announced_with_their_epochs() -> None:
     epochs = 2 * 3 * (2 + 4) * load_task("tiny").config.num_epochs
     assert "for 2 and 4 times the epochs, on the same seeds" in text
     assert f"({epochs} epochs at most)" in text
+
+
+def test_an_ablation_is_announced_with_its_most_epochs() -> None:
+    tree = {
+        "loss": {"focal_gamma": {"choice": [0.0, 2.0]}, "recall": {"choice": {"off": None}}},
+        "optimizer": {"lr_scale": {"float": {"low": 0.5, "high": 2.0}}},
+    }
+    assert "switched off" not in text_of(tree)
+    confirm = {"top": 1, "num_seeds": 3, "ablate": True}
+    text = text_of(tree, num_trials=4, reference_trials=1, confirm=confirm)
+    one = load_task("tiny").config.num_epochs
+    assert f"switched off, one at a time, on the same seeds ({2 * 3 * one} epochs at most)" in text
+    trials = 4 + (1 + 1) * 3 + 2 * 3
+    assert f"worst case: {trials} trials, {trials * one} epochs" in text

@@ -9,6 +9,7 @@ import pytest
 from ledgers import make_study
 from rich.console import Console
 
+from study.analysis.ablation import Ablated, Effect
 from study.analysis.answer import Answer, answer
 from study.analysis.longer import LadderEntry
 from study.analysis.statistics import Comparison, Interval
@@ -289,3 +290,24 @@ def test_the_ladder_is_shown_line_by_line(found: Answer) -> None:
         "- longer: 45.00, 3 seeds, step +4.00 [+1.00, +7.00]",
     ]
     assert not any(text.startswith("ladder") for text in conclusions(replace(found, ladder=())))
+
+
+def test_the_ablation_is_shown_line_by_line_with_its_verdicts(found: Answer) -> None:
+    gain = Comparison(0.02, Interval(0.01, 0.03))
+    harm = Comparison(-0.02, Interval(-0.03, -0.01))
+    none = Comparison(0.02, Interval(-0.01, 0.05))
+    parts = (
+        Ablated("recall", 3, Effect(0.40, gain), Effect(0.50, harm)),
+        Ablated("class weights", 1, Effect(0.41, none), Effect(0.52, Comparison(0.01))),
+    )
+    assert not any("switched off" in line for line in conclusions(found))
+    said = list(conclusions(replace(found, ablation=parts, ablation_of="the winner")))
+    (start,) = (index for index, line in enumerate(said) if "switched off" in line)
+    assert said[start].startswith("the winner, each of its parts")
+    assert "95 % interval of each by itself" in said[start]
+    assert said[start + 1 : start + 3] == [
+        "- without recall: mIoU 40.00, it adds +2.00 [+1.00, +3.00]: earns its place; "
+        "mean accuracy 50.00, it adds -2.00 [-3.00, -1.00]: does harm; 3 seeds",
+        "- without class weights: mIoU 41.00, it adds +2.00 [-1.00, +5.00]: not told apart from "
+        "none; mean accuracy 52.00, it adds +1.00; 1 seed",
+    ]

@@ -50,6 +50,8 @@ def test_help_and_the_docstring_have_the_text_of_every_option() -> None:
         ("num_trials", "-1", -1),
         ("num_trials", "1.5", 1.5),
         ("num_trials", "many", "many"),
+        ("confirm_seeds", "0", 0),
+        ("confirm_seeds", "10001", 10001),
         ("max_concurrent", "0", 0),
         ("seed", "-1", -1),
         ("seed", str(10**18), 10**18),

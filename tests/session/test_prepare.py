@@ -19,7 +19,7 @@ from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import TrialRecord
 from study.scheduler.study_scheduler import StudyScheduler
 from study.session.options import Options
-from study.session.prepare import Prepared, prepare, reopen
+from study.session.prepare import Prepared, describe_plan, prepare, reopen
 from study.storage.studies import find
 
 FLAT: dict[str, Any] = {
@@ -201,3 +201,43 @@ def test_a_mapping_that_yaml_cannot_hold_is_bad_input(option: str) -> None:
     given = {"space": {"loss": {"focal_gamma": np.float64(1)}}, "task": {"batch_size": np.int64(1)}}
     with pytest.raises(InputError, match=r"must be made of numbers, .* got a (float|int)64"):
         prepare(Options.of({option: given[option]}))
+
+
+@pytest.mark.parametrize(
+    ("in_space", "flag", "gpus", "seeds"),
+    [
+        (None, None, 0.0, 3),
+        (None, None, 0.5, 5),
+        (4, None, 1.0, 4),
+        (None, 2, 1.0, 2),
+        (4, 6, 0.0, 6),
+    ],
+)
+def test_seeds_are_as_given_else_more_where_trials_get_gpus(
+    tmp_path: Path, in_space: int | None, flag: int | None, gpus: float, seeds: int
+) -> None:
+    confirm = {"top": 1} if in_space is None else {"top": 1, "num_seeds": in_space}
+    space = {**FLAT, "study": {**FLAT["study"], "confirm": confirm}}
+    options = Options(space=space, task="tiny", confirm_seeds=flag, storage=tmp_path)
+    prepared = prepare(options).with_gpus(gpus)
+    assert prepared.plan.confirm_seeds == seeds
+    assert prepared.first_line is not None
+    assert prepared.first_line.plan == prepared.plan.as_dict()
+
+
+def test_a_study_keeps_its_number_of_seeds(begun: Prepared, tmp_path: Path) -> None:
+    storage = tmp_path / "studies"
+    again = reopen("s", Options(storage=storage, confirm_seeds=3), trust=True)
+    assert again.with_gpus(1.0).plan.confirm_seeds == 3
+    with pytest.raises(InputError, match="confirm_seeds of this study is 3 and cannot change"):
+        reopen("s", Options(storage=storage, confirm_seeds=5), trust=True)
+
+
+def test_a_plan_for_a_cluster_that_is_away_names_both_numbers_of_seeds(tmp_path: Path) -> None:
+    def said(**options: Any) -> str:
+        asked = Options(space=FLAT, task="tiny", storage=tmp_path, address="away:1", **options)
+        return describe_plan(prepare(asked), asked)
+
+    assert "3 fresh seeds" in said() and "; 5 seeds if its nodes have GPUs" in said()
+    assert "5 fresh seeds" in said(gpus_per_trial=1.0)
+    assert "nodes have GPUs" not in said(gpus_per_trial=0.0) + said(confirm_seeds=3)
