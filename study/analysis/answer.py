@@ -577,6 +577,7 @@ def _missing(
                 lines.append(f"{source.label} ({source.id}): {line}")
     winner = best_other(state)
     for axis in _ablated(state, winner) if winner else ():
+        assert winner is not None
         done = len(_judged(state, winner, keys, ablated=axis))
         lost = len(_failed(state, winner, keys, axis))
         if done < num_seeds:

@@ -121,7 +121,7 @@ def test_too_little_time_for_the_baselines_goes_to_the_first_ones(tmp_path: Path
     assert [trial.label for trial in state.completed(BASELINE)] == ["ce"]
     assert not state.of_stage(SEARCH, REFERENCE)
     assert left_out(driver.plan, state) == [
-        "4 of 5 baselines",
+        "5 of 6 baselines",
         "16 of 16 searched",
         "1 of 3 confirmations",
     ]

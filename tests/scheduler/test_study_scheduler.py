@@ -39,7 +39,7 @@ def test_a_study_runs_its_stages_and_stops_at_least_three_of_sixteen(
     state = load(tmp_path)
     assert state.finished
     searched = state.of_stage(SEARCH, REFERENCE)
-    assert len(state.of_stage(BASELINE)) == 5
+    assert len(state.of_stage(BASELINE)) == 6
     assert len(searched) == 16
     assert sum(trial.family == "ce" for trial in searched) >= 4
     stopped = [trial for trial in state.trials.values() if trial.status == STOPPED_EARLY]

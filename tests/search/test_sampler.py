@@ -236,11 +236,11 @@ def test_the_random_sampler_ignores_the_history(joint):
 
 def test_a_grid_takes_each_point_once_and_has_an_end():
     space = load_space("baselines")
-    points = [propose(space, [], seed=0, number=n, sampler="grid").params for n in range(24)]
+    points = [propose(space, [], seed=0, number=n, sampler="grid").params for n in range(30)]
     assert points == space.grid
-    assert len({tuple(sorted(point.items())) for point in points}) == 24
-    with pytest.raises(ValueError, match="24 points"):
-        propose(space, [], seed=0, number=24, sampler="grid")
+    assert len({tuple(sorted(point.items())) for point in points}) == 30
+    with pytest.raises(ValueError, match="30 points"):
+        propose(space, [], seed=0, number=30, sampler="grid")
 
 
 def test_the_plan_can_say_when_the_model_takes_over(joint):

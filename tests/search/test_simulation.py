@@ -98,7 +98,7 @@ def simulate(
 )
 def test_at_least_four_of_the_twelve_searched_trials_are_stopped(seed):
     trials = simulate(seed)
-    assert len(trials) == 21
+    assert len(trials) == 22
     assert 4 <= sum(not trial.kept for trial in trials) <= 11
 
 
