@@ -27,7 +27,12 @@ def refused(**given: Any) -> str:
 
 def test_flags_arguments_and_fields_are_the_same() -> None:
     fields = {name: field.default for name, field in Options.model_fields.items()}
-    flags = {action.dest for action in parser()._actions} - {"help", "resume", "dry_run"}
+    flags = {action.dest for action in parser()._actions} - {
+        "help",
+        "resume",
+        "dry_run",
+        "trust",
+    }
     assert flags == fields.keys()
     arguments = inspect.signature(study.run_study).parameters
     assert [*arguments] == [*fields, "unknown"]

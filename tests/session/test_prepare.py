@@ -104,7 +104,7 @@ def test_a_study_that_began_with_an_image_in_two_splits_goes_on(
     ledger = Ledger(tmp_path / "studies" / "s")
     ledger.append(line)
     ledger.close()
-    again = reopen("s", options).state.study
+    again = reopen("s", options, trust=True).state.study
     assert again is not None
     assert again.data == line.data
 
