@@ -63,6 +63,7 @@ def test_a_shipped_file_satisfies_the_schema_that_it_names(kind, path):
         "study: {objectives: [miou]}",
         "study: {confirm: {budgets: [1, 0]}}",
         "study: {confirm: {ablate: yes please}}",
+        "study: {confirm: {half_width: 0}}",
         "study: {sampler: hyperband}",
         "losses: {}",
     ],
@@ -81,6 +82,7 @@ def test_a_mistake_in_a_space_is_found_by_the_schema(text):
         "optimizer: {lr_scale: {float: {low: 1, high: 2, step: 0.5}}}",
         "study: {rungs: null, reference_trials: null}",
         "study: {confirm: {budgets: [1, 4], ablate: true}}",
+        "study: {confirm: {half_width: 1.5, max_seeds: 8}}",
     ],
 )
 def test_the_grammar_is_in_the_schema(text):

@@ -56,6 +56,7 @@ from study.analysis.statistics import (
     compare,
     mean,
     sd,
+    stein_seeds,
 )
 from study.analysis.tuning import Tuning, tuning
 from study.core.names import (
@@ -73,6 +74,8 @@ from study.core.names import (
     TUNED_CE,
     VAL,
 )
+from study.ledger.plan import Plan
+from study.ledger.records import SeedsRecord
 from study.ledger.state import State, Trial
 from study.metrics.counts import counts_of_confusion, metrics_from_counts
 from study.metrics.decision import TAUS
@@ -222,7 +225,11 @@ def answer(state: State, folder: Path) -> Answer:
         pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
-        notes=(*_at_the_edge(configs), *_still_rising(state, configs, rules[0])),
+        notes=(
+            *_added_note(state),
+            *_at_the_edge(configs),
+            *_still_rising(state, configs, rules[0]),
+        ),
         warnings=tuple(study.data.get("warnings", ())) if study else (),
         rules=rules,
         epochs=int(study.plan.get("epochs", 0)) if study else 0,
@@ -265,6 +272,57 @@ def best_other(state: State) -> Trial | None:
     """Of `rivals`, the loss that is not the reference."""
     reference = confirmed_reference(state)
     return next((trial for trial in rivals(state) if trial is not reference), None)
+
+
+def choose_seeds(state: State, plan: Plan) -> SeedsRecord:
+    """How many seeds the selected configs get, by the interval of the best other loss over those of
+    the plan (Stein's procedure); no more where it has none."""
+    winner, reference = best_other(state), confirmed_reference(state)
+    if winner is None or reference is None or state.selection is None:
+        return SeedsRecord(plan.confirm_seeds)
+    rules = rules_of(state)
+    values = {
+        source: {
+            trial.seed: value(trial, rules[0].test_miou)
+            for trial in _judged(state, state.trials[source], _judged_keys(rules))
+            if trial.seed in plan.first_seeds
+        }
+        for source in dict.fromkeys(state.selection.sources)
+    }
+    control = values.pop(reference.id)
+    values = {source: of for source, of in values.items() if of}
+    against = compare(values, control, confidence=JOINT).get(winner.id)
+    if against is None or against.interval is None:
+        return SeedsRecord(plan.confirm_seeds)
+    half_width = 100 * (against.interval.high - against.interval.low) / 2
+    seeds = stein_seeds(
+        half_width,
+        plan.confirm_seeds,
+        wanted=plan.confirm_half_width,
+        most=plan.confirm_max_seeds,
+    )
+    return SeedsRecord(seeds, half_width)
+
+
+def _first_seeds(state: State) -> range | None:
+    """The seeds whose spread decided how many there are; None where nothing did."""
+    if state.study is None or state.seeds is None:
+        return None
+    return Plan.from_dict(state.study.plan).first_seeds
+
+
+def _added_note(state: State) -> list[str]:
+    first = _first_seeds(state)
+    if first is None or state.seeds is None or state.seeds.half_width is None:
+        return []
+    assert state.study is not None
+    plan = state.study.plan
+    return [
+        f"after {len(first)} seeds the interval of the best loss was {state.seeds.half_width:.2f} "
+        f"points to either side; for {plan['confirm_half_width']:g} there are "
+        f"{state.seeds.seeds} (at most {plan['confirm_max_seeds']}): intervals over seeds take "
+        "their spread from the first ones alone (Stein's two-stage procedure)"
+    ]
 
 
 def _best_by_val(state: State, sources: Sequence[str]) -> Trial | None:
@@ -361,6 +419,10 @@ def _settled(state: State, judged: set[str], failed: Mapping[str, Sequence[int]]
 
 
 def _seeds(state: State) -> int:
+    return state.seeds.seeds if state.seeds else _planned_seeds(state)
+
+
+def _planned_seeds(state: State) -> int:
     plan = state.study.plan if state.study else {}
     return int(plan.get("confirm_seeds", 0))
 
@@ -386,7 +448,9 @@ def _confirmed(
     for key in keys if control else ():
         confidence = JOINT if key in (rules[0].test_miou, rules[0].test_macc) else CONFIDENCE
         values = {s: _by_seed(t, key) for s, t in others.items()}
-        compared = compare(values, _by_seed(control, key), confidence=confidence)
+        compared = compare(
+            values, _by_seed(control, key), confidence=confidence, first=_first_seeds(state)
+        )
         for source, comparison in compared.items():
             versus[source][key] = comparison
             interval = _image_interval(tested[source], judged, rules, key)
@@ -569,6 +633,7 @@ def _missing(
             line = f"{done} of {num_seeds} seeds are confirmed{failures}"
             lines.append(f"{source.label} ({source.id}): {line}")
     keys = _judged_keys(rules_of(state))
+    num_seeds = _planned_seeds(state)
     for source in rivals(state):
         for budget in _longer_budgets(state):
             done = len(_judged(state, source, keys, budget))
@@ -576,12 +641,15 @@ def _missing(
                 line = f"{done} of {num_seeds} seeds are trained for {budget} times the budget"
                 lines.append(f"{source.label} ({source.id}): {line}")
     winner = best_other(state)
-    for axis in _ablated(state, winner) if winner else ():
-        assert winner is not None
+    return [*lines, *(_without_axes(state, winner, keys) if winner else ())]
+
+
+def _without_axes(state: State, winner: Trial, keys: Sequence[str]) -> Iterator[str]:
+    num_seeds = _planned_seeds(state)
+    for axis in _ablated(state, winner):
         done = len(_judged(state, winner, keys, ablated=axis))
         lost = len(_failed(state, winner, keys, axis))
         if done < num_seeds:
             failures = f" and {lost} failed" if lost else ""
             line = f"{done} of {num_seeds} seeds are trained without {in_words(axis)}{failures}"
-            lines.append(f"{winner.label} ({winner.id}): {line}")
-    return lines
+            yield f"{winner.label} ({winner.id}): {line}"

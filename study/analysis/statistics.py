@@ -17,6 +17,12 @@ freedom, over the seeds that all of them have. Else each config's own variance i
 configs, the wildest first) leaves the pool and is judged by itself: Welch's t test, Bonferroni's
 level. If that is the control, every candidate is judged so. With few seeds the F test misses much:
 a config's variance is the larger one of the pool's and its own (twice its own for the control).
+
+*Seeds in two stages.* Stein (1945), "A two-sample test for a linear hypothesis whose power is
+independent of the variance", Ann. Math. Stat. 16: how many seeds are trained in all may depend on
+the spread s of the first ones, if the interval of the means over all n seeds keeps this s and its
+degrees of freedom, c s sqrt(2 / n). Then it covers as often as one of fixed n. Spread that is
+estimated again from all seeds covers less often.
 """
 
 from __future__ import annotations
@@ -102,8 +108,25 @@ def resolvable(candidates: int, seeds: int) -> float:
     return critical_value(free, (0.5**0.5,) * candidates, JOINT) * math.sqrt(2 / seeds)
 
 
+def stein_seeds(half_width: float, seeds: int, *, wanted: float, most: int) -> int:
+    """How many seeds Stein's procedure asks for, at least those of the first stage, at most `most`.
+
+    Args:
+        half_width: of the interval after the first stage, c s sqrt(2 / seeds).
+        seeds: of the first stage.
+        wanted: the half-width to come to, in the unit of the other.
+        most: seeds at most.
+    """
+    needed = seeds * (half_width / wanted) ** 2
+    return max(seeds, math.ceil(min(needed - 1e-9, most)))
+
+
 def compare(
-    candidates: Mapping[str, Values], control: Values, *, confidence: float = CONFIDENCE
+    candidates: Mapping[str, Values],
+    control: Values,
+    *,
+    confidence: float = CONFIDENCE,
+    first: Collection[int] | None = None,
 ) -> dict[str, Comparison]:
     """Compare each candidate with the control over seeds: two-sided and simultaneous.
 
@@ -115,36 +138,48 @@ def compare(
         candidates: a metric by seed, of each config.
         control: the same of the reference.
         confidence: with which all intervals hold together.
+        first: the seeds of the first stage, whose spread decided how many there are; None where
+            all were decided on beforehand. What is said of fewer than three holds for these.
     """
+
+    def staged(values: Values) -> Values:
+        return {seed: one for seed, one in values.items() if first is None or seed in first}
+
     few = f"fewer than {MIN_SEEDS} seeds: no interval"
     found = {
         name: Comparison(mean(values.values()) - mean(control.values()), note=few)
         for name, values in candidates.items()
     }
-    judged = {name: values for name, values in candidates.items() if len(values) >= MIN_SEEDS}
-    if len(control) < MIN_SEEDS or not judged:
+    judged = {
+        name: values for name, values in candidates.items() if len(staged(values)) >= MIN_SEEDS
+    }
+    if len(staged(control)) < MIN_SEEDS or not judged:
         return found
     groups = {**judged, CONTROL: control}
     shared = sorted(set.intersection(*(set(values) for values in groups.values())))
-    blocked = len(shared) >= MIN_SEEDS and is_blocked(len(judged), len(shared), confidence)
+    count = sum(first is None or seed in first for seed in shared)
+    blocked = count >= MIN_SEEDS and is_blocked(len(judged), count, confidence)
     left_out = sorted({seed for values in groups.values() for seed in values} - set(shared))
     note = ""
     if blocked:
         groups = {name: {seed: of[seed] for seed in shared} for name, of in groups.items()}
         if left_out:
             note = f"without seed {', '.join(map(str, left_out))}, which not all configs have"
-    arrays = {name: np.array(list(values.values())) for name, values in groups.items()}
+    whole = {name: np.array(list(values.values())) for name, values in groups.items()}
+    arrays = {name: np.array(list(staged(values).values())) for name, values in groups.items()}
     wild = spreads_apart(arrays, blocked=blocked)
     calm = {name: values for name, values in arrays.items() if name not in wild}
     if CONTROL in wild:
         calm = {}
     share = (1 - confidence) / len(judged)
     if calm:
-        found |= _dunnett(calm, 1 - share * (len(calm) - 1), blocked=blocked, note=note)
+        level = 1 - share * (len(calm) - 1)
+        found |= _dunnett(calm, whole, level, blocked=blocked, note=note)
     for name in judged.keys() - calm.keys():
         who = name if name in wild else CONTROL
         apart = f"{who} spreads over seeds far more than the others: judged by itself (Welch)"
-        found[name] = _welch(arrays[name], arrays[CONTROL], share, len(judged), apart)
+        pair = {one: arrays[one] for one in (name, CONTROL)}
+        found[name] = _welch(name, pair, whole, share, len(judged), apart)
     return {name: replace(one, confidence=confidence) for name, one in found.items()}
 
 
@@ -198,12 +233,18 @@ def _variance(groups: Mapping[str, Floats], *, blocked: bool) -> tuple[float, in
 
 
 def _dunnett(
-    groups: Mapping[str, Floats], confidence: float, *, blocked: bool, note: str
+    groups: Mapping[str, Floats],
+    whole: Mapping[str, Floats],
+    confidence: float,
+    *,
+    blocked: bool,
+    note: str,
 ) -> dict[str, Comparison]:
-    """Every group but the control against it, simultaneously, by one variance."""
-    control = groups[CONTROL]
+    """Every group but the control against it, simultaneously, by one variance: of `groups`, those
+    of the first stage; the means are those of the `whole` groups."""
+    control = whole[CONTROL]
     names = [name for name in groups if name != CONTROL]
-    means = {name: float(groups[name].mean() - control.mean()) for name in names}
+    means = {name: float(whole[name].mean() - control.mean()) for name in names}
     if not names or not any(np.ptp(values) > 0 for values in groups.values()):
         none = "no spread between seeds: no interval"
         return {name: Comparison(means[name], note=none) for name in names}
@@ -211,7 +252,7 @@ def _dunnett(
     variance, free = _variance(groups, blocked=blocked)
     own = {name: _own_variance(name, groups, blocked=blocked) for name in groups}
     of_control = max(variance, CAUTION * own[CONTROL])
-    counts = [len(groups[name]) for name in names]
+    counts = [len(whole[name]) for name in names]
     sides = tuple(math.sqrt(count / (count + len(control))) for count in counts)
     critical = critical_value(free, sides, confidence)
     found = {}
@@ -225,17 +266,28 @@ def _dunnett(
     return found
 
 
-def _welch(values: Floats, control: Floats, share: float, tests: int, note: str) -> Comparison:
-    """One group against the control with variances of their own; share: of the error."""
-    from scipy.stats import ttest_ind
+def _welch(
+    name: str,
+    groups: Mapping[str, Floats],
+    whole: Mapping[str, Floats],
+    share: float,
+    tests: int,
+    note: str,
+) -> Comparison:
+    """One group against the control with variances of their own; share: of the error. `groups` and
+    `whole` as in `_dunnett`."""
+    from scipy.stats import t
 
-    difference = float(values.mean() - control.mean())
-    if not (np.ptp(values) > 0 or np.ptp(control) > 0):
+    difference = float(whole[name].mean() - whole[CONTROL].mean())
+    if not any(np.ptp(values) > 0 for values in groups.values()):
         return Comparison(difference, note="no spread between seeds: no interval")
-    result = ttest_ind(values, control, equal_var=False)
-    bounds = result.confidence_interval(1 - share)
-    interval = Interval(float(bounds.low), float(bounds.high))
-    return Comparison(difference, interval, min(1.0, tests * float(result.pvalue)), note)
+    errors = {one: float(np.var(v, ddof=1)) / len(whole[one]) for one, v in groups.items()}
+    squared = sum(errors.values())
+    free = squared**2 / sum(errors[one] ** 2 / (len(v) - 1) for one, v in groups.items())
+    half = float(t.isf(share / 2, free)) * math.sqrt(squared)
+    p = 2 * float(t.sf(abs(difference) / math.sqrt(squared), free))
+    interval = Interval(difference - half, difference + half)
+    return Comparison(difference, interval, min(1.0, tests * p), note)
 
 
 @lru_cache(maxsize=256)

@@ -188,10 +188,10 @@ def _below(schema: Schema, key: Key | None) -> Schema:
 
 def _likely(members: Sequence[Schema], data: Any) -> Schema:
     """The member whose tag the data have, else the one that shares most keys with them, else one
-    for a mapping where they are one."""
+    for a mapping of any keys where they are one."""
 
     def is_mapping(member: Schema) -> bool:
-        return isinstance(data, dict) and member.get("type") == "object"
+        return isinstance(data, dict) and isinstance(member.get("additionalProperties"), dict)
 
     def fit(member: Schema) -> tuple[int, int, bool]:
         known = _properties(member)

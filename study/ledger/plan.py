@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from study.core.names import CE
@@ -15,6 +15,8 @@ class Plan:
     `epochs` are the epoch reports of one trial. `confirm_budgets`: 1, and for how many times as
     many of them the reference and the best other loss are trained besides. `confirm_ablations`:
     most axes of the best other loss that are switched off, one at a time; 0 for no ablation.
+    `confirm_half_width`: in points of mIoU at the primary rule; seeds are added to `confirm_seeds`
+    for it, up to `confirm_max_seeds`. 0: none are added.
     """
 
     seed: int
@@ -31,13 +33,29 @@ class Plan:
     confirm_seeds: int
     confirm_budgets: tuple[int, ...] = (1,)
     confirm_ablations: int = 0
+    confirm_half_width: float = 0.0
+    confirm_max_seeds: int = 0
 
     @property
     def confirm_trials(self) -> int:
         """Most confirmation trials: the top configs, two tuned and default cross entropy; those
-        with a longer budget or an axis switched off come on top."""
-        references = min(self.reference_trials, 2) + (CE in self.baselines)
-        return (self.confirm_top + references) * self.confirm_seeds
+        that are added, with a longer budget or with an axis switched off come on top."""
+        return self._most_confirmed * self.confirm_seeds
+
+    @property
+    def _most_confirmed(self) -> int:
+        return self.confirm_top + min(self.reference_trials, 2) + (CE in self.baselines)
+
+    @property
+    def first_seeds(self) -> range:
+        """The seeds of the confirmation that do not depend on results; no searched trial has used
+        them."""
+        return range(self.seed + 1, self.seed + 1 + self.confirm_seeds)
+
+    @property
+    def added_trials(self) -> int:
+        """Most confirmation trials that are added for a narrower interval."""
+        return self._most_confirmed * max(0, self.confirm_max_seeds - self.confirm_seeds)
 
     @property
     def longer_trials(self) -> int:
@@ -57,7 +75,8 @@ class Plan:
     @property
     def worst_case_epochs(self) -> int:
         """Epochs of the study if no trial is stopped."""
-        trials = len(self.baselines) + self.num_trials + self.confirm_trials + self.ablation_trials
+        confirmed = self.confirm_trials + self.added_trials + self.ablation_trials
+        trials = len(self.baselines) + self.num_trials + confirmed
         return trials * self.epochs + self.longer_epochs
 
     def is_reference(self, index: int) -> bool:
@@ -80,7 +99,8 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """The plan that the first line of a ledger holds."""
-        values = {"confirm_budgets": (1,), "confirm_ablations": 0, **values}
-        fields = {key: values[key] for key in cls.__dataclass_fields__}
+        later = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        known = {**later, **values}
+        found = {field.name: known[field.name] for field in fields(cls)}
         lists = ("objectives", "baselines", "rungs", "confirm_budgets")
-        return cls(**{**fields, **{key: tuple(fields[key]) for key in lists}})
+        return cls(**{**found, **{key: tuple(found[key]) for key in lists}})

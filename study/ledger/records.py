@@ -240,6 +240,19 @@ class SelectRecord(_Line):
 
 
 @dataclass(frozen=True)
+class SeedsRecord(_Line):
+    """How many seeds the latest selection is confirmed with, chosen once after those of the plan.
+
+    `half_width`: of the watched interval after these, in points; None where there is none.
+    """
+
+    kind: Literal["seeds"] = field(default="seeds", kw_only=True)
+    seeds: Annotated[StrictInt, Field(ge=1)]
+    half_width: StrictFloat | None = None
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class FinishRecord(_Line):
     """The study is finished."""
 
@@ -257,6 +270,7 @@ Record = (
     | WaitRecord
     | EndRecord
     | SelectRecord
+    | SeedsRecord
     | FinishRecord
 )
 _LINE: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])

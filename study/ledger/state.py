@@ -16,6 +16,7 @@ from study.ledger.records import (
     Record,
     ReportRecord,
     RungRecord,
+    SeedsRecord,
     SelectRecord,
     SessionRecord,
     StudyRecord,
@@ -79,6 +80,7 @@ class Trial:
 class State:
     """The state of a study after some of its records.
 
+    `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials.
     """
@@ -90,6 +92,7 @@ class State:
         default_factory=dict
     )
     selection: SelectRecord | None = None
+    seeds: SeedsRecord | None = None
     selection_holds: bool = False
     finished: bool = False
     num_epochs: int = 0
@@ -139,6 +142,9 @@ class State:
             case SelectRecord():
                 self.selection = record
                 self.selection_holds = True
+                self.seeds = None
+            case SeedsRecord():
+                self.seeds = record
             case FinishRecord():
                 self.finished = True
 

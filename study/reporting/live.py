@@ -22,6 +22,7 @@ from study.ledger.records import (
     FaultRecord,
     Record,
     ReportRecord,
+    SeedsRecord,
     SelectRecord,
     TrialRecord,
     WaitRecord,
@@ -74,6 +75,7 @@ class Progress:
         plan, state = self._plan, self._state
         running = sum(plan.epochs * trial.budget - trial.epochs for trial in state.unfinished())
         known, done = confirmations(plan, state), settled(state)
+        added = plan.added_trials if state.seeds is None else 0
         if selection_in_force(state) is None:
             confirm = plan.confirm_trials
             search = plan.num_trials - state.count(SEARCH, REFERENCE)
@@ -81,7 +83,7 @@ class Progress:
             confirm = len(known)
             search = 0
         baseline = len(plan.baselines) - state.count(BASELINE)
-        to_come = baseline + search + confirm - len(known & done)
+        to_come = baseline + search + confirm + added - len(known & done)
         chosen, parts = longer_confirmations(plan, state), ablations(plan, state)
         longer, ablated = plan.longer_epochs, plan.ablation_trials * plan.epochs
         if chosen is not None:
@@ -168,6 +170,8 @@ class Display:
                 named = (record.reference, record.runner_up, *record.confirmed)
                 chosen = ", ".join(name for name in named if name)
                 self.say(f"search over; confirming with fresh seeds: {chosen or 'nothing'}")
+            case SeedsRecord():
+                self.say(f"the confirmed configs are trained on {record.seeds} seeds in all")
             case ReportRecord() if self._live is None and self._due():
                 self.say(self._status_line())
 

@@ -32,6 +32,7 @@ def plan_text(
         *_equal(space, searched),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
+        *_added(plan),
         *_longer(plan),
         *_ablation(plan),
         f"worst case: {_most_trials(plan)} trials, "
@@ -85,6 +86,15 @@ def _rungs(plan: Plan) -> str:
     )
 
 
+def _added(plan: Plan) -> list[str]:
+    if not plan.confirm_half_width:
+        return []
+    return [
+        f"then up to {plan.confirm_max_seeds} seeds each, as many as the first ones show to be "
+        f"needed for {plan.confirm_half_width:g} points of mIoU to either side"
+    ]
+
+
 def _longer(plan: Plan) -> list[str]:
     factors = " and ".join(str(factor) for factor in plan.confirm_budgets[1:])
     if not factors:
@@ -105,7 +115,8 @@ def _ablation(plan: Plan) -> list[str]:
 
 
 def _most_trials(plan: Plan) -> int:
-    confirmed = plan.confirm_trials + plan.longer_trials + plan.ablation_trials
+    confirmed = plan.confirm_trials + plan.added_trials + plan.longer_trials
+    confirmed += plan.ablation_trials
     return len(plan.baselines) + plan.num_trials + confirmed
 
 

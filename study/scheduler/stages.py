@@ -6,7 +6,8 @@ A study works in this order:
 2. the baselines;
 3. the searched trials, with those that tune cross entropy (the reference) spread evenly among them;
 4. the selection, once no trial of the search is live;
-5. the confirmation of the selected configs, seed by seed;
+5. the confirmation of the selected configs, seed by seed; where the plan asks for a half-width, as
+   many seeds more, of all of them, as the first ones show to be needed;
 6. where the plan has longer budgets: the reference and the best other loss with these, on the same
    seeds, once every confirmation is over;
 7. where the plan has an ablation: the best other loss with each of its axes switched off, on the
@@ -84,6 +85,11 @@ class RunConfirm:
 
 
 @dataclass(frozen=True)
+class ChooseSeeds:
+    """Choose how many seeds the selected configs are confirmed with."""
+
+
+@dataclass(frozen=True)
 class Wait:
     """Wait for a trial that is live: its result decides what comes next."""
 
@@ -98,18 +104,16 @@ class Done:
     """The study is complete."""
 
 
-Action = Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | Wait | Stop | Done
+Action = (
+    Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | ChooseSeeds | Wait
+    | Stop | Done
+)  # fmt: skip
 Admits = Callable[[str, int], bool]
 
 
 def always(stage: str, epochs: int) -> bool:
     """Admit every trial: there is no budget."""
     return True
-
-
-def confirm_seeds(plan: Plan) -> tuple[int, ...]:
-    """The seeds of the confirmation, which no searched trial has used."""
-    return tuple(range(plan.seed + 1, plan.seed + 1 + plan.confirm_seeds))
 
 
 def next_action(
@@ -138,7 +142,9 @@ def next_action(
         if not state.completed(BASELINE, REFERENCE, SEARCH) and _num_to_come(plan, state):
             return Stop()
         return Select()
-    wanted = _ordinary(plan, selection.sources)
+    if plan.confirm_half_width and state.seeds is None and _are_over(plan, state):
+        return ChooseSeeds()
+    wanted = _ordinary(plan, selection.sources, state)
     wanted += longer_confirmations(plan, state) or []
     wanted += ablations(plan, state) or []
     action = _confirm(plan, state, wanted, admits)
@@ -178,10 +184,13 @@ def _default_ce(state: State) -> list[str]:
     return [] if trial is None else [trial.id]
 
 
-def _ordinary(plan: Plan, sources: Collection[str]) -> list[RunConfirm]:
-    """The confirmations of these sources with the plan's own budget, seed by seed."""
-    distinct = dict.fromkeys(sources)
-    return [RunConfirm(source, seed) for seed in confirm_seeds(plan) for source in distinct]
+def _ordinary(plan: Plan, sources: Collection[str], state: State | None = None) -> list[RunConfirm]:
+    """The confirmations of these sources with the plan's own budget, seed by seed, with the seeds
+    that the state adds."""
+    first, distinct = plan.first_seeds, dict.fromkeys(sources)
+    added = state.seeds.seeds - len(first) if state is not None and state.seeds else 0
+    seeds = (*first, *range(first.stop, first.stop + added))
+    return [RunConfirm(source, seed) for seed in seeds for source in distinct]
 
 
 def _confirm(
@@ -223,7 +232,9 @@ def left_out(plan: Plan, state: State) -> list[str]:
 def confirmations(plan: Plan, state: State) -> set[RunConfirm]:
     """Each confirmation with the plan's own budget that is known so far."""
     selection = selection_in_force(state)
-    return set(_ordinary(plan, selection.sources if selection else _default_ce(state)))
+    if selection is None:
+        return set(_ordinary(plan, _default_ce(state)))
+    return set(_ordinary(plan, selection.sources, state))
 
 
 def longer_confirmations(plan: Plan, state: State) -> list[RunConfirm] | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from study.analysis.answer import choose_seeds
 from study.analysis.selection import select
 from study.config.task import TaskConfig
 from study.core.names import BASELINE, CE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
@@ -32,6 +33,7 @@ from study.scheduler.budget import EPOCH_SECONDS, Budget
 from study.scheduler.retries import should_retry, slots_needed
 from study.scheduler.stages import (
     Action,
+    ChooseSeeds,
     Done,
     Resume,
     RunConfirm,
@@ -129,6 +131,8 @@ class StudyScheduler:
                     return action
                 case Select():
                     self.write(select(self.state, top=self.plan.confirm_top))
+                case ChooseSeeds():
+                    self.write(choose_seeds(self.state, self.plan))
                 case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
                     continue
                 case _:

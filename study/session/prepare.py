@@ -32,6 +32,7 @@ from study.losses.config import FactoryLoss
 from study.search.asha import rung_epochs
 from study.session.options import Options, flag_of
 from study.space.search_space import SearchSpace, load_space
+from study.space.settings import MIN_SEEDS
 from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
 
@@ -67,7 +68,8 @@ class Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
         if not self.seeds_are_open or not gpus or self.first_line is None:
             return self
-        plan = replace(self.plan, confirm_seeds=SEEDS_WITH_GPUS)
+        most = self.plan.confirm_max_seeds or SEEDS_WITH_GPUS
+        plan = replace(self.plan, confirm_seeds=min(SEEDS_WITH_GPUS, most))
         return replace(self, plan=plan, first_line=replace(self.first_line, plan=plan.as_dict()))
 
     @property
@@ -124,7 +126,14 @@ def make_plan(
             f"and {references} reference trials), got {settings.num_trials}",
             key="--num-trials",
         )
-    rungs = settings.rungs
+    rungs, confirm = settings.rungs, settings.confirm
+    allowed = range(MIN_SEEDS, confirm.max_seeds + 1)
+    if confirm_seeds and confirm.half_width and confirm_seeds not in allowed:
+        raise InputError(
+            f"confirm_seeds must be from {MIN_SEEDS} to max_seeds ({confirm.max_seeds}) where "
+            f"the space has a half_width, got {confirm_seeds}",
+            key="--confirm-seeds",
+        )
     return Plan(
         seed=seed,
         epochs=task.num_epochs,
@@ -143,6 +152,8 @@ def make_plan(
         confirm_top=settings.confirm.top,
         confirm_seeds=confirm_seeds or settings.confirm.num_seeds or SEEDS,
         confirm_budgets=settings.confirm.budgets,
+        confirm_half_width=confirm.half_width or 0.0,
+        confirm_max_seeds=confirm.max_seeds if confirm.half_width is not None else 0,
         confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
     )
 

@@ -25,7 +25,7 @@ OF_CLASSES = tuple(
     for metric in ("iou", "recall", "precision", "miou", "dice")
 )
 
-MOST_SEEDS = 10**4
+MIN_SEEDS, MOST_SEEDS = 3, 10**4
 
 Factor = Annotated[int, Field(ge=1, le=1000)]
 Names = Annotated[tuple[str, ...], Strict(False)]
@@ -52,12 +52,16 @@ class Confirm(Config):
     task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
     ablate: the best other loss is also trained with each of its parts switched off, one at a time,
     on the same seeds.
+    half_width: in points of tuned mIoU: once all configs have num_seeds seeds, the number that all
+    of them get is chosen so that the interval of the best one is no wider, at most max_seeds.
     """
 
     top: int = Field(2, ge=1, le=10**4)
     num_seeds: int | None = Field(None, ge=1, le=MOST_SEEDS)
     budgets: Annotated[tuple[Factor, ...], Strict(False)] = (1,)
     ablate: bool = False
+    half_width: float | None = Field(None, gt=0)
+    max_seeds: int = Field(8, ge=MIN_SEEDS, le=MOST_SEEDS)
 
     @field_validator("budgets")
     @classmethod
@@ -68,6 +72,17 @@ class Confirm(Config):
                 f"got {list(budgets)}"
             )
         return budgets
+
+    @model_validator(mode="after")
+    def _seeds_in_two_stages(self) -> Confirm:
+        if self.half_width is None or self.num_seeds is None:
+            return self
+        if not MIN_SEEDS <= self.num_seeds <= self.max_seeds:
+            raise ValueError(
+                f"num_seeds must be from {MIN_SEEDS} to max_seeds ({self.max_seeds}) beside "
+                f"half_width, got {self.num_seeds}"
+            )
+        return self
 
 
 class OwnBaseline(Config):

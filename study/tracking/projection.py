@@ -15,6 +15,7 @@ from study.ledger.records import (
     FinishRecord,
     Record,
     ReportRecord,
+    SeedsRecord,
     SelectRecord,
     SessionRecord,
     StudyRecord,
@@ -26,6 +27,7 @@ from study.tracking.database import Replaced
 from study.tracking.store import Store, is_refusal
 
 PUSH_SECONDS = 5.0
+OF_THE_STUDY = StudyRecord | SessionRecord | SelectRecord | SeedsRecord | FinishRecord
 
 
 class Tail:
@@ -145,7 +147,7 @@ class Projection:
     def read(self) -> None:
         """Read the new ledger lines. Raises InputError if a line is not a ledger line."""
         for place, record in self._tail.read():
-            if isinstance(record, StudyRecord | SessionRecord | SelectRecord | FinishRecord):
+            if isinstance(record, OF_THE_STUDY):
                 self._study.apply(record)
                 self._study_lines += 1
                 self._finished_at = record.time

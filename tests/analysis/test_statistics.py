@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import dunnett, ttest_ind
 
-from benchmarks.statistics import Cell, rates
+from benchmarks.statistics import ADAPTIVE, Cell, rates
 from study.analysis.statistics import (
     CONTROL,
     JOINT,
@@ -20,6 +20,7 @@ from study.analysis.statistics import (
     resolvable,
     sd,
     spreads_apart,
+    stein_seeds,
 )
 
 EVEN = (-1.0, 0.0, 1.0)
@@ -148,10 +149,63 @@ def test_few_studies_on_good_and_on_bad_days_claim_what_is_not_there() -> None:
         ("equal spread", 13, 88),
         ("3x on the reference", 19, 20),
         ("one collapsed seed", 13, 70),
+        (ADAPTIVE, 13, 88),
     ):
         errors, power = rates(Cell(configs=4, seeds=3, case=case, shared=0.7), studies=100)
         assert errors <= most, case
         assert power >= seen, case
+
+
+def two_stages(scale: float) -> tuple[dict[str, dict[int, float]], dict[int, float]]:
+    """Two candidates and a control on eight seeds; the last five spread `scale` times as much."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(3, 8))
+    values[:, 3:] *= scale
+    rows = [dict(enumerate(map(float, row))) for row in values]
+    return {"a": rows[0], "b": rows[1]}, rows[2]
+
+
+def width(one: Comparison) -> float:
+    assert one.interval is not None
+    return one.interval.high - one.interval.low
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_of_two_stages_the_first_gives_the_spread_and_both_give_the_means(scale: float) -> None:
+    others, control = two_stages(scale)
+    early = {name: dict(list(of.items())[:3]) for name, of in others.items()}
+    before = compare(early, dict(list(control.items())[:3]))
+    after = compare(others, control, first=range(3))
+    for name, of in others.items():
+        assert width(after[name]) == pytest.approx(width(before[name]) * math.sqrt(3 / 8))
+        assert after[name].difference == pytest.approx(mean(of.values()) - mean(control.values()))
+    assert compare(others, control, first=range(8)) == compare(others, control)
+
+
+def test_a_config_that_is_judged_apart_has_the_spread_of_the_first_stage_too() -> None:
+    others, control = two_stages(1.0)
+    others["a"] = {seed: 1e3 * of for seed, of in others["a"].items()}
+    early = {name: dict(list(of.items())[:3]) for name, of in others.items()}
+    before = compare(early, dict(list(control.items())[:3]))["a"]
+    after = compare(others, control, first=range(3))["a"]
+    assert "Welch" in before.note and "Welch" in after.note
+    assert width(after) == pytest.approx(width(before) * math.sqrt(3 / 8))
+
+
+def test_a_config_that_lacks_seeds_of_the_first_stage_has_no_interval() -> None:
+    others, control = two_stages(1.0)
+    del others["a"][0]
+    found = compare(others, control, first=range(3))
+    assert found["a"].interval is None and found["b"].interval is not None
+
+
+@pytest.mark.parametrize(
+    ("half_width", "expected"), [(1.0, 3), (1.5, 3), (1.6, 4), (2.0, 6), (2.4, 8), (1e9, 8)]
+)
+def test_as_many_seeds_are_asked_for_as_narrow_the_interval(
+    half_width: float, expected: int
+) -> None:
+    assert stein_seeds(half_width, 3, wanted=1.5, most=8) == expected
 
 
 def test_the_smallest_difference_that_is_told_is_half_an_interval() -> None:

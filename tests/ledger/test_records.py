@@ -17,6 +17,7 @@ from study.ledger.records import (
     Record,
     ReportRecord,
     RungRecord,
+    SeedsRecord,
     SelectRecord,
     SessionRecord,
     StudyRecord,
@@ -146,10 +147,18 @@ def test_an_unreadable_line_is_named_with_its_file_and_number(tmp_path: Path) ->
 
 
 def test_a_trial_of_an_older_line_has_the_plans_budget() -> None:
-    record = TrialRecord("t0000", 0, "confirm", "ce", "ce", None, {}, 0, budget=4)
+    record = TrialRecord("t0000", 0, "confirm", "ce", "ce", None, {}, 0, budget=4, ablated="recall")
     line = json.loads(encode(record))
     assert decode(json.dumps(line)) == record
-    del line["budget"]
+    del line["budget"], line["ablated"]
     older = decode(json.dumps(line))
     assert isinstance(older, TrialRecord)
-    assert older.budget == 1
+    assert (older.budget, older.ablated) == (1, "")
+
+
+@pytest.mark.parametrize("half_width", [None, 1.25])
+def test_a_number_of_seeds_is_read_as_it_was_written(half_width: float | None) -> None:
+    record = SeedsRecord(5, half_width)
+    assert decode(encode(record)) == record
+    with pytest.raises(ValueError, match="seeds"):
+        decode(encode(SeedsRecord(0)))

@@ -59,6 +59,14 @@ def test_longer_trainings_are_announced_with_their_epochs() -> None:
     assert f"({epochs} epochs at most)" in text
 
 
+def test_seeds_that_may_be_added_are_announced_and_in_the_worst_case() -> None:
+    assert "needed for" not in text_of(CHOICE)
+    confirm = {"top": 1, "num_seeds": 3, "half_width": 1.5, "max_seeds": 7}
+    text = text_of(CHOICE, num_trials=4, reference_trials=1, confirm=confirm)
+    assert "then up to 7 seeds each" in text and "1.5 points of mIoU" in text
+    assert f"worst case: {4 + 2 * 7} trials" in text
+
+
 def test_an_ablation_is_announced_with_its_most_epochs() -> None:
     tree = {
         "loss": {"focal_gamma": {"choice": [0.0, 2.0]}, "recall": {"choice": {"off": None}}},

@@ -241,3 +241,17 @@ def test_a_plan_for_a_cluster_that_is_away_names_both_numbers_of_seeds(tmp_path:
     assert "3 fresh seeds" in said() and "; 5 seeds if its nodes have GPUs" in said()
     assert "5 fresh seeds" in said(gpus_per_trial=1.0)
     assert "nodes have GPUs" not in said(gpus_per_trial=0.0) + said(confirm_seeds=3)
+
+
+@pytest.mark.parametrize(("most", "seeds"), [(4, 4), (8, 5)])
+def test_where_seeds_may_be_added_the_first_ones_are_no_more_than_all(
+    tmp_path: Path, most: int, seeds: int
+) -> None:
+    confirm = {"half_width": 1.5, "max_seeds": most}
+    space = {**FLAT, "study": {**FLAT["study"], "confirm": confirm}}
+    prepared = prepare(Options(space=space, task="tiny", storage=tmp_path))
+    assert prepared.plan.confirm_seeds == 3
+    assert prepared.with_gpus(1.0).plan.confirm_seeds == seeds
+    for wrong in (2, most + 1):
+        with pytest.raises(InputError, match="--confirm-seeds: confirm_seeds must be from 3 to "):
+            prepare(Options(space=space, task="tiny", storage=tmp_path, confirm_seeds=wrong))
