@@ -23,6 +23,7 @@ from study.storage.s3.bucket import S3Prefix
 from study.training.environment import set_up_process
 
 telemetry.turn_off()
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve trials beside the other process
 torch.set_num_threads(1)
 
 TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"

@@ -22,7 +22,7 @@ PRIVATE = (
 @pytest.mark.skipif(
     not all(hasattr(*name) for name in PRIVATE), reason="no devices in Python in this torch"
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_batches_and_trainings_on_a_stand_in_for_an_accelerator() -> None:
     """In a process of their own, whose torch then knows that device."""
     run = subprocess.run(

@@ -88,7 +88,7 @@ def test_ledger_mlflow_and_export_agree_to_the_last_digit(state: State) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_export_trains_again_to_the_same_numbers() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "study.train", str(FOLDER / "exports" / "best_miou.yaml")],

@@ -164,7 +164,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("impatient")
 def test_what_a_late_ray_has_started_is_gone_and_the_next_one_serves() -> None:
     import ray
@@ -177,7 +177,7 @@ def test_what_a_late_ray_has_started_is_gone_and_the_next_one_serves() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("impatient")
 def test_nothing_is_left_of_a_ray_that_never_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "LATE_START_SECONDS", 0)

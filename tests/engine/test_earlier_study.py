@@ -70,7 +70,7 @@ def _earlier(metrics: Mapping[str, float], measured: set[str]) -> dict[str, floa
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_an_interrupted_study_comes_to_what_the_uninterrupted_one_came_to(tmp_path: Path) -> None:
     before = recorded("interrupted")
     (name,) = before["unfinished"]

@@ -69,7 +69,7 @@ def run(tmp_path: Path, faults: dict[str, str] | None = None, **options: Any) ->
     return study.run_study(SPACE, task(log, faults), storage=tmp_path, name="s", **options)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,7 @@ def assert_exports_are_whole(finished: Finished) -> None:
     assert {path.stem for path in (finished.folder / "weights").iterdir()} == stated
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
     finished = run(tmp_path, no_weights=True)
     assert finished.state.finished
@@ -122,7 +122,7 @@ def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
     assert "weights" not in yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_trial_that_half_a_gpu_is_too_small_for_is_tried_again_on_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_trial_that_half_a_gpu_is_too_small_for_is_tried_again_on_a_whole_one(
     assert f"{short.id} was given 1 GPU after: out of GPU memory: CUDA" in text
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: Path) -> None:
     faults = {"3": "raise", "5": "memory", "6": "kill", "9": "disk", "10": "device"}
     finished = run(tmp_path, faults, max_concurrent=1)
@@ -167,7 +167,7 @@ def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: P
     assert beside.status == COMPLETED, "what lost its device goes on in a fresh process"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> None:
     finished = run(tmp_path)
     assert not list(finished.folder.rglob("*.pt")), "no checkpoint outlives its trial"
@@ -184,7 +184,7 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
     assert not any("test/miou" in report for t in others for report in t.reports.values())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
     assert load(path.parent).finished
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_study_in_which_nothing_could_be_trained_ends_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_trial_that_hung_once_comes_to_the_numbers_of_one_that_never_did(tmp_p
     assert numbers(hung) == numbers(undisturbed)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_trial_that_always_hangs_has_failed_and_the_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_trial_that_always_hangs_has_failed_and_the_study_goes_on(
     assert reason in (finished.folder / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_ctrl_c_does_not_wait_for_a_process_that_is_stopped(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=0.2)
     process = study.begin("--trial-timeout", f"{TIMEOUT:g}s")

@@ -142,7 +142,7 @@ def run_study(folder: Path, head: Head, *arguments: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_study_joins_the_cluster_that_ray_start_left_running_here(
     tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_study_joins_the_cluster_that_ray_start_left_running_here(
     assert cluster.where(None) == (head.address, words), "a dry run names it, too"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_cluster_that_cannot_import_the_package_is_one_line_and_exit_code_2(
     tmp_path: Path, head: Head
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_cluster_that_cannot_import_the_package_is_one_line_and_exit_code_2(
     assert not (tmp_path / "studies").exists()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_missing_token_and_a_wrong_one_are_one_line_each(tmp_path: Path) -> None:
     token = "12ab" * 50
     secret = {AUTH_MODE: TOKEN_MODE, AUTH_TOKEN_HERE: token}

@@ -101,7 +101,7 @@ def reports(records: list[Record]) -> list[ReportRecord]:
     return [record for record in records if isinstance(record, ReportRecord)]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_study_goes_on_on_another_machine_and_while_the_bucket_is_away(
     prefix: S3Prefix, s3_server: s3.Server, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def assert_whole(study: Study) -> None:
     assert not list(study.ledger.parent.rglob("*.pt")), "no checkpoint outlives its trial"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_killed_driver_loses_nothing_and_resume_ends_the_study(tmp_path: Path) -> None:
     study = Study(tmp_path)
     process = study.begin()
@@ -119,7 +119,7 @@ def reports_of(study: Study) -> list[ReportRecord]:
     return [record for record in read(study.ledger) if isinstance(record, ReportRecord)]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_again(
     tmp_path: Path,
 ) -> None:
@@ -154,7 +154,7 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     assert len(seen) == len(set(seen)), "no epoch is trained again"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_study_whose_output_nobody_reads_goes_on_to_its_end(tmp_path: Path) -> None:
     study = Study(tmp_path)
     reader, writer = os.pipe()
@@ -186,7 +186,7 @@ sys.exit(run.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_after_ctrl_c_between_hand_out_and_start_of_a_trial_there_are_exports(
     tmp_path: Path,
 ) -> None:
@@ -203,7 +203,7 @@ def test_after_ctrl_c_between_hand_out_and_start_of_a_trial_there_are_exports(
     assert_whole(study)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=4.0)
     process = study.begin("--max-concurrent", "2")
@@ -231,7 +231,7 @@ def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: 
     assert waited < min(first), "shorter than an epoch"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_study_whose_folder_is_removed_ends_with_one_line(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=0.1)
     process = study.begin()
@@ -243,7 +243,7 @@ def test_a_study_whose_folder_is_removed_ends_with_one_line(tmp_path: Path) -> N
     assert not study.ledger.exists()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_time_budget_does_not_wait_for_an_epoch(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=60.0)
     out, err = study.begin("--time-budget", "20s").communicate()
