@@ -178,8 +178,7 @@ def conclusions(answer: Answer) -> Iterator[str]:
         )
         yield from map(_ablation_line, answer.ablation)
     yield from _resolution(answer)
-    notes = {against.note for item in answer.configs for against in item.versus.values()}
-    yield from sorted(f"note: {note}" for note in notes if note)
+    yield from _notes_of_comparisons(answer)
     for line in answer.notes:
         yield f"note: {line}"
     for line in answer.missing:
@@ -228,6 +227,19 @@ def _effect(effect: Effect) -> str:
         return percent(effect.mean)
     verdict = f": {effect.verdict}" if effect.verdict else ""
     return f"{percent(effect.mean)}, it adds {difference(effect.gain)}{verdict}"
+
+
+def _notes_of_comparisons(answer: Answer) -> Iterator[str]:
+    """What is said beside the comparisons, once, with the metrics that it is said of."""
+    places: dict[str, list[str]] = {}
+    for rule in answer.rules:
+        for metric, key in (("mIoU", rule.test_miou), ("mean accuracy", rule.test_macc)):
+            said = {item.versus[key].note for item in answer.configs if key in item.versus}
+            for note in sorted(said - {""}):
+                places.setdefault(note, []).append(f"{metric}{_at(rule, answer)}")
+    for note, of in places.items():
+        where = "" if len(of) == 2 * len(answer.rules) else f"{', '.join(of)}: "
+        yield f"note: {where}{note}"
 
 
 def _resolution(answer: Answer) -> Iterator[str]:
