@@ -317,11 +317,11 @@ def explanation(answer: Answer) -> str:
     """What the figures of the table are."""
     said = (
         "Ranked by val, judged on test; mean ± sd over seeds, in %. Differences to "
-        f"{answer.reference_name} in points, with Dunnett's intervals over seeds: all configs' of "
-        "both metrics hold together in 95 %"
+        f"{answer.reference_name} in points, with Dunnett's intervals over seeds: those of all "
+        "configs and both metrics hold together in 95 %"
     )
     if TUNED in answer.rules:
-        said += " at the tuned rule; at the argmax, which describes, those of each metric do"
+        said += f" at the {TUNED.name}; at the argmax, which describes, those of one metric do"
     said += "."
     if TUNED in answer.rules:
         said += (
