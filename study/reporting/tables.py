@@ -96,7 +96,7 @@ def columns(answer: Answer) -> tuple[str, ...]:
     judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
     rule = ("rule",) if TUNED in answer.rules else ()
     calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
-    return ("config", "trial", "seeds", *rule, "val mIoU", *judged, *calibration)
+    return ("config", "trial", "seeds", *rule, "val mIoU", *judged, "test mPrec", *calibration)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -112,6 +112,7 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
             row += [percent(config.mean(rule.val_miou))]
             for key in (rule.test_miou, rule.test_macc):
                 row += [with_sd(config, key), versus(config, key), _p(config, key)]
+            row += [percent(config.mean(_precision(rule)))]
             if _is_calibrated(answer):
                 row += [nll(config), percent(config.mean(TEST_CALIBRATION))] if first else ["", ""]
             found.append(tuple(row))
@@ -123,7 +124,7 @@ def wide_columns(answer: Answer) -> tuple[str, ...]:
     rules = [f", {rule.name}" if TUNED in answer.rules else "" for rule in answer.rules]
     judged = [f"test {metric}{rule}" for metric in ("mIoU", "mAcc") for rule in rules]
     calibration = ("test nll, cal. error",) if _is_calibrated(answer) else ()
-    return ("config", "trial", "seeds", "val mIoU", *judged, *calibration)
+    return ("config", "trial", "seeds", "val mIoU", *judged, "test mPrec", *calibration)
 
 
 def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -135,10 +136,16 @@ def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
         row += [percent(config.mean(answer.primary.val_miou))]
         for keys in ([r.test_miou for r in answer.rules], [r.test_macc for r in answer.rules]):
             row += ["\n".join(_judgement(config, key)) for key in keys]
+        row += ["\n".join(percent(config.mean(_precision(rule))) for rule in answer.rules)]
         if _is_calibrated(answer):
             row += [f"{nll(config)}\n{percent(config.mean(TEST_CALIBRATION))}"]
         found.append(tuple(row))
     return found
+
+
+def _precision(rule: Rule) -> str:
+    """Mean precision on test: what a gain of recall costs in false positives."""
+    return f"{rule.test_miou.rpartition('/')[0]}/mprec"
 
 
 def nll(config: Confirmed) -> str:
@@ -328,6 +335,9 @@ def explanation(answer: Answer) -> str:
             " tuned rule: every training at the decision rule that its own val chose for the "
             "metric, which configs are ranked by; argmax: the largest logit, as papers report."
         )
+    said += " mPrec, mean precision, falls with false positives" + (
+        "; at the tuned rule, then at argmax." if TUNED in answer.rules else "."
+    )
     if _is_calibrated(answer):
         said += (
             " nll (negative log-likelihood, not in %) and class-wise calibration error judge the "
@@ -392,6 +402,8 @@ def _head(config: Confirmed, answer: Answer) -> list[str]:
     count = len(config.seeds)
     failed = f", {len(config.failed)} failed" if config.failed else ""
     lines = [name(config, answer), f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"]
+    precision = " / ".join(percent(config.mean(_precision(rule))) for rule in answer.rules)
+    lines.append(f"mean precision {precision}")
     if _is_calibrated(answer):
         lines.append(f"nll {nll(config)}, cal. error {percent(config.mean(TEST_CALIBRATION))}")
     return lines

@@ -202,8 +202,10 @@ def test_every_config_has_a_row_for_each_rule(two_rules: Answer) -> None:
         ):
             assert row[5:7] == (tables.with_sd(config, miou), tables.versus(config, miou))
             assert row[8:10] == (tables.with_sd(config, macc), tables.versus(config, macc))
-        assert tuned[11] == f"{config.mean('test/nll'):.3f}"
-        assert tuned[12] == tables.percent(config.mean("test/calibration_error"))
+        assert tuned[11] == tables.percent(config.mean("test/tuned/mprec"))
+        assert argmax[11] == tables.percent(config.mean("test/mprec"))
+        assert tuned[12] == f"{config.mean('test/nll'):.3f}"
+        assert tuned[13] == tables.percent(config.mean("test/calibration_error"))
     assert {len(row) for row in shown} == {len(tables.columns(two_rules))}
 
 
@@ -234,7 +236,7 @@ def test_both_rules_fit_a_terminal(
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).partition("Ranked by")[0]
     assert max(map(len, shown.splitlines())) <= width
     for row in rows(two_rules):
-        for cell in row[3:7] + row[8:10] + row[11:12]:
+        for cell in row[3:7] + row[8:10] + row[11:13]:
             assert cell in shown
     assert ("┃" in shown) == (width > 40)
 
