@@ -49,7 +49,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert f"{options}; each gets at least half of an equal share" in out
     assert "rungs: epoch 1" in out
     assert "\nwarning: in no image of test, so not judged: SignSymbol, Bicyclist\n" in out
-    assert "worst case: 36 trials, 72 epochs" in out
+    assert "worst case: 37 trials, 74 epochs" in out
     assert out.splitlines()[-1].startswith("a new Ray on this machine: ")
     assert "1 CPU each" in out
     assert list(tmp_path.iterdir()) == []

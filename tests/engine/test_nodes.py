@@ -354,6 +354,8 @@ def test_a_trial_that_waits_when_a_bad_node_joins_goes_back_from_it_unharmed(
 def test_a_bad_node_that_joins_before_a_trial_waits_gets_none(
     tmp_path: Path, cluster: Cluster, started: list[subprocess.Popen[str]], alone: State
 ) -> None:
+    (tmp_path / "bad").mkdir()
+    path = with_another_version(tmp_path / "bad")
     good = join(cluster, GOOD)
     driver = begin(cluster, tmp_path)
     started.append(driver)
@@ -361,10 +363,9 @@ def test_a_bad_node_that_joins_before_a_trial_waits_gets_none(
     assert driver.stdout is not None
     reader = threading.Thread(target=lines.extend, args=(driver.stdout,), daemon=True)
     reader.start()
-    wait(driver, lambda: any(t.epochs for t in state(tmp_path).trials.values()))
-    (tmp_path / "bad").mkdir()
-    join(cluster, BAD, with_another_version(tmp_path / "bad"))
+    join(cluster, BAD, path)  # while the driver starts, for the study is short
     wait(driver, lambda: said_of(BAD, lines) == [OTHER])
+    wait(driver, lambda: any(t.epochs for t in state(tmp_path).trials.values()))
     good.kill()
     wait(driver, lambda: any(t.waits for t in state(tmp_path).trials.values()))
     join(cluster, BETTER)
