@@ -43,7 +43,8 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     monkeypatch.setenv("RAY_ADDRESS", "local")
     code, out, err = run(["--task", "tiny", "--dry-run", "--cpus-per-trial", "1"], capsys)
     assert (code, err) == (0, "")
-    assert "baselines, never stopped (6): ce, recall, inverse_sqrt, median_frequency, lmp, jml" in out
+    names = "ce, recall, inverse_sqrt, median_frequency, lmp, jml"
+    assert f"baselines, never stopped (6): {names}" in out
     assert "search (16): 4 tune cross entropy" in out
     options = "options: loss/class_weights 2, loss/recall 3, loss/pooling 2, loss/jaccard 2"
     assert f"{options}; each gets at least half of an equal share" in out
