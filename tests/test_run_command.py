@@ -92,7 +92,10 @@ def test_a_dry_run_names_the_cluster_that_the_study_would_join(
     monkeypatch.setattr(cluster, "address_of_ray_start", lambda: "10.0.0.1:6379")
     code, out, err = run(["--task", "tiny", "--dry-run", *arguments], capsys)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == f"{said}: as many trials at once as its nodes hold"
+    assert (
+        out.splitlines()[-1]
+        == f"{said}: as many trials at once as its nodes hold; 5 seeds if its nodes have GPUs"
+    )
 
 
 @pytest.mark.slow
