@@ -177,12 +177,13 @@ class FactoryLoss(Config):
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
-def _loss_tag(value: Any) -> str:
+def loss_tag(value: Any) -> str:
+    """`factory` for a loss of the user's own, else `tree`."""
     has = "factory" in value if isinstance(value, dict) else isinstance(value, FactoryLoss)
-    return "factory" if has else "axes"
+    return "factory" if has else "tree"
 
 
 AnyLoss = Annotated[
-    Annotated[LossConfig, Tag("axes")] | Annotated[FactoryLoss, Tag("factory")],
-    Discriminator(_loss_tag),
+    Annotated[LossConfig, Tag("tree")] | Annotated[FactoryLoss, Tag("factory")],
+    Discriminator(loss_tag),
 ]

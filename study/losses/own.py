@@ -38,22 +38,20 @@ class OwnLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             value = self.function(logits.to(compute_dtype(logits)), target)
         if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else shown_type(value)
+            got = (
+                f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
             raise InputError(
                 f"{self.spec} must give a scalar tensor with a gradient, got {got}", key=KEY
             )
         return value
 
 
-def shown_type(value: object) -> str:
-    """The name of a value's type."""
-    return type(value).__name__
-
-
 def own_loss(
     config: FactoryLoss, *, num_classes: int, class_counts: Any, ignore_index: int
 ) -> OwnLoss:
-    """The loss that a factory makes, tried once on a small batch.
+    """The loss that a factory makes. Another one that it makes is tried on a small batch before, so
+    that this one has seen none.
 
     The factory is called with those of num_classes, class_counts (images, C) and ignore_index that
     its signature names, and with the config's kwargs.
@@ -69,21 +67,24 @@ def own_loss(
         "ignore_index": ignore_index,
     }
     kwargs = {**_accepted(factory, offered), **config.kwargs}
-    with faults_named(f"{config.factory}({', '.join(kwargs)})", key=KEY):
-        made = factory(**kwargs)
+
+    def make() -> Any:
+        with faults_named(f"{config.factory}({', '.join(kwargs)})", key=KEY):
+            return factory(**kwargs)
+
+    made = make()
     if not callable(made):
-        message = f"{config.factory} must return a loss, got {shown_type(made)}"
+        message = f"{config.factory} must return a loss, got {type(made).__name__}"
         raise InputError(message, key=KEY)
     if isinstance(made, nn.Module) and any(p.requires_grad for p in made.parameters()):
         message = f"{config.factory} has parameters of its own, which nothing would train"
         raise InputError(message, hint="register them as buffers", key=KEY)
-    loss = OwnLoss(made, config.factory)
     logits = torch.zeros(2, num_classes, 8, 8, requires_grad=True)
     target = torch.arange(2 * 8 * 8).reshape(2, 8, 8) % num_classes
     target[:, 0] = ignore_index
     with faults_named(f"{config.factory}: the loss of a small batch", key=KEY):
-        loss(logits, target).backward()
-    return loss
+        OwnLoss(made, config.factory)(logits, target).backward()
+    return OwnLoss(make(), config.factory)
 
 
 def _accepted(factory: Any, offered: dict[str, Any]) -> dict[str, Any]:

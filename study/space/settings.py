@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Strict, Tag, field_validator, model_v
 
 from study.core.errors import InputError
 from study.core.names import TUNED, TUNED_MACC, VAL, VAL_TUNED_MACC, VAL_TUNED_MIOU
-from study.losses.config import Config, FactoryLoss, LossConfig
+from study.losses.config import Config, FactoryLoss, LossConfig, loss_tag
 
 # What may be an objective: all are in [0, 1], and larger is better. Besides, a class or a group of
 # the task, which the data decide: val/iou/<class>, val/tuned/miou/<group>.
@@ -91,14 +91,9 @@ class OwnBaseline(Config):
     loss: LossConfig
 
 
-def _own_tag(value: Any) -> str:
-    has = "factory" in value if isinstance(value, dict) else isinstance(value, FactoryLoss)
-    return "factory" if has else "loss"
-
-
 Own = Annotated[
-    Annotated[OwnBaseline, Tag("loss")] | Annotated[FactoryLoss, Tag("factory")],
-    Discriminator(_own_tag),
+    Annotated[OwnBaseline, Tag("tree")] | Annotated[FactoryLoss, Tag("factory")],
+    Discriminator(loss_tag),
 ]
 Baseline = Annotated[
     Annotated[str, Tag("preset")]

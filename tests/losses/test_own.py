@@ -93,6 +93,11 @@ def test_a_factory_gets_what_its_signature_names(data: SegmentationData) -> None
     assert family(named("weighted")) == "factory"
 
 
+def test_it_has_seen_no_batch_before_the_first() -> None:
+    loss = own_loss(named("Stateful"), num_classes=4, class_counts=None, ignore_index=255)
+    assert float(loss.function.steps) == 0
+
+
 def test_its_state_is_resumed(data: SegmentationData, tmp_path: Path) -> None:
     config = tiny({"factory": f"{__name__}:Stateful"})
     whole = []
