@@ -15,7 +15,7 @@ from typing import Any
 
 from study.analysis import evidence
 from study.analysis.answer import Answer, Confirmed
-from study.analysis.rules import ARGMAX, rules_of
+from study.analysis.rules import ARGMAX, prefix_of, rules_of
 from study.analysis.selection import ranked, reference_trial, value
 from study.analysis.statistics import mean
 from study.core.names import BASELINE, REFERENCE, SEARCH, TEST, VAL
@@ -65,14 +65,14 @@ def classes(state: State, folder: Path, answer: Answer) -> Classes:
         return classes_so_far(state)
     sides = (answer.reference, answer.config(answer.best_miou))
     told = Missed(folder, answer)
-    return _rows(state, TEST, _prefix(answer.primary.test_miou), sides, told.words)
+    return _rows(state, TEST, prefix_of(answer.primary.test_miou), sides, told.words)
 
 
 def classes_so_far(state: State) -> Classes:
     """The table of classes of the best cross entropy and the best trial so far, on val."""
     key = rules_of(state)[0].val_miou
     best = next(iter(ranked(state.completed(BASELINE, REFERENCE, SEARCH), key)), None)
-    return _rows(state, VAL, _prefix(key), (reference_trial(state), best))
+    return _rows(state, VAL, prefix_of(key), (reference_trial(state), best))
 
 
 def _rows(
@@ -90,17 +90,12 @@ def _rows(
         reference, winner = (
             None if side is None else _figures(side, prefix, name) for side in sides
         )
-        key = f"{_prefix(rules_of(state)[0].val_miou)}iou/{name}"
+        key = f"{prefix_of(rules_of(state)[0].val_miou)}iou/{name}"
         best = next(iter(ranked(full, key)), None)
         found = None if best is None else (best.id, best.label, value(best, key))
         holding = {at: counts[index] for at, counts in images.items()}
         rows.append(ClassRow(name, share, holding, reference, winner, found, missed(name, share)))
     return Classes(split, tuple(rows))
-
-
-def _prefix(key: str) -> str:
-    """The split and rule of a metric: `test/tuned/` of `test/tuned/miou`."""
-    return key[: key.rindex("/") + 1]
 
 
 def _data(state: State) -> tuple[list[str], list[float], dict[str, list[int]]]:
@@ -143,7 +138,7 @@ class Missed:
 
     def _found(self, name: str) -> Iterator[str]:
         rule = self._answer.primary
-        prefix = _prefix(rule.test_miou)
+        prefix = prefix_of(rule.test_miou)
         key = f"{prefix}iou/{name}"
         own = self._reference.mean(key)
         if rule != ARGMAX and own >= FINDS:

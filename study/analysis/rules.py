@@ -37,6 +37,11 @@ class Rule:
     counts_macc: str
 
 
+def prefix_of(key: str) -> str:
+    """The split and rule of a metric: `test/tuned/` of `test/tuned/miou`."""
+    return key[: key.rindex("/") + 1]
+
+
 ARGMAX = Rule("argmax", VAL_MIOU, VAL_MACC, TEST_MIOU, TEST_MACC, "counts", "counts")
 TUNED = Rule(
     "tuned rule", VAL_TUNED_MIOU, VAL_TUNED_MACC, TEST_TUNED_MIOU, TEST_TUNED_MACC,

@@ -46,7 +46,7 @@ DEAREST = 1.25
 studies of full size it made the standard deviation 1.5 to 2.6 times smaller (docs/log.md)."""
 CAUTION = 2.0
 """So many times its own variance is the least that the reference is taken to have: every comparison
-rests on it, and an F test on a few seeds misses much. Chosen by `benchmarks.statistics`."""
+rests on it, and an F test on a few seeds misses much (docs/log.md; `benchmarks.statistics`)."""
 CONTROL = "the reference"
 
 Values = Mapping[int, float]
@@ -102,7 +102,7 @@ def is_blocked(candidates: int, seeds: int, confidence: float = JOINT) -> bool:
 
 
 def resolvable(candidates: int, seeds: int) -> float:
-    """Half the width of the primary column's intervals, in standard deviations over seeds: those
+    """Least half width of the primary column's intervals, in standard deviations over seeds: those
     left when what a seed adds to all configs is taken out, where that is done (`is_blocked`)."""
     free = (candidates + (not is_blocked(candidates, seeds))) * (seeds - 1)
     return critical_value(free, (0.5**0.5,) * candidates, JOINT) * math.sqrt(2 / seeds)

@@ -138,4 +138,4 @@ def _resolves(plan: Plan) -> str:
     if plan.confirm_seeds < MIN_SEEDS:
         return f"; fewer than {MIN_SEEDS} seeds give no intervals"
     told = resolvable(candidates, plan.confirm_seeds)
-    return f"; a difference of {told:.1f} sd over seeds is told from none"
+    return f"; no difference below {told:.1f} sd over seeds is told from none"

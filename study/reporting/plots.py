@@ -13,7 +13,7 @@ import numpy as np
 
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
-from study.analysis.rules import ARGMAX, TUNED, Rule
+from study.analysis.rules import ARGMAX, TUNED, Rule, prefix_of
 from study.analysis.selection import value
 from study.core.errors import printable
 from study.core.names import (
@@ -173,13 +173,13 @@ def rule_curves(axes: Axes, answer: Answer) -> None:
     colors = {c.source: CURVE_COLORS[i % len(CURVE_COLORS)] for i, c in enumerate(others)}
     rules = (
         ("argmax", "o", "white", ARGMAX.test_macc, ARGMAX.test_miou),
-        ("tuned for mIoU", "D", None, f"{_prefix(TUNED.test_miou)}{MACC}", TUNED.test_miou),
+        ("tuned for mIoU", "D", None, f"{prefix_of(TUNED.test_miou)}{MACC}", TUNED.test_miou),
         (
             "tuned for mAcc",
             "s",
             None,
             TUNED.test_macc,
-            f"{_prefix(TUNED.test_macc)}{MIOU}",
+            f"{prefix_of(TUNED.test_macc)}{MIOU}",
         ),
     )
     marks = []
@@ -241,11 +241,6 @@ def forest(axes: Axes, answer: Answer, metric: str = MIOU) -> None:
     _legend(axes, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=4)
 
 
-def _prefix(key: str) -> str:
-    """The split and rule of a metric: `test/tuned/` of `test/tuned/miou`."""
-    return key[: key.rindex("/") + 1]
-
-
 def _key(rule: Rule, metric: str) -> str:
     return rule.test_miou if metric == MIOU else rule.test_macc
 
@@ -275,7 +270,7 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
     the seeds."""
     reference = answer.reference
     assert reference is not None
-    prefix = f"{_prefix(answer.primary.test_miou)}iou/"
+    prefix = f"{prefix_of(answer.primary.test_miou)}iou/"
     known = {key.removeprefix(prefix) for key in config.metrics if key.startswith(prefix)}
     known &= {key.removeprefix(prefix) for key in reference.metrics if key.startswith(prefix)}
     shown = [name for name in order if name in known][::-1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from study.analysis.ablation import Ablated, Effect
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.longer import LadderEntry
-from study.analysis.rules import ARGMAX, TUNED, Rule
+from study.analysis.rules import ARGMAX, TUNED, Rule, prefix_of
 from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
 from study.core.errors import printable, printable_lines
@@ -145,7 +145,7 @@ def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
 
 def _precision(rule: Rule) -> str:
     """Mean precision on test: what a gain of recall costs in false positives."""
-    return f"{rule.test_miou.rpartition('/')[0]}/mprec"
+    return f"{prefix_of(rule.test_miou)}mprec"
 
 
 def nll(config: Confirmed) -> str:
