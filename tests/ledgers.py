@@ -43,6 +43,7 @@ from study.ledger.records import (
     StudyRecord,
     TrialRecord,
 )
+from study.ledger.state import State
 from study.metrics.counts import counts_of_confusion
 from study.metrics.decision import ARGMAX, TAUS, Taus, choose_taus
 from study.metrics.evidence import SplitEvidence
@@ -381,3 +382,14 @@ def chained(lines: Iterable[bytes]) -> bytes:
     """The bytes of a ledger of other lines than the one they were taken from."""
     chain = Chain()
     return b"".join(f"{chain.sealed(parts(line.decode())[0])}\n".encode() for line in lines)
+
+
+def numbers(state: State) -> dict[str, dict[int, dict[str, float]]]:
+    """All metrics of all trials, but times."""
+    return {
+        trial.id: {
+            epoch: {key: value for key, value in row.items() if not key.startswith("time/")}
+            for epoch, row in trial.reports.items()
+        }
+        for trial in state.trials.values()
+    }

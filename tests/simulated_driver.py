@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from study.config.task import TaskConfig, load_task
+from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
@@ -35,6 +36,13 @@ def curve(record: TrialRecord, epoch: int) -> dict[str, float]:
         **{"val/miou": miou, "val/macc": macc, "time/epoch_s": 2.0},
         **{"val/tuned/miou": miou, "val/tuned_macc/macc": macc},
     }
+
+
+def judged(record: TrialRecord, epoch: int) -> dict[str, float]:
+    """The curve; a confirmation has test metrics, too."""
+    found = curve(record, epoch)
+    test = {key.replace("val", "test"): item for key, item in found.items() if "val" in key}
+    return {**found, **(test if record.stage == CONFIRM else {})}
 
 
 class Driver:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from engine.test_engine import SPACE, task
 from engine.test_survival import Study
+from ledgers import numbers
 
 import study
 from study.core.names import COMPLETED, FAILED
-from study.ledger.state import State
 from study.reporting.study_status import lines, status
 from study.scheduler import retries
 from study.scheduler.retries import HUNG
@@ -50,17 +50,6 @@ def run(
     return study.run_study(
         SPACE, tree, storage=folder, name="s", max_concurrent=1, trial_timeout=TIMEOUT, **options
     )
-
-
-def numbers(state: State) -> dict[str, dict[int, dict[str, float]]]:
-    """All metrics of all trials, but times."""
-    return {
-        trial.id: {
-            epoch: {key: value for key, value in row.items() if not key.startswith("time/")}
-            for epoch, row in trial.reports.items()
-        }
-        for trial in state.trials.values()
-    }
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from ledgers import numbers
 from ray.exceptions import WorkerCrashedError
 
 from benchmarks.raylets import Cluster, Node, kill
@@ -203,23 +204,6 @@ OTHER = "it has another version of this package (its .py files are not those her
 BAD_KINDS = ((without_package, CANNOT_IMPORT), (with_another_version, OTHER))
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs."""
-    with Cluster("--num-cpus=0", environment={"PYTHONPATH": str(ROOT)}) as there:
-        yield there
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are ended, whatever happens."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        kill(process.pid)
-        process.wait()
-
-
 def join(cluster: Cluster, ip: str, path: str = str(ROOT)) -> Node:
     """A node with one CPU, where Python finds modules on this path."""
     environment = cluster.environment
@@ -261,17 +245,6 @@ def said_of(ip: str, lines: Sequence[str]) -> list[str]:
 def faults(folder: Path) -> list[FaultRecord]:
     records = read(folder / "studies" / "s" / LEDGER)
     return [record for record in records if isinstance(record, FaultRecord)]
-
-
-def numbers(found: State) -> dict[str, Any]:
-    """What each trial has reported, but times."""
-    return {
-        trial.id: {
-            epoch: {key: value for key, value in metrics.items() if not key.startswith("time/")}
-            for epoch, metrics in trial.reports.items()
-        }
-        for trial in found.trials.values()
-    }
 
 
 def wait(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None:

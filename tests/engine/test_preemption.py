@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,6 @@ SPACE: dict[str, Any] = {
 }
 EPOCHS = 20
 PATIENCE = 120.0
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs, on a machine whose metadata service the watcher will ask."""
-    with Cluster("--num-cpus=0", environment={"PYTHONPATH": str(ROOT)}) as there:
-        yield there
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are ended, whatever happens."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        kill(process.pid)
-        process.wait()
 
 
 def begin(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_driver import Driver, curve, lines_without_times
+from simulated_driver import Driver, judged, lines_without_times
 from study_in_memory import Study, plan
 
 from study.analysis.answer import answer
@@ -180,13 +180,6 @@ def test_however_well_one_does_it_changes_neither_winner_nor_reference() -> None
     assert {step.source for step in found if not step.ablated} == {"t0001", "t0003"}
     assert len(study.state.confirmations("t0003")) == 2
     assert len(study.state.confirmations("t0003", 1, "recall")) == 2
-
-
-def judged(record: TrialRecord, epoch: int) -> dict[str, float]:
-    """The simulated driver's curve; a confirmation has test metrics, too."""
-    found = curve(record, epoch)
-    test = {key.replace("val", "test"): item for key, item in found.items() if "val" in key}
-    return {**found, **(test if record.stage == CONFIRM else {})}
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_driver import Driver, curve, lines_without_times
+from simulated_driver import Driver, judged, lines_without_times
 from study_in_memory import Study, plan
 
 from study.analysis.answer import answer
 from study.config.task import TaskConfig, TrialConfig, load_task
 from study.core.names import BASELINE, COMPLETED, CONFIRM, REFERENCE, SEARCH
-from study.ledger.records import ReportRecord, SelectRecord, TrialRecord
+from study.ledger.records import ReportRecord, SelectRecord
 from study.ledger.state import State
 from study.reporting.html import results_csv
 from study.reporting.live import Progress
@@ -164,13 +164,6 @@ def test_a_budget_counts_the_epochs_that_a_longer_training_has_to_go() -> None:
     for spare, admitted in ((0.5, True), (-0.5, False)):
         budget = Budget(study.plan, study.state, slots=2, gpu_hours=hours + spare / 3600, gpus=1.0)
         assert budget.admits(CONFIRM, 4, {name}) is admitted
-
-
-def judged(record: TrialRecord, epoch: int) -> dict[str, float]:
-    """The simulated driver's curve; a confirmation has test metrics, too."""
-    found = curve(record, epoch)
-    test = {key.replace("val", "test"): item for key, item in found.items() if "val" in key}
-    return {**found, **(test if record.stage == CONFIRM else {})}
 
 
 @pytest.fixture(scope="module")
