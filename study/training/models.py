@@ -21,6 +21,7 @@ from study.core.errors import InputError, deed
 from study.core.factories import faults_named, load_factory
 from study.training.augment import padding
 from study.training.optim import build_optimizer
+from study.training.pretrained import PACKAGES, load_encoder_weights
 
 ARCH, ENCODER = "model/arch", "model/encoder"
 WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
@@ -176,6 +177,7 @@ def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
     if not config.encoder.startswith(("tu-", "timm-")):
         _known(config.encoder, get_encoder_names(), key=ENCODER)
     _check_kwargs(config, architectures[arch])
+    packaged = config.encoder_weights in PACKAGES
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:
@@ -185,7 +187,7 @@ def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
             model = smp.create_model(
                 arch,
                 encoder_name=config.encoder,
-                encoder_weights=config.encoder_weights,
+                encoder_weights=None if packaged else config.encoder_weights,
                 in_channels=3,
                 classes=num_classes,
                 **config.kwargs,
@@ -194,6 +196,8 @@ def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
         raise _refusal(config, error) from error
     finally:
         hub_logging.set_verbosity(verbosity)
+    if packaged and config.encoder_weights is not None:
+        load_encoder_weights(model.encoder, config.encoder, config.encoder_weights, key=WEIGHTS)
     stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
     return PadToStride(model, stride)
 

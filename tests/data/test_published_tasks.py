@@ -31,9 +31,11 @@ def test_a_task_has_the_numbers_of_its_paper(name, crop, batch_size, lr, budget)
     assert (task.batch_size, task.optimizer.lr, task.budget) == (batch_size, lr, budget)
 
 
-def test_the_two_camvid_tasks_differ_in_size_not_in_splits():
-    small, full = (load_task(name).config.data for name in ("camvid", "camvid_full"))
+def test_the_camvid_tasks_differ_in_size_not_in_splits():
+    names = ("camvid", "camvid_full", "camvid_pretrained")
+    small, full, pretrained = (load_task(name).config.data for name in names)
     assert isinstance(full, FileData)
+    assert pretrained == small
     assert full.size == (180, 240)
     assert full.model_copy(update={"size": (96, 128)}) == small
 
