@@ -28,6 +28,7 @@ def _killed(*arguments: str) -> set[str]:
     return {row[2] for row in rows if row[0].strip("| ").isdigit()}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_after_five_kills_every_row_is_that_of_an_undisturbed_study() -> None:
     kinds = ("worker", "node", "driver", "head")

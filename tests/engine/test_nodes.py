@@ -202,6 +202,7 @@ CANNOT_IMPORT = (
 )
 OTHER = "it has another version of this package (its .py files are not those here)"
 BAD_KINDS = ((without_package, CANNOT_IMPORT), (with_another_version, OTHER))
+ONE_KIND = (pytest.param(*BAD_KINDS[0], marks=pytest.mark.long), BAD_KINDS[1])
 
 
 def join(cluster: Cluster, ip: str, path: str = str(ROOT)) -> Node:
@@ -295,7 +296,7 @@ def test_bad_nodes_among_good_ones_get_no_trial_and_no_number_changes(
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("make", "why"), BAD_KINDS)
+@pytest.mark.parametrize(("make", "why"), ONE_KIND)
 def test_a_trial_that_waits_when_a_bad_node_joins_goes_back_from_it_unharmed(
     tmp_path: Path,
     cluster: Cluster,
