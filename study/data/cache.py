@@ -99,7 +99,7 @@ def _locked(folder: Path, alive: Callable[[], object]) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases the lock of a process that dies."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = (folder.parent / f"{folder.name}.lock").open("w")
+        handle = _no_pipe(folder.parent / f"{folder.name}.lock").open("w")
         while not _taken(handle):
             alive()
             time.sleep(_LOCK_SECONDS)
@@ -120,7 +120,7 @@ def _taken(lock: TextIO) -> bool:
 def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
     """The cached data set; None if the cache is missing, stale or damaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads(_no_pipe(folder / "meta.json").read_text(encoding="utf-8"))
         if meta["state"] != state:
             return None
         splits = {
@@ -177,7 +177,15 @@ def _fits(source: Source, split: Split, given: SplitSource) -> bool:
 
 def _mapped(path: Path) -> np.memmap[Any, Any]:
     # Copy-on-write: torch warns about read-only arrays.
-    return np.lib.format.open_memmap(path, mode="c")
+    return np.lib.format.open_memmap(_no_pipe(path), mode="c")
+
+
+def _no_pipe(path: Path) -> Path:
+    """The path. Raises OSError if something else than a file is there: a pipe would be waited for
+    for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
 
 
 def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ from study.analysis.classes import Classes, classes
 from study.analysis.importance import importances
 from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
-from study.core.errors import printable_lines
+from study.core.errors import printable, printable_lines
 from study.core.files import write_bytes, write_text
 from study.core.names import CONFIRM, MACC, MIOU, TEST
 from study.core.yaml_text import as_yaml
@@ -213,13 +213,21 @@ def results_csv(state: State) -> str:
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))
-        table.append({**row, **trial.last})
+        table.append({key: _cell(value) for key, value in {**row, **trial.last}.items()})
     columns = list(dict.fromkeys(key for row in table for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Text without control characters, and such that no spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
+MOST_CONFIRMATIONS = 10**6
 SEEDS, SEEDS_WITH_GPUS = 3, 5  # of each confirmed config, unless they are given
 
 
@@ -134,7 +135,7 @@ def make_plan(
             f"the space has a half_width, got {confirm_seeds}",
             key="--confirm-seeds",
         )
-    return Plan(
+    plan = Plan(
         seed=seed,
         epochs=task.num_epochs,
         objectives=settings.objectives,
@@ -156,6 +157,14 @@ def make_plan(
         confirm_max_seeds=confirm.max_seeds if confirm.half_width is not None else 0,
         confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
     )
+    if plan.confirm_trials > MOST_CONFIRMATIONS:
+        raise InputError(
+            f"at most {MOST_CONFIRMATIONS:,} trials may confirm, got {plan.confirm_trials:,} (the "
+            f"best of {plan.num_trials:,} with {plan.confirm_seeds:,} seeds each)",
+            hint="lower num_seeds or top",
+            key="study/confirm",
+        ).of_file(space.file, space.lines)
+    return plan
 
 
 def _most_ablations(space: SearchSpace) -> int:

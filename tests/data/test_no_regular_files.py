@@ -30,6 +30,25 @@ def test_a_pipe_in_place_of_a_picture_is_named(tmp_path: Path, folder: str) -> N
     assert problem.file == file
 
 
+@pytest.mark.timeout(120)
+def test_a_pipe_in_a_cache_is_not_waited_for(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "town")
+    config = FolderData(format="folder", size=(32, 32), root=str(root))
+    built = open_data(config, cache_dir=tmp_path / "cache")
+    assert built.cache is not None
+    for name in ("meta.json", "train.images.npy", "val.groups.npy"):
+        (built.cache / name).unlink()
+        os.mkfifo(built.cache / name)
+        again = open_data(config, cache_dir=tmp_path / "cache")
+        assert again.fingerprint == built.fingerprint
+        assert (built.cache / name).is_file()
+    lock = built.cache.parent / f"{built.cache.name}.lock"
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(InputError, match=r"cannot write the data cache: .*not a regular file"):
+        open_data(config, cache_dir=tmp_path / "cache")
+
+
 @pytest.mark.timeout(60)
 def test_a_pipe_in_place_of_a_yaml_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "task.yaml")

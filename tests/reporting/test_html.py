@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import io
 import itertools
 import json
 import re
@@ -317,6 +318,19 @@ def test_the_picture_of_a_study_is_one_png(folder: Path, tmp_path: Path) -> None
     study_picture(state, answer(state, folder), path)
     assert path.read_bytes().startswith(PNG)
     assert "trial,stage,label" in results_csv(state).splitlines()[0]
+
+
+def test_text_in_results_csv_is_one_line_and_no_formula(folder: Path) -> None:
+    reasons = ("=1+1", "-2", "@SUM(A1)", "+3", "line\nline\x1b[31m", "a = b")
+    state = load(folder)
+    trials = [*state.trials.values()][: len(reasons)]
+    for trial, reason in zip(trials, reasons, strict=True):
+        assert trial.end is not None
+        trial.end = replace(trial.end, reason=reason)
+    state.trials = {trial.id: trial for trial in trials}
+    rows = [*csv.DictReader(io.StringIO(results_csv(state)))]
+    shown = ["'=1+1", "'-2", "'@SUM(A1)", "'+3", r"line\nline\x1b[31m", "a = b"]
+    assert [row["reason"] for row in rows] == shown
 
 
 @pytest.fixture(scope="module")
