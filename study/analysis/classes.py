@@ -8,7 +8,7 @@ of it right with any seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from study.analysis.answer import Answer, Confirmed
 from study.analysis.rules import ARGMAX, prefix_of, rules_of
 from study.analysis.selection import ranked, reference_trial, value
 from study.analysis.statistics import mean
-from study.core.names import BASELINE, REFERENCE, SEARCH, TEST, VAL
+from study.core.names import BASELINE, IN_BATCHES, REFERENCE, SEARCH, TEST, VAL
 from study.ledger.state import State, Trial
 
 FINDS = 0.01  # IoU from which a config is said to find a class
@@ -64,7 +64,7 @@ def classes(state: State, folder: Path, answer: Answer) -> Classes:
     if not answer.confirmed or answer.reference is None:
         return classes_so_far(state)
     sides = (answer.reference, answer.config(answer.best_miou))
-    told = Missed(folder, answer)
+    told = Missed(folder, answer, never_in_a_window(state, answer.reference))
     return _rows(state, TEST, prefix_of(answer.primary.test_miou), sides, told.words)
 
 
@@ -116,11 +116,12 @@ def _figures(of: Confirmed | Trial, prefix: str, name: str) -> Figures:
 
 class Missed:
     """Tells of a class that the reference misses at its argmax: whether it predicts it elsewhere,
-    and what finds it."""
+    and what finds it. unseen: the classes that were in no window that the reference trained on."""
 
-    def __init__(self, folder: Path, answer: Answer) -> None:
+    def __init__(self, folder: Path, answer: Answer, unseen: Collection[str] = ()) -> None:
         assert answer.reference is not None
         self._answer, self._reference = answer, answer.reference
+        self._unseen = unseen
         self._decided = _decided(folder, answer.reference)
 
     def words(self, name: str, share: float) -> str:
@@ -130,6 +131,8 @@ class Missed:
             return ""
         if share == 0:
             return "no training pixel"
+        if name in self._unseen:
+            return "; ".join(["never in a window that it trained on", *self._found(name)])
         decided = self._decided.get(name)
         first = "missed" if decided is None else "never predicted"
         if decided:
@@ -160,6 +163,19 @@ class Missed:
         head = f"{prefix}iou/"
         keys = [one for one in config.metrics if one.startswith(head) and one != head + name]
         return mean([config.mean(key) for key in keys])
+
+
+def never_in_a_window(state: State, reference: Confirmed) -> set[str]:
+    """The classes that no batch of the reference's trainings held, with any seed; empty where no
+    training tells."""
+    told: dict[str, float] = {}
+    for trial in reference.trials:
+        for report in state.trials[trial].reports.values():
+            for key in report:
+                if key.startswith(f"{IN_BATCHES}/"):
+                    name = key.removeprefix(f"{IN_BATCHES}/")
+                    told[name] = told.get(name, 0.0) + report[key]
+    return {name for name, total in told.items() if total == 0}
 
 
 def _decided(folder: Path, reference: Confirmed) -> dict[str, int]:

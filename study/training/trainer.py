@@ -21,7 +21,7 @@ from torch.nn.utils import get_total_norm
 
 from study.config.task import StepBudget, TrialConfig
 from study.core.errors import InputError, is_out_of_memory
-from study.core.names import TEST, TRAIN, TRAIN_LOSS, VAL
+from study.core.names import IN_BATCHES, TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
 from study.losses import build_loss
 from study.losses.config import FactoryLoss, LossConfig
@@ -63,7 +63,9 @@ class EpochReport:
         epoch: 1 to num_epochs.
         num_epochs: epochs in the trial's budget.
         metrics: `train/loss` and `train/<term>` (means over the epoch's steps;
-            `train/grad_norm/<term>` of its first step alone), `lr` (of its last step),
+            `train/grad_norm/<term>` of its first step alone), `lr` (of its last step), where
+            the task trains on windows of the images `train/in_batches/<class>` (the fraction of
+            the epoch's batches that hold the class),
             `time/epoch_s` (seconds), `time/images_per_s` (training alone); if the epoch was
             evaluated `val/miou`, `val/iou/<class>`, `val/tuned/miou`, ... (see study.metrics); on
             the last epoch `val/nll`, `val/calibration_error` and, if requested, `test/...`, at the
@@ -226,16 +228,23 @@ class _Training:
         draws = draw(self.order, first, end)
         losses: list[Held] = []
         terms: list[dict[str, Held]] = []
+        windows = task.augment.crop is not None or task.augment.scale is not None
+        held: list[Held] = []
         self.model.train()
         self.loss.train()
         with self.rng.active(), deterministic_kernels(task.deterministic):
             for images, target in self.batches.train(self.data.train, draws, task.augment):
                 self.loss.measure_gradients = self.step == first
                 lr = self._step(images, target, losses, terms)
+                if windows:
+                    held.append(_held(_classes_in(target, self.data.num_classes)))
                 num_images += len(images)
                 self.step += 1
                 self.on_step()
         metrics = self._means(losses, terms, first)
+        if held:
+            keys = [f"{IN_BATCHES}/{name}" for name in self.data.class_names]
+            metrics |= dict(zip(keys, _series(held).mean(0).tolist(), strict=True))
         return metrics | {"lr": lr, "time/images_per_s": num_images / (time.perf_counter() - start)}
 
     def _step(
@@ -369,6 +378,13 @@ class _Training:
             if is_out_of_memory(error):
                 raise
             raise IncompatibleCheckpoint(path, error) from error
+
+
+def _classes_in(target: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Per class 1 where the target has a pixel of it, else 0; (C,) without a wait for a device."""
+    found = torch.zeros(256, device=target.device)
+    found[target.flatten().long()] = 1.0
+    return found[:num_classes]
 
 
 def _held(value: torch.Tensor) -> Held:

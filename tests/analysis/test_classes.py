@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ledgers import CLASS_NAMES, make_study
 
 from study.analysis import evidence
 from study.analysis.answer import Answer, answer
-from study.analysis.classes import Missed, classes, classes_so_far
+from study.analysis.classes import Missed, classes, classes_so_far, never_in_a_window
 from study.ledger.state import State
 from study.reporting.class_table import class_lines
 from study.storage.studies import load
@@ -135,6 +136,27 @@ def test_a_class_that_nobody_predicts(folder: Path, found: Answer, tmp_path: Pat
     assert told == "never predicted; found by no confirmed config"
     gone = Missed(tmp_path / "nothing", blind).words(RARE, 0.001)
     assert gone == "missed; found by no confirmed config"
+
+
+def test_a_class_that_was_in_no_window(state: State, folder: Path, found: Answer) -> None:
+    short = missing(found, 0.0)
+    assert short.reference is not None
+    assert never_in_a_window(state, short.reference) == set()
+    trials = {}
+    for number, name in enumerate(short.reference.trials):
+        seen = {f"train/in_batches/{one}": 0.5 for one in CLASS_NAMES}
+        seen |= {f"train/in_batches/{RARE}": 0.0}
+        once = {f"train/in_batches/{CLASS_NAMES[0]}": float(number == 0)}
+        trial = state.trials[name]
+        reports: dict[int, Mapping[str, float]] = {
+            epoch: {**row, **seen, **once} for epoch, row in trial.reports.items()
+        }
+        trials[name] = replace(trial, reports=reports)
+    state = replace(state, trials={**state.trials, **trials})
+    unseen = never_in_a_window(state, short.reference)
+    assert unseen == {RARE}
+    told = Missed(folder, short, unseen).words(RARE, 0.001)
+    assert told.startswith("never in a window that it trained on; found by ")
 
 
 def test_the_table_as_text(state: State, folder: Path, found: Answer) -> None:

@@ -122,6 +122,25 @@ def test_a_crop_is_trained_on_and_evaluation_sees_whole_images(data):
     assert last.evidence.splits["val"].confusion.sum() == valid
 
 
+def test_windows_tell_in_how_many_batches_each_class_is(data):
+    def classes_of(_, arguments, __):
+        return set(arguments[1].unique().tolist())
+
+    config = tiny(model=CONVOLUTION, augment={"crop": [8, 8]})
+    with noted(SegmentationLoss, classes_of) as batches:
+        reports = run(config, data)
+    steps = len(batches) // len(reports)
+    for epoch, report in enumerate(reports):
+        held = batches[epoch * steps : (epoch + 1) * steps]
+        for index, name in enumerate(data.class_names):
+            share = sum(index in one for one in held) / steps
+            assert report.metrics[f"train/in_batches/{name}"] == pytest.approx(share)
+    shares = [reports[0].metrics[f"train/in_batches/{name}"] for name in data.class_names]
+    assert min(shares) < 1
+    whole = run(tiny(model=CONVOLUTION, augment={"flip": 0.5}), data)[0].metrics
+    assert not any("in_batches" in key for key in whole)
+
+
 @pytest.mark.slow
 def test_test_is_judged_on_the_last_epoch_only_and_changes_no_other_number(data):
     plain = run(tiny(), data)
