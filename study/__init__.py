@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from study.inference.loading import load
     from study.session.session import run_study
 
-__all__ = ["run_study"]
+__all__ = ["load", "run_study"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run_study` is imported when it is asked for: it brings a lot with it."""
+    """`run_study` and `load` are imported when they are asked for: they bring a lot with them."""
     if name == "run_study":
         from study.session.session import run_study
 
         return run_study
+    if name == "load":
+        from study.inference.loading import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

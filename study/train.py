@@ -14,24 +14,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.core.console import Parser, run_command, show
 from study.core.errors import InputError, deed
 from study.core.files import append_line, made_folder, write_text
-from study.core.names import TAU_MACC, TAU_MIOU, VAL, VAL_TUNED_MIOU
+from study.core.names import VAL, VAL_TUNED_MIOU
 
 if TYPE_CHECKING:
     from study.config.task import TrialConfig
     from study.data import SegmentationData
-    from study.training.provenance import Provenance
     from study.training.trainer import EpochReport
 
 EXIT_MISMATCH = 1
 WEIGHTS_FILE = "config.safetensors"
-BESIDE = ("decision", "weights")  # what an export holds for after the training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,72 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, _train, argv)
 
 
-def load_config(
-    path: Path, *, seed: int | None = None, trust: bool = False
-) -> tuple[TrialConfig, Provenance | None]:
-    """Load the config in a file and, if it is an export, its provenance.
-
-    Raises InputError, also for an export that names a factory, unless you `trust` it.
-    """
-    config, provenance, *_ = _load(path, seed, trust)
-    return config, provenance
-
-
-def _load(
-    path: Path, seed: int | None, trust: bool
-) -> tuple[TrialConfig, Provenance | None, Callable[[InputError], InputError], str]:
-    """Load both, a function that adds file and line to a later error by its key, and which tau is
-    the strength of the file's decision rule."""
-    from study.config.task import NamedTask, TrialConfig, load_task, refuse_code
-    from study.core.yaml_file import read_yaml, validate
-    from study.training.provenance import Provenance
-
-    file = read_yaml(path)
-    tree = dict(file.data)
-    is_export = any(key in tree for key in ("provenance", *BESIDE))
-    origin = tree.pop("provenance", None)
-    decision, _ = (tree.pop(key, None) for key in BESIDE)
-    provenance = None
-    if origin is not None:
-        provenance = validate(Provenance, origin, file=path, lines=file.lines, root="provenance")
-    named: NamedTask | None = None
-    if isinstance(tree.get("task"), str):
-        try:
-            named = load_task(tree["task"])
-        except InputError as error:
-            raise error.of_file(str(path), file.lines) from error
-        tree["task"] = named.config
-    if seed is not None:
-        tree["seed"] = seed
-
-    def in_its_file(error: InputError) -> InputError:
-        if str(error.key).partition("/")[0] == "loss":
-            return error.of_file(str(path), file.lines)
-        if named is not None:
-            return error.of_file(named.file, named.lines)
-        return error.below("task").of_file(str(path), file.lines)
-
-    config = validate(TrialConfig, tree, file=path, lines=file.lines)
-    if is_export and not trust:
-        try:
-            refuse_code(config.factories, "an export")
-        except InputError as error:
-            raise in_its_file(error) from error
-    return config, provenance, in_its_file, _tau(decision, provenance)
-
-
-def _tau(decision: object, provenance: Provenance | None) -> str:
-    """`tau_macc` where an export's rule is at that tau and not at the other."""
-    if provenance is None or not isinstance(decision, dict):
-        return TAU_MIOU
-    miou, macc = (provenance.metrics.get(f"{VAL}/{tau}") for tau in (TAU_MIOU, TAU_MACC))
-    return TAU_MACC if decision.get("tau") == macc != miou else TAU_MIOU
-
-
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
-    config, provenance, in_its_file, tau = _load(options.config, options.seed, options.trust)
+    from study.training.config_file import read_config
+
+    read = read_config(options.config, seed=options.seed, trust=options.trust)
+    config, provenance, in_its_file = read.config, read.provenance, read.in_its_file
     if (
         options.out is not None
         and os.path.lexists(options.out)
@@ -173,7 +112,7 @@ def _train(options: argparse.Namespace) -> int:
         return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
-        _write_config(options.out, config, report, here, data, tau)
+        _write_config(options.out, config, report, here, data, read.tau)
     if provenance is None:
         return 0
     if provenance.seed != config.seed:

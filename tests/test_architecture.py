@@ -38,7 +38,8 @@ LOSS_ROOMS = {"study.losses", "study.metrics"}
 UNSEEN = {"torchvision"}
 # Import paths that stay: users' code holds them.
 PUBLIC = {
-    "study": ("run_study",),
+    "study": ("load", "run_study"),
+    "study.inference": ("Prediction", "Predictor", "load"),
     "study.losses": ("PRESETS", "LossConfig", "SegmentationLoss", "build_loss"),
     "study.metrics": ("SegmentationMetrics", "build_decision"),
     "study.training": ("EpochReport", "train"),

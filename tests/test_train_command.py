@@ -17,7 +17,8 @@ from study.config.task import load_task
 from study.data import open_data
 from study.metrics import Decision, build_decision
 from study.metrics.decision import log_prior
-from study.train import load_config, main
+from study.train import main
+from study.training.config_file import read_config
 from study.training.provenance import Provenance
 
 TREE: dict[str, Any] = {
@@ -183,12 +184,12 @@ def test_the_recorded_precision_is_restored_and_a_stated_one_kept(tmp_path):
     origin = Provenance.model_validate(
         {"seed": 0, "metrics": {}, "environment": {"precision": "bf16"}}
     )
-    config, nothing = load_config(write_path(tmp_path, TREE))
-    assert nothing is None
-    assert origin.restore(config).task.precision == "bf16"
-    stated, _ = load_config(
+    read = read_config(write_path(tmp_path, TREE))
+    assert read.provenance is None
+    assert origin.restore(read.config).task.precision == "bf16"
+    stated = read_config(
         write_path(tmp_path, {**TREE, "task": {**TREE["task"], "precision": "fp32"}})
-    )
+    ).config
     assert origin.restore(stated).task.precision == "fp32"
 
 
@@ -234,7 +235,7 @@ def test_a_model_that_ends_the_program_is_one_line(tmp_path, capsys):
 
 
 def test_a_task_can_be_a_shipped_name(tmp_path):
-    config, _ = load_config(write_path(tmp_path, {"task": "synthetic"}), seed=4)
+    config = read_config(write_path(tmp_path, {"task": "synthetic"}), seed=4).config
     assert config.task == load_task("synthetic").config
     assert config.seed == 4
 

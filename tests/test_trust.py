@@ -23,6 +23,7 @@ from study.ledger.records import TrialRecord
 from study.scheduler.study_scheduler import StudyScheduler
 from study.session.options import Options
 from study.session.prepare import prepare
+from study.training.config_file import read_config
 
 MODULE = """
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_an_export_runs_no_code(
     assert not has_run(here)
     refused(capsys, *place)
     with pytest.raises(InputError, match=r"in Python: trust=True"):
-        train.load_config(here / "best.yaml")
+        read_config(here / "best.yaml")
 
 
 def test_a_loss_of_an_export_or_a_ledger_runs_no_code(
@@ -135,7 +136,7 @@ def test_a_trusted_export_and_a_given_config_do(here: Path) -> None:
     (here / "best.yaml").write_text(yaml.safe_dump({"task": TASK, "provenance": ORIGIN}))
     assert train.main(["best.yaml", "--device", "cpu", "--trust"]) == 0
     assert has_run(here)
-    assert train.load_config(here / "best.yaml", trust=True)[0].task.factories
+    assert read_config(here / "best.yaml", trust=True).config.task.factories
     (here / "config.yaml").write_text(yaml.safe_dump({"task": TASK}))
     assert train.main(["config.yaml", "--device", "cpu"]) == 0
     assert has_run(here)

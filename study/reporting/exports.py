@@ -157,9 +157,11 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     ]
     why_none = "None of its weights are kept." if seeds else "Only confirmed trials keep weights."
     if "weights" in content:
-        lines.append(
-            f"Weights of that training, for its task's model: {content['weights']['file']}"
-        )
+        lines += [
+            f"Weights of that training, for its task's model: {content['weights']['file']}",
+            "To use them: study.load(THIS_FILE) in Python, or",
+            "    python -m study.predict THIS_FILE IMAGES --out DIR",
+        ]
     else:
         lines.append(f"{why_none} To make them: the command above with --out DIR.")
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)

@@ -20,9 +20,9 @@ METADATA = "data"  # one entry, as several come in no fixed order
 def save_weights(path: Path, model: nn.Module, data: SegmentationData) -> None:
     """Write the model's state atomically, under the names of its `state_dict`.
 
-    The file's metadata have one entry, `data`: JSON with `class_names` and the `mean` and `std`
-    (RGB on a scale of 0..1) that the model's images were normalised with. Equal weights give equal
-    bytes.
+    The file's metadata have one entry, `data`: JSON with `class_names`, the `mean` and `std` (RGB
+    on a scale of 0..1) that the model's images were normalised with, and the `palette` of the
+    classes (RGB in 0..255). Equal weights give equal bytes.
 
     Raises:
         ValueError: if the model's state holds something else than tensors.
@@ -37,5 +37,6 @@ def save_weights(path: Path, model: nn.Module, data: SegmentationData) -> None:
         "class_names": list(data.class_names),
         "mean": list(map(float, data.mean)),
         "std": list(map(float, data.std)),
+        "palette": data.palette.tolist(),
     }
     write_bytes(path, save(tensors, {METADATA: json.dumps(about, ensure_ascii=False)}))

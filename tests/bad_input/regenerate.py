@@ -37,12 +37,12 @@ from study.config.task import load_task  # noqa: E402
 from study.core.errors import InputError  # noqa: E402
 from study.run import main as run_command  # noqa: E402
 from study.space.search_space import load_space  # noqa: E402
-from study.train import load_config  # noqa: E402
+from study.training.config_file import read_config  # noqa: E402
 
 READERS: dict[str, Callable[[Path], object]] = {
     "space": load_space,
     "task": load_task,
-    "trial": load_config,
+    "trial": read_config,
 }
 CASES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 COMMANDS = [name for name in CASES if name.startswith("run_")]

@@ -42,6 +42,7 @@ def test_the_file_says_the_classes_and_how_images_are_normalised(tmp_path: Path)
         "class_names": list(data.class_names),
         "mean": list(data.mean),
         "std": list(data.std),
+        "palette": data.palette.tolist(),
     }
 
 
