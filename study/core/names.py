@@ -13,6 +13,7 @@ VAL_TUNED_MIOU, VAL_TUNED_MACC = f"{VAL}/{TUNED}/{MIOU}", f"{VAL}/{TUNED_MACC}/{
 TEST_TUNED_MIOU, TEST_TUNED_MACC = f"{TEST}/{TUNED}/{MIOU}", f"{TEST}/{TUNED_MACC}/{MACC}"
 TEST_NLL, TEST_CALIBRATION = f"{TEST}/nll", f"{TEST}/calibration_error"
 TRAIN_LOSS = f"{TRAIN}/loss"
+ANSWER = "answer.json"
 IN_BATCHES = f"{TRAIN}/in_batches"
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"

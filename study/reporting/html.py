@@ -18,7 +18,7 @@ from study.analysis.classes import Classes, classes
 from study.analysis.importance import importances
 from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
-from study.core.errors import printable, printable_lines
+from study.core.errors import printable_lines
 from study.core.files import write_bytes, write_text
 from study.core.names import CONFIRM, MACC, MIOU, TEST
 from study.core.yaml_text import as_yaml
@@ -32,6 +32,7 @@ from study.reporting.class_table import (
     class_rows,
 )
 from study.reporting.exports import export
+from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
     conclusions,
     explanation,
@@ -76,7 +77,8 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
 
 
 def write_report(folder: Path, state: State, answer: Answer) -> Path:
-    """Write report.html, results.csv and plots/ into the study's folder; return the page's path.
+    """Write report.html, results.csv, answer.json, tables/ and plots/ into the study's folder;
+    return the page's path.
 
     plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix.
     """
@@ -88,7 +90,9 @@ def write_report(folder: Path, state: State, answer: Answer) -> Path:
         for name, one in _trial_figures(folder, state, trial):
             write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
     write_text(folder / RESULTS, results_csv(state))
-    write_text(folder / REPORT, _page(state, answer, classes(state, folder, answer), pictures))
+    found = classes(state, folder, answer)
+    write_tables(folder, answer, found)
+    write_text(folder / REPORT, _page(state, answer, found, pictures))
     return folder / REPORT
 
 
@@ -213,21 +217,13 @@ def results_csv(state: State) -> str:
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))
-        table.append({key: _cell(value) for key, value in {**row, **trial.last}.items()})
+        table.append({key: csv_cell(value) for key, value in {**row, **trial.last}.items()})
     columns = list(dict.fromkeys(key for row in table for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     return buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Text without control characters, and such that no spreadsheet takes it for a formula."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:

@@ -19,12 +19,12 @@ STUDY_STAGE = "study"
 PARENT = "mlflow.parentRunId"
 CHANGING = ("epochs_seen", "status", "reason")
 TAGS = (
-    "study", "study_began", "trial_id", "stage", "family", "label", "source", "ablated", *CHANGING,
-    PARENT,
+    "study", "study_began", "trial_id", "stage", "family", "label", "lr", "source", "ablated",
+    *CHANGING, PARENT,
 )  # fmt: skip
 MAX_KEY, MAX_VALUE = 250, 5000
 RUNNING, WAITING = "RUNNING", "SCHEDULED"
-RUN_STATUS = {COMPLETED: "FINISHED", STOPPED_EARLY: "KILLED", FAILED: "FAILED"}
+RUN_STATUS = {COMPLETED: "FINISHED", STOPPED_EARLY: "FINISHED", FAILED: "FAILED"}
 _NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
 
 Point = tuple[str, float, int, int]
@@ -65,7 +65,16 @@ def trial_params(trial: Trial) -> dict[str, str]:
     for path, value in leaves(trial.config):
         if value is not None or path not in values:
             values[path] = value
-    return {key_of(path): text(value) for path, value in values.items()}
+    short = {"stage": trial.stage, "family": trial.family} | _learning_rate(trial)
+    return short | {key_of(path): text(value) for path, value in values.items()}
+
+
+def _learning_rate(trial: Trial) -> dict[str, str]:
+    """The rate at which a trial trains: the task's own times the factor."""
+    rate = trial.config.get("task", {}).get("optimizer", {}).get("lr")
+    if rate is None:
+        return {}
+    return {"lr": f"{rate * trial.config.get('optimizer', {}).get('lr_scale', 1.0):.4g}"}
 
 
 def study_tags(study: StudyRecord) -> dict[str, str]:
@@ -89,6 +98,7 @@ def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
         "family": trial.family,
         "label": trial.label,
         "epochs_seen": str(trial.epochs),
+        **_learning_rate(trial),
     }
     if trial.source is not None:
         tags["source"] = trial.source
@@ -124,7 +134,7 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 def final_points(trial: Trial) -> list[Point]:
     """``final/miou``, ``final/tuned/miou`` and the like of val, without those of single classes,
     only for trials that reached the full budget and no longer one: whoever sorts by them compares
-    equal budgets."""
+    equal budgets. They are at step 0, which MLflow draws as bars with the runs' names."""
     if trial.status != COMPLETED or not trial.reports or trial.budget > 1:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
@@ -133,13 +143,13 @@ def final_points(trial: Trial) -> list[Point]:
         split, _, name = key.partition("/")
         metric = name.removeprefix(f"{TUNED}/").removeprefix(f"{TUNED_MACC}/")
         if split == VAL and "/" not in metric and not math.isinf(value):
-            found.append((f"{FINAL}/{name}", value, when, trial.epochs))
+            found.append((f"{FINAL}/{name}", value, when, 0))
     return found
 
 
 def run_status(trial: Trial, *, live: bool) -> str:
-    """MLflow's status of a trial: FINISHED, KILLED (stopped early), FAILED; else RUNNING while a
-    driver lives, SCHEDULED when it must be resumed."""
+    """MLflow's status of a trial: FINISHED (also one that was stopped early, see its tag `status`),
+    FAILED; else RUNNING while a driver lives, SCHEDULED when it must be resumed."""
     if trial.end is not None:
         return RUN_STATUS[trial.end.status]
     return RUNNING if live else WAITING
@@ -197,3 +207,31 @@ def study_note(study: StudyRecord) -> str:
         "`final/tuned_macc/macc`: sort by these. Stages: baseline, reference (tuned cross "
         "entropy), search, confirm (fresh seeds, judged on test: `test/miou`)."
     )
+
+
+def answer_note(study: StudyRecord, answer: Mapping[str, Any]) -> str:
+    """The study's page once there is an answer: its sentences, its table, where its trials are.
+    Of a table that is too long the last lines are left out."""
+    sentences = "".join(f"* {_plain(line)}\n" for line in answer["conclusions"])
+    left = MAX_VALUE - len(study_note(study)) - 100
+    if len(sentences) > left:
+        sentences = sentences[: sentences.rfind("\n", 0, left) + 1]
+    rows = answer["table"].splitlines(keepends=True)
+    while rows and sum(map(len, rows)) + len(sentences) > left:
+        rows.pop()
+    table = "".join(rows) if len(rows) > 2 else ""
+    return "\n".join(part for part in (sentences, table, study_note(study)) if part)
+
+
+def _plain(line: str) -> str:
+    """Text in which Markdown finds no markup but code in backticks."""
+    return re.sub(r"([\\*_<>\[\]#|])", r"\\\1", line)
+
+
+def answer_points(answer: Mapping[str, Any], ended: float) -> list[Point]:
+    """The numbers of a confirmed answer, at step 0."""
+    if not answer["confirmed"]:
+        return []
+    return [
+        (key_of(key), value, milliseconds(ended), 0) for key, value in answer["metrics"].items()
+    ]

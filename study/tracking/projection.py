@@ -257,5 +257,6 @@ class Projection:
         if not self.push(live=False) or self._store is None:
             return self._study.study is None
         self._store.tidy()
+        self._store.write_answer(self._finished_at)
         self._store.write_files(self._confirmed, self._succeeded)
         return True

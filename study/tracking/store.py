@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from study.core import yaml_text as configs
+from study.core.names import ANSWER
 from study.core.telemetry import turn_off
 from study.ledger.journal import LEDGER
 from study.ledger.records import StudyRecord
@@ -16,8 +18,8 @@ from study.ledger.state import State, Trial
 from study.tracking import content, database
 from study.tracking.uri import artifact_location, sqlite_path
 
-STUDY_FILES = ("report.html", "results.csv", "space.yaml", "task.yaml", LEDGER)
-STUDY_FOLDERS = ("exports", "plots")
+STUDY_FILES = ("report.html", "results.csv", ANSWER, "space.yaml", "task.yaml", LEDGER)
+STUDY_FOLDERS = ("exports", "plots", "tables")
 PLOTS = "plots"
 RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values
 
@@ -256,6 +258,17 @@ class Store:
             if run in self._runs and path.is_dir():
                 self._client.log_artifacts(self._runs[run].id, str(path), below)
                 on_success()
+
+    def write_answer(self, ended: float) -> None:
+        """Give the study's own run the answer: its table and sentences as the description and,
+        once it is confirmed, its numbers. `ended`: when the study ended."""
+        path = self.folder / ANSWER
+        if not path.is_file():
+            return
+        answer = json.loads(path.read_text(encoding="utf-8"))
+        note = content.answer_note(self.study, answer)
+        points = content.answer_points(answer, ended)
+        self._log(self._parent, points, {}, {"mlflow.note.content": note})
 
     def tidy(self) -> None:
         """Delete runs that a slow server made after all and that were discovered too late."""

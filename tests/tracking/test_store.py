@@ -139,7 +139,7 @@ def test_a_repeated_epoch_keeps_its_first_report(sent: Tracked, state: State) ->
 
 
 def test_statuses_and_tags_say_how_a_trial_ended(sent: Tracked, state: State) -> None:
-    word = {COMPLETED: "FINISHED", STOPPED_EARLY: "KILLED", FAILED: "FAILED"}
+    word = {COMPLETED: "FINISHED", STOPPED_EARLY: "FINISHED", FAILED: "FAILED"}
     for trial in state.trials.values():
         run = sent.runs[trial.id]
         assert trial.end is not None
