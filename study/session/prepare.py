@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
+MOST_CLASSES = 8  # that an error names
 SEEDS, SEEDS_WITH_GPUS = 3, 5  # of each confirmed config, unless they are given
 
 
@@ -489,15 +490,19 @@ def _check_classes(
     if tuple(classes) == tuple(of_target):
         return
     lacks = [name for name in classes if name not in of_target]
-    more = [name for name in of_target if name not in classes]
-    differs = [f"{words} {', '.join(some)}" for words, some in (("lacks", lacks), ("adds", more))
-               if some]  # fmt: skip
+    adds = [name for name in of_target if name not in classes]
+    differs = [
+        f"{verb} {', '.join(names[:MOST_CLASSES])}{' and others' * (len(names) > MOST_CLASSES)}"
+        for verb, names in (("lacks", lacks), ("adds", adds))
+        if names
+    ]
     if not differs:
         index = next(i for i, name in enumerate(classes) if name != of_target[i])
         differs = [f"has {of_target[index]} as class {index}, where that has {classes[index]}"]
     raise InputError(
         f"the classes of the target {target} are not those of its proxy {proxy}: it "
-        f"{' and '.join(differs)}"
+        f"{' and '.join(differs)}",
+        key="data",
     )
 
 

@@ -155,7 +155,7 @@ def test_other_classes_are_refused_by_name(
     with pytest.raises(InputError) as caught:
         prepare(given)
     said = "the classes of the target custom are not those of its proxy custom"
-    assert str(caught.value) == f"{said}: {differs}"
+    assert str(caught.value) == f"data: {said}: {differs}"
     assert not (tmp_path / "studies").exists()
 
 
