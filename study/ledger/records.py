@@ -115,10 +115,15 @@ class StudyRecord(_Line):
 
     @property
     def warnings(self) -> list[str]:
-        """What limits the use of the data, of the target first, which is named."""
-        of_target = (self.confirm_data or {}).get("warnings", ())
-        named = [f"target {self.confirm_task_name}: {line}" for line in of_target]
-        return [*named, *self.data.get("warnings", ())]
+        """What limits the use of the data; where there is a target, its lines first, and the task
+        of each by its name."""
+        if self.confirm_data is None:
+            return list(self.data.get("warnings", ()))
+        of_target = self.confirm_data.get("warnings", ())
+        return [
+            *(f"target {self.confirm_task_name}: {line}" for line in of_target),
+            *(f"proxy {self.task_name}: {line}" for line in self.data.get("warnings", ())),
+        ]
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,8 @@ class Display:
             trial = best(self._state, key)
             if trial is not None:
                 value = f"{100 * trial.last[key]:.1f}"
-                head, label = _literal(f"best {key}"), _literal(trial.label)
+                on = " of the proxy" if self._plan.has_target else ""
+                head, label = _literal(f"best {key}{on}"), _literal(trial.label)
                 table.add_row(head, Text(value, style="bold"), trial.id, label)
         return table
 

@@ -51,9 +51,8 @@ def plan_text(
 def epochs_text(plan: Plan, epochs: int, of_target: int) -> str:
     """A number of epochs; with a target, those of the search's task, its proxy, and of the target
     apart, as they are different things."""
-    if plan.has_target:
-        return f"{epochs} epochs of the proxy, {of_target} of the target"
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
+    own = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{own} of the proxy, {of_target} of the target" if plan.has_target else own
 
 
 def data_lines(study: StudyRecord) -> list[str]:

@@ -115,7 +115,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         text.append(f"rung at epoch {rung['epoch']}{of}: {rung['size']} values, {needs}")
     for key, item in found["best"].items():
         if item is not None:
-            text.append(f"best {key}: {100 * item['value']:.1f}, {item['trial']} {item['label']}")
+            on = " of the proxy" if found["target"] else ""
+            value = f"{100 * item['value']:.1f}"
+            text.append(f"best {key}{on}: {value}, {item['trial']} {item['label']}")
     text.append(_pace(found))
     text.append(_cost_line(found))
     for path in dict.fromkeys(item["path"] for item in found["option_epochs"]):

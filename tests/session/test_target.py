@@ -79,7 +79,7 @@ def test_the_first_line_holds_the_target_and_what_its_data_are(tmp_path: Path, t
     # ce and 3 searched; the top one, tuned and default cross entropy with one seed
     assert "7 trials, 4 epochs of the proxy, 15 of the target if nobody is stopped" in text
     assert f"warning: target custom: {line.confirm_data['warnings'][0]}" in text
-    assert f"\nwarning: {line.data['warnings'][0]}" in text
+    assert f"\nwarning: proxy custom: {line.data['warnings'][0]}" in text
 
 
 def test_a_space_names_a_target_and_the_option_goes_before_it(tmp_path: Path) -> None:
