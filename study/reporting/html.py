@@ -150,7 +150,7 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
         for one in axes.flat[len(found) :]:
             one.set_axis_off()
         for one, (key, item) in zip(axes.flat, found.items(), strict=False):
-            plots.importance(one, item, key)
+            plots.importance(one, item, key, answer.proxy)
         yield "importance", made
 
 

@@ -117,8 +117,8 @@ def config_name(config: Confirmed) -> str:
     return shorten(f"{config.source} {config.label}{role}")
 
 
-def _on_proxy(answer: Answer) -> str:
-    return f" on the proxy {shown_names([answer.proxy])[0]}" if answer.proxy else ""
+def _on_proxy(proxy: str) -> str:
+    return f" on the proxy {shown_names([proxy])[0]}" if proxy else ""
 
 
 def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
@@ -137,7 +137,7 @@ def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
         axes.axvline(epoch, color="black", linestyle=":", linewidth=1, label="rung")
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{_title(key)} (%)")
-    axes.set_title("Learning curves" + _on_proxy(answer))
+    axes.set_title("Learning curves" + _on_proxy(answer.proxy))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, loc="lower right")
 
@@ -162,7 +162,7 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
         axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
     axes.set_xlabel(f"{_title(across)} (%)")
     axes.set_ylabel(f"{_title(up)} (%)")
-    axes.set_title("Full-budget trials, one seed" + _on_proxy(answer))
+    axes.set_title("Full-budget trials, one seed" + _on_proxy(answer.proxy))
     _legend(axes, loc="best")
 
 
@@ -329,10 +329,10 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
     axes.set_ylabel("target")
 
 
-def importance(axes: Axes, found: Importances, key: str) -> None:
+def importance(axes: Axes, found: Importances, key: str, proxy: str = "") -> None:
     """Plot how much worse a forest predicts without each parameter, or write that it cannot
     predict."""
-    title = f"What moved {_title(key)}"
+    title = f"What moved {_title(key)}{_on_proxy(proxy)}"
     axes.set_title(
         f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11
     )
