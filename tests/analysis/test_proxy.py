@@ -14,7 +14,7 @@ from study.analysis.classes import classes, classes_so_far
 from study.analysis.proxy import Foretold, foretold
 from study.core.names import CONFIRM, SEARCH
 from study.ledger.records import ReportRecord, TrialRecord
-from study.ledger.state import State
+from study.ledger.state import State, Trial
 from study.reporting.class_table import class_explanation
 from study.reporting.html import results_csv, write_report
 from study.reporting.tables import conclusions, title
@@ -35,7 +35,7 @@ def compared(
     for index, number in enumerate(proxy):
         state.apply(TrialRecord(f"p{index}", 0, SEARCH, f"loss {index}", "x", None, {}, 0))
         state.apply(ReportRecord(f"p{index}", 0, 8, {VAL: number, MACC: 1 - number}))
-    judged = {}
+    judged: dict[str, list[Trial]] = {}
     for index, seeds in enumerate(test):
         for seed, number in enumerate(seeds):
             name, spread = f"c{index}-{seed}", 0.2 * (seed - (len(seeds) - 1) / 2)

@@ -113,7 +113,7 @@ def test_one_data_root_serves_both_tasks_unless_the_target_has_its_own(
     assert roots(both) == (str(town), str(town))
     given = options(tmp_path, data_root=town, confirm_task=task(), confirm_data_root=other)
     assert roots(prepare(given)) == (str(town), str(other))
-    alone = {"data": {"factory": f"{__name__}:three_classes"}}
+    alone: dict[str, Any] = {"data": {"factory": f"{__name__}:three_classes"}}
     given = options(tmp_path, task=task(**alone), data_root=town, confirm_task=task())
     assert roots(prepare(given)) == (None, str(town))
     given = options(tmp_path, data_root=town, confirm_task=task(**alone))
