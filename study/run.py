@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from study.session.session import Finished
 
 EXIT_NOTHING_TRAINED = 1
-FIXED_ON_RESUME = ("space", "task", "name", "seed")
+FIXED_ON_RESUME = ("space", "task", "confirm_task", "name", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ is a study of an earlier version.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,7 @@ class StudyWriter:
     ledger: Ledger
     numbers: Numbers
     rules: bool = False
+    on_target: bool = False
     quality: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def trial(
@@ -225,8 +226,9 @@ class StudyWriter:
                 "loss/jaccard/mix": config["loss"]["jaccard"]["mix"],
             }
         first = TrialRecord(
-            trial, number, stage, label, family, params, config, config["seed"], source=source
-        )
+            trial, number, stage, label, family, params, config, config["seed"], source=source,
+            on_target=self.on_target and stage == CONFIRM,
+        )  # fmt: skip
         self.ledger.append(first)
         self.quality[trial] = quality
         last_confusions: dict[str, np.ndarray] = {}
@@ -283,27 +285,46 @@ def make_study(
     seed: int = 0,
     task_name: str = "synthetic",
     rules: bool = False,
+    target: Sequence[float] | None = None,
 ) -> Path:
     """Write a study into `folder` (its name is the study's) and return the folder.
 
     until: `start`, `baselines`, `search`, `select` or `finish`: where the writing stops.
+    target: the class frequencies of another task, `town`, that is confirmed on.
     """
     rng = np.random.default_rng(seed)
     ledger = Ledger(folder)
     try:
-        writer = StudyWriter(folder, ledger, Numbers(rng), rules)
-        _write(writer, num_seeds, until, with_evidence, task_name)
+        writer = StudyWriter(folder, ledger, Numbers(rng), rules, target is not None)
+        _write(writer, num_seeds, until, with_evidence, task_name, target)
     finally:
         ledger.close()
     return folder
 
 
 def _write(
-    writer: StudyWriter, num_seeds: int, until: str, with_evidence: bool, task_name: str
+    writer: StudyWriter,
+    num_seeds: int,
+    until: str,
+    with_evidence: bool,
+    task_name: str,
+    target: Sequence[float] | None,
 ) -> None:
     ledger, rng = writer.ledger, writer.numbers.rng
     asked = objectives(writer.rules)
-    plan = replace(PLAN, objectives=asked, confirm_seeds=num_seeds).as_dict()
+    plan = replace(PLAN, objectives=asked, confirm_seeds=num_seeds)
+    of_target: dict[str, Any] = {}
+    if target is not None:
+        plan = replace(plan, confirm_epochs=EPOCHS)
+        facts = {
+            "fingerprint": "beef" * 16,
+            "class_names": list(CLASS_NAMES),
+            "class_fraction": list(target),
+            "warnings": ["the fog is thick"],
+        }
+        of_target = {
+            "confirm_task_name": "town", "confirm_task": TASK, "confirm_data": facts,
+        }  # fmt: skip
     data = {
         "fingerprint": "f00d" * 16,
         "class_names": list(CLASS_NAMES),
@@ -321,9 +342,10 @@ def _write(
             task=TASK,
             space_name="joint",
             space=space,
-            plan=plan,
+            plan=plan.as_dict(),
             data=data,
             environment=ENVIRONMENT,
+            **of_target,
         )
     )
     ledger.append(SessionRecord(1, "local", 2, 1.0, 0.0, ""))

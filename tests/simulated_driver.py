@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,14 @@ from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
-from study.scheduler.stages import Done
+from study.scheduler.stages import Done, Stop
 from study.scheduler.study_scheduler import StudyScheduler
 from study.session.prepare import make_plan
 from study.space.search_space import SearchSpace, load_space
 
 Curve = Callable[[TrialRecord, int], dict[str, float]]
+EPOCH = 2.0
+Cost = Callable[[TrialRecord, int, float], float]
 
 
 def curve(record: TrialRecord, epoch: int) -> dict[str, float]:
@@ -48,17 +53,28 @@ def judged(record: TrialRecord, epoch: int) -> dict[str, float]:
 class Driver:
     """Trains `slots` trials in turn, an epoch each, as a cluster would."""
 
-    def __init__(self, folder: Path, metrics: Curve = curve, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        metrics: Curve = curve,
+        target: TaskConfig | None = None,
+        **options: Any,
+    ) -> None:
         self.metrics = metrics
         self.task: TaskConfig = load_task("synthetic").config
         self.space: SearchSpace = load_space(options.pop("space", "joint"))
-        self.plan: Plan = make_plan(self.space, self.task, num_trials=None, seed=0)
+        self.plan: Plan = make_plan(self.space, self.task, target=target, num_trials=None, seed=0)
         self.ledger = Ledger(folder)
         if self.ledger.state.study is None:
-            self.ledger.append(
-                StudyRecord("s", 0, "synthetic", {}, "joint", {}, self.plan.as_dict(), {}, {})
-            )
-        self.scheduler = StudyScheduler(self.ledger, self.plan, self.space, self.task, **options)
+            plan = self.plan.as_dict()
+            first = StudyRecord("s", 0, "synthetic", {}, "joint", {}, plan, {}, {})
+            if target is not None:
+                tree = target.model_dump()
+                first = replace(first, confirm_task_name="big", confirm_task=tree, confirm_data={})
+            self.ledger.append(first)
+        self.scheduler = StudyScheduler(
+            self.ledger, self.plan, self.space, self.task, target=target, **options
+        )
 
     def lost(self, record: TrialRecord) -> bool:
         """Whether the machine fails this trial."""
@@ -86,6 +102,49 @@ class Driver:
             if kill_after is not None and reports >= kill_after:
                 break
         self.ledger.close()
+
+
+def even(record: TrialRecord, epoch: int, now: float) -> float:
+    """Seconds of a trial's epoch that begins now."""
+    return EPOCH
+
+
+class Timed(Driver):
+    """Slots that work at the same time, by a clock of their own."""
+
+    def __init__(self, folder: Path, cost: Cost = even, **options: Any) -> None:
+        self.now = 100.0
+        self.cost = cost
+        super().__init__(folder, clock=lambda: self.now, **options)
+
+    def run_session(self) -> float:
+        """Until the scheduler has nothing more; the seconds that went by."""
+        start, tie = self.now, itertools.count()
+        events: list[tuple[float, int, TrialRecord, int, float]] = []
+
+        def begin(record: TrialRecord, epoch: int) -> None:
+            seconds = self.cost(record, epoch, self.now - start)
+            event = (self.now + seconds, next(tie), record, epoch, seconds)
+            heapq.heappush(events, event)
+
+        while True:
+            while len(self.scheduler.live) < self.scheduler.slots:
+                action = self.scheduler.suggest()
+                if not isinstance(action, TrialRecord):
+                    break
+                begin(action, self.ledger.state.trials[action.trial].epochs + 1)
+            if not events:
+                assert isinstance(action, Done | Stop)
+                break
+            end, _, record, epoch, seconds = heapq.heappop(events)
+            self.now = end
+            if self.scheduler.budget.is_over:  # what runs is ended by force
+                break
+            metrics = {**curve(record, epoch), "time/epoch_s": seconds}
+            if self.scheduler.on_report(record.trial, epoch, metrics):
+                begin(record, epoch + 1)
+        self.ledger.close()
+        return self.now - start
 
 
 def lines_without_times(folder: Path) -> list[dict[str, Any]]:

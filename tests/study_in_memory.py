@@ -8,7 +8,7 @@ from study.core.names import CONFIRM, REFERENCE
 from study.ledger.plan import Plan
 from study.ledger.records import EndRecord, ReportRecord, TrialRecord
 from study.ledger.state import State
-from study.scheduler.stages import Admits, next_action
+from study.scheduler.stages import next_action
 
 
 def plan(**changes: object) -> Plan:
@@ -70,5 +70,5 @@ class Study:
         self.state.apply(EndRecord(name, status, "", epochs))
         self.live.discard(name)
 
-    def next(self, **options: Admits) -> object:
+    def next(self, **options: Any) -> object:
         return next_action(self.plan, self.state, self.live, **options)

@@ -23,6 +23,10 @@ The reference is tuned cross entropy: of the two that were best by val and the d
 by mean confirmed val mIoU, at the tuned rule where there is one. In a study that has not tuned it,
 the reference is default cross entropy, and is called so.
 
+Where confirmations train another task, the target, all figures but those of the tuning are the
+target's, the front too, and `foretold` compares its ranking with that of the search's task, its
+proxy.
+
 An unfinished study has an answer too. Until its selection is confirmed, the best are chosen by val
 among the full-budget trials and marked as unconfirmed; `missing` lists what is not there yet.
 """
@@ -33,12 +37,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study.analysis import evidence
 from study.analysis.ablation import Ablated, axes, axis_effect, in_words
 from study.analysis.bootstrap import difference_interval
 from study.analysis.longer import LadderEntry, ladder, rising_note
-from study.analysis.pareto import pareto_trials
+from study.analysis.pareto import front, pareto_trials
+from study.analysis.proxy import Foretold, foretold
 from study.analysis.rules import ARGMAX, TUNED, Rule, rules_of
 from study.analysis.selection import (
     default_ce_trial,
@@ -137,7 +143,9 @@ class Answer:
     several settings. tuning: the settings at which cross entropy was tried. ladder: from default
     cross entropy to the best other loss, if that is confirmed. ablation: what each part of that
     loss adds, where the study has trained it without; ablation_of: its label. missing: what the
-    answer lacks, notes: what limits it, warnings: what its data's limits are, in words.
+    answer lacks, notes: what limits it, warnings: what its data's limits are, in words. task: that
+    was confirmed on. proxy: that was searched on, if it is another one; foretold: how far its
+    ranking is that of `task`, if that is confirmed.
     """
 
     study: str
@@ -158,6 +166,8 @@ class Answer:
     ladder: tuple[LadderEntry, ...] = ()
     ablation: tuple[Ablated, ...] = ()
     ablation_of: str = ""
+    proxy: str = ""
+    foretold: Foretold | None = None
 
     @property
     def primary(self) -> Rule:
@@ -213,16 +223,17 @@ def answer(state: State, folder: Path) -> Answer:
     best = _best_confirmed(configs, rules[0]) if settled else _best_so_far(state, rules[0])
     default_objectives = (rules[0].val_miou, rules[0].val_macc)
     objectives = study.plan.get("objectives", default_objectives) if study else ()
+    proxy = study.task_name if study and study.confirm_task_name is not None else ""
     return Answer(
         study=study.name if study else "",
-        task=study.task_name if study else "",
+        task=study.judged_task_name if study else "",
         space=study.space_name if study else "",
         configs=tuple(configs),
         best_miou=best[0],
         best_macc=best[1],
         confirmed=settled,
         tuned=tuned,
-        pareto=tuple(trial.id for trial in pareto_trials(state, objectives)),
+        pareto=_front(state, configs if settled and proxy else (), objectives),
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
         notes=(
@@ -230,12 +241,52 @@ def answer(state: State, folder: Path) -> Answer:
             *_at_the_edge(configs),
             *_still_rising(state, configs, rules[0]),
         ),
-        warnings=tuple(study.data.get("warnings", ())) if study else (),
+        warnings=tuple(study.warnings) if study else (),
         rules=rules,
-        epochs=int(study.plan.get("epochs", 0)) if study else 0,
+        epochs=_epochs(study.plan) if study else 0,
         ladder=_ladder(state, configs, rules) if settled else (),
         ablation=_ablation(state, rules) if settled else (),
         ablation_of=winner.label if (winner := best_other(state)) else "",
+        proxy=proxy,
+        foretold=_foretold(state, distinct, best[0], objectives, rules)
+        if settled and proxy
+        else None,
+    )
+
+
+def _epochs(plan: Mapping[str, Any]) -> int:
+    """The epochs of a confirmation."""
+    return int(plan.get("confirm_epochs") or plan.get("epochs", 0))
+
+
+def _front(
+    state: State, configs: Sequence[Confirmed], objectives: Sequence[str]
+) -> tuple[str, ...]:
+    """The front of the given configs by their means over seeds, those with a failed seed left out
+    as far as others have none; without configs, of the searched trials."""
+    if not configs:
+        return tuple(trial.id for trial in pareto_trials(state, objectives))
+    sound = [config for config in configs if not config.failed] or configs
+    return tuple(front({one.source: [one.mean(key) for key in objectives] for one in sound}))
+
+
+def _foretold(
+    state: State,
+    sources: Sequence[Trial],
+    best: str | None,
+    objectives: Sequence[str],
+    rules: Sequence[Rule],
+) -> Foretold | None:
+    if best is None:
+        return None
+    keys = _judged_keys(rules)
+    return foretold(
+        sources,
+        {source.id: _judged(state, source, keys) for source in sources},
+        state.trials[best],
+        objectives=objectives,
+        val=rules[0].val_miou,
+        test=rules[0].test_miou,
     )
 
 

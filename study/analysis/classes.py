@@ -39,7 +39,8 @@ class ClassRow:
 
     share: of the training pixels. images: how many hold it, by split; empty in a study that an
     earlier version began. best: the searched trial or baseline with the highest val IoU, its label
-    and that IoU. missed: what is known of a class that the reference misses, in words.
+    and that IoU; of the confirmed configs, by their means over seeds, where these are of another
+    task. missed: what is known of a class that the reference misses, in words.
     """
 
     name: str
@@ -53,10 +54,12 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes, the rarest in training first. split: where the figures are measured."""
+    """The classes, the rarest in training first. split: where the figures are measured, of the
+    task `proxy` where that is not the one that is judged."""
 
     split: str
     rows: tuple[ClassRow, ...]
+    proxy: str = ""
 
 
 def classes(state: State, folder: Path, answer: Answer) -> Classes:
@@ -65,41 +68,57 @@ def classes(state: State, folder: Path, answer: Answer) -> Classes:
         return classes_so_far(state)
     sides = (answer.reference, answer.config(answer.best_miou))
     told = Missed(folder, answer, never_in_a_window(state, answer.reference))
-    return _rows(state, TEST, prefix_of(answer.primary.test_miou), sides, told.words)
+    data = state.study.judged_data if state.study else {}
+    key = f"{prefix_of(answer.primary.val_miou)}iou/"
+
+    def best(name: str) -> tuple[str, str, float] | None:
+        if not answer.proxy:
+            return _best(state, key + name)
+        rated = [one for one in answer.configs if not math.isnan(one.mean(key + name))]
+        found = max(rated, key=lambda one: one.mean(key + name), default=None)
+        return None if found is None else (found.source, found.label, found.mean(key + name))
+
+    prefix = prefix_of(answer.primary.test_miou)
+    return Classes(TEST, tuple(_rows(data, prefix, sides, best, told.words)))
 
 
 def classes_so_far(state: State) -> Classes:
     """The table of classes of the best cross entropy and the best trial so far, on val."""
     key = rules_of(state)[0].val_miou
+    full = state.completed(BASELINE, REFERENCE, SEARCH)
+    sides = (reference_trial(state), next(iter(ranked(full, key)), None))
+    prefix, study = prefix_of(key), state.study
+    if study is None or not full:
+        return Classes(VAL, ())
+    rows = _rows(study.data, prefix, sides, lambda name: _best(state, f"{prefix}iou/{name}"))
+    return Classes(VAL, tuple(rows), study.task_name if study.confirm_task_name else "")
+
+
+def _best(state: State, key: str) -> tuple[str, str, float] | None:
+    """The searched trial or baseline that has the highest value."""
     best = next(iter(ranked(state.completed(BASELINE, REFERENCE, SEARCH), key)), None)
-    return _rows(state, VAL, prefix_of(key), (reference_trial(state), best))
+    return None if best is None else (best.id, best.label, value(best, key))
 
 
 def _rows(
-    state: State,
-    split: str,
+    data: Mapping[str, Any],
     prefix: str,
     sides: tuple[Confirmed | Trial | None, Confirmed | Trial | None],
+    best: Callable[[str], tuple[str, str, float] | None],
     missed: Callable[[str, float], str] = lambda name, share: "",
-) -> Classes:
-    full = state.completed(BASELINE, REFERENCE, SEARCH)
-    names, shares, images = _data(state)
-    rows = []
-    for index in sorted(range(len(names)), key=lambda one: shares[one]) if full else ():
+) -> Iterator[ClassRow]:
+    names, shares, images = _described(data)
+    for index in sorted(range(len(names)), key=lambda one: shares[one]):
         name, share = names[index], shares[index]
         reference, winner = (
             None if side is None else _figures(side, prefix, name) for side in sides
         )
-        key = f"{prefix_of(rules_of(state)[0].val_miou)}iou/{name}"
-        best = next(iter(ranked(full, key)), None)
-        found = None if best is None else (best.id, best.label, value(best, key))
         holding = {at: counts[index] for at, counts in images.items()}
-        rows.append(ClassRow(name, share, holding, reference, winner, found, missed(name, share)))
-    return Classes(split, tuple(rows))
+        told = missed(name, share)
+        yield ClassRow(name, share, holding, reference, winner, best(name), told)
 
 
-def _data(state: State) -> tuple[list[str], list[float], dict[str, list[int]]]:
-    data: Mapping[str, Any] = state.study.data if state.study else {}
+def _described(data: Mapping[str, Any]) -> tuple[list[str], list[float], dict[str, list[int]]]:
     names = list(data.get("class_names", ()))
     shares = list(data.get("class_fraction", ()))
     shares = shares if len(shares) == len(names) else [math.nan] * len(names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from study.core.names import CE
+from study.core.names import CE, CONFIRM
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Plan:
     many of them the reference and the best other loss are trained besides. `confirm_ablations`:
     most axes of the best other loss that are switched off, one at a time; 0 for no ablation.
     `confirm_half_width`: in points of mIoU at the primary rule; seeds are added to `confirm_seeds`
-    for it, up to `confirm_max_seeds`. 0: none are added.
+    for it, up to `confirm_max_seeds`. 0: none are added. `confirm_epochs`: the epoch reports of a
+    confirmation at the target, another task than the search's, its proxy; 0 where there is none.
     """
 
     seed: int
@@ -35,6 +36,16 @@ class Plan:
     confirm_ablations: int = 0
     confirm_half_width: float = 0.0
     confirm_max_seeds: int = 0
+    confirm_epochs: int = 0
+
+    @property
+    def has_target(self) -> bool:
+        """Whether confirmations train another task than the search."""
+        return self.confirm_epochs > 0
+
+    def epochs_of(self, stage: str, budget: int = 1) -> int:
+        """Epoch reports of a trial of this stage with so many times its task's budget."""
+        return budget * ((stage == CONFIRM and self.confirm_epochs) or self.epochs)
 
     @property
     def confirm_trials(self) -> int:
@@ -65,7 +76,7 @@ class Plan:
     @property
     def longer_epochs(self) -> int:
         """Epochs of `longer_trials`."""
-        return 2 * self.confirm_seeds * sum(self.confirm_budgets[1:]) * self.epochs
+        return 2 * self.confirm_seeds * self.epochs_of(CONFIRM, sum(self.confirm_budgets[1:]))
 
     @property
     def ablation_trials(self) -> int:
@@ -73,11 +84,25 @@ class Plan:
         return self.confirm_ablations * self.confirm_seeds
 
     @property
+    def ablation_epochs(self) -> int:
+        """Epochs of `ablation_trials`."""
+        return self.ablation_trials * self.epochs_of(CONFIRM)
+
+    @property
     def worst_case_epochs(self) -> int:
-        """Epochs of the study if no trial is stopped."""
-        confirmed = self.confirm_trials + self.added_trials + self.ablation_trials
-        trials = len(self.baselines) + self.num_trials + confirmed
-        return trials * self.epochs + self.longer_epochs
+        """Epochs of the study's own task if no trial is stopped."""
+        search = (len(self.baselines) + self.num_trials) * self.epochs
+        return search if self.has_target else search + self._worst_case_confirmation
+
+    @property
+    def worst_case_target_epochs(self) -> int:
+        """Epochs of the target; 0 where there is none."""
+        return self._worst_case_confirmation if self.has_target else 0
+
+    @property
+    def _worst_case_confirmation(self) -> int:
+        ordinary = (self.confirm_trials + self.added_trials) * self.epochs_of(CONFIRM)
+        return ordinary + self.ablation_epochs + self.longer_epochs
 
     def is_reference(self, index: int) -> bool:
         """Whether searched trial `index` tunes cross entropy; such trials are spread evenly."""
@@ -94,7 +119,11 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as the first line of the ledger holds it."""
-        return {**asdict(self), "worst_case_epochs": self.worst_case_epochs}
+        return {
+            **asdict(self),
+            "worst_case_epochs": self.worst_case_epochs,
+            "worst_case_target_epochs": self.worst_case_target_epochs,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:

@@ -81,7 +81,11 @@ class _Line:
 
 @dataclass(frozen=True)
 class StudyRecord(_Line):
-    """First line: what is studied. `plan` is the whole resolved plan."""
+    """First line: what is studied. `plan` is the whole resolved plan.
+
+    `confirm_task_name`, `confirm_task`, `confirm_data`: of the target, the task that confirmations
+    train; None where that is the study's own.
+    """
 
     kind: Literal["study"] = field(default="study", kw_only=True)
     name: str
@@ -95,6 +99,31 @@ class StudyRecord(_Line):
     environment: Tree
     format: Annotated[StrictInt, AfterValidator(_known_format)] = FORMAT
     time: StrictFloat = 0.0
+    confirm_task_name: str | None = None
+    confirm_task: Tree | None = None
+    confirm_data: Tree | None = None
+
+    @property
+    def judged_task_name(self) -> str:
+        """The name of the task that confirmations train."""
+        return self.task_name if self.confirm_task_name is None else self.confirm_task_name
+
+    @property
+    def judged_data(self) -> Tree:
+        """The data of the task that confirmations train."""
+        return self.data if self.confirm_data is None else self.confirm_data
+
+    @property
+    def warnings(self) -> list[str]:
+        """What limits the use of the data; where there is a target, its lines first, and the task
+        of each by its name."""
+        if self.confirm_data is None:
+            return list(self.data.get("warnings", ()))
+        of_target = self.confirm_data.get("warnings", ())
+        return [
+            *(f"target {self.confirm_task_name}: {line}" for line in of_target),
+            *(f"proxy {self.task_name}: {line}" for line in self.data.get("warnings", ())),
+        ]
 
 
 @dataclass(frozen=True)
@@ -118,7 +147,7 @@ class TrialRecord(_Line):
 
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
     `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its source
-    that is switched off.
+    that is switched off. `on_target`: whether it trains the study's target instead of its own task.
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
@@ -136,6 +165,7 @@ class TrialRecord(_Line):
     time: StrictFloat = 0.0
     budget: Annotated[StrictInt, Field(ge=1)] = 1
     ablated: str = ""
+    on_target: StrictBool = False
 
 
 @dataclass(frozen=True)

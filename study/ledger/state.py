@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -32,7 +33,7 @@ class Trial:
     `reports` holds the first report of each epoch, `verdict` the decision at the last rung, `gpu_s`
     the GPU-seconds of all epochs including repeated ones. `waits`: no machine can hold the trial
     now. `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its
-    source that is switched off.
+    source that is switched off. `on_target`: whether it trains the study's target.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Trial:
     gpu_s: float = 0.0
     budget: int = 1
     ablated: str = ""
+    on_target: bool = False
     faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
@@ -77,12 +79,27 @@ class Trial:
 
 
 @dataclass
+class Work:
+    """The epochs of trials of one task, and the seconds that those took which say so."""
+
+    epochs: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def epoch_s(self) -> float:
+        """Mean seconds of an epoch; NaN before the first."""
+        return self.seconds / self.timed if self.timed else math.nan
+
+
+@dataclass
 class State:
     """The state of a study after some of its records.
 
     `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
-    epochs and the GPU-seconds of all trials.
+    epochs and the GPU-seconds of all trials, `work` those of the study's own task (False) and of
+    its target (True).
     """
 
     study: StudyRecord | None = None
@@ -97,6 +114,7 @@ class State:
     finished: bool = False
     num_epochs: int = 0
     gpu_s: float = 0.0
+    work: dict[bool, Work] = field(default_factory=lambda: {False: Work(), True: Work()})
     _by_stage: dict[str, list[tuple[int, Trial]]] = field(default_factory=dict)
     _unfinished: dict[str, Trial] = field(default_factory=dict)
     _interner: ConfigInterner = field(default_factory=ConfigInterner, compare=False)
@@ -119,6 +137,7 @@ class State:
                 self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
                     self.num_epochs += 1
+                    self._add_work(trial.on_target, record.metrics.get("time/epoch_s", math.nan))
                     trial.reports[record.epoch] = MetricRow(record.metrics)
                     trial.report_times[record.epoch] = record.time
                 if record.environment:
@@ -148,6 +167,13 @@ class State:
             case FinishRecord():
                 self.finished = True
 
+    def _add_work(self, on_target: bool, epoch_s: float) -> None:
+        work = self.work[on_target]
+        work.epochs += 1
+        if math.isfinite(epoch_s):
+            work.timed += 1
+            work.seconds += epoch_s
+
     def _trial(self, record: TrialRecord) -> None:
         gpus = record.gpus
         if gpus is None:
@@ -174,6 +200,7 @@ class State:
             gpus=gpus,
             budget=record.budget,
             ablated=record.ablated,
+            on_target=record.on_target,
         )
         self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
         self.trials[trial.id] = self._unfinished[trial.id] = trial

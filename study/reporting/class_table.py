@@ -55,6 +55,7 @@ def class_notes(found: Classes, reference: str) -> Iterator[str]:
 def class_explanation(found: Classes) -> str:
     """Where the figures of the table are measured."""
     means = "means over seeds on test" if found.split == TEST else "of one seed on val"
+    means += f" of the proxy {found.proxy}" if found.proxy else ""
     return (
         "Classes, the rarest first: share of the training pixels, images that hold it, IoU, recall "
         f"and precision in %, {means}, at the rule that configs are ranked by."

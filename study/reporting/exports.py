@@ -66,31 +66,38 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
     confirmed = answer.config(source)
     name, judged_by = rule.stated(confirmed) if confirmed else (source, None)
     trial = state.trials[name]
+    study, on_target = state.study, trial.on_target
     provenance: dict[str, Any] = {
-        "study": state.study.name,
+        "study": study.name,
         "trial": trial.id,
         "source": source,
         "label": trial.label,
         "stage": trial.stage,
-        "task": state.study.task_name,
-        "space": state.study.space_name,
+        "task": study.judged_task_name if on_target else study.task_name,
+        **({"searched_on": study.task_name} if on_target else {}),
+        "space": study.space_name,
         "seed": trial.seed,
         "epochs": trial.epochs,
         "metrics": dict(trial.last),
-        "environment": trial.environment or state.study.environment,
-        "data": {"fingerprint": state.study.data.get("fingerprint")},
+        "environment": trial.environment or study.environment,
+        "data": {"fingerprint": _data(study, trial).get("fingerprint")},
         "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
     if judged_by is not None:
         provenance["confirmed"]["stated_by_median_of"] = judged_by
     tree = {key: trial.config[key] for key in ("task", "loss", "optimizer", "seed")}
-    decision = _decision(state.study, trial, rule)
+    decision = _decision(study, trial, rule)
     return {**tree, **decision, "provenance": provenance}
+
+
+def _data(study: StudyRecord, trial: Trial) -> dict[str, Any]:
+    return study.judged_data if trial.on_target else study.data
 
 
 def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
     """The block `decision`; earlier studies have the class fractions to eight digits."""
-    fractions = study.data.get("class_counts") or study.data.get("class_fraction")
+    data = _data(study, trial)
+    fractions = data.get("class_counts") or data.get("class_fraction")
     if rule.tau not in trial.last or not fractions:
         return {}
     return decision_block(trial.last[rule.tau], fractions)
@@ -142,7 +149,8 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
         else "Not confirmed: one seed, judged on val alone."
     )
     lines = [
-        f"{title}: {origin['label']}, from study {origin['study']} on task {origin['task']}.",
+        f"{title}: {origin['label']}, from study {origin['study']} on task {origin['task']}"
+        + (f", searched on its proxy {origin['searched_on']}." if "searched_on" in origin else "."),
         judged,
     ]
     if seeds:

@@ -38,6 +38,7 @@ from study.reporting.tables import (
     explanation,
     is_best,
     percent,
+    title,
     wide_columns,
     wide_rows,
 )
@@ -153,7 +154,7 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
         for one in axes.flat[len(found) :]:
             one.set_axis_off()
         for one, (key, item) in zip(axes.flat, found.items(), strict=False):
-            plots.importance(one, item, key)
+            plots.importance(one, item, key, answer.proxy)
         yield "importance", made
 
 
@@ -177,7 +178,7 @@ def _trial_figures(folder: Path, state: State, trial: Trial) -> Iterator[tuple[s
 
 def _by_frequency(state: State) -> list[str]:
     """Class names, the most frequent first."""
-    data = state.study.data if state.study else {}
+    data = state.study.judged_data if state.study else {}
     names, fractions = data.get("class_names", []), data.get("class_fraction", [])
     if len(fractions) < len(names):
         return list(names)
@@ -204,6 +205,11 @@ def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield path, item
 
 
+def _task_of(state: State, trial: Trial) -> str:
+    assert state.study is not None
+    return state.study.judged_task_name if trial.on_target else state.study.task_name
+
+
 def results_csv(state: State) -> str:
     """One row per trial: its origin, outcome, loss and last epoch's metrics."""
     table = []
@@ -213,7 +219,7 @@ def results_csv(state: State) -> str:
             "family": trial.family, "status": trial.status or "unfinished",
             "reason": trial.end.reason if trial.end else "", "epochs": trial.epochs,
             "seed": trial.seed, "source": trial.source or "", "budget": trial.budget,
-            "ablated": trial.ablated,
+            "ablated": trial.ablated, "task": _task_of(state, trial),
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))
@@ -228,7 +234,7 @@ def results_csv(state: State) -> str:
 
 def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:
     assert state.study is not None
-    parts = [f"<h1>{_escaped(f'{answer.study}: {answer.space} on {answer.task}')}</h1>"]
+    parts = [f"<h1>{_escaped(title(answer))}</h1>"]
     for line in conclusions(answer):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
         told = re.sub("`([^`]*)`", r"<code>\1</code>", _escaped(line))
@@ -259,16 +265,23 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
     if found := option_epochs(state):
         parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
     at = f", at the {TUNED.name}" if answer.primary == TUNED else ""
-    parts += [f"<h2>All trials{at}</h2>", _trials_table(state), "<h2>How it was done</h2>"]
+    if answer.proxy:
+        at += f"; those of stage confirm on {answer.task}, all others on its proxy {answer.proxy}"
+    parts += [
+        f"<h2>All trials{_escaped(at)}</h2>",
+        _trials_table(state),
+        "<h2>How it was done</h2>",
+    ]
     record = {
         "plan": state.study.plan,
         "data": state.study.data,
+        **({"data_of_target": state.study.confirm_data} if answer.proxy else {}),
         "environment": state.study.environment,
     }
     parts.append(f"<pre>{_escaped(as_yaml(record))}</pre>")
-    title = _escaped(f"Study {answer.study}")
+    page_title = _escaped(f"Study {answer.study}")
     view = '<meta name="viewport" content="width=device-width">'
-    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8">{view}<title>{page_title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 

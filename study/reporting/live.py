@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from study.ledger.records import (
     WaitRecord,
 )
 from study.ledger.state import State, Trial
+from study.reporting.plan_text import epochs_text
 from study.scheduler.stages import (
     ablations,
     confirmations,
@@ -51,6 +53,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def in_epochs(state: State, epochs: float, of_target: float) -> float:
+    """Epochs of a study's own task that take as long as these, some of which are of its target; NaN
+    where there are such and not both tasks are timed yet."""
+    if not of_target:
+        return epochs
+    return epochs + of_target * state.work[True].epoch_s / state.work[False].epoch_s
+
+
 class Progress:
     """The progress of a study. Remaining epochs are counted as if no trial were stopped."""
 
@@ -61,36 +71,52 @@ class Progress:
         self._state = state
         self._clock = clock
         self._started = clock()
-        self._epochs_at_start = self.epochs_done
-        self._rated_since: tuple[float, int] | None = None
+        self._epochs_at_start = state.num_epochs
+        self._rated_since: tuple[float, int, int] | None = None
 
     @property
-    def epochs_done(self) -> int:
-        """The number of epoch reports so far."""
-        return self._state.num_epochs
+    def done(self) -> tuple[int, int]:
+        """The number of epoch reports so far, of the study's own task and of its target."""
+        return self._state.work[False].epochs, self._state.work[True].epochs
 
     @property
-    def epochs_left(self) -> int:
-        """The largest number of epoch reports still to come."""
+    def left(self) -> tuple[int, int]:
+        """The largest number of epoch reports still to come, of the study's own task and of its
+        target; without one the confirmation is of the own."""
         plan, state = self._plan, self._state
-        running = sum(plan.epochs * trial.budget - trial.epochs for trial in state.unfinished())
+        running = [0, 0]
+        for trial in state.unfinished():
+            left = plan.epochs_of(trial.stage, trial.budget) - trial.epochs
+            running[trial.on_target] += left
+        search = len(plan.baselines) - state.count(BASELINE)
+        if selection_in_force(state) is None:
+            search += plan.num_trials - state.count(SEARCH, REFERENCE)
+        own = max(0, search) * plan.epochs + running[False]
+        if plan.has_target:
+            return own, self._confirmation_left() + running[True]
+        return own + self._confirmation_left(), 0
+
+    def _confirmation_left(self) -> int:
+        """The largest number of epochs of confirmations that are not begun."""
+        plan, state = self._plan, self._state
         known, done = confirmations(plan, state), settled(state)
         added = plan.added_trials if state.seeds is None else 0
-        if selection_in_force(state) is None:
-            confirm = plan.confirm_trials
-            search = plan.num_trials - state.count(SEARCH, REFERENCE)
-        else:
-            confirm = len(known)
-            search = 0
-        baseline = len(plan.baselines) - state.count(BASELINE)
-        to_come = baseline + search + confirm + added - len(known & done)
+        ordinary = plan.confirm_trials if selection_in_force(state) is None else len(known)
+        epochs = max(0, ordinary + added - len(known & done)) * plan.epochs_of(CONFIRM)
         chosen, parts = longer_confirmations(plan, state), ablations(plan, state)
-        longer, ablated = plan.longer_epochs, plan.ablation_trials * plan.epochs
+        longer, ablated = plan.longer_epochs, plan.ablation_epochs
         if chosen is not None:
-            longer = plan.epochs * sum(one.budget for one in chosen if one not in done)
+            longer = sum(plan.epochs_of(CONFIRM, one.budget) for one in chosen if one not in done)
         if parts is not None:
-            ablated = plan.epochs * sum(one not in done for one in parts)
-        return max(0, to_come) * plan.epochs + longer + ablated + running
+            ablated = plan.epochs_of(CONFIRM) * sum(one not in done for one in parts)
+        return epochs + longer + ablated
+
+    @property
+    def text(self) -> str:
+        """The epochs done and still to come, in words."""
+        plan, (left, of_target) = self._plan, self.left
+        to_come = f"{left} and {of_target}" if plan.has_target else str(left)
+        return f"{epochs_text(plan, *self.done)} done, at most {to_come} left"
 
     @property
     def elapsed(self) -> float:
@@ -100,14 +126,17 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """The remaining seconds at the rate since the first call after the session's first
-        epoch, because starting up takes time once; None before the second."""
-        now, done = self._clock(), self.epochs_done
+        epoch, because starting up takes time once; None before the second, and while an epoch of
+        the target is not timed."""
+        now, (done, of_target) = self._clock(), self.done
         if self._rated_since is None:
-            if done > self._epochs_at_start:
-                self._rated_since = now, done
+            if self._state.num_epochs > self._epochs_at_start:
+                self._rated_since = now, done, of_target
             return None
-        since, already = self._rated_since
-        return (now - since) / (done - already) * self.epochs_left if done > already else None
+        since, *already = self._rated_since
+        worked = in_epochs(self._state, done - already[0], of_target - already[1])
+        left = in_epochs(self._state, *self.left)
+        return (now - since) / worked * left if worked > 0 and math.isfinite(left) else None
 
 
 def _literal(text: str) -> Text:
@@ -185,10 +214,7 @@ class Display:
         return due
 
     def _status_line(self) -> str:
-        left = self._progress.seconds_left
-        progress = self._progress
-        done = progress.epochs_done
-        text = f"{done} epoch{'s' * (done != 1)} done, at most {progress.epochs_left} left"
+        text, left = self._progress.text, self._progress.seconds_left
         return text if left is None else f"{text} (about {duration(left)})"
 
     def _end_line(self, record: EndRecord) -> str:
@@ -224,7 +250,8 @@ class Display:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in list(self._state.trials.values()):
             if trial.end is None:
-                progress = f"epoch {trial.epochs}/{self._plan.epochs * trial.budget}"
+                whole = self._plan.epochs_of(trial.stage, trial.budget)
+                progress = f"epoch {trial.epochs}/{whole}"
                 if trial.waits:
                     progress += f", {WAITS}"
                 table.add_row(Text(trial.id, style="cyan"), progress, _literal(trial.label))
@@ -236,14 +263,19 @@ class Display:
             trial = best(self._state, key)
             if trial is not None:
                 value = f"{100 * trial.last[key]:.1f}"
-                head, label = _literal(f"best {key}"), _literal(trial.label)
+                on = " of the proxy" if self._plan.has_target else ""
+                head, label = _literal(f"best {key}{on}"), _literal(trial.label)
                 table.add_row(head, Text(value, style="bold"), trial.id, label)
         return table
 
     def _bar(self) -> Table:
-        done, left = self._progress.epochs_done, self._progress.epochs_left
+        done, left = (
+            in_epochs(self._state, *count) for count in (self._progress.done, self._progress.left)
+        )
+        if not math.isfinite(done + left):  # the target is not timed: the bar shows the search
+            done, left = self._progress.done[0], self._progress.left[0]
         seconds = self._progress.seconds_left
-        text = f"{done} epochs, at most {left} left; {duration(self._progress.elapsed)}"
+        text = f"{self._progress.text}; {duration(self._progress.elapsed)}"
         if seconds is not None:
             text += f", at most {duration(seconds)} left"
         table = Table(box=None, pad_edge=False, show_header=False)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from study.analysis.statistics import MIN_SEEDS, resolvable
 from study.config.task import NamedTask
-from study.core.names import CE, DEFAULT_CE, GRID, RANDOM, TUNED_CE
+from study.core.names import CE, CONFIRM, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
+from study.ledger.records import StudyRecord
 from study.space.search_space import SearchSpace
 
 
 def plan_text(
-    plan: Plan, space: SearchSpace, task: NamedTask, *, name: str, takes_over: int | None
+    plan: Plan,
+    space: SearchSpace,
+    task: NamedTask,
+    *,
+    name: str,
+    takes_over: int | None,
+    target: NamedTask | None = None,
 ) -> str:
     """Describe in a few lines what is trained, for how long at most, how trials are stopped, and
     how they are judged.
 
     `takes_over` is the searched trial from which a model proposes; None if none ever does.
+    `target` is the task that confirmations train, if it is not `task`.
     """
     searched = plan.num_trials - plan.reference_trials
     lines = [
         f"study {name}: {space.name} on {task.name}, {plan.epochs} epochs a trial, "
         f"seed {plan.seed}",
+        *_target(plan, task, target),
         f"objectives: {', '.join(plan.objectives)}",
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
@@ -36,20 +42,42 @@ def plan_text(
         *_longer(plan),
         *_ablation(plan),
         f"worst case: {_most_trials(plan)} trials, "
-        f"{plan.worst_case_epochs} epochs if nobody is stopped",
+        f"{epochs_text(plan, plan.worst_case_epochs, plan.worst_case_target_epochs)} if nobody is "
+        "stopped",
     ]
     return "\n".join(lines)
 
 
-def data_lines(data: Mapping[str, Any]) -> list[str]:
+def epochs_text(plan: Plan, epochs: int, of_target: int) -> str:
+    """A number of epochs; with a target, those of the search's task, its proxy, and of the target
+    apart, as they are different things."""
+    own = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{own} of the proxy, {of_target} of the target" if plan.has_target else own
+
+
+def data_lines(study: StudyRecord) -> list[str]:
     """Describe how the splits of a study's data were made, and list the warnings."""
-    rule = [f"data: {data['split_rule']}"] if data.get("split_rule") else []
-    return [*rule, *warning_lines(data)]
+    of_target = study.confirm_data or {}
+    found = {"data": study.data, f"data of the target {study.confirm_task_name}": of_target}
+    rules = [
+        f"{head}: {data['split_rule']}" for head, data in found.items() if data.get("split_rule")
+    ]
+    return [*rules, *warning_lines(study)]
 
 
-def warning_lines(data: Mapping[str, Any]) -> list[str]:
+def warning_lines(study: StudyRecord) -> list[str]:
     """Warn of classes of a study's data that cannot be learned, selected by or judged on."""
-    return [f"warning: {line}" for line in data.get("warnings", [])]
+    return [f"warning: {line}" for line in study.warnings]
+
+
+def _target(plan: Plan, task: NamedTask, target: NamedTask | None) -> list[str]:
+    if target is None:
+        return []
+    epochs = plan.epochs_of(CONFIRM)
+    return [
+        f"confirmed on the target {target.name}, {epochs} epoch{'s' * (epochs != 1)} a trial: "
+        f"{task.name} is its proxy"
+    ]
 
 
 def _choices(space: SearchSpace) -> list[str]:
@@ -110,7 +138,7 @@ def _ablation(plan: Plan) -> list[str]:
         return []
     return [
         "then the best other loss with each of its parts switched off, one at a time, on the same "
-        f"seeds ({plan.ablation_trials * plan.epochs} epochs at most)"
+        f"seeds ({plan.ablation_epochs} epochs at most)"
     ]
 
 

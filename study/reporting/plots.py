@@ -117,6 +117,10 @@ def config_name(config: Confirmed) -> str:
     return shorten(f"{config.source} {config.label}{role}")
 
 
+def _on_proxy(proxy: str) -> str:
+    return f" on the proxy {shown_names([proxy])[0]}" if proxy else ""
+
+
 def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
     """Plot every trial's metric by epoch, in %; rungs are dotted lines."""
     from matplotlib.ticker import MaxNLocator
@@ -133,14 +137,14 @@ def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
         axes.axvline(epoch, color="black", linestyle=":", linewidth=1, label="rung")
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{_title(key)} (%)")
-    axes.set_title("Learning curves")
+    axes.set_title("Learning curves" + _on_proxy(answer.proxy))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, loc="lower right")
 
 
 def pareto(axes: Axes, state: State, answer: Answer) -> None:
     """Plot full-budget trials by the first two objectives, in %. Rings: confirmed; line: the
-    front, if there are at most two objectives."""
+    front, if there are at most two objectives and it is of these trials."""
     objectives = tuple(state.study.plan["objectives"] if state.study else ())
     across, up = objectives[:2] if len(objectives) > 1 else (VAL_MIOU, VAL_MACC)
     for trial in state.completed(BASELINE, REFERENCE, SEARCH):
@@ -152,13 +156,13 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
                 x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor="black",
                 zorder=6, label="confirmed",
             )  # fmt: skip
-    if len(objectives) == 2:
+    if len(objectives) == 2 and not answer.proxy:
         front = [state.trials[trial] for trial in answer.pareto]
         xs, ys = ([100 * value(trial, key) for trial in front] for key in (across, up))
         axes.plot(xs, ys, color="black", linewidth=1, alpha=0.6, zorder=1, label="Pareto front")
     axes.set_xlabel(f"{_title(across)} (%)")
     axes.set_ylabel(f"{_title(up)} (%)")
-    axes.set_title("Full-budget trials, one seed")
+    axes.set_title("Full-budget trials, one seed" + _on_proxy(answer.proxy))
     _legend(axes, loc="best")
 
 
@@ -325,10 +329,10 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
     axes.set_ylabel("target")
 
 
-def importance(axes: Axes, found: Importances, key: str) -> None:
+def importance(axes: Axes, found: Importances, key: str, proxy: str = "") -> None:
     """Plot how much worse a forest predicts without each parameter, or write that it cannot
     predict."""
-    title = f"What moved {_title(key)}"
+    title = f"What moved {_title(key)}{_on_proxy(proxy)}"
     axes.set_title(
         f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11
     )

@@ -12,7 +12,7 @@ from study.analysis.option_epochs import option_epochs
 from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
-from study.reporting.live import STAGES, WAITS, Progress, best, duration
+from study.reporting.live import STAGES, WAITS, Progress, best, duration, in_epochs
 from study.scheduler.retries import GPU_MEMORY
 from study.search.asha import bars
 
@@ -31,19 +31,34 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
 
     Returns:
         Times are in seconds; `device_hours` are those of `device`: a trial's epochs, repeated ones
-        included, times its GPU fraction then; on CPUs its epochs times its CPUs.
+        included, times its GPU fraction then; on CPUs its epochs times its CPUs. `epochs` and their
+        rate are of the study's own task, those in `target` of the task that confirmations train,
+        None where it is the same. What hangs on an epoch of the target is None until one is timed.
     """
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
     progress = Progress(plan, state)
     trials = list(state.trials.values())
-    rate = _epochs_per_second(state, now) if driven else None
-    left = 0 if state.finished else progress.epochs_left
-    device, per_trial, epoch_s = _cost(state)
+    rates = _epochs_per_second(state, now) if driven else None
+    done, left = progress.done, (0, 0) if state.finished else progress.left
+    rate = in_epochs(state, *rates) if rates else math.nan
+    seconds_left = in_epochs(state, *left) / rate
+    device, per_trial = _device(state)
+    spent_s = sum(work.seconds for work in state.work.values())
+    device_s = per_trial * sum(
+        count * state.work[bool(kind)].epoch_s for kind, count in enumerate(left) if count
+    )
     return {
         "study": state.study.name,
         "space": state.study.space_name,
         "task": state.study.task_name,
+        "target": {
+            "task": state.study.confirm_task_name,
+            "epochs": {"done": done[1], "at_most_left": left[1]},
+            "epochs_per_second": rates[1] if rates else None,
+        }
+        if plan.has_target
+        else None,
         "state": "finished" if state.finished else RUNNING if driven else "not running",
         "resume": resume or f"python -m study.run --resume {state.study.name}",
         "cluster": state.sessions[-1].cluster if state.sessions else None,
@@ -64,13 +79,13 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
             for fault in trial.faults
             if fault.cause == GPU_MEMORY
         ],
-        "epochs": {"done": progress.epochs_done, "at_most_left": left},
-        "epochs_per_second": rate,
-        "seconds_left": left / rate if rate else None,
+        "epochs": {"done": done[0], "at_most_left": left[0]},
+        "epochs_per_second": rates[0] if rates else None,
+        "seconds_left": seconds_left if math.isfinite(seconds_left) else None,
         "device": device,
         "device_hours": {
-            "spent": (state.gpu_s if device == GPU else per_trial * _spent(trials)) / 3600,
-            "at_most_left": per_trial * left * epoch_s / 3600,
+            "spent": (state.gpu_s if device == GPU else per_trial * spent_s) / 3600,
+            "at_most_left": device_s / 3600 if math.isfinite(device_s) else None,
         },
         "option_epochs": [asdict(item) for item in option_epochs(state)],
     }
@@ -78,7 +93,10 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """Format the status for a person."""
-    text = [f"{found['study']}: {found['space']} on {found['task']}, {found['state']}"]
+    on = found["task"]
+    if found["target"]:
+        on += f", confirmed on {found['target']['task']}"
+    text = [f"{found['study']}: {found['space']} on {on}, {found['state']}"]
     if found["state"] == "not running":
         text[0] += f"; {found['resume']} goes on"
     elif found["cluster"]:
@@ -97,7 +115,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         text.append(f"rung at epoch {rung['epoch']}{of}: {rung['size']} values, {needs}")
     for key, item in found["best"].items():
         if item is not None:
-            text.append(f"best {key}: {100 * item['value']:.1f}, {item['trial']} {item['label']}")
+            on = " of the proxy" if found["target"] else ""
+            value = f"{100 * item['value']:.1f}"
+            text.append(f"best {key}{on}: {value}, {item['trial']} {item['label']}")
     text.append(_pace(found))
     text.append(_cost_line(found))
     for path in dict.fromkeys(item["path"] for item in found["option_epochs"]):
@@ -130,7 +150,7 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
         "label": trial.label,
         "stage": trial.stage,
         "epoch": trial.epochs,
-        "of": plan.epochs * trial.budget,
+        "of": plan.epochs_of(trial.stage, trial.budget),
         "silent_s": max(0.0, now - heard),
         "waits": trial.waits,
     }
@@ -161,32 +181,25 @@ def _why(trial: Trial) -> str:
     return trial.end.reason if trial.end else ""
 
 
-def _epochs_per_second(state: State, now: float) -> float | None:
-    """The rate over the last ten minutes of this session; None before its first report."""
+def _epochs_per_second(state: State, now: float) -> tuple[float, float] | None:
+    """The rates over the last ten minutes of this session, of the study's own task and of its
+    target; None before its first report."""
     if not state.sessions:
         return None
     since = max(state.sessions[-1].time, now - RATE_WINDOW)
-    count = sum(
-        time >= since for trial in state.trials.values() for time in trial.report_times.values()
-    )
-    return count / max(1e-9, now - since) if count else None
+    counts = [0, 0]
+    for trial in state.trials.values():
+        counts[trial.on_target] += sum(time >= since for time in trial.report_times.values())
+    seconds = max(1e-9, now - since)
+    return (counts[0] / seconds, counts[1] / seconds) if any(counts) else None
 
 
-def _cost(state: State) -> tuple[str, float, float]:
-    """A trial's device, the amount of it, and the mean seconds of its epochs."""
+def _device(state: State) -> tuple[str, float]:
+    """A trial's device, and the amount of it."""
     session = state.sessions[-1] if state.sessions else None
     gpus = session.gpus_per_trial if session else 0.0
     cpus = session.cpus_per_trial if session else 1.0
-    trials = state.trials.values()
-    count = sum(len(trial.reports) for trial in trials)
-    mean = _spent(list(trials)) / count if count else 0.0
-    return (GPU, gpus, mean) if gpus else (CPU, cpus, mean)
-
-
-def _spent(trials: list[Trial]) -> float:
-    """The seconds of all epochs."""
-    reports = (report for trial in trials for report in trial.reports.values())
-    return sum(report.get("time/epoch_s", 0.0) for report in reports)
+    return (GPU, gpus) if gpus else (CPU, cpus)
 
 
 def _table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -198,12 +211,21 @@ def _table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _pace(found: Mapping[str, Any]) -> str:
-    text = f"{found['epochs']['done']} epochs done"
+    parts = [_paced("epochs", found)]
+    if found["target"]:
+        parts = [_paced("epochs of the proxy", found), _paced("of the target", found["target"])]
+    text = "; ".join(parts)
+    if found["seconds_left"] is not None:
+        text += f", at most {duration(found['seconds_left'])} left"
+    return text
+
+
+def _paced(what: str, found: Mapping[str, Any]) -> str:
+    text = f"{found['epochs']['done']} {what} done"
     if found["epochs"]["at_most_left"]:
         text += f", at most {found['epochs']['at_most_left']} left"
     if found["epochs_per_second"]:
         text += f", {found['epochs_per_second']:.3g} epochs/s"
-        text += f", at most {duration(found['seconds_left'])} left"
     return text
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from study.analysis.ablation import Ablated, Effect
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.longer import LadderEntry
+from study.analysis.proxy import FEWEST, Foretold
 from study.analysis.rules import ARGMAX, TUNED, Rule, prefix_of
 from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
@@ -169,11 +170,14 @@ def conclusions(answer: Answer) -> Iterator[str]:
     if answer.confirmed:
         yield from _gain_lines(answer)
     elif answer.best_miou is not None:
-        yield f"best so far, one seed, on val, unconfirmed: {answer.best_miou} (mIoU), " + (
+        on = f"val of the proxy {answer.proxy}" if answer.proxy else "val"
+        yield f"best so far, one seed, on {on}, unconfirmed: {answer.best_miou} (mIoU), " + (
             f"{answer.best_macc} (mAcc)"
         )
     if answer.tuned and answer.tuning is not None:
-        yield tuning_line(answer.tuning)
+        yield tuning_line(answer.tuning) + (f" (val of {answer.proxy})" if answer.proxy else "")
+    if answer.foretold is not None:
+        yield from _foretold_lines(answer, answer.foretold)
     if len(answer.ladder) > 1:
         yield "ladder, mean test mIoU and step (95 % interval of each by itself, paired by seed):"
         yield from map(_ladder_line, answer.ladder)
@@ -215,6 +219,35 @@ def _outcome(one: Tried) -> str:
     if one.value is None:
         return "unfinished"
     return percent(one.value, 1) if math.isfinite(one.value) else "failed or stopped"
+
+
+def _foretold_lines(answer: Answer, found: Foretold) -> Iterator[str]:
+    """How the proxy's ranking compares with the target's, and what taking its best costs."""
+    head = f"proxy {answer.proxy}, target {answer.task}"
+    count = f"{found.configs or 'no'} confirmed config{'s' * (found.configs != 1)}"
+    rhos = ", ".join(f"{rho:+.2f} by {key}" for key, rho in found.correlations.items())
+    if rhos:
+        yield (
+            f"{head}: Spearman's rank correlation of the proxy's val (one seed) with the target's "
+            f"mean val over {count} is {rhos}; these are the proxy's best and cross entropies, so "
+            "it says little of the whole space"
+        )
+    elif found.configs < FEWEST:
+        yield f"{head}: {count}, too few for a rank correlation of the two tasks' val"
+    else:
+        yield f"{head}: val does not rank the {count} on both tasks, so there is no correlation"
+    pick = f"the proxy's best by val, {found.pick.label} ({found.pick.id}),"
+    if found.pick is found.best:
+        yield f"{head}: {pick} is the target's best by val, too: no regret"
+    elif found.regret is None:
+        yield f"{head}: {pick} shares no seed with the target's best by val: no regret is known"
+    else:
+        interval = ", 95 % interval by itself, paired by seed" if found.regret.interval else ""
+        yield (
+            f"{head}: {pick} has a regret of {difference(found.regret)} points: test mIoU on the "
+            f"target{_at(answer.primary, answer)} of its best by val, {found.best.label} "
+            f"({found.best.id}), minus that of the pick{interval}"
+        )
 
 
 def _ladder_line(entry: LadderEntry) -> str:
@@ -355,7 +388,7 @@ def table(answer: Answer) -> Table:
     """The table for a terminal of 80 columns or more; details are below each figure."""
     from rich.table import Table
 
-    shown = Table(title=_literal(_title(answer)), caption=explanation(answer), show_lines=True)
+    shown = Table(title=_literal(title(answer)), caption=explanation(answer), show_lines=True)
     for column in ("config", *FIGURES):
         words = column == "config"
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
@@ -368,7 +401,7 @@ def table(answer: Answer) -> Table:
 
 def listing(answer: Answer) -> Text:
     """A block of lines for each config, for a terminal too narrow for the table."""
-    blocks = [_title(answer)]
+    blocks = [title(answer)]
     width = max(map(len, FIGURES))
     for config in answer.configs:
         label, *origin = _head(config, answer)
@@ -394,8 +427,10 @@ def fitting(answer: Answer, width: int) -> Table | Text:
     return table(answer) if width >= FRAME + NARROWEST + needed else listing(answer)
 
 
-def _title(answer: Answer) -> str:
-    return f"{answer.study}: {answer.space} on {answer.task}"
+def title(answer: Answer) -> str:
+    """The name of the study, its space, and the tasks that it was confirmed and searched on."""
+    searched = f", searched on its proxy {answer.proxy}" if answer.proxy else ""
+    return f"{answer.study}: {answer.space} on {answer.task}{searched}"
 
 
 def _head(config: Confirmed, answer: Answer) -> list[str]:

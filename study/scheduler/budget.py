@@ -6,6 +6,9 @@ So the search ends early enough to confirm what it has found; for trainings with
 nothing is reserved. A running trial goes on as long as its next epoch fits. An epoch is estimated
 to take as long as the mean of all epochs so far, or of the latest ones if that is longer: one
 machine may be slow at first, another may slow down later.
+
+Epochs of the study's own task and of its target, which confirmations train, are timed apart. As
+long as none of the target is known, half of the budget is kept for the confirmation.
 """
 
 from __future__ import annotations
@@ -21,7 +24,32 @@ from study.ledger.state import State, Trial
 
 EPOCH_SECONDS = "time/epoch_s"
 RECENT = 16  # epochs
+UNTIMED_FRACTION = 0.5  # of a budget, for a search while an epoch of the target is not timed
 REPORT_FRACTION, REPORT_SECONDS = 0.1, 30.0  # reserved for exports and report: the lesser one
+
+
+class _Pace:
+    """How long epochs of one task take."""
+
+    def __init__(self) -> None:
+        self._count, self._sum = 0, 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def observe(self, epoch_s: float) -> None:
+        self._count += 1
+        self._sum += epoch_s
+        self._recent.append(epoch_s)
+
+    @property
+    def is_known(self) -> bool:
+        return self._count > 0
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch; 0 before the first."""
+        if not self.is_known:
+            return 0.0
+        return max(self._sum / self._count, sum(self._recent) / len(self._recent))
 
 
 class Budget:
@@ -60,14 +88,14 @@ class Budget:
         self._clock = clock
         self._gpus = gpus
         self._gpu_s = 3600 * gpu_hours
-        self._end = seconds + (clock() if started is None else started)
+        self._started = clock() if started is None else started
+        self._end = seconds + self._started
         self._deadline = self._end - min(REPORT_SECONDS, REPORT_FRACTION * seconds)
-        self._count, self._sum = 0, 0.0
-        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._paces = {False: _Pace(), True: _Pace()}  # of the study's own task, of its target
         self._search_is_over = False
         for trial in state.trials.values():
             for metrics in trial.reports.values():
-                self.observe(metrics.get(EPOCH_SECONDS, math.nan))
+                self.observe(metrics.get(EPOCH_SECONDS, math.nan), on_target=trial.on_target)
 
     @property
     def is_bounded(self) -> bool:
@@ -84,18 +112,18 @@ class Budget:
         """Seconds left to the session, exports and report included."""
         return self._end - self._clock()
 
-    def observe(self, epoch_s: float) -> None:
-        """Take in how many seconds an epoch took; NaN where that is not known."""
-        if math.isfinite(epoch_s):
-            self._count += 1
-            self._sum += epoch_s
-            self._recent.append(epoch_s)
-
     @property
-    def _epoch_s(self) -> float:
-        if not self._recent:
-            return 0.0
-        return max(self._sum / self._count, sum(self._recent) / len(self._recent))
+    def times_target(self) -> bool:
+        """Whether it has to know how long an epoch of the target takes, and does not."""
+        return self.is_bounded and self._plan.has_target and not self._paces[True].is_known
+
+    def observe(self, epoch_s: float, *, on_target: bool) -> None:
+        """Take in how many seconds an epoch of a task took; NaN where that is not known."""
+        if math.isfinite(epoch_s):
+            self._paces[on_target].observe(epoch_s)
+
+    def _epoch_s(self, trial: Trial) -> float:
+        return self._paces[trial.on_target].epoch_s
 
     def admits(self, stage: str, epochs: int, live: Collection[str]) -> bool:
         """Whether a trial of this stage with so many epochs to go fits beside those that are live.
@@ -105,9 +133,9 @@ class Budget:
         if not self.is_bounded:
             return True
         if stage == CONFIRM:
-            return self._fits(epochs, live, confirmations=0)
+            return self._fits(epochs, live, on_target=self._plan.has_target)
         if not self._state.num_epochs and not live:
-            return self._fits(1, live, confirmations=0)  # without a first trial there is nothing
+            return self._fits(1, live)  # without a first trial there is nothing
         if not self._search_is_over:
             self._search_is_over = not self._fits(
                 epochs, live, confirmations=self._num_confirmations()
@@ -119,23 +147,40 @@ class Budget:
         if not self.is_bounded:
             return True
         last = trial.last.get(EPOCH_SECONDS, 0.0)
-        running = sum(self._state.trials[other].gpus for other in live)
-        if self._spent_gpu_s() + max(last, self._epoch_s) * running > self._gpu_s:
+        planned = 0.0
+        for other in (self._state.trials[name] for name in live):
+            known = last if other.on_target == trial.on_target else 0.0
+            planned += other.gpus * max(known, self._epoch_s(other))
+        if self._spent_gpu_s() + planned > self._gpu_s:
             return False
         return self._clock() + last <= self._deadline
 
-    def _fits(self, epochs: int, live: Collection[str], *, confirmations: int) -> bool:
-        epoch_s, whole = self._epoch_s, self._plan.epochs
+    def _fits(
+        self,
+        epochs: int,
+        live: Collection[str],
+        *,
+        confirmations: int = 0,
+        on_target: bool = False,
+    ) -> bool:
+        seconds = epochs * self._paces[on_target].epoch_s
+        later = self._plan.epochs_of(CONFIRM) * self._paces[self._plan.has_target].epoch_s
+        deadline, gpu_s = self._deadline, self._gpu_s
+        if confirmations and self.times_target:
+            deadline = self._started + UNTIMED_FRACTION * (deadline - self._started)
+            gpu_s *= UNTIMED_FRACTION
         trials = [self._state.trials[trial] for trial in live]
-        to_go = [whole * trial.budget - trial.epochs for trial in trials]
+        to_go = [
+            (self._plan.epochs_of(trial.stage, trial.budget) - trial.epochs) * self._epoch_s(trial)
+            for trial in trials
+        ]
         waves = math.ceil(confirmations / self._slots)
-        first = max([epochs, *to_go]) if confirmations else epochs
-        seconds = (first + waves * whole) * epoch_s
-        if self._clock() + seconds > self._deadline or self.is_over:
+        first = max([seconds, *to_go]) if confirmations else seconds
+        if self._clock() + first + waves * later > deadline or self.is_over:
             return False
-        running = sum(count * trial.gpus for count, trial in zip(to_go, trials, strict=True))
-        planned = (epochs + confirmations * whole) * self._gpus
-        return self._spent_gpu_s() + (running + planned) * epoch_s <= self._gpu_s
+        running = sum(left * trial.gpus for left, trial in zip(to_go, trials, strict=True))
+        planned = (seconds + confirmations * later) * self._gpus
+        return self._spent_gpu_s() + running + planned <= gpu_s
 
     def _num_confirmations(self) -> int:
         """How many confirmations there are at most, if one more trial is searched."""

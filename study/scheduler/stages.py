@@ -16,7 +16,9 @@ A study works in this order:
 Default cross entropy is confirmed in any case, so its seeds fill the slots that would wait for the
 last searched trials. If a budget has ended the search, a session with a larger budget continues it
 and then makes a new selection. If the machine loses a confirmation, it is tried again after the
-others, because the interval needs its seed.
+others, because the interval needs its seed. Where confirmations train another task, the target,
+a session with a budget begins the first seed of default cross entropy as soon as it can: it shows
+how long an epoch of the target takes, and so how much the confirmation needs.
 
 If the budget is too small, these are skipped in turn: the ablation, trainings with a longer budget,
 searched trials, baselines (except the first), the last seeds of the confirmation. A session that
@@ -117,7 +119,12 @@ def always(stage: str, epochs: int) -> bool:
 
 
 def next_action(
-    plan: Plan, state: State, live: Collection[str], *, admits: Admits = always
+    plan: Plan,
+    state: State,
+    live: Collection[str],
+    *,
+    admits: Admits = always,
+    times_target: bool = False,
 ) -> Action:
     """The next action of the study.
 
@@ -126,12 +133,14 @@ def next_action(
         state: the fold of its ledger.
         live: ids of the trials that are being trained now.
         admits: whether a trial of this stage with so many epochs to go fits into the budget.
+        times_target: whether a budget has to know how long an epoch of the target takes.
     """
     unfinished = [trial for trial in state.unfinished() if trial.id not in live]
     for trial in unfinished:
-        if admits(trial.stage, plan.epochs * trial.budget - trial.epochs):
+        if admits(trial.stage, plan.epochs_of(trial.stage, trial.budget) - trial.epochs):
             return Resume(trial.id)
-    action = _search(plan, state, admits)
+    first = _ordinary(plan, _default_ce(state))[:1] if times_target else []
+    action = _confirm(plan, state, first, admits) or _search(plan, state, admits)
     if action is not None:
         return action
     if any(state.trials[trial].stage != CONFIRM for trial in live):
@@ -198,7 +207,11 @@ def _confirm(
 ) -> RunConfirm | None:
     tries = _tries(state)
     done = settled(state)
-    left = [one for one in wanted if one not in done and admits(CONFIRM, plan.epochs * one.budget)]
+    left = [
+        one
+        for one in wanted
+        if one not in done and admits(CONFIRM, plan.epochs_of(CONFIRM, one.budget))
+    ]
     return min(left, key=lambda one: tries[one], default=None)
 
 

@@ -58,6 +58,7 @@ class StudyScheduler:
         plan: the study's numbers.
         space: what is searched.
         task: what each trial is trained on.
+        target: what confirmations are trained on instead, if anything.
         slots: trials that run at a time.
         time_budget: seconds of this session, exports and report included.
         gpu_hours: of training, over all sessions.
@@ -74,6 +75,7 @@ class StudyScheduler:
         space: SearchSpace,
         task: TaskConfig,
         *,
+        target: TaskConfig | None = None,
         slots: int = 1,
         time_budget: float = math.inf,
         gpu_hours: float = math.inf,
@@ -100,7 +102,7 @@ class StudyScheduler:
             started=started,
             clock=clock,
         )
-        self._trial_factory = TrialFactory(plan, space, task, ledger.state, gpus_per_trial)
+        self._trial_factory = TrialFactory(plan, space, task, ledger.state, gpus_per_trial, target)
         self._slots_by_trial: dict[str, int] = {}
         self._alone: str | None = None
         self._budget_is_spent = False
@@ -121,7 +123,13 @@ class StudyScheduler:
         while not self.closing:
             if self._alone is not None or self._taken >= self.slots:
                 return Wait()
-            action = next_action(self.plan, self.state, self.live, admits=self._admits)
+            action = next_action(
+                self.plan,
+                self.state,
+                self.live,
+                admits=self._admits,
+                times_target=self.budget.times_target,
+            )
             match action:
                 case Wait() | Stop():
                     return action
@@ -192,7 +200,7 @@ class StudyScheduler:
             self.fail(trial_id, f"metric missing: {', '.join(missing)}")
             return False
         self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
-        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan))
+        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), on_target=trial.on_target)
         return self._goes_on(trial, epoch) and self._has_time(trial)
 
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
@@ -269,10 +277,11 @@ class StudyScheduler:
         return self._goes_on(trial, trial.epochs)
 
     def _full_budget(self, trial: Trial) -> int:
-        return self.plan.epochs * trial.budget
+        return self.plan.epochs_of(trial.stage, trial.budget)
 
     def _expected(self, trial: Trial, epoch: int) -> tuple[str, ...]:
-        due = epoch in self.plan.rungs or epoch >= self._full_budget(trial)
+        judged = epoch in self.plan.rungs and not trial.on_target
+        due = judged or epoch >= self._full_budget(trial)
         return self.plan.objectives if due else ()
 
     def _end(self, trial: Trial, status: str, reason: str, *, by_machine: bool = False) -> None:

@@ -31,13 +31,15 @@ from study.space.search_space import Resolved, SearchSpace
 
 @dataclass(frozen=True)
 class TrialFactory:
-    """Makes the ledger lines of trials. `gpus`: what each gets in this session."""
+    """Makes the ledger lines of trials. `gpus`: what each gets in this session. `target`: what
+    confirmations train, if not `task`."""
 
     plan: Plan
     space: SearchSpace
     task: TaskConfig
     state: State
     gpus: float
+    target: TaskConfig | None = None
     _memory: Memory = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,11 +98,12 @@ class TrialFactory:
             label=source.label if budget == 1 else f"{source.label}, {budget}x budget",
             family=source.family,
             params=source.params,
-            config={**self._here(source, budget), "seed": seed},
+            config={**self._here(source, CONFIRM, budget), "seed": seed},
             seed=seed,
             source=source.id,
             gpus=gpus_needed(source, self.gpus),
             budget=budget,
+            on_target=self.target is not None,
         )
 
     def _ablation(self, source: Trial, action: RunConfirm) -> TrialRecord:
@@ -151,22 +154,24 @@ class TrialFactory:
             label=trial.label,
             family=trial.family,
             params=trial.params,
-            config=self._here(trial, trial.budget),
+            config=self._here(trial, trial.stage, trial.budget),
             seed=trial.seed,
             attempt=trial.attempt + 1,
             source=trial.source,
             gpus=gpus_needed(trial, self.gpus),
             budget=trial.budget,
             ablated=trial.ablated,
+            on_target=trial.on_target,
         )
 
     def _next_id(self) -> str:
         return f"t{len(self.state.trials):04d}"
 
-    def _here(self, trial: Trial, budget: int) -> dict[str, Any]:
-        """The trial's config with the task of this session, whose data may have moved, and with so
-        many times its budget."""
-        return {**trial.config, "task": self.task.stretched(budget).model_dump()}
+    def _here(self, trial: Trial, stage: str, budget: int) -> dict[str, Any]:
+        """The trial's config with the stage's task of this session, whose data may have moved, and
+        with so many times its budget."""
+        task = self.target if stage == CONFIRM and self.target is not None else self.task
+        return {**trial.config, "task": task.stretched(budget).model_dump()}
 
 
 def _ce_label(config: Resolved) -> str:

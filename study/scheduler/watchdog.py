@@ -1,8 +1,9 @@
 """Finds the trials that hang: those that give no sign of life for many times as long as an epoch.
 
 A trial gives a sign with its steps, so one that is slow but alive is never found. The limit is ten
-times the median epoch on the same kind of device, ten minutes at least; without an epoch of that
-kind there is none, as the first one may compile for long. A given limit holds in any case.
+times the median epoch on the same kind of device and of the same task, the study's own or its
+target; ten minutes at least. Without such an epoch there is none, as the first one may compile for
+long. A given limit holds in any case.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from study.ledger.state import State
+from study.ledger.state import State, Trial
 from study.scheduler.budget import EPOCH_SECONDS
 
 LEAST_SECONDS = 600.0
@@ -22,13 +23,19 @@ LONGEST_TICK = 1.0
 STARTING = "its process starts"
 
 
-def median_epoch(state: State, *, on_gpu: bool) -> float:
-    """The median seconds of an epoch over all trials on a GPU, or on CPUs; NaN without one."""
-    trials = (trial for trial in state.trials.values() if (trial.gpus > 0) == on_gpu)
+def median_epoch(state: State, *, on_gpu: bool, on_target: bool = False) -> float:
+    """The median seconds of an epoch over all trials on a GPU, or on CPUs, that train the study's
+    own task, or its target; NaN without one."""
+    kind = (on_gpu, on_target)
+    trials = (trial for trial in state.trials.values() if _kind(trial) == kind)
     reports = (report for trial in trials for report in trial.reports.values())
     seconds = [report.get(EPOCH_SECONDS, math.nan) for report in reports]
     finite = [value for value in seconds if math.isfinite(value)]
     return statistics.median(finite) if finite else math.nan
+
+
+def _kind(trial: Trial) -> tuple[bool, bool]:
+    return trial.gpus > 0, trial.on_target
 
 
 @dataclass
@@ -64,7 +71,7 @@ class Watchdog:
         self._clock = clock
         self._last_look = clock()
         self._watched: dict[str, _Watched] = {}
-        self._paces: tuple[int, dict[bool, float]] = (0, {})
+        self._paces: tuple[int, dict[tuple[bool, bool], float]] = (0, {})
 
     def heard(self, trial_id: str, doing: str) -> None:
         """Take in a sign of life of a trial, and what it does."""
@@ -100,18 +107,19 @@ class Watchdog:
             return self._limit, "the limit that was given"
         if watched.silent <= LEAST_SECONDS:
             return LEAST_SECONDS, ""
-        pace = self._pace(self._state.trials[trial_id].gpus > 0)
+        pace = self._pace(*_kind(self._state.trials[trial_id]))
         if math.isnan(pace):
             return math.inf, ""
         if MEDIANS * pace <= LEAST_SECONDS:
             return LEAST_SECONDS, f"an epoch takes {pace:.3g} s"
         return MEDIANS * pace, f"{MEDIANS} times the median epoch"
 
-    def _pace(self, on_gpu: bool) -> float:
+    def _pace(self, on_gpu: bool, on_target: bool) -> float:
         epochs, paces = self._paces
         if epochs != self._state.num_epochs:
             self._paces = self._state.num_epochs, {}
             paces = self._paces[1]
-        if on_gpu not in paces:
-            paces[on_gpu] = median_epoch(self._state, on_gpu=on_gpu)
-        return paces[on_gpu]
+        kind = on_gpu, on_target
+        if kind not in paces:
+            paces[kind] = median_epoch(self._state, on_gpu=on_gpu, on_target=on_target)
+        return paces[kind]

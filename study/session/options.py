@@ -128,6 +128,10 @@ def _task(value: Any, info: ValidationInfo) -> Any:
     raise ValueError(f"{info.field_name} {rule}, got {_kind(value)}")
 
 
+def _confirm_task(value: Any, info: ValidationInfo) -> Any:
+    return None if value is None else _task(value, info)
+
+
 def _kind(value: Any) -> str:
     """A plain value as errors show it, and any other object by its class."""
     plain = type(value).__module__ == "builtins"
@@ -167,6 +171,15 @@ class Options(BaseModel):
     )
     data_root: Annotated[Path | None, PlainValidator(_folder)] = _option(
         None, "folder that holds the task's data", metavar="DIR"
+    )
+    confirm_task: Annotated[Any, PlainValidator(_confirm_task), NotEmpty] = _option(
+        None,
+        "train the confirmation on this task, the search on --task, its small proxy (default: as "
+        "in the search space, else --task)",
+        metavar="TASK",
+    )
+    confirm_data_root: Annotated[Path | None, PlainValidator(_folder)] = _option(
+        None, "folder that holds its data, if it is not --data-root", metavar="DIR"
     )
     num_trials: Annotated[Count, AfterValidator(_few_enough)] | None = _option(
         None, "number of searched trials (default: as in the search space)", metavar="N"

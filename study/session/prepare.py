@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -37,10 +38,12 @@ from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
 
 if TYPE_CHECKING:
+    from study.data import SegmentationData
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
 MOST_CONFIRMATIONS = 10**6
+MOST_CLASSES = 8  # that an error names
 SEEDS, SEEDS_WITH_GPUS = 3, 5  # of each confirmed config, unless they are given
 
 
@@ -52,6 +55,7 @@ class Prepared:
         folder: The folder of the study.
         first_line: The first line of its ledger, if the study is new.
         state: The state of the study, if it is resumed.
+        target: The task that confirmations train, if it is not `task`.
         seeds_are_open: Whether the number of seeds depends on what trials get.
     """
 
@@ -63,6 +67,7 @@ class Prepared:
     storage: Storage
     first_line: StudyRecord | None = None
     state: State = field(default_factory=State)
+    target: NamedTask | None = None
     seeds_are_open: bool = False
 
     def with_gpus(self, gpus: float) -> Prepared:
@@ -80,9 +85,11 @@ class Prepared:
 
     @property
     def names_code(self) -> bool:
-        """Whether the task or the space names factories."""
+        """Whether a task or the space names factories."""
         own = self.space.settings.own_baselines.values()
-        return bool(self.task.config.factories) or any(isinstance(o, FactoryLoss) for o in own)
+        tasks = (self.task, self.target)
+        of_tasks = any(task.config.factories for task in tasks if task is not None)
+        return of_tasks or any(isinstance(o, FactoryLoss) for o in own)
 
     @property
     def prefix(self) -> S3Prefix | None:
@@ -90,16 +97,16 @@ class Prepared:
         return self.storage.prefix_of(self.folder)
 
 
-def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
+def with_root(task: TaskConfig, data_root: Path | None, flag: str = "--data-root") -> TaskConfig:
     """The task with the absolute path of its data, which `data_root` replaces if it is given."""
     if not isinstance(task.data, FileData):
         if data_root is not None:
-            hint = "leave --data-root out"
-            raise InputError("the task reads no data folder", hint=hint, key="--data-root")
+            hint = f"leave {flag} out"
+            raise InputError("the task reads no data folder", hint=hint, key=flag)
         return task
     root, key = task.data.root, "data/root"
     if data_root is not None:
-        root, key = str(data_root), "--data-root"
+        root, key = str(data_root), flag
     if root is None:
         hint = "add it, or give --data-root DIR"
         raise InputError("missing required key 'root'", hint=hint, key="data/root")
@@ -107,15 +114,47 @@ def with_root(task: TaskConfig, data_root: Path | None) -> TaskConfig:
     return task.model_copy(update={"data": data})
 
 
+def _with_roots(
+    options: Options, task: NamedTask, target: NamedTask | None
+) -> tuple[NamedTask, NamedTask | None]:
+    """Both tasks with the paths of their data: `--data-root` serves all that read files, but for a
+    target with `--confirm-data-root`."""
+    root, flag = options.confirm_data_root, "--confirm-data-root"
+    if target is None and root is not None:
+        raise InputError("there is no target", hint="name it by --confirm-task", key=flag)
+    target_reads = target is not None and isinstance(target.config.data, FileData)
+    serves_target_alone = target_reads and not isinstance(task.config.data, FileData)
+    with _in_file_of(task):
+        own = None if serves_target_alone else options.data_root
+        task = replace(task, config=with_root(task.config, own))
+    if target is None:
+        return task, None
+    if root is None and target_reads:
+        root, flag = options.data_root, "--data-root"
+    with _in_file_of(target):
+        return task, replace(target, config=with_root(target.config, root, flag))
+
+
+@contextmanager
+def _in_file_of(task: NamedTask) -> Iterator[None]:
+    """Give an error of a task its file and line."""
+    try:
+        yield
+    except InputError as error:
+        raise error.of_file(task.file, task.lines) from error
+
+
 def make_plan(
     space: SearchSpace,
     task: TaskConfig,
     *,
+    target: TaskConfig | None = None,
     num_trials: int | None,
     seed: int,
     confirm_seeds: int | None = None,
 ) -> Plan:
-    """Make the plan of a study from the settings of its space and the budget of its task."""
+    """Make the plan of a study from the settings of its space and the budgets of its task and of
+    its target, the task that confirmations train."""
     if num_trials is not None:
         asked = space.settings.model_copy(update={"num_trials": num_trials})
         space = replace(space, settings=asked)
@@ -156,6 +195,7 @@ def make_plan(
         confirm_half_width=confirm.half_width or 0.0,
         confirm_max_seeds=confirm.max_seeds if confirm.half_width is not None else 0,
         confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
+        confirm_epochs=target.num_epochs if target is not None else 0,
     )
     if plan.confirm_trials > MOST_CONFIRMATIONS:
         raise InputError(
@@ -184,24 +224,17 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         options: What the user gave.
         begin: Called after the quick checks, before the data and the model are checked.
     """
-    space = load_space(options.space)
-    task = options.task if isinstance(options.task, NamedTask) else load_task(options.task)
-    try:
-        return _check(options, space, task, begin)
-    except InputError as error:
-        raise error.of_file(task.file, task.lines) from error
-
-
-def _check(
-    options: Options, space: SearchSpace, task: NamedTask, begin: Callable[[], None]
-) -> Prepared:
     from study.tracking import absolute, check, default_uri
 
-    config = with_root(task.config, options.data_root)
-    task = replace(task, config=config)
+    space = load_space(options.space)
+    given = options.task if isinstance(options.task, NamedTask) else load_task(options.task)
+    task, target = _with_roots(options, given, _target(options, space))
+    if target is not None and target.config == task.config:
+        target = None
     plan = make_plan(
         space,
-        config,
+        task.config,
+        target=target.config if target is not None else None,
         num_trials=options.num_trials,
         seed=options.seed,
         confirm_seeds=options.confirm_seeds,
@@ -211,12 +244,36 @@ def _check(
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     begin()
-    first_line = _first_line(folder, space, task, plan)
+    first_line = _first_line(folder, space, task, target, plan)
     _check_plain(first_line)
-    are_open = (options.confirm_seeds or space.settings.confirm.num_seeds) is None
     return Prepared(
-        folder, space, task, plan, uri, storage, first_line=first_line, seeds_are_open=are_open
+        folder,
+        space,
+        task,
+        plan,
+        uri,
+        storage,
+        first_line=first_line,
+        target=target,
+        seeds_are_open=(options.confirm_seeds or space.settings.confirm.num_seeds) is None,
     )
+
+
+def _target(options: Options, space: SearchSpace) -> NamedTask | None:
+    """The task that confirmations are to train, where one is given: by the options, or else by the
+    space."""
+    given, key = options.confirm_task, "--confirm-task"
+    if given is None:
+        given, key = space.settings.confirm.task, "study/confirm/task"
+    if given is None or isinstance(given, NamedTask):
+        return given
+    try:
+        return load_task(given)
+    except InputError as error:
+        if error.key != "task":
+            raise
+        found = InputError(error.message, key=key)
+        raise found.of_file(space.file, space.lines) from error
 
 
 def reopen(
@@ -245,11 +302,15 @@ def reopen(
     first = state.study
     try:
         task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
+        target = None
+        if first.confirm_task is not None:
+            config = TaskConfig.model_validate(first.confirm_task)
+            target = NamedTask(first.judged_task_name, None, config)
         plan = Plan.from_dict(first.plan)
         space = load_space(first.space)
         settings = space.settings.model_copy(update={"objectives": plan.objectives})
         space = replace(space, name=first.space_name, settings=settings)
-        fingerprint = first.data["fingerprint"]
+        fingerprints = first.data["fingerprint"], first.judged_data["fingerprint"]
     except (ValidationError, KeyError, TypeError, InputError) as error:
         raise InputError(
             f"cannot resume from the ledger's first line: {error!r}",
@@ -258,13 +319,17 @@ def reopen(
         ) from error
     if not trust:
         place = folder / LEDGER
-        refuse_code(task.config.factories, "a ledger", file=place, line=1, above="task/")
+        for above, one in (("task/", task), ("confirm_task/", target)):
+            found = one.config.factories if one is not None else {}
+            refuse_code(found, "a ledger", file=place, line=1, above=above)
         refuse_code(_loss_factories(space, state), "a ledger", file=place)
-    if options.data_root is not None:
-        task = replace(task, config=with_root(task.config, options.data_root))
+    if options.data_root is not None or options.confirm_data_root is not None:
+        task, target = _with_roots(options, task, target)
     begin()
     if not state.finished:
-        _check_data(task.config, fingerprint)
+        _check_data(task.config, fingerprints[0], "--data-root")
+        if target is not None:
+            _check_data(target.config, fingerprints[1], "--confirm-data-root")
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
@@ -275,7 +340,7 @@ def reopen(
                 f"{key} of this study is {planned} and cannot change, got {asked}",
                 key=flag_of(key),
             )
-    return Prepared(folder, space, task, plan, uri, storage, state=state)
+    return Prepared(folder, space, task, plan, uri, storage, state=state, target=target)
 
 
 def _loss_factories(space: SearchSpace, state: State) -> dict[str, str]:
@@ -319,7 +384,7 @@ def _check_plain(line: StudyRecord) -> None:
         ) from error
 
 
-def _check_data(task: TaskConfig, fingerprint: str) -> None:
+def _check_data(task: TaskConfig, fingerprint: str, flag: str) -> None:
     """Refuse other images than those that the study began with: its trials are compared."""
     from study.data import open_data
 
@@ -328,51 +393,141 @@ def _check_data(task: TaskConfig, fingerprint: str) -> None:
         raise InputError(
             f"the data are not those of the study: fingerprint {found[:12]}, "
             f"expected {fingerprint[:12]}",
-            key="--data-root" if isinstance(task.data, FileData) else "data",
+            key=flag if isinstance(task.data, FileData) else "data",
         )
 
 
-def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
-    """Check the data, the losses and the model, and record what is studied."""
-    from study.data import data_warnings, open_data
+def _first_line(
+    folder: Path, space: SearchSpace, task: NamedTask, target: NamedTask | None, plan: Plan
+) -> StudyRecord:
+    """Check the data, the losses and the model of both tasks, and record what is studied."""
+    from study.data import open_data
     from study.training.environment import environment
     from study.training.evaluation import measured_names
-    from study.training.models import check_task, task_warnings
+
+    with _in_file_of(task):
+        data = open_data(task.config.data)
+        _check_trains(space, task.config, data)
+        space.check_objectives(measured_names(data, task.config.evaluation))
+        line = StudyRecord(
+            name=folder.name,
+            seed=plan.seed,
+            task_name=task.name,
+            task=task.config.model_dump(),
+            space_name=space.name,
+            space=dict(space.data),
+            plan=plan.as_dict(),
+            data=_facts(task.config, data),
+            environment=environment(TrialConfig(task=task.config)),
+        )
+    if target is None:
+        return line
+    with _in_file_of(target):
+        facts = _facts_of_target(space, (task, data), (target, open_data(target.config.data)))
+    return replace(
+        line,
+        confirm_task_name=target.name,
+        confirm_task=target.config.model_dump(),
+        confirm_data=facts,
+    )
+
+
+def _check_trains(space: SearchSpace, task: TaskConfig, data: SegmentationData) -> None:
+    """Refuse data with which a loss of the space or the task's model cannot train."""
+    from study.training.models import check_task
     from study.training.trainer import loss_for
 
-    data = open_data(task.config.data)
     space.check(lambda loss: loss_for(loss, data))
-    space.check_objectives(measured_names(data, task.config.evaluation))
-    check_task(task.config, data.num_classes, data.train.images.shape[1:3])
+    check_task(task, data.num_classes, data.train.images.shape[1:3])
+
+
+def _facts(task: TaskConfig, data: SegmentationData) -> dict[str, Any]:
+    """What a ledger says of a task's data."""
+    from study.data import data_warnings
+    from study.training.models import task_warnings
+
     counts = data.train.class_counts.sum(axis=0)
-    return StudyRecord(
-        name=folder.name,
-        seed=plan.seed,
-        task_name=task.name,
-        task=task.config.model_dump(),
-        space_name=space.name,
-        space=dict(space.data),
-        plan=plan.as_dict(),
-        data={
-            "fingerprint": data.fingerprint,
-            "class_names": list(data.class_names),
-            "num_images": {
-                split: len(getattr(data, split).names) for split in ("train", "val", "test")
-            },
-            "split_rule": data.rule,
-            "warnings": [
-                *data_warnings(data),
-                *task_warnings(task.config, len(data.train), data.train.images.shape[1:3]),
-            ],
-            "class_images": {
-                split: (getattr(data, split).class_counts > 0).sum(axis=0).tolist()
-                for split in ("train", "val", "test")
-            },
-            "class_counts": counts.tolist(),
-            "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
+    return {
+        "fingerprint": data.fingerprint,
+        "class_names": list(data.class_names),
+        "num_images": {
+            split: len(getattr(data, split).names) for split in ("train", "val", "test")
         },
-        environment=environment(TrialConfig(task=task.config)),
+        "split_rule": data.rule,
+        "warnings": [
+            *data_warnings(data),
+            *task_warnings(task, len(data.train), data.train.images.shape[1:3]),
+        ],
+        "class_images": {
+            split: (getattr(data, split).class_counts > 0).sum(axis=0).tolist()
+            for split in ("train", "val", "test")
+        },
+        "class_counts": counts.tolist(),
+        "class_fraction": [round(float(count) / float(counts.sum()), 8) for count in counts],
+    }
+
+
+def _facts_of_target(
+    space: SearchSpace,
+    proxy: tuple[NamedTask, SegmentationData],
+    target: tuple[NamedTask, SegmentationData],
+) -> dict[str, Any]:
+    """What a ledger says of the target's data. Raises InputError where its figures could not be
+    set beside the proxy's: it has other classes, or does not measure an objective."""
+    from study.training.evaluation import measured_names
+
+    (task, data), (named, found) = proxy, target
+    _check_classes(task.name, data.class_names, named.name, found.class_names)
+    _check_trains(space, named.config, found)
+    measured = measured_names(found, named.config.evaluation)
+    for name in space.settings.objectives:
+        if name not in measured:
+            group = name.rpartition("/")[2]
+            hint = "its val has no pixel of that class"
+            if group in task.config.evaluation.groups:
+                hint = f"name the group {group!r} in its evaluation/groups, too"
+            message = f"the target {named.name} does not measure the objective {name!r}"
+            raise InputError(message, hint=hint, key="evaluation/groups")
+    facts = _facts(named.config, found)
+    facts["warnings"] += _unequal_groups(space, proxy, target)
+    return facts
+
+
+def _check_classes(
+    proxy: str, classes: Sequence[str], target: str, of_target: Sequence[str]
+) -> None:
+    if tuple(classes) == tuple(of_target):
+        return
+    lacks = [name for name in classes if name not in of_target]
+    adds = [name for name in of_target if name not in classes]
+    differs = [
+        f"{verb} {', '.join(names[:MOST_CLASSES])}{' and others' * (len(names) > MOST_CLASSES)}"
+        for verb, names in (("lacks", lacks), ("adds", adds))
+        if names
+    ]
+    if not differs:
+        index = next(i for i, name in enumerate(classes) if name != of_target[i])
+        differs = [f"has {of_target[index]} as class {index}, where that has {classes[index]}"]
+    raise InputError(
+        f"the classes of the target {target} are not those of its proxy {proxy}: it "
+        f"{' and '.join(differs)}",
+        key="data",
     )
+
+
+def _unequal_groups(
+    space: SearchSpace, *tasks: tuple[NamedTask, SegmentationData]
+) -> Iterator[str]:
+    """Warn of groups of an objective that hold other classes on the target than on the proxy."""
+    members, of_target = (
+        task.config.evaluation.members(data.class_names, data.train.class_counts.sum(axis=0))
+        for task, data in tasks
+    )
+    for group in members:
+        used = any(name.endswith(f"/{group}") for name in space.settings.objectives)
+        if used and set(members[group]) != set(of_target[group]):
+            here, there = (", ".join(one[group]) for one in (of_target, members))
+            yield f"the group {group} of an objective is {here}; on the proxy it is {there}"
 
 
 def describe_plan(prepared: Prepared, options: Options) -> str:
@@ -391,9 +546,16 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     losses = map(prepared.space.settings.baseline_loss, plan.baselines)
     learned = [loss for loss in losses if prepared.space.params_of(loss) is not None]
     takes_over = model_takes_over_at(len(learned))
-    text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
+    text = plan_text(
+        plan,
+        prepared.space,
+        prepared.task,
+        name=prepared.name,
+        takes_over=takes_over,
+        target=prepared.target,
+    )
     if prepared.first_line is not None:
-        text = "\n".join([text, *data_lines(prepared.first_line.data)])
+        text = "\n".join([text, *data_lines(prepared.first_line)])
     if resources is not None:
         return f"{text}\n{resources.text}"
     seeds = ""

@@ -36,6 +36,9 @@ def _write_inputs(prepared: Prepared) -> None:
     write_text(prepared.folder / "space.yaml", prepared.space.text)
     task = as_yaml(prepared.task.config.model_dump())
     write_text(prepared.folder / "task.yaml", task)
+    if prepared.target is not None:
+        target = as_yaml(prepared.target.config.model_dump())
+        write_text(prepared.folder / "confirm_task.yaml", target)
 
 
 def conclude(folder: Path, state: State, weights: WeightsStore) -> tuple[tuple[Path, ...], Answer]:
@@ -125,6 +128,7 @@ def _run(
         prepared.plan,
         prepared.space,
         prepared.task.config,
+        target=prepared.target.config if prepared.target else None,
         slots=resources.slots,
         time_budget=options.time_budget,
         gpu_hours=options.max_gpu_hours,
@@ -193,7 +197,7 @@ def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
     if prepared.prefix is not None:
         yield f"in {prepared.prefix.where}, worked on in {prepared.folder}"
     if prepared.first_line is not None:
-        yield from warning_lines(prepared.first_line.data)
+        yield from warning_lines(prepared.first_line)
 
 
 def run_study(
@@ -201,6 +205,8 @@ def run_study(
     task: str | Path | Mapping[str, Any] | NamedTask | TaskConfig = "synthetic",
     *,
     data_root: str | Path | None = None,
+    confirm_task: str | Path | Mapping[str, Any] | NamedTask | TaskConfig | None = None,
+    confirm_data_root: str | Path | None = None,
     num_trials: int | None = None,
     confirm_seeds: int | None = None,
     time_budget: float | str = math.inf,

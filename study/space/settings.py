@@ -52,6 +52,8 @@ class Confirm(Config):
     task's budget, on the same seeds and with the schedule stretched. 1 is the confirmation itself.
     ablate: the best other loss is also trained with each of its parts switched off, one at a time,
     on the same seeds.
+    task: the task that the confirmation trains, its target, where the study's own is a small proxy:
+    a file or a shipped name. Its classes must be those of the study's task.
     half_width: in points of tuned mIoU: once all configs have num_seeds seeds, the number that all
     of them get is chosen so that the interval of the best one is no wider, at most max_seeds.
     """
@@ -60,6 +62,7 @@ class Confirm(Config):
     num_seeds: int | None = Field(None, ge=1, le=MOST_SEEDS)
     budgets: Annotated[tuple[Factor, ...], Strict(False)] = (1,)
     ablate: bool = False
+    task: str | None = Field(None, min_length=1)
     half_width: float | None = Field(None, gt=0)
     max_seeds: int = Field(8, ge=MIN_SEEDS, le=MOST_SEEDS)
 

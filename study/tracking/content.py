@@ -14,13 +14,13 @@ from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY, TUNED, T
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 
-FINAL = "final"
+FINAL, FINAL_OF_TARGET = "final", "final_target"
 STUDY_STAGE = "study"
 PARENT = "mlflow.parentRunId"
 CHANGING = ("epochs_seen", "status", "reason")
 TAGS = (
     "study", "study_began", "trial_id", "stage", "family", "label", "lr", "source", "ablated",
-    *CHANGING, PARENT,
+    "target", *CHANGING, PARENT,
 )  # fmt: skip
 MAX_KEY, MAX_VALUE = 250, 5000
 RUNNING, WAITING = "RUNNING", "SCHEDULED"
@@ -104,6 +104,8 @@ def trial_tags(study: StudyRecord, trial: Trial) -> dict[str, str]:
         tags["source"] = trial.source
     if trial.ablated:
         tags["ablated"] = trial.ablated
+    if trial.on_target:
+        tags["target"] = study.judged_task_name
     if trial.end is not None:
         tags |= {"status": trial.end.status, "reason": trial.end.reason}
     return {key: value[:MAX_VALUE] for key, value in tags.items()}
@@ -134,16 +136,17 @@ def trial_points(trial: Trial, epochs: Iterable[int] | None = None) -> list[Poin
 def final_points(trial: Trial) -> list[Point]:
     """``final/miou``, ``final/tuned/miou`` and the like of val, without those of single classes,
     only for trials that reached the full budget and no longer one: whoever sorts by them compares
-    equal budgets. They are at step 0, which MLflow draws as bars with the runs' names."""
+    equal budgets. ``final_target/`` for those of a target, whose budget and data are others. They
+    are at step 0, which MLflow draws as bars with the runs' names."""
     if trial.status != COMPLETED or not trial.reports or trial.budget > 1:
         return []
     when = milliseconds(trial.report_times[trial.epochs])
-    found = []
+    found, head = [], FINAL_OF_TARGET if trial.on_target else FINAL
     for key, value in trial.last.items():
         split, _, name = key.partition("/")
         metric = name.removeprefix(f"{TUNED}/").removeprefix(f"{TUNED_MACC}/")
         if split == VAL and "/" not in metric and not math.isinf(value):
-            found.append((f"{FINAL}/{name}", value, when, 0))
+            found.append((f"{head}/{name}", value, when, 0))
     return found
 
 
@@ -188,6 +191,9 @@ def study_params(study: StudyRecord) -> dict[str, str]:
         "seed": study.seed,
     }
     values |= dict(leaves({"plan": study.plan, "data": study.data}))
+    if study.confirm_task_name is not None:
+        values["confirm_task"] = study.confirm_task_name
+        values |= dict(leaves({"confirm_data": study.judged_data}))
     return {key_of(path): text(value) for path, value in values.items()}
 
 
@@ -200,8 +206,15 @@ def study_status(state: State, *, live: bool) -> str:
 
 def study_note(study: StudyRecord) -> str:
     """The Markdown text of the study's page."""
+    target = ""
+    if study.confirm_task_name is not None:
+        target = (
+            f", confirmed on the target `{study.confirm_task_name}`: the trials with a tag "
+            f"`target`, which have `{FINAL_OF_TARGET}/` instead of `{FINAL}/`"
+        )
     return (
-        f"Study **{study.name}**: space `{study.space_name}` on task `{study.task_name}`.\n\n"
+        f"Study **{study.name}**: space `{study.space_name}` on task `{study.task_name}`{target}."
+        "\n\n"
         f"Its trials: filter by `tags.study = '{study.name}'`; the full-budget ones have "
         "`final/miou` and `final/macc`, and at their tuned decision rules `final/tuned/miou` and "
         "`final/tuned_macc/macc`: sort by these. Stages: baseline, reference (tuned cross "

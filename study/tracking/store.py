@@ -18,7 +18,9 @@ from study.ledger.state import State, Trial
 from study.tracking import content, database
 from study.tracking.uri import artifact_location, sqlite_path
 
-STUDY_FILES = ("report.html", "results.csv", ANSWER, "space.yaml", "task.yaml", LEDGER)
+STUDY_FILES = (
+    "report.html", "results.csv", ANSWER, "space.yaml", "task.yaml", "confirm_task.yaml", LEDGER,
+)  # fmt: skip
 STUDY_FOLDERS = ("exports", "plots", "tables")
 PLOTS = "plots"
 RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values

@@ -73,13 +73,15 @@ def error_of_file(name: str) -> str:
 
 
 def set_up(case: dict[str, Any], here: Path) -> None:
-    """A study that is taken, and a small data set with its task, spoilt as the case says; a space,
-    where the case holds one."""
+    """A study that is taken, and a small data set with its task, spoilt as the case says; a space
+    and a second task, where the case holds one."""
     (here / "studies" / "taken").mkdir(parents=True)
     town = write_folder(here / "town")
     if "space" in case:
         (here / "space.yaml").write_text(case["space"])
     (here / "town.yaml").write_text(yaml.safe_dump({**TASK, **case.get("task", {})}))
+    if "target" in case:
+        (here / "big.yaml").write_text(yaml.safe_dump({**TASK, **case["target"]}))
     spoil = case.get("spoil", {})
     for name in spoil.get("remove", ()):
         (town / name).unlink()

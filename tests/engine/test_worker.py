@@ -14,7 +14,7 @@ import torch
 from full_disk import full_at
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_task import tiny
+from tiny_task import TINY, tiny
 
 from study.config.task import TrialConfig
 from study.core.names import CONFIRM, SEARCH
@@ -332,3 +332,19 @@ def test_a_sign_of_life_is_repeated_only_after_a_while(
     assert said == ["training"] * count
     beat("evaluating")
     assert said[-1] == "evaluating"
+
+
+def test_a_process_trains_the_target_on_its_own_data_after_a_trial_of_the_proxy(
+    sent: list[Message], tmp_path: Path
+) -> None:
+    weighted = {"class_weights": {"scheme": "inverse_frequency", "exponent": 0.5}}
+    proxy = tiny(weighted)
+    target = tiny(weighted, data={**TINY["data"], "size": [48, 64], "rarity": 4.0})
+    run(proxy, tmp_path)
+    run(target, tmp_path, stage=CONFIRM)
+    found = sent[-1]
+    assert isinstance(found, EpochMessage)
+    data = open_data(target.task.data)
+    *_, expected = train(target, data=data, device="cpu", evaluate_test=True)
+    timeless = {key: item for key, item in found.metrics.items() if not key.startswith("time/")}
+    assert timeless == {k: v for k, v in expected.metrics.items() if not k.startswith("time/")}

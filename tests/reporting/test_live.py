@@ -24,15 +24,15 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 def test_epochs_left_count_every_trial_to_come_and_fall_with_the_selection() -> None:
     study = Study(plan())
     progress = Progress(study.plan, study.state)
-    assert progress.epochs_left == (2 + 16 + 15) * 4
+    assert progress.left[0] == (2 + 16 + 15) * 4
     ce = study.add(BASELINE, "ce")
-    assert progress.epochs_left == (2 + 16 + 15) * 4
+    assert progress.left[0] == (2 + 16 + 15) * 4
     study.state.apply(ReportRecord(ce, 0, 1, {"val/miou": 0.3}))
-    assert progress.epochs_left == (2 + 16 + 15) * 4 - 1
+    assert progress.left[0] == (2 + 16 + 15) * 4 - 1
     study.state.apply(EndRecord(ce, STOPPED_EARLY, "", 1))
-    assert progress.epochs_left == (1 + 16 + 15) * 4
+    assert progress.left[0] == (1 + 16 + 15) * 4
     study.state.apply(SelectRecord(["t0004"], ce, ce))
-    assert progress.epochs_left == (1 + 2 * 3) * 4
+    assert progress.left[0] == (1 + 2 * 3) * 4
 
 
 def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> None:
@@ -46,12 +46,12 @@ def test_confirmations_of_an_earlier_choice_are_not_taken_off_what_is_left() -> 
         for seed in (1, 2, 3):
             name = study.add(CONFIRM, "x", source=source, seed=seed)
             study.state.apply(EndRecord(name, COMPLETED, "", 4))
-    assert progress.epochs_left == 0
+    assert progress.left[0] == 0
     better = study.add(SEARCH, "jml")
     study.state.apply(EndRecord(better, COMPLETED, "", 4))
-    assert progress.epochs_left == (15 + 15 - 3) * 4, "default cross entropy keeps its seeds"
+    assert progress.left[0] == (15 + 15 - 3) * 4, "default cross entropy keeps its seeds"
     study.state.apply(SelectRecord([better], ce, ce))
-    assert progress.epochs_left == 3 * 4
+    assert progress.left[0] == 3 * 4
 
 
 def test_time_left_is_at_the_rate_since_the_first_epoch() -> None:
@@ -63,7 +63,7 @@ def test_time_left_is_at_the_rate_since_the_first_epoch() -> None:
     assert progress.seconds_left is None
     for epoch, now in ((1, 130.0), (2, 132.0), (3, 134.0)):  # noqa: B007
         study.state.apply(ReportRecord(ce, 0, epoch, {"val/miou": 0.3}))
-        expected = None if epoch == 1 else 2.0 * progress.epochs_left
+        expected = None if epoch == 1 else 2.0 * progress.left[0]
         assert progress.seconds_left == expected
 
 
@@ -128,7 +128,7 @@ def test_the_panel_shows_states_running_trials_the_best_and_what_is_left() -> No
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 1/4" in text and "lmp" in text
     assert "best val/miou  46.0  t0001  jml" in text
-    assert "3 epochs, at most" in text
+    assert "3 epochs done, at most" in text
     assert [line.split()[0] for line in text.splitlines()[1:5]] == [
         "baseline",
         "reference",

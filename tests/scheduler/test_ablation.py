@@ -147,14 +147,14 @@ def test_before_the_confirmation_is_over_the_most_that_may_come_is_left() -> Non
         "6 of 6 ablation trainings",
     ]
     epochs = study.plan.epochs
-    assert Progress(study.plan, study.state).epochs_left == (8 + 6) * epochs
+    assert Progress(study.plan, study.state).left[0] == (8 + 6) * epochs
     assert study.plan.worst_case_epochs == (1 + 3 + 8 + 6) * epochs
     study = confirmed()
     progress = Progress(study.plan, study.state)
-    assert progress.epochs_left == len(PARTS) * epochs
+    assert progress.left[0] == len(PARTS) * epochs
     name = begin(study, PARTS[0])
     study.state.apply(ReportRecord(name, 0, 3, {}))
-    assert progress.epochs_left == len(PARTS) * epochs - 3
+    assert progress.left[0] == len(PARTS) * epochs - 3
 
 
 def test_one_that_the_machine_lost_is_tried_again_after_the_others() -> None:

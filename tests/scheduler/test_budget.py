@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections.abc import Callable
 from functools import cache
@@ -11,58 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_driver import Driver, curve
+from simulated_driver import EPOCH, Cost, Driver, Timed, even
 
 from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.records import TrialRecord
-from study.scheduler.stages import Done, Stop, left_out
+from study.scheduler.stages import left_out
 from study.storage.studies import load
-
-EPOCH = 2.0
-Cost = Callable[[TrialRecord, int, float], float]
-
-
-def even(record: TrialRecord, epoch: int, now: float) -> float:
-    """Seconds of a trial's epoch that begins now."""
-    return EPOCH
-
-
-class Timed(Driver):
-    """Slots that work at the same time, by a clock of their own."""
-
-    def __init__(self, folder: Path, cost: Cost = even, **options: Any) -> None:
-        self.now = 100.0
-        self.cost = cost
-        super().__init__(folder, clock=lambda: self.now, **options)
-
-    def run_session(self) -> float:
-        """Until the scheduler has nothing more; the seconds that went by."""
-        start, tie = self.now, itertools.count()
-        events: list[tuple[float, int, TrialRecord, int, float]] = []
-
-        def begin(record: TrialRecord, epoch: int) -> None:
-            seconds = self.cost(record, epoch, self.now - start)
-            event = (self.now + seconds, next(tie), record, epoch, seconds)
-            heapq.heappush(events, event)
-
-        while True:
-            while len(self.scheduler.live) < self.scheduler.slots:
-                action = self.scheduler.suggest()
-                if not isinstance(action, TrialRecord):
-                    break
-                begin(action, self.ledger.state.trials[action.trial].epochs + 1)
-            if not events:
-                assert isinstance(action, Done | Stop)
-                break
-            end, _, record, epoch, seconds = heapq.heappop(events)
-            self.now = end
-            if self.scheduler.budget.is_over:  # what runs is ended by force
-                break
-            metrics = {**curve(record, epoch), "time/epoch_s": seconds}
-            if self.scheduler.on_report(record.trial, epoch, metrics):
-                begin(record, epoch + 1)
-        self.ledger.close()
-        return self.now - start
 
 
 def slow_to_begin(record: TrialRecord, epoch: int, now: float) -> float:

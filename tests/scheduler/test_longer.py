@@ -141,16 +141,16 @@ def test_what_is_left_counts_epochs_of_longer_trainings() -> None:
     study = selected()
     progress = Progress(study.plan, study.state)
     ordinary, longer = 4 * 2 * 4, 2 * 2 * (2 + 4) * 4
-    assert progress.epochs_left == ordinary + longer
+    assert progress.left[0] == ordinary + longer
     assert study.plan.worst_case_epochs == (1 + 3 + 4 * 2) * 4 + longer
     study = confirmed()
     progress = Progress(study.plan, study.state)
-    assert progress.epochs_left == longer
+    assert progress.left[0] == longer
     action = study.next()
     assert isinstance(action, RunConfirm)
     name = begin(study, action)
     study.state.apply(ReportRecord(name, 0, 3, {}))
-    assert progress.epochs_left == longer - 3
+    assert progress.left[0] == longer - 3
 
 
 def test_a_budget_counts_the_epochs_that_a_longer_training_has_to_go() -> None:

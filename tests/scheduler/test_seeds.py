@@ -102,11 +102,11 @@ def test_longer_trainings_have_the_seeds_of_the_plan() -> None:
 def test_what_is_left_counts_what_may_be_added_until_it_is_known() -> None:
     study = selected()
     progress, epochs = Progress(study.plan, study.state), study.plan.epochs
-    assert progress.epochs_left == 3 * 5 * epochs
+    assert progress.left[0] == 3 * 5 * epochs
     assert study.plan.confirm_trials == 9, "a budget reserves the minimum"
     train(study)
     study.state.apply(SeedsRecord(4, 1.3))
-    assert progress.epochs_left == 3 * epochs
+    assert progress.left[0] == 3 * epochs
 
 
 def noisy(record: TrialRecord, epoch: int) -> dict[str, float]:
