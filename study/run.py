@@ -16,8 +16,8 @@ from study.core.errors import InputError
 from study.session.options import Options, add_options, flag_of
 
 if TYPE_CHECKING:
+    from study.session.finished import Finished
     from study.session.prepare import Prepared
-    from study.session.session import Finished
 
 EXIT_NOTHING_TRAINED = 1
 FIXED_ON_RESUME = ("space", "task", "confirm_task", "name", "seed")

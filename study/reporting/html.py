@@ -97,6 +97,19 @@ def write_report(folder: Path, state: State, answer: Answer) -> Path:
     return folder / REPORT
 
 
+def in_short(state: State, answer: Answer) -> str:
+    """The sentences, table and first plots of a report, as part of another page."""
+    parts = [f"<p>{told}</p>" for told in map(_sentence, conclusions(answer))]
+    if answer.configs:
+        best = [is_best(config, answer) for config in answer.configs]
+        parts.append(_table(wide_columns(answer), wide_rows(answer), best))
+    for name, one in _figures(state, answer):
+        if name in ("curves", "rules"):
+            code = base64.b64encode(_png(one)).decode()
+            parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
+    return "\n".join(parts)
+
+
 def study_picture(state: State, answer: Answer, path: Path) -> None:
     """Write one PNG of a finished study: curves, trials, differences, classes."""
     made, axes = plots.figure(13, 8.5, 2, 2)
@@ -196,6 +209,10 @@ def _escaped(text: str) -> str:
     return html.escape(printable_lines(text))
 
 
+def _sentence(line: str) -> str:
+    return re.sub("`([^`]*)`", r"<code>\1</code>", _escaped(line))
+
+
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, item in tree.items():
         path = f"{prefix}/{key}"
@@ -237,8 +254,7 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
     parts = [f"<h1>{_escaped(title(answer))}</h1>"]
     for line in conclusions(answer):
         kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
-        told = re.sub("`([^`]*)`", r"<code>\1</code>", _escaped(line))
-        parts.append(f"<p{kind}>{told}</p>")
+        parts.append(f"<p{kind}>{_sentence(line)}</p>")
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
         shown = _table(wide_columns(answer), wide_rows(answer), best)

@@ -34,7 +34,7 @@ def write_tables(folder: Path, answer: Answer, found: Classes) -> None:
     ``confirmed`` has a row for each config and decision rule, ``classes`` one for each class.
     """
     shown = {
-        "confirmed": (columns(answer), rows(answer), [*_confirmed(answer)]),
+        "confirmed": (columns(answer), rows(answer), [*confirmed_records(answer)]),
         "classes": (
             class_columns(found, answer.reference_name),
             class_rows(found),
@@ -104,7 +104,8 @@ def _figures(config: Confirmed, key: str) -> dict[str, float]:
     }
 
 
-def _confirmed(answer: Answer) -> Iterator[dict[str, Any]]:
+def confirmed_records(answer: Answer) -> Iterator[dict[str, Any]]:
+    """The rows of ``tables/confirmed.csv``."""
     for config in answer.configs:
         for rule in answer.rules:
             record: dict[str, Any] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
@@ -15,6 +14,7 @@ from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
 from study.ledger.records import SessionRecord
 from study.ledger.state import State
+from study.session.finished import Finished
 from study.session.options import Options, argument_names, arguments_text
 from study.session.prepare import Prepared, prepare, resources_for
 from study.storage.driving import Driving, drive
@@ -54,30 +54,6 @@ def conclude(folder: Path, state: State, weights: WeightsStore) -> tuple[tuple[P
     exports = write_exports(folder, state, found, weights)
     write_report(folder, state, found)
     return tuple(exports), found
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The result of a session.
-
-    Attributes:
-        folder: The folder of the study, with its ledger, exports and report.
-        state: The state of the study.
-        answer: The answer so far.
-        exports: The paths of the exported configs.
-        unsent: The number of ledger lines that MLflow lacks.
-        unshipped: What the bucket of the study lacks, as text; empty if it lacks nothing.
-        interrupted: Whether Ctrl-C or SIGTERM ended the session, before the study was finished or
-            its budget was spent.
-    """
-
-    folder: Path
-    state: State
-    answer: Answer
-    exports: tuple[Path, ...]
-    unsent: int
-    unshipped: str
-    interrupted: bool
 
 
 def run_session(

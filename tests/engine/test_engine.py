@@ -19,7 +19,7 @@ from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SE
 from study.metrics import build_decision
 from study.metrics.decision import log_prior
 from study.reporting.study_status import lines, status
-from study.session.session import Finished
+from study.session.finished import Finished
 from study.storage.studies import load
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,7 @@ from study.core.names import COMPLETED, FAILED
 from study.reporting.study_status import lines, status
 from study.scheduler import retries
 from study.scheduler.retries import HUNG
-from study.session.session import Finished
+from study.session.finished import Finished
 
 pytestmark = pytest.mark.ray
 
