@@ -25,6 +25,7 @@ from study.data.convert.write import (
 )
 from study.data.convert.yolo import read_yolo
 from study.data.labels import IGNORED
+from study.data.splits import SPLITS
 
 TOOLS: Mapping[str, Callable[[Source], Export]] = {
     "coco": read_coco,
@@ -80,9 +81,9 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _summary(source: Source, export: Export, written: Written, options: Options) -> Iterator[str]:
-    count = ", ".join(f"{split or 'in one folder'} {n}" for split, n in written.images.items())
-    yield f"images: {count}"
-    if "" in written.images:
+    of = {"in one folder": written.images[""]} | {one: written.images[one] for one in SPLITS}
+    yield f"images: {', '.join(f'{where} {number}' for where, number in of.items() if number)}"
+    if written.images[""]:
         yield f"splits: by the hash of the name, {FRACTION:.0%} val and {FRACTION:.0%} test"
     length = max(9, *map(len, written.classes))
     total = written.pixels.sum()
