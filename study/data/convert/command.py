@@ -9,6 +9,7 @@ from typing import get_args
 
 from study.core.console import Parser, run_command, show
 from study.core.files import expanded
+from study.core.names import TEST, VAL
 from study.data.convert import raster
 from study.data.convert.coco import read_coco
 from study.data.convert.cvat import read_cvat
@@ -16,7 +17,6 @@ from study.data.convert.export import Export, Source
 from study.data.convert.labelme import read_labelme
 from study.data.convert.labelstudio import read_labelstudio
 from study.data.convert.write import (
-    FRACTION,
     Options,
     Order,
     Unlabelled,
@@ -83,8 +83,11 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _summary(source: Source, export: Export, written: Written, options: Options) -> Iterator[str]:
     of = {"in one folder": written.images[""]} | {one: written.images[one] for one in SPLITS}
     yield f"images: {', '.join(f'{where} {number}' for where, number in of.items() if number)}"
-    if written.images[""]:
-        yield f"splits: by the hash of the name, {FRACTION:.0%} val and {FRACTION:.0%} test"
+    if TEST in written.rule and written.rule[TEST] == VAL:
+        yield "splits: the export has no test, so val is test, and val is carved from train"
+    elif written.rule:
+        shares = " and ".join(f"{share:.0%} {split}" for split, share in written.rule.items())
+        yield f"splits: {shares} by the hash of the name"
     length = max(9, *map(len, written.classes))
     total = written.pixels.sum()
     yield f"  {'class':{length}}{'objects':>9}{'pixels %':>10}"

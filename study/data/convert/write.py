@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,7 @@ class Written:
     """What a data set got. `pixels` are by class id, with the ignored ones at 255."""
 
     classes: list[str]
+    rule: Mapping[str, str | float]  # how splits that the export lacks come about
     images: Counter[str] = field(default_factory=Counter)  # by split; one folder is ""
     objects: Counter[str] = field(default_factory=Counter)  # by label
     pixels: UInt8Array = field(default_factory=lambda: np.zeros(256, np.int64))
@@ -73,7 +74,7 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
     suffix = _suffix(export.pictures)
     sizes = [_label_size(one) for one in export.pictures]
     ids, names = _classes(export, options)
-    written = Written(names)
+    written = Written(names, _rule(splits))
     palette = _palette(export, names)
     with (
         _whole_folder(target) as folder,
@@ -87,7 +88,7 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
             _place_image(picture, folder / "images" / split / picture.file.name, link=options.link)
             _save(label, palette, folder / "labels" / split / f"{picture.file.stem}.png")
             advance()
-        text = _classes_yaml(export, names, splits, suffix)
+        text = _classes_yaml(export, written, suffix, is_flat=not splits)
         (folder / "classes.yaml").write_text(text, encoding="utf-8")
     return written
 
@@ -121,6 +122,13 @@ def _splits(pictures: Sequence[Picture]) -> list[str]:
             )
         return [split for split in SPLITS if split in found]
     return []
+
+
+def _rule(splits: Sequence[str]) -> dict[str, str | float]:
+    """The `splits:` of classes.yaml: what is not in the export."""
+    if splits == [TRAIN, VAL]:
+        return {TEST: VAL}
+    return {split: FRACTION for split in (VAL, TEST) if split not in splits}
 
 
 def _no_doubles(pictures: Sequence[Picture], splits: Sequence[str]) -> None:
@@ -261,21 +269,19 @@ def _place_image(picture: Picture, file: Path, *, link: bool) -> None:
         shutil.copyfile(picture.file, file)
 
 
-def _classes_yaml(export: Export, names: Sequence[str], splits: Sequence[str], suffix: str) -> str:
+def _classes_yaml(export: Export, written: Written, suffix: str, *, is_flat: bool) -> str:
     content: dict[str, object] = {
         "classes": [
             {"name": name, "color": [*export.colours[name]]} if name in export.colours else name
-            for name in names
+            for name in written.classes
         ]
     }
     if suffix:
         content["image_suffix"] = suffix
-    if not splits:
-        content |= {
-            "splits": {VAL: FRACTION, TEST: FRACTION},
-            "image_dir": "images",
-            "label_dir": "labels",
-        }
+    if written.rule:
+        content["splits"] = written.rule
+    if is_flat:
+        content |= {"image_dir": "images", "label_dir": "labels"}
     head = "# Made by `python -m study.data convert`. A label of 255 is ignored.\n"
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 

@@ -131,6 +131,29 @@ def test_without_splits_all_goes_to_one_folder_that_is_split_by_names(convert, t
 
 
 @pytest.mark.parametrize(
+    ("there", "rule", "said"),
+    [
+        (("train", "val"), {"test": "val"}, "splits: the export has no test, so val is test"),
+        (("train", "test"), {"val": 0.15}, "splits: 15% val by the hash of the name"),
+    ],
+)
+def test_a_split_that_the_export_lacks_has_a_rule(convert, tmp_path, there, rule, said):
+    shots = [Shot(f"{split}.jpg", [("car", SMALL)], split) for split in there]
+    found = convert("yolo", exports.yolo(tmp_path / "export", shots))
+    assert found.description == {"classes": ["background", "car"], "splits": rule}
+    assert said in found.printed
+    assert sorted(path.name for path in (found.root / "images").iterdir()) == sorted(there)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_export_of_one_split_is_split_anew(convert, tmp_path, split):
+    shots = [Shot("a.jpg", [("car", SMALL)], split)]
+    found = convert("coco", exports.roboflow(tmp_path / "export", shots))
+    assert found.description["splits"] == {"val": 0.15, "test": 0.15}
+    assert "splits: 15% val and 15% test by the hash of the name" in found.printed
+
+
+@pytest.mark.parametrize(
     ("name", "split"),
     [
         *(("instances_train2017", "train"), ("valid", "val"), ("Validation", "val")),
