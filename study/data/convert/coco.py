@@ -129,7 +129,7 @@ class _File:
             rings = _rings(segmentation, at)
             return Region(label, partial(raster.polygons, rings, place=at), z)
         if one.get("keypoints"):
-            self.export.notes["annotations have keypoints alone and were left out"] += 1
+            self.export.notes["annotations of keypoints alone, left out"] += 1
             return None
         if one.get("bbox"):
             at = place.at("bbox")
@@ -139,7 +139,7 @@ class _File:
             x, y, width, height = box.tolist()
             corners = raster.rectangle(x, y, x + width, y + height)
             return Region(label, partial(raster.polygons, [corners], place=at), z, is_box=True)
-        self.export.notes["annotations have no shape and were left out"] += 1
+        self.export.notes["annotations without a shape, left out"] += 1
         return None
 
 

@@ -100,10 +100,10 @@ def _summary(source: Source, export: Export, written: Written, options: Options)
         yield f"images without any object: {written.empty}"
     unused = {one for some in source.images.values() for one in some}
     unused -= {picture.file for picture in export.pictures}
-    listed = {**export.notes, "images below SRC are not in the export": len(unused)}
-    yield from (f"note: {number} {what}" for what, number in listed.items() if number)
+    listed = {**export.notes, "images below SRC that are not in the export": len(unused)}
+    yield from (f"note: {what}: {number}" for what, number in listed.items() if number)
     if written.specks:
-        yield f"warning: {written.specks} objects are too small for a pixel"
+        yield f"warning: objects too small for a pixel: {written.specks}"
     if written.overlap:
         rule = "later objects cover earlier ones"
         rule = rule if options.order == "file" else "smaller objects cover larger ones"
@@ -111,4 +111,4 @@ def _summary(source: Source, export: Export, written: Written, options: Options)
         yield f"overlap: {share:.3f} % of the pixels have two classes; {rule}"
     if written.hidden:
         hint = "; --order area puts small ones on top" if options.order == "file" else ""
-        yield f"warning: {written.hidden} objects lie below others altogether{hint}"
+        yield f"warning: objects that lie below others altogether: {written.hidden}{hint}"

@@ -141,7 +141,7 @@ def _region(
     if shape.tag in _OTHERS:
         return None
     if shape.tag in _NO_AREAS:
-        export.notes["lines, points, cuboids and tags have no area and were left out"] += 1
+        export.notes["lines, points, cuboids and tags, which have no area, left out"] += 1
         return None
     label = _text(shape, "label", place)
     if known and label not in known:
@@ -152,7 +152,7 @@ def _region(
             pairs = [one.split(",") for one in _text(shape, "points", place).split(";")]
             return Region(label, _filled(points(pairs, place), place), z)
         case "box":
-            export.notes["boxes were filled, as in CVAT's own masks"] += 1
+            export.notes["boxes, filled as in CVAT's own masks"] += 1
             corners = [_number(shape, key, place) for key in ("xtl", "ytl", "xbr", "ybr")]
             ring = raster.rectangle(*corners)
         case "ellipse":

@@ -47,7 +47,7 @@ def read_labelme(source: Source) -> Export:
             export.pictures.append(_picture(source, export, tree, Place(file)))
         else:
             hint = hint or other_tool(tree)
-            export.notes["JSON files have no `shapes` and were left out"] += 1
+            export.notes["JSON files without `shapes`, left out"] += 1
     if not export.pictures:
         raise InputError("found no JSON file with `shapes`", hint=hint, file=source.given)
     export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
@@ -69,7 +69,7 @@ def _picture(source: Source, export: Export, tree: dict[str, Any], place: Place)
         at = place.at("imageData")
         content = _bytes(need(tree, "imageData", str, place), at)
         file = place.file.with_suffix(_SUFFIXES.get(_opened(content, at).format or "", ".png"))
-        export.notes["images were taken from the JSON files' imageData"] += 1
+        export.notes["images taken from the imageData of JSON files"] += 1
     kept = [one for one in regions if one]
     return Picture(file, place, kept, split_of_path(place.file, source.root), size, content)
 
@@ -78,7 +78,7 @@ def _region(export: Export, shape: Any, place: Place) -> Region | None:
     label = need(shape, "label", str, place)
     kind = shape.get("shape_type") or "polygon"
     if kind in _NO_AREAS:
-        export.notes["lines and points have no area and were left out"] += 1
+        export.notes["lines and points, which have no area, left out"] += 1
         return None
     if kind not in _AREAS:
         allowed = (*_AREAS, *_NO_AREAS)
@@ -92,13 +92,13 @@ def _region(export: Export, shape: Any, place: Place) -> Region | None:
         part = np.asarray(image.convert("L")) > 0
         return Region(label, partial(raster.bitmap, part, place=at, left=left, top=top))
     if kind == "rectangle":
-        export.notes["rectangles were filled, as in labelme's own masks"] += 1
+        export.notes["rectangles, filled as in labelme's own masks"] += 1
     return Region(label, partial(raster.polygons, [_ring(kind, given, at)], place=at))
 
 
 def _ring(kind: str, given: FloatArray, place: Place) -> FloatArray:
     if kind == "rectangle" and len(given) == 2:
-        return raster.rectangle(*given.min(0).tolist(), *given.max(0).tolist())
+        return raster.rectangle(*given.ravel().tolist())
     if kind == "circle":
         if len(given) != 2:
             raise place.fault(f"a circle must have 2 points, got {len(given)}")

@@ -75,10 +75,10 @@ def _picture(source: Source, export: Export, task: dict[str, Any], place: Place)
         if isinstance(one, dict) and not one.get("was_cancelled")
     ]
     if not done:
-        export.notes["tasks have no annotation and were left out"] += 1
+        export.notes["tasks without an annotation, left out"] += 1
         return None
     if len(done) > 1:
-        export.notes["tasks have several annotations; ground truth or the newest counts"] += 1
+        export.notes["tasks of several annotations, where ground truth or the newest counts"] += 1
     index, chosen = max(
         done, key=lambda one: (bool(one[1].get("ground_truth")), str(one[1].get("updated_at")))
     )
@@ -135,7 +135,7 @@ def _region(
     kind = str(one.get("type")).removesuffix("labels")
     if kind not in _SHAPES:
         if one.get("type") != "labels":  # the label of another result of the same id
-            export.notes[f"results of type {one.get('type')!r} were left out"] += 1
+            export.notes[f"results of type {one.get('type')!r}, left out"] += 1
         return None, None
     size = need(one, "original_height", int, place), need(one, "original_width", int, place)
     if one.get("image_rotation"):

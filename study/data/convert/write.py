@@ -98,15 +98,15 @@ def _drop_boxes(export: Export, options: Options) -> None:
     boxes = sum(one.is_box for picture in export.pictures for one in picture.regions)
     if boxes:
         export.notes[
-            "boxes were filled"
+            "boxes, filled"
             if options.boxes
-            else "boxes have no outline and were left out; --boxes fills them"
+            else "boxes without an outline, left out (--boxes fills them)"
         ] += boxes
     for index, picture in enumerate(export.pictures):
         kept = [one for one in picture.regions if options.boxes or not one.is_box]
         export.pictures[index] = Picture(**{**vars(picture), "regions": kept})
     if not any(picture.regions for picture in export.pictures):
-        hint = "; ".join(f"{number} {what}" for what, number in export.notes.items())
+        hint = "; ".join(f"{what}: {number}" for what, number in export.notes.items())
         raise InputError("no object of the export has an outline", hint=hint)
 
 
@@ -197,7 +197,7 @@ def _classes(export: Export, options: Options) -> tuple[dict[str, int], list[str
     labels = [one for one in export.labels if one in used and one not in _IGNORED_LABELS]
     unused = len({*export.labels} - used - {*_IGNORED_LABELS, BACKGROUND})
     if unused:
-        export.notes["classes of the export have no object and were left out"] += unused
+        export.notes["classes without an object, left out"] += unused
     has_background = options.unlabelled == BACKGROUND or BACKGROUND in map(_meaning, labels)
     names = [BACKGROUND] if has_background else []
     names = [*dict.fromkeys([*names, *map(_meaning, labels)])]

@@ -32,7 +32,7 @@ def test_later_objects_cover_earlier_ones(convert, tmp_path, form):
     assert found.mask("pole").sum() == 15 * 9
     assert found.mask("road").sum() == 1600 - 10 * 9
     assert "overlap: 3.958 % of the pixels have two classes; later objects" in found.printed
-    assert "warning: 1 objects lie below others altogether; --order area" in found.printed
+    assert "warning: objects that lie below others altogether: 1; --order area" in found.printed
 
 
 def test_smaller_objects_cover_larger_ones_where_asked(convert, tmp_path):
@@ -66,11 +66,11 @@ def test_a_crowd_of_coco_lies_below_single_objects(convert, tmp_path):
 
 
 def test_classes_are_those_with_an_object_in_the_tools_order(convert, tmp_path):
-    source = exports.coco(tmp_path / "export", [Shot("a.jpg", [("road", LARGE), ("pole", ASIDE)])])
+    source = exports.coco(tmp_path / "export", [Shot("a.jpg", [("car", LARGE), ("pole", ASIDE)])])
     found = convert("coco", source)
-    assert found.names == ["background", "pole", "road"]  # by their ids, 3 and 90
+    assert found.names == ["background", "pole", "car"]  # by their ids, 3 and 7
     assert found.label()[0, 0] == 2 and found.label()[12, 52] == 1 and found.label()[59, 79] == 0
-    assert "note: 1 classes of the export have no object and were left out" in found.printed
+    assert "note: classes without an object, left out: 1" in found.printed
 
 
 def test_pixels_of_no_object_are_ignored_where_asked(convert, tmp_path):
@@ -224,8 +224,8 @@ def test_boxes_and_keypoints_are_counted_and_left_out(convert, tmp_path):
     exports.write_json(file, exports.coco_tree([Shot()], made))
     found = convert("coco", source)
     assert found.names == ["background", "road"]
-    assert "note: 1 boxes have no outline and were left out; --boxes fills them" in found.printed
-    assert "note: 1 annotations have keypoints alone and were left out" in found.printed
+    assert "note: boxes without an outline, left out (--boxes fills them): 1" in found.printed
+    assert "note: annotations of keypoints alone, left out: 1" in found.printed
 
 
 @pytest.mark.parametrize("flags", [[], ["--boxes"]])
@@ -255,8 +255,11 @@ def test_of_several_annotations_of_a_task_the_newest_counts(convert, tmp_path):
     exports.write_json(tmp_path / "export" / "project.json", [tree, unfinished])
     found = convert("labelstudio", tmp_path / "export")
     assert found.names == ["background", "pole"]
-    assert "note: 1 tasks have several annotations" in found.printed
-    assert "note: 1 tasks have no annotation and were left out" in found.printed
+    assert (
+        "note: tasks of several annotations, where ground truth or the newest counts: 1"
+        in found.printed
+    )
+    assert "note: tasks without an annotation, left out: 1" in found.printed
 
 
 @pytest.mark.parametrize(
@@ -286,7 +289,9 @@ def test_images_of_another_kind_are_named_in_classes_yaml(convert, tmp_path):
 def test_images_without_an_annotation_file_are_counted(convert, tmp_path):
     source = exports.labelme(tmp_path / "export", [Shot("a.jpg", [("car", SMALL)])])
     exports.save_image(source / "b.jpg")
-    assert "note: 1 images below SRC are not in the export" in convert("labelme", source).printed
+    assert (
+        "note: images below SRC that are not in the export: 1" in convert("labelme", source).printed
+    )
 
 
 def test_a_label_of_many_classes_is_still_an_8_bit_png(convert, tmp_path):

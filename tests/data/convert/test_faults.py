@@ -296,7 +296,9 @@ def test_a_folder_that_is_not_there_is_refused(refused, tmp_path):
 def test_boxes_alone_are_refused_with_the_flag_that_fills_them(refused, tmp_path):
     source = exports.yolo(tmp_path / "export", CAR)
     (source / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    assert "no object of the export has an outline; 1 boxes" in refused("yolo", source)
+    assert "no object of the export has an outline; boxes without an outline" in refused(
+        "yolo", source
+    )
     assert "--boxes" in refused("yolo", source)
 
 

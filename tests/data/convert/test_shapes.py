@@ -186,8 +186,8 @@ def test_circles_rectangles_and_masks_of_labelme_are_filled(convert, tmp_path):
     assert found.mask("car")[20, 30] and not found.mask("car")[17, 28]
     assert found.mask("pole")[2:50, 60:70].all() and found.mask("pole").sum() == 480
     assert (found.mask("road")[3:15, 2:18] == part).all()
-    assert "note: 1 lines and points have no area and were left out" in found.printed
-    assert "note: 1 rectangles were filled" in found.printed
+    assert "note: lines and points, which have no area, left out: 1" in found.printed
+    assert "note: rectangles, filled as in labelme's own masks: 1" in found.printed
 
 
 def test_boxes_and_ellipses_of_cvat_turn_clockwise(convert, tmp_path):
@@ -216,7 +216,7 @@ def test_shapes_of_label_studio_turn_about_their_own_point(convert, tmp_path):
     rows, columns = np.nonzero(car | pole & (np.indices(car.shape)[1] > 30))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 49, 34, 45)
     assert pole[12:52, 14:20].all() and pole.sum() == 240
-    assert "note: 1 boxes were filled" in found.printed
+    assert "note: boxes, filled: 1" in found.printed
 
 
 def test_colours_of_cvats_masks_are_classes(convert, tmp_path):
