@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +95,8 @@ def coco(root: Path, shots: Sequence[Shot]) -> Path:
             save_image(root / folder / shot.name)
         name = f"instances_{split}2017.json" if split else "instances_default.json"
         write_json(root / "annotations" / name, coco_tree(some))
-        write_json(root / "annotations" / name.replace("instances", "captions"), {"images": []})
+        others = root / "annotations" / name.replace("instances", "person_keypoints")
+        write_json(others, coco_tree(some))  # of the same images
     return root
 
 
@@ -122,6 +125,13 @@ def shape(label: str, points: Ring, kind: str = "polygon", **more: Any) -> dict[
         "mask": None,
         **more,
     }
+
+
+def mask_text(mask: np.ndarray) -> str:
+    """A mask as labelme has it: a PNG, as text."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def labelme_tree(shapes: Sequence[Any], name: str = "a.jpg", **more: Any) -> dict[str, Any]:
@@ -230,6 +240,30 @@ def result(kind: str, label: str, value: dict[str, Any], **more: Any) -> dict[st
 
 def per_cent(ring: Ring) -> list[list[float]]:
     return [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ring]
+
+
+def brush_code(values, lengths=(3, 4, 8, 16)):
+    """Label Studio's code as a string of bits: runs, and single values in blocks."""
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{one - 1:04b}" for one in lengths)
+    at = 0
+    while at < len(values):
+        run = 1
+        while at + run < len(values) and values[at + run] == values[at]:
+            run += 1
+        if run == 1:  # as many as differ from their neighbours, at most eight
+            end = at + 1
+            while end < min(len(values), at + 8) and values[end] != values[end - 1]:
+                end += 1
+            bits += "0" + "00" + f"{end - at - 1:03b}"
+            bits += "".join(f"{value:08b}" for value in values[at:end])
+            at = end
+            continue
+        run = min(run, 2 ** lengths[-1])
+        which = next(i for i, width in enumerate(lengths) if run <= 2**width)
+        bits += "1" + f"{which:02b}" + format(run - 1, f"0{lengths[which]}b") + f"{values[at]:08b}"
+        at += run
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
 
 
 def polygon_result(label: str, ring: Ring) -> dict[str, Any]:

@@ -158,12 +158,10 @@ def _region(
         case "ellipse":
             ring = raster.ellipse(*(_number(shape, key, place) for key in ("cx", "cy", "rx", "ry")))
         case "mask":
-            left, top, width, height = (
-                int(_number(shape, key, place)) for key in ("left", "top", "width", "height")
-            )
+            keys = ("left", "top", "width", "height")
+            box = tuple(int(_number(shape, key, place)) for key in keys)
             counts = _text(shape, "rle", place).split(",")
-            part = raster.from_runs(counts, (height, width), place, order="C")
-            return Region(label, partial(raster.bitmap, part, place=place, left=left, top=top), z)
+            return Region(label, partial(_unpacked, counts, box, place=place), z)
         case _:
             allowed = ("polygon", "box", "ellipse", "mask", *_NO_AREAS)
             raise place.fault(f"unknown shape <{shape.tag}>", allowed=allowed)
@@ -174,6 +172,13 @@ def _region(
 
 def _filled(ring: FloatArray, place: Place) -> Any:
     return partial(raster.polygons, [ring], place=place)
+
+
+def _unpacked(counts: list[str], box: tuple[int, ...], size: Size, place: Place) -> Rle:
+    left, top, width, height = box
+    raster.inside((height, width), size, place, left=left, top=top)  # before it takes memory
+    part = raster.from_runs(counts, (height, width), place, order="C")
+    return raster.bitmap(part, size, place, left=left, top=top)
 
 
 def _text(element: ElementTree.Element, key: str, place: Place) -> str:

@@ -85,7 +85,7 @@ def _picture(source: Source, export: Export, task: dict[str, Any], place: Place)
     at = place.at("annotations").at(index)
     results = need(chosen, "result", list, at)
     at = at.at("result")
-    labels = {one.get("id"): label for one in results if (label := _label_of(one))}
+    labels = {str(one.get("id")): label for one in results if (label := _label_of(one))}
     regions, sizes = [], []
     for position, one in enumerate(results):
         if isinstance(one, dict) and isinstance(one.get("value"), dict):
@@ -110,7 +110,10 @@ def _reference(data: dict[str, Any], place: Place) -> str:
     """The path of the task's image, out of an address."""
     for value in data.values():
         if isinstance(value, str):
-            address = urlsplit(value)
+            try:
+                address = urlsplit(value)
+            except ValueError:  # some text with a bracket
+                continue
             paths = (*parse_qs(address.query).get("d", ()), unquote(address.path))
             for path in paths:
                 if path.lower().endswith(IMAGE_SUFFIXES):
@@ -143,7 +146,7 @@ def _region(
             f"the image was turned by {one['image_rotation']} degrees in the tool",
             hint="turn the image file, and label it anew",
         )
-    label = labels.get(one.get("id")) or _label_of(one)
+    label = labels.get(str(one.get("id"))) or _label_of(one)
     if not label:
         raise place.fault("a region must have one label", hint="label it, or delete it in the tool")
     place = place.at("value")
@@ -155,12 +158,13 @@ def _region(
     if kind == "polygon":
         ring = points(need(value, "points", list, place), place.at("points"))
         return Region(label, partial(_per_cent, ring, 0, (0, 0), place=place)), size
-    x, y = (need(value, key, _NUMBER, place) for key in ("x", "y"))
-    keys = ("radiusX", "radiusY") if kind == "ellipse" else ("width", "height")
-    across, down = (need(value, key, _NUMBER, place) for key in keys)
+    sides = ("radiusX", "radiusY") if kind == "ellipse" else ("width", "height")
+    given = {"rotation": 0, **value}
+    keys = ("x", "y", *sides, "rotation")
+    parts = numbers([need(given, key, _NUMBER, place) for key in keys], place)
+    x, y, across, down, angle = parts.tolist()
     shape = raster.ellipse if kind == "ellipse" else _from_corner
-    ring = numbers(shape(x, y, across, down), place)
-    angle = float(value.get("rotation") or 0)
+    ring = shape(x, y, across, down)
     draw = partial(_per_cent, ring, angle, (x, y), place=place)  # it is turned about (x, y)
     return Region(label, draw, is_box=kind == "rectangle"), size
 
@@ -179,15 +183,12 @@ def _per_cent(
 
 
 def _brush(code: list[Any], size: Size, place: Place) -> Rle:
-    values = brush_values(code, place)
-    if len(values) != size[0] * size[1] * _CHANNELS:
-        wanted = f"{size[0]}x{size[1]}x{_CHANNELS}"
-        raise place.fault(f"the mask must have {wanted} values, got {len(values)}")
+    values = brush_values(code, size[0] * size[1] * _CHANNELS, place)
     return raster.bitmap(values.reshape(*size, _CHANNELS)[..., 3] > 0, size, place)
 
 
-def brush_values(code: list[Any], place: Place) -> Any:
-    """Decode Label Studio's run-length code, (values,) uint8.
+def brush_values(code: list[Any], wanted: int, place: Place) -> Any:
+    """Decode Label Studio's run-length code of so many values, (wanted,) uint8.
 
     Bits from the highest of each byte on: 32 for the number of values, 5 for the bits of a value
     less 1, four times 4 for the bits of a length less 1; then blocks until there are enough values.
@@ -210,8 +211,10 @@ def brush_values(code: list[Any], place: Place) -> Any:
 
     total, bits = read(32), read(5) + 1
     lengths = [read(4) + 1 for _ in range(4)]
-    if bits > 8 or total > 2**31:
+    if bits > 8:
         raise place.fault(f"the mask must have values of at most 8 bits, got {bits}")
+    if total != wanted:
+        raise place.fault(f"the mask must have {wanted} values, four a pixel, got {total}")
     values = np.zeros(total, np.uint8)
     done = 0
     while done < total:

@@ -69,17 +69,24 @@ def turned(ring: FloatArray, degrees: float, centre: tuple[float, float]) -> Flo
     return np.asarray((ring - centre) @ matrix + centre)
 
 
-def bitmap(part: BoolArray, size: Size, place: Place, *, left: int = 0, top: int = 0) -> Rle:
-    """A mask of which only a part is given, at (left, top)."""
-    from pycocotools import mask
-
-    height, width = part.shape
-    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
+def inside(part: tuple[int, ...], size: Size, place: Place, *, left: int, top: int) -> None:
+    """Raise InputError for a part that is not in the image."""
+    height, width = part
+    fits = 0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0]
+    if not fits:
         raise place.fault(
             f"the mask of {height}x{width} at ({left}, {top}) leaves the image of "
             f"{size[0]}x{size[1]}",
             hint="are these the images that were labelled?",
         )
+
+
+def bitmap(part: BoolArray, size: Size, place: Place, *, left: int = 0, top: int = 0) -> Rle:
+    """A mask of which only a part is given, at (left, top)."""
+    from pycocotools import mask
+
+    height, width = part.shape
+    inside(part.shape, size, place, left=left, top=top)
     whole = np.zeros(size, np.uint8, order="F")
     whole[top : top + height, left : left + width] = part
     return _as_rle(mask.encode(whole))

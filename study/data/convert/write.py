@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -163,8 +163,7 @@ def _label_size(picture: Picture) -> Size:
     try:
         given = file if picture.content is None else io.BytesIO(picture.content)
         with Image.open(given) as image:
-            stored = image.height, image.width
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            stored, orientation = (image.height, image.width), _orientation(image)
     except Exception as error:  # damaged bytes make the reader raise anything
         message = f"cannot read the image ({type(error).__name__})"
         raise InputError(message, file=file) from error
@@ -183,6 +182,13 @@ def _label_size(picture: Picture) -> Size:
             hint="give the images that were labelled, at their size",
         )
     return stated
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as the reader of the folder format does: damaged EXIF turns nothing
+        return None
 
 
 def _meaning(label: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import annotation_exports as exports
@@ -394,3 +395,48 @@ def test_one_file_of_an_export_is_enough(convert, tmp_path):
     file = source / "annotations" / "instances_default.json"
     json.loads(file.read_text())
     assert convert("coco", file, "--images", str(source / "images")).mask("car").sum() == 100
+
+
+HOSTILE = [None, -1, 1e300, "../x", "http://[", [[]], {}, 2**70]
+
+
+def changed(tree, value):
+    """Every tree in which one entry is the value instead."""
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, one in [*entries]:
+        tree[key] = value
+        yield tree
+        tree[key] = one
+        if isinstance(one, dict | list):
+            for _ in changed(one, value):
+                yield tree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["coco", "labelme", "labelstudio"])
+def test_nothing_in_a_json_file_leads_to_a_traceback(tmp_path, capsys, tool):
+    source = exports.WRITERS[tool][1](tmp_path / "export", CAR)
+    tree = json.loads((source / FILES[tool]).read_text())
+    if tool == "coco":
+        mask = {"size": [HEIGHT, WIDTH], "counts": [4000, 800]}
+        tree["annotations"].append(exports.annotation(2, 100, "pole", mask))
+        tree["annotations"].append(exports.annotation(3, 100, "road", []))
+    if tool == "labelme":
+        mask = exports.mask_text(np.ones((2, 2), bool))
+        tree["shapes"].append(exports.shape("pole", [(40, 30), (40, 45)], "circle"))
+        tree["shapes"].append(exports.shape("pole", [(1, 1), (2, 2)], "mask", mask=mask))
+    if tool == "labelstudio":
+        ellipse = {"x": 50, "y": 50, "radiusX": 9, "radiusY": 9, "rotation": 4}
+        brush = {"format": "rle", "rle": exports.brush_code([0] * HEIGHT * WIDTH * 4)}
+        results = tree[0]["annotations"][0]["result"]
+        results.append(exports.result("ellipselabels", "car", ellipse))
+        results.append(exports.result("brushlabels", "car", brush))
+    codes = []
+    for value in HOSTILE:
+        for number, one in enumerate(changed(tree, value)):
+            exports.write_json(source / FILES[tool], one)
+            target = tmp_path / f"{number}"
+            codes.append(main(["convert", tool, str(source), str(target), "--boxes"]))
+            shutil.rmtree(target, ignore_errors=True)
+    capsys.readouterr()
+    assert {*codes} == {0, 2}

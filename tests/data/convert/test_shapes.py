@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 
 import annotation_exports as exports
 import numpy as np
 import pytest
 from annotation_exports import HEIGHT, WIDTH, Shot
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from study.data.convert.export import Place
@@ -123,36 +120,12 @@ def test_a_mask_of_cvat_is_read_row_by_row_in_its_rectangle(convert, tmp_path):
     assert (mask[15:45, 20:73] == part).all() and mask.sum() == part.sum()
 
 
-def brush_code(values, lengths=(3, 4, 8, 16)):
-    """Label Studio's code as a string of bits: runs, and single values in blocks."""
-    bits = f"{len(values):032b}{7:05b}" + "".join(f"{one - 1:04b}" for one in lengths)
-    at = 0
-    while at < len(values):
-        run = 1
-        while at + run < len(values) and values[at + run] == values[at]:
-            run += 1
-        if run == 1:  # as many as differ from their neighbours, at most eight
-            end = at + 1
-            while end < min(len(values), at + 8) and values[end] != values[end - 1]:
-                end += 1
-            bits += "0" + "00" + f"{end - at - 1:03b}"
-            bits += "".join(f"{value:08b}" for value in values[at:end])
-            at = end
-            continue
-        run = min(run, 2 ** lengths[-1])
-        which = next(i for i, width in enumerate(lengths) if run <= 2**width)
-        bits += "1" + f"{which:02b}" + format(run - 1, f"0{lengths[which]}b") + f"{values[at]:08b}"
-        at += run
-    bits += "0" * (-len(bits) % 8)
-    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
-
-
 def test_a_brush_stroke_of_label_studio_is_the_opacity_of_its_image(convert, tmp_path):
     mask = random_mask(1)
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     pixels[..., 0] = 200  # a colour everywhere
     pixels[..., 3] = 255 * mask
-    value = {"format": "rle", "rle": brush_code(pixels.ravel().tolist())}
+    value = {"format": "rle", "rle": exports.brush_code(pixels.ravel().tolist())}
     exports.save_image(tmp_path / "export" / "a.jpg")
     tree = [exports.task([exports.result("brushlabels", "car", value)])]
     exports.write_json(tmp_path / "export" / "project.json", tree)
@@ -163,20 +136,16 @@ def test_a_brush_stroke_of_label_studio_is_the_opacity_of_its_image(convert, tmp
 def test_label_studios_code_comes_back(density):
     rng = np.random.default_rng(2)
     values = rng.integers(0, 256, 90_000) * (rng.random(90_000) < density)
-    assert (brush_values(brush_code(values.tolist()), Place(None)) == values).all()
+    assert (brush_values(exports.brush_code(values.tolist()), 90_000, Place(None)) == values).all()
 
 
 def test_circles_rectangles_and_masks_of_labelme_are_filled(convert, tmp_path):
     part = random_mask()[:12, :16]
-    buffer = io.BytesIO()
-    Image.fromarray(part).save(buffer, format="PNG")
     shapes = [
         exports.shape("car", [(40, 30), (40, 45)], "circle"),
         exports.shape("pole", [(70, 50), (60, 2)], "rectangle"),
-        exports.shape(
-            "road", [(2, 3), (17, 14)], "mask", mask=base64.b64encode(buffer.getvalue()).decode()
-        ),
-        exports.shape("wire", [(0, 0), (9, 9)], "linestrip"),
+        exports.shape("road", [(2, 3), (17, 14)], "mask", mask=exports.mask_text(part)),
+        *(exports.shape("wire", [(0, 0), (9, 9)], kind) for kind in ("line", "linestrip", "point")),
     ]
     exports.save_image(tmp_path / "export" / "a.jpg")
     exports.write_json(tmp_path / "export" / "a.json", exports.labelme_tree(shapes))
@@ -186,7 +155,7 @@ def test_circles_rectangles_and_masks_of_labelme_are_filled(convert, tmp_path):
     assert found.mask("car")[20, 30] and not found.mask("car")[17, 28]
     assert found.mask("pole")[2:50, 60:70].all() and found.mask("pole").sum() == 480
     assert (found.mask("road")[3:15, 2:18] == part).all()
-    assert "note: lines and points, which have no area, left out: 1" in found.printed
+    assert "note: lines and points, which have no area, left out: 3" in found.printed
     assert "note: rectangles, filled as in labelme's own masks: 1" in found.printed
 
 
