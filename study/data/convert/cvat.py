@@ -81,7 +81,7 @@ def _parsed(file: Path) -> ElementTree.Element:
     A document type is refused, and with it all entities: those that expand without end, and those
     that read other files.
     """
-    parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
+    parser, builder = expat.ParserCreate("UTF-8"), ElementTree.TreeBuilder()
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         builder.start(tag, {**attributes, _LINE: str(parser.CurrentLineNumber)})

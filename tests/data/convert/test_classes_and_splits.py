@@ -53,6 +53,13 @@ def test_a_higher_z_order_of_cvat_covers_a_lower_one(convert, tmp_path):
     assert not found.mask("pole").any()
 
 
+def test_an_xml_file_is_utf_8_whatever_it_declares(convert, tmp_path):
+    source = exports.cvat(tmp_path / "export", [Shot("a.jpg", [("car", SMALL)])])
+    file = source / "annotations.xml"
+    file.write_text(file.read_text().replace("utf-8", "unknown").replace("car", "vélo"), "utf-8")
+    assert convert("cvat", source).mask("vélo").sum() == 100
+
+
 def test_a_crowd_of_coco_lies_below_single_objects(convert, tmp_path):
     source = exports.coco(tmp_path / "export", [Shot()])
     made = [
