@@ -144,11 +144,13 @@ def area(coded: Rle) -> int:
     return int(mask.area(coded))
 
 
-def decoded(coded: Rle) -> BoolArray:
-    """(H, W)."""
+def decoded(coded: Rle) -> tuple[tuple[slice, slice], BoolArray]:
+    """The rows and columns that hold the mask, and the mask there."""
     from pycocotools import mask
 
-    return np.asarray(mask.decode(coded), bool)
+    left, top, width, height = (int(one) for one in mask.toBbox(coded))
+    part = slice(top, top + height), slice(left, left + width)
+    return part, np.asarray(mask.decode(coded)[part], bool)
 
 
 def _as_rle(coded: Any) -> Rle:

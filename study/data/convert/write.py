@@ -227,14 +227,15 @@ def _label(
         drawn.sort(key=lambda one: -raster.area(one[1]))
     else:
         drawn.sort(key=lambda one: one[0].z)
-    owner = np.zeros(size, np.int64)
+    owner = np.zeros(size, np.int32)
     unlabelled = 0 if options.unlabelled == BACKGROUND else IGNORED
     meaning = np.array([unlabelled, *(ids[one.label] for one, _ in drawn)], np.uint8)
     overlap = np.zeros(size, bool)
     for number, (_, coded) in enumerate(drawn, 1):
-        mask = raster.decoded(coded)
-        overlap |= mask & (owner > 0) & (meaning[owner] != meaning[number])
-        owner[mask] = number
+        part, mask = raster.decoded(coded)
+        below = owner[part]
+        overlap[part] |= mask & (below > 0) & (meaning[below] != meaning[number])
+        below[mask] = number
     seen = np.bincount(owner.ravel(), minlength=len(meaning))[1:] > 0
     sizeless = np.array([raster.area(coded) == 0 for _, coded in drawn], bool)
     written.objects.update(_meaning(one.label) for one, _ in drawn)
