@@ -8,12 +8,13 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from study.core.errors import InputError, is_control
@@ -53,7 +54,7 @@ class Written:
     rule: Mapping[str, str | float]  # how splits that the export lacks come about
     images: Counter[str] = field(default_factory=Counter)  # by split; one folder is ""
     objects: Counter[str] = field(default_factory=Counter)  # by label
-    pixels: UInt8Array = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     empty: int = 0  # images without an object
     overlap: int = 0  # pixels where regions of different classes meet
     hidden: int = 0  # objects that lie below others altogether
@@ -104,7 +105,7 @@ def _drop_boxes(export: Export, options: Options) -> None:
         ] += boxes
     for index, picture in enumerate(export.pictures):
         kept = [one for one in picture.regions if options.boxes or not one.is_box]
-        export.pictures[index] = Picture(**{**vars(picture), "regions": kept})
+        export.pictures[index] = replace(picture, regions=kept)
     if not any(picture.regions for picture in export.pictures):
         hint = "; ".join(f"{what}: {number}" for what, number in export.notes.items())
         raise InputError("no object of the export has an outline", hint=hint)

@@ -44,6 +44,20 @@ def test_smaller_objects_cover_larger_ones_where_asked(convert, tmp_path):
     assert "smaller objects cover larger ones" in found.printed and "warning" not in found.printed
 
 
+def test_objects_of_one_class_may_overlap(convert, tmp_path):
+    source = exports.labelme(tmp_path / "export", [Shot("a.jpg", [("car", LARGE), ("car", SMALL)])])
+    found = convert("labelme", source, "--order", "area")
+    assert found.mask("car").sum() == 1600 and "overlap" not in found.printed
+
+
+def test_an_object_without_a_pixel_is_told(convert, tmp_path):
+    speck = [(20.1, 20.1), (20.2, 20.1), (20.2, 20.2)]
+    source = exports.yolo(tmp_path / "export", [Shot("a.jpg", [("road", LARGE), ("car", speck)])])
+    found = convert("yolo", source)
+    assert "warning: objects too small for a pixel: 1" in found.printed
+    assert "below others" not in found.printed
+
+
 def test_a_higher_z_order_of_cvat_covers_a_lower_one(convert, tmp_path):
     shapes = [("car", SMALL, 2), ("road", LARGE, 1), ("pole", LARGE, 0)]
     exports.save_image(tmp_path / "export" / "images" / "a.jpg")
@@ -281,7 +295,7 @@ def test_of_several_annotations_of_a_task_the_newest_counts(convert, tmp_path):
 def test_label_studio_names_images_by_address(convert, tmp_path, address):
     exports.save_image(tmp_path / "photos" / "my photo.jpg")
     tree = exports.task([exports.polygon_result("car", SMALL)]) | {
-        "data": {"text": "", "image": address}
+        "data": {"text": "http://[", "image": address}
     }
     file = exports.write_json(tmp_path / "export" / "project.json", [tree])
     found = convert("labelstudio", file, "--images", str(tmp_path / "photos"))

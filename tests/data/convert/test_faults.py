@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from typing import Any
 
 import annotation_exports as exports
 import numpy as np
@@ -202,6 +203,32 @@ def test_a_shape_that_cvat_does_not_have_is_refused(refused, tmp_path):
     assert "annotations.xml:19: heptagon: unknown shape <heptagon> (allowed: polygon, box" in line
 
 
+def test_a_mask_beyond_the_image_takes_no_memory(refused, tmp_path):
+    exports.save_image(tmp_path / "export" / "images" / "a.jpg")
+    size = {"left": 0, "top": 0, "width": 10**6, "height": 10**6}
+    text = exports.cvat_image("a.jpg", exports.cvat_shape("mask", "car", rle=10**12, **size))
+    line = refused("cvat", exports.write_cvat(tmp_path / "export", text))
+    assert "mask: the mask of 1000000x1000000 at (0, 0) leaves the image of 60x80" in line
+
+
+def test_a_mask_of_labelme_beyond_the_image_is_refused(refused, tmp_path):
+    exports.save_image(tmp_path / "export" / "a.jpg")
+    mask = exports.mask_text(np.ones((9, 9), bool))
+    shape = exports.shape("car", [(75, 2), (83, 10)], "mask", mask=mask)
+    exports.write_json(tmp_path / "export" / "a.json", exports.labelme_tree([shape]))
+    line = refused("labelme", tmp_path / "export")
+    assert "shapes/0/mask: the mask of 9x9 at (75, 2) leaves the image of 60x80" in line
+
+
+def test_a_brush_stroke_of_another_size_is_refused(refused, tmp_path):
+    value = {"format": "rle", "rle": exports.brush_code([255] * 400)}
+    exports.save_image(tmp_path / "export" / "a.jpg")
+    tree = [exports.task([exports.result("brushlabels", "car", value)])]
+    exports.write_json(tmp_path / "export" / "project.json", tree)
+    line = refused("labelstudio", tmp_path / "export")
+    assert "value/rle: the mask must have 19200 values, four a pixel, got 400" in line
+
+
 def test_a_polygon_of_two_points_in_yolo(refused, tmp_path):
     source = exports.yolo(tmp_path / "export", CAR)
     (source / "labels" / "a.txt").write_text("0 0.1 0.2\n")
@@ -397,7 +424,7 @@ def test_one_file_of_an_export_is_enough(convert, tmp_path):
     assert convert("coco", file, "--images", str(source / "images")).mask("car").sum() == 100
 
 
-HOSTILE = [None, -1, 1e300, "../x", "http://[", [[]], {}, 2**70]
+HOSTILE: list[Any] = [None, -1, 1e300, "../x", "http://[", [[]], {}, 2**70]
 
 
 def changed(tree, value):
