@@ -309,9 +309,10 @@ def test_images_of_another_kind_are_named_in_classes_yaml(convert, tmp_path):
 
 def test_images_without_an_annotation_file_are_counted(convert, tmp_path):
     source = exports.labelme(tmp_path / "export", [Shot("a.jpg", [("car", SMALL)])])
-    exports.save_image(source / "b.jpg")
+    for name in ("b.jpg", "c.jpg"):
+        exports.save_image(source / name)
     assert (
-        "note: images below SRC that are not in the export: 1" in convert("labelme", source).printed
+        "note: images below SRC that are not in the export: 2" in convert("labelme", source).printed
     )
 
 

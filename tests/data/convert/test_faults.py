@@ -467,3 +467,9 @@ def test_nothing_in_a_json_file_leads_to_a_traceback(tmp_path, capsys, tool):
             shutil.rmtree(target, ignore_errors=True)
     capsys.readouterr()
     assert {*codes} == {0, 2}
+
+
+def test_a_missing_image_comes_with_the_nearest_name(refused, tmp_path):
+    source = exports.labelme(tmp_path / "export", [Shot("town_0001.jpg", [("car", SMALL)])])
+    (source / "town_0001.jpg").rename(source / "town_001.jpg")
+    assert "did you mean 'town_001.jpg'?" in refused("labelme", source)
