@@ -195,7 +195,8 @@ def test_an_unsafe_load_is_found(
 
 def _dependencies() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {re.split(r"[\[>=]", line)[0].lower() for line in project["dependencies"]}
+    lines = (*project["dependencies"], *project["optional-dependencies"]["convert"])
+    return {re.split(r"[\[>=]", line)[0].lower() for line in lines}
 
 
 def test_dependencies_are_what_is_imported() -> None:

@@ -1,4 +1,8 @@
-"""`python -m study.data TASK`: check a data set, build its cache and describe its contents."""
+"""`python -m study.data TASK`: check a data set, build its cache and describe its contents.
+
+`python -m study.data convert TOOL SRC DST` turns an export of annotations into a folder data set:
+see its --help. (A task file of that name is `./convert`.)
+"""
 
 from __future__ import annotations
 
@@ -27,13 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Data that cannot be used give exit code 2 and one line, or a list of all faults of the files.
     """
+    given = [*(sys.argv[1:] if argv is None else argv)]
+    if given[:1] == ["convert"]:
+        from study.data.convert.command import main as convert
+
+        return convert(given[1:])
     parser = Parser("data", __doc__)
     parser.add_argument("task", metavar="TASK", help="a task file, or the name of a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds the data")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.png", help="write a contact sheet of images and labels"
     )
-    return run_command(parser, _check, argv)
+    return run_command(parser, _check, given)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,176 @@
+"""COCO: one JSON file for each split, with polygons and run-length codes.
+
+    annotations/instances_train2017.json   train2017/*.jpg        as COCO is published
+    train/_annotations.coco.json           train/*.jpg            as Roboflow exports it
+    result.json                            images/*.jpg           as Label Studio exports it
+
+An annotation has `segmentation`: a list of polygons, whose union counts, or {counts, size} as
+numbers or as text, column by column. Later ones cover earlier ones; regions of a crowd
+(`iscrowd: 1`) lie below all others.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from study.core.errors import InputError
+from study.data.convert import raster
+from study.data.convert.export import (
+    Export,
+    FloatArray,
+    Picture,
+    Place,
+    Region,
+    Rle,
+    Size,
+    Source,
+    need,
+    numbers,
+    other_tool,
+    read_json,
+    split_of,
+    split_of_path,
+)
+
+_PREFERRED = "instances_"  # beside captions_ and person_keypoints_ of the same images
+_BELOW_ALL = -1
+
+
+def read_coco(source: Source) -> Export:
+    """Read all annotation files of the export."""
+    files = source.suffixed(".json")
+    if any(one.name.startswith(_PREFERRED) for one in files):
+        files = [one for one in files if one.name.startswith(_PREFERRED)]
+    trees = {file: read_json(file) for file in files}
+    chosen = {file: tree for file, tree in trees.items() if _is_coco(tree)}
+    if not chosen:
+        hint = next(filter(None, map(other_tool, trees.values())), "")
+        message = "found no JSON file with images, annotations and categories"
+        raise InputError(message, hint=hint, file=source.given)
+    export = Export()
+    labels: dict[str, None] = {}
+    of_split: dict[str, Path] = {}
+    for file, tree in chosen.items():
+        split = split_of(file.stem) or split_of_path(file, source.root)
+        if split in of_split:
+            message = f"{of_split[split]} is of the same split: {split or 'none is named'}"
+            raise InputError(message, hint="give one of the two files as SRC", file=file)
+        of_split[split] = file
+        labels |= dict.fromkeys(_File(source, export, file, tree, split).read())
+    export.labels = [*labels]
+    return export
+
+
+def _is_coco(tree: Any) -> bool:
+    return isinstance(tree, dict) and {"images", "annotations", "categories"} <= tree.keys()
+
+
+class _File:
+    def __init__(
+        self, source: Source, export: Export, file: Path, tree: dict[str, Any], split: str
+    ) -> None:
+        self.source, self.export, self.split = source, export, split
+        self.place, self.tree = Place(file), tree
+
+    def read(self) -> list[str]:
+        """Add the file's pictures to the export; returns the categories in the order of their
+        ids."""
+        names: dict[Any, str] = {}
+        for place, one in self._listed("categories"):
+            names[need(one, "id", (int, str), place)] = need(one, "name", str, place)
+        regions: dict[Any, list[Region]] = {}
+        for place, one in self._listed("images"):
+            if regions.setdefault(need(one, "id", (int, str), place), []):
+                raise place.fault(f"another image has the id {one['id']!r}")
+        known = regions.keys()
+        for place, one in self._listed("annotations"):
+            if "segments_info" in one:
+                hint = "convert the instances file, or map the colours of the panoptic masks"
+                raise place.fault("this is a panoptic file", hint=hint)
+            image = need(one, "image_id", (int, str), place)
+            if image not in known:
+                raise place.at("image_id").fault(f"no image has the id {image!r}")
+            category = need(one, "category_id", (int, str), place)
+            if category not in names:
+                allowed = [f"{key} {name}" for key, name in names.items()]
+                raise place.at("category_id").fault(
+                    f"unknown category {category!r}", allowed=allowed
+                )
+            region = self._region(one, names[category], place)
+            regions[image] += [region] if region else []
+        for place, one in self._listed("images"):
+            reference = need(one, "file_name", str, place)
+            found = self.source.image(
+                reference, place.at("file_name"), near=place.file.parent, split=self.split
+            )
+            size = None
+            if "height" in one and "width" in one:
+                size = need(one, "height", int, place), need(one, "width", int, place)
+            picture = Picture(found, place, regions[one["id"]], self.split, size)
+            self.export.pictures.append(picture)
+        return [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
+
+    def _listed(self, key: str) -> list[tuple[Place, Any]]:
+        listed = need(self.tree, key, list, self.place)
+        entries = [(self.place.at(key).at(index), one) for index, one in enumerate(listed)]
+        for place, one in entries:
+            if not isinstance(one, dict):
+                raise place.fault("must be a mapping")
+        return entries
+
+    def _region(self, one: dict[str, Any], label: str, place: Place) -> Region | None:
+        segmentation, z = one.get("segmentation"), _BELOW_ALL if one.get("iscrowd") == 1 else 0
+        at = place.at("segmentation")
+        if isinstance(segmentation, dict):
+            return Region(label, partial(_unpacked, segmentation, place=at), z)
+        if segmentation:
+            rings = _rings(segmentation, at)
+            return Region(label, partial(raster.polygons, rings, place=at), z)
+        if one.get("keypoints"):
+            self.export.notes["annotations of keypoints alone, left out"] += 1
+            return None
+        if one.get("bbox"):
+            at = place.at("bbox")
+            box = numbers(one["bbox"], at)
+            if box.shape != (4,):
+                raise at.fault("bbox must be [x, y, width, height]")
+            x, y, width, height = box.tolist()
+            corners = raster.rectangle(x, y, x + width, y + height)
+            return Region(label, partial(raster.polygons, [corners], place=at), z, is_box=True)
+        self.export.notes["annotations without a shape, left out"] += 1
+        return None
+
+
+def _rings(segmentation: Any, place: Place) -> list[FloatArray]:
+    """Polygons as [x1, y1, x2, y2, ...], or one without the list around it."""
+    if not isinstance(segmentation, list):
+        raise place.fault("segmentation must be a list of polygons or {counts, size}")
+    if not isinstance(segmentation[0], list):
+        segmentation = [segmentation]
+    rings = []
+    for index, one in enumerate(segmentation):
+        flat = numbers(one, place.at(index))
+        if flat.ndim != 1 or len(flat) % 2:
+            raise place.at(index).fault("a polygon must be a list of x and y by turns")
+        if len(flat) < 6:
+            raise place.at(index).fault(
+                f"a polygon must have at least 3 points, got {len(flat) // 2}",
+                hint="delete it in the tool",
+            )
+        rings.append(flat.reshape(-1, 2))
+    return rings
+
+
+def _unpacked(segmentation: dict[str, Any], size: Size, place: Place) -> Rle:
+    stated = need(segmentation, "size", list, place)
+    if stated != list(size):
+        raise place.at("size").fault(
+            f"the mask must be as large as its image, {list(size)}, got {stated}"
+        )
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = raster.coco_counts(counts, place.at("counts"))
+    mask = raster.from_runs(counts, size, place.at("counts"), order="F")
+    return raster.bitmap(mask, size, place)

@@ -1,0 +1,114 @@
+"""`python -m study.data convert TOOL SRC DST`: annotations to a folder data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from study.core.console import Parser, run_command, show
+from study.core.files import expanded
+from study.core.names import TEST, VAL
+from study.data.convert import raster
+from study.data.convert.coco import read_coco
+from study.data.convert.cvat import read_cvat
+from study.data.convert.export import Export, Source
+from study.data.convert.labelme import read_labelme
+from study.data.convert.labelstudio import read_labelstudio
+from study.data.convert.write import (
+    Options,
+    Order,
+    Unlabelled,
+    Written,
+    write_folder,
+)
+from study.data.convert.yolo import read_yolo
+from study.data.labels import IGNORED
+from study.data.splits import SPLITS
+
+TOOLS: Mapping[str, Callable[[Source], Export]] = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "labelstudio": read_labelstudio,
+    "yolo": read_yolo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    An export that cannot be used gives exit code 2 and one line, and nothing is written.
+    """
+    parser = Parser("data convert", __doc__)
+    parser.add_argument("tool", metavar="TOOL", choices=TOOLS, help=", ".join(TOOLS))
+    parser.add_argument("source", metavar="SRC", type=Path, help="the export: a folder or a file")
+    parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder that holds the images, if not SRC"
+    )
+    parser.add_argument("--boxes", action="store_true", help="fill detectors' boxes as objects")
+    parser.add_argument(
+        "--order",
+        choices=get_args(Order),
+        default="file",
+        help="which objects lie on top: later ones (file), or smaller ones (area)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        choices=get_args(Unlabelled),
+        default="background",
+        help="what pixels of no object are: class `background`, or ignored",
+    )
+    parser.add_argument("--link", action="store_true", help="hard links to the images, no copies")
+    return run_command(parser, _convert, argv)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    raster.require()
+    images = arguments.images and expanded(arguments.images, "--images")
+    source = Source.of(expanded(arguments.source, "SRC"), images)
+    export = TOOLS[arguments.tool](source)
+    options = Options(arguments.boxes, arguments.order, arguments.unlabelled, arguments.link)
+    written = write_folder(export, arguments.target, options)
+    show(*_summary(source, export, written, options), f"written: {arguments.target}")
+    show(
+        "next: write a task with `data: {format: folder, size: [HEIGHT, WIDTH]}`, then",
+        f"  python -m study.data TASK --data-root {arguments.target}",
+    )
+    return 0
+
+
+def _summary(source: Source, export: Export, written: Written, options: Options) -> Iterator[str]:
+    of = {"in one folder": written.images[""]} | {one: written.images[one] for one in SPLITS}
+    yield f"images: {', '.join(f'{where} {number}' for where, number in of.items() if number)}"
+    if TEST in written.rule and written.rule[TEST] == VAL:
+        yield "splits: the export has no test, so val is test, and val is carved from train"
+    elif written.rule:
+        shares = " and ".join(f"{share:.0%} {split}" for split, share in written.rule.items())
+        yield f"splits: {shares} by the hash of the name"
+    length = max(9, *map(len, written.classes))
+    total = written.pixels.sum()
+    yield f"  {'class':{length}}{'objects':>9}{'pixels %':>10}"
+    ids = {**dict(enumerate(written.classes)), IGNORED: "(ignored)"}
+    for index, name in ids.items():
+        share = 100 * written.pixels[index] / total
+        if index != IGNORED or share:
+            yield f"  {name:{length}}{written.objects[name] or '-':>9}{share:10.3f}"
+    if written.empty:
+        yield f"images without any object: {written.empty}"
+    unused = {one for some in source.images.values() for one in some}
+    unused -= {picture.file for picture in export.pictures}
+    listed = {**export.notes, "images below SRC that are not in the export": len(unused)}
+    yield from (f"note: {what}: {number}" for what, number in listed.items() if number)
+    if written.specks:
+        yield f"warning: objects too small for a pixel: {written.specks}"
+    if written.overlap:
+        rule = "later objects cover earlier ones"
+        rule = rule if options.order == "file" else "smaller objects cover larger ones"
+        share = 100 * written.overlap / total
+        yield f"overlap: {share:.3f} % of the pixels have two classes; {rule}"
+    if written.hidden:
+        hint = "; --order area puts small ones on top" if options.order == "file" else ""
+        yield f"warning: objects that lie below others altogether: {written.hidden}{hint}"
