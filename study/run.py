@@ -17,6 +17,7 @@ from study.session.options import Options, add_options, flag_of
 
 if TYPE_CHECKING:
     from study.session.finished import Finished
+    from study.session.notify import Event
     from study.session.prepare import Prepared
 
 EXIT_NOTHING_TRAINED = 1
@@ -45,6 +46,12 @@ def parser() -> Parser:
         action="store_true",
         help="with --resume: import what the study's ledger names as code (factories)",
     )
+    p.add_argument(
+        "--notify",
+        metavar="CMD",
+        help="run this shell command when the session ends; STUDY_NAME, STUDY_EVENT (finished, "
+        "budget_spent, interrupted, failed) and STUDY_MESSAGE are in its environment",
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
     return p
 
@@ -52,7 +59,9 @@ def parser() -> Parser:
 def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    resume, dry_run, trust = (given.pop(key, None) for key in ("resume", "dry_run", "trust"))
+    resume, dry_run, trust, command = (
+        given.pop(key, None) for key in ("resume", "dry_run", "trust", "notify")
+    )
     fixed = [key for key in FIXED_ON_RESUME if key in given]
     if resume is not None and fixed:
         message = f"a study keeps its {fixed[0]}; it cannot be given with --resume"
@@ -67,10 +76,11 @@ def _run(arguments: argparse.Namespace) -> int:
         show(*describe_plan(_prepared(resume, trust, options), options).split("\n"))
         return 0
     with pipe_safe_output():
-        return _study(resume, trust, options)
+        return _study(resume, trust, options, command)
 
 
-def _study(resume: str | None, trust: bool, options: Options) -> int:
+def _study(resume: str | None, trust: bool, options: Options, command: str | None) -> int:
+    from study.core.errors import deed
     from study.engine.connection import Connection
     from study.ledger.journal import LEDGER
     from study.session.session import run_session
@@ -83,8 +93,36 @@ def _study(resume: str | None, trust: bool, options: Options) -> int:
             if not (prepared.folder / LEDGER).is_file():
                 raise
             show("", f"stopped. To go on: {_resume_command(prepared)}")
+            _tell(command, prepared, "interrupted", "stopped at once")
             return EXIT_INTERRUPTED
-    return _conclusion(prepared, finished)
+        except BaseException as error:
+            told = str(error) if isinstance(error, InputError) else deed(error)
+            _tell(command, prepared, "failed", told)
+            raise
+    code = _conclusion(prepared, finished)
+    _tell(command, prepared, *_event(finished))
+    return code
+
+
+def _event(finished: Finished) -> tuple[Event, str]:
+    """How a session has ended, and the first sentence of its answer."""
+    from study.reporting.tables import conclusions
+
+    message = next(iter(conclusions(finished.answer)), "there is no answer yet")
+    if finished.interrupted:
+        return "interrupted", message
+    if not finished.exports:
+        return "failed", "no trial could be trained"
+    return ("finished" if finished.state.finished else "budget_spent"), message
+
+
+def _tell(command: str | None, prepared: Prepared, event: Event, message: str) -> None:
+    if command is None:
+        return
+    from study.session.notify import notify
+
+    if fault := notify(command, prepared.folder.name, event, message):
+        show(f"note: {fault}", file=sys.stderr)
 
 
 def _prepared(

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from study.core.console import Parser, run_command, show
 from study.storage.arguments import add_study, open_study
 
+WATCH_SECONDS = 10.0
+CLEARED = "\x1b[2J\x1b[H"  # of a terminal
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
@@ -19,6 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_study(parser)
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    either.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it again every ten seconds, until the study is finished or Ctrl-C",
+    )
     either.add_argument(
         "--repair",
         action="store_true",
@@ -35,17 +43,24 @@ def _status(arguments: argparse.Namespace) -> None:
     if arguments.repair:
         _repair(arguments)
         return
-    study = open_study(arguments, whole=False)
-    found = status(
-        study.state,
-        driven=study.storage.is_driven(study.folder),
-        now=time.time(),
-        resume=study.storage.resume_command(study.folder),
-    )
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show(*lines(found), *class_lines(classes_so_far(study.state), "best cross entropy"))
+    while True:
+        study = open_study(arguments, whole=False)
+        found = status(
+            study.state,
+            driven=study.storage.is_driven(study.folder),
+            now=time.time(),
+            resume=study.storage.resume_command(study.folder),
+        )
+        if arguments.json:
+            print(json.dumps(found, indent=2))
+            return
+        if arguments.watch and sys.stdout.isatty():
+            print(CLEARED, end="")
+        classes = class_lines(classes_so_far(study.state), "best cross entropy")
+        show(*lines(found), *classes, flush=True)
+        if not arguments.watch or study.state.finished:
+            return
+        time.sleep(WATCH_SECONDS)
 
 
 def _repair(arguments: argparse.Namespace) -> None:

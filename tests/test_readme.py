@@ -96,7 +96,7 @@ def test_the_winner_goes_into_a_training_loop_as_shown(
 
 @pytest.mark.slow
 def test_the_winner_predicts_as_shown(tmp_path: Path) -> None:
-    (predicting,) = [block for block in _blocks("python") if "study.load" in block]
+    (predicting,) = [block for block in _blocks("python") if 'study.load("' in block]
     (file,) = re.findall(r'study.load\("([^"]+)"\)', predicting)
     folder = (tmp_path / file).parent
     folder.mkdir(parents=True)

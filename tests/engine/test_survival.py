@@ -124,7 +124,9 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     tmp_path: Path,
 ) -> None:
     study = Study(tmp_path, pause=0.15)
-    process = study.begin("--max-concurrent", "2")
+    told = tmp_path / "told"
+    notify = ("--notify", f'echo "$STUDY_NAME $STUDY_EVENT: $STUDY_MESSAGE" >> {told}')
+    process = study.begin("--max-concurrent", "2", *notify)
     running: dict[str, int] = {}
 
     def two_are_under_way_after_others(state: State) -> bool:
@@ -146,10 +148,13 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     for name, epochs in running.items():
         assert state.trials[name].epochs > epochs, "the epoch that was under way"
     assert (study.ledger.parent / "report.html").is_file()
-    resumed = study.start("--resume", "s", "--trust", "--max-concurrent", "2")
+    resumed = study.start("--resume", "s", "--trust", "--max-concurrent", "2", *notify)
     _, err = resumed.communicate()
     assert resumed.returncode == 0, err
     assert_whole(study)
+    first, second = told.read_text().splitlines()
+    assert first.startswith("s interrupted: ") and second.startswith("s finished: ")
+    assert len(second) > len("s finished: ")
     seen = [(record.trial, record.epoch) for record in reports_of(study)]
     assert len(seen) == len(set(seen)), "no epoch is trained again"
 

@@ -11,7 +11,7 @@ from ledgers import EPOCHS, make_study
 
 from study.analysis.option_epochs import option_epochs
 from study.core.names import SEARCH
-from study.ledger.journal import Ledger
+from study.ledger.journal import LEDGER, Ledger
 from study.ledger.records import (
     EndRecord,
     FaultRecord,
@@ -203,3 +203,24 @@ def test_a_trial_whose_machine_is_gone_is_said_to_wait_until_it_reports_again(
     assert f"{trial} epoch 1/{EPOCHS}, {waits}" in waiting
     assert "trials that the machine ended, and that were tried again: 1 lost, 2 preempted" in again
     assert not any("waits" in line for line in again)
+
+
+def test_a_watched_study_is_shown_until_it_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(tmp_path / "x", until="search")
+    slept: list[float] = []
+
+    def finish(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            make_study(tmp_path / "y")
+            (folder / LEDGER).write_bytes((tmp_path / "y" / LEDGER).read_bytes())
+
+    monkeypatch.setattr("time.sleep", finish)
+    assert main([str(folder), "--watch"]) == 0
+    out = capsys.readouterr().out
+    assert len(slept) == 2 and min(slept) >= 1
+    assert out.count(" on synthetic, ") == 3 and "\x1b" not in out
+    assert main([str(folder), "--watch"]) == 0
+    assert len(slept) == 2, "a finished study is shown once"
