@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from study.config.task import FileData, accepting_duplicates
+from study.config.task import FileData
 from study.core.console import EXIT_BAD_INPUT, Parser, run_command, show
 from study.core.errors import InputError, printable
-from study.data import SegmentationData, data_warnings, open_data, scan_files
+from study.data import SegmentationData, data_faults, data_warnings, open_data, scan_files
 from study.data.repeats import REFUSE, in_words, serious
 from study.data.splits import FileProblem, Repeat
 
@@ -50,10 +50,12 @@ def _check(arguments: argparse.Namespace) -> int:
             if checked.problems:
                 print(list_problems(checked.problems, scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
-            data = open_data(accepting_duplicates(config), data_root=data_root)
+            data = open_data(config, data_root=data_root, begun=True)
             if config.duplicates == REFUSE and (shared := serious(data)):
                 print(list_problems(map(_problem, shared), scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
+            if faults := data_faults(data, config):
+                raise faults[0]
             lines = [*describe_files(config, checked.sizes)]
         else:
             data = open_data(config, data_root=data_root)

@@ -163,7 +163,7 @@ class Scan:
             mean=self.table.mean,
             std=self.table.std,
             size=self.config.size,
-            key=self.config.model_dump(mode="json", exclude={"duplicates"})
+            key=self.config.model_dump(mode="json", exclude={"duplicates", "absent"})
             | {"root": str(self.root.resolve())},
             splits={split: self._split(members[split]) for split in SPLITS},
             state=self._state(members),

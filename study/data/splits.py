@@ -17,7 +17,6 @@ from study.core.names import TEST, TRAIN, VAL
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
-FEW_IMAGES = 5  # with fewer, a class's validation score is unreliable
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -269,32 +268,6 @@ def _check_header(
         if len(values) != 3 or not all(low < value < np.inf for value in values):
             must = "three numbers" if what == "mean" else "three numbers > 0"
             raise InputError(f"{what} must be {must}, got {tuple(values)}", key="data")
-
-
-def check_labelled(data: SegmentationData) -> SegmentationData:
-    """Return the data. Raises InputError if all pixels of a split are ignored."""
-    for name, split in data.splits.items():
-        if not split.class_counts.any():
-            raise InputError(f"split {name} has no labelled pixel", key=f"data/{name}")
-    return data
-
-
-def class_warnings(data: SegmentationData) -> list[str]:
-    """Warn about classes that are absent from or rare in a split, so not learnable or measurable
-    there."""
-    train, val, test = ((split.class_counts > 0).sum(0) for split in data.splits.values())
-    names = np.array(data.class_names, object)
-    ids = f"decoded labels hold 0 to {data.num_classes - 1}, {data.ignore_index} is ignored"
-    few = (test > 0) & (val < FEW_IMAGES)
-    found = {
-        f"in no image at all ({ids})": names[train + val + test == 0],
-        "in no image of test, so not judged": names[(train + val > 0) & (test == 0)],
-        "in test but in no image of train": names[(test > 0) & (train == 0)],
-        f"in test but in fewer than {FEW_IMAGES} images of val": [
-            f"{name} ({count})" for name, count in zip(names[few], val[few], strict=True)
-        ],
-    }
-    return [f"{what}: {', '.join(some)}" for what, some in found.items() if len(some)]
 
 
 def fingerprint_header(

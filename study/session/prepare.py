@@ -17,7 +17,6 @@ from study.config.task import (
     TaskConfig,
     TrialConfig,
     TrialOptimizer,
-    accepting_duplicates,
     load_task,
     refuse_code,
 )
@@ -52,6 +51,7 @@ class Prepared:
         first_line: The first line of its ledger, if the study is new.
         state: The state of the study, if it is resumed.
         seeds_are_open: Whether the number of seeds depends on what trials get.
+        data_faults: What a new study would be refused for, if the study is resumed.
     """
 
     folder: Path
@@ -63,6 +63,7 @@ class Prepared:
     first_line: StudyRecord | None = None
     state: State = field(default_factory=State)
     seeds_are_open: bool = False
+    data_faults: tuple[str, ...] = ()
 
     def with_gpus(self, gpus: float) -> Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
@@ -254,8 +255,7 @@ def reopen(
     if options.data_root is not None:
         task = replace(task, config=with_root(task.config, options.data_root))
     begin()
-    if not state.finished:
-        _check_data(task.config, fingerprint)
+    faults = () if state.finished else _check_data(task.config, fingerprint)
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
@@ -266,7 +266,7 @@ def reopen(
                 f"{key} of this study is {planned} and cannot change, got {asked}",
                 key=flag_of(key),
             )
-    return Prepared(folder, space, task, plan, uri, storage, state=state)
+    return Prepared(folder, space, task, plan, uri, storage, state=state, data_faults=faults)
 
 
 def _loss_factories(space: SearchSpace, state: State) -> dict[str, str]:
@@ -310,17 +310,20 @@ def _check_plain(line: StudyRecord) -> None:
         ) from error
 
 
-def _check_data(task: TaskConfig, fingerprint: str) -> None:
-    """Refuse other images than those that the study began with: its trials are compared."""
-    from study.data import open_data
+def _check_data(task: TaskConfig, fingerprint: str) -> tuple[str, ...]:
+    """Refuse other images than those that the study began with: its trials are compared. Returns
+    what a new study would be refused for."""
+    from study.data import data_faults, open_data
 
-    found = open_data(accepting_duplicates(task.data)).fingerprint
+    data = open_data(task.data, begun=True)
+    found = data.fingerprint
     if found != fingerprint:
         raise InputError(
             f"the data are not those of the study: fingerprint {found[:12]}, "
             f"expected {fingerprint[:12]}",
             key="--data-root" if isinstance(task.data, FileData) else "data",
         )
+    return tuple(str(fault) for fault in data_faults(data, task.data))
 
 
 def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -> StudyRecord:
@@ -385,6 +388,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     text = plan_text(plan, prepared.space, prepared.task, name=prepared.name, takes_over=takes_over)
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line.data)])
+    text = "\n".join([text, *(f"warning: {fault}" for fault in prepared.data_faults)])
     if resources is not None:
         return f"{text}\n{resources.text}"
     seeds = ""

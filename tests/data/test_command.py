@@ -10,8 +10,8 @@ from PIL import Image
 
 from study.data import SegmentationData
 from study.data.__main__ import describe, main
+from study.data.presence import class_warnings
 from study.data.sheet import write_sheet
-from study.data.splits import class_warnings
 
 
 @pytest.mark.slow

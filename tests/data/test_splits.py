@@ -18,7 +18,8 @@ import numpy as np
 from study.data import SegmentationData
 
 def blobs(num, size=8):
-    pair = np.zeros((num, size, size, 3), np.uint8), np.ones((num, size, size), np.uint8)
+    labels = np.indices((num, size, size)).sum(0).astype(np.uint8) % 2
+    pair = np.zeros((num, size, size, 3), np.uint8), labels
     return SegmentationData.from_arrays("blobs", ["a", "b"], train=pair, val=pair, test=pair)
 
 def unlabelled(split):
