@@ -13,8 +13,10 @@ from study.config.task import (
     Data,
     DeepglobeData,
     FactoryData,
+    FactoryModel,
     FileData,
     FolderData,
+    SmpModel,
     SyntheticData,
     SynthiaData,
     VocData,
@@ -24,6 +26,7 @@ from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
 from study.data.presence import check_labelled, class_faults, class_warnings
 from study.data.repeats import REFUSE, repeat_fault, repeat_warnings, repeats_of_arrays
+from study.data.resizing import resizing_warnings, stride_warnings, surveyed
 from study.data.scan import Scan
 from study.data.sequences import sequence_warnings
 from study.data.splits import SegmentationData, Split
@@ -107,9 +110,18 @@ def data_faults(data: SegmentationData, config: Data) -> list[InputError]:
     return [*filter(None, repeated), *class_faults(data, config)]
 
 
-def data_warnings(data: SegmentationData) -> list[str]:
-    """Warn of what limits the use of the data, or what their figures mean."""
-    return [*class_warnings(data), *repeat_warnings(data), *sequence_warnings(data)]
+def data_warnings(
+    data: SegmentationData, model: SmpModel | FactoryModel | None = None
+) -> list[str]:
+    """Warn of what limits the use of the data, by the model too, or what their figures mean."""
+    data = surveyed(data)
+    return [
+        *class_warnings(data),
+        *resizing_warnings(data),
+        *(stride_warnings(data, model) if model is not None else ()),
+        *repeat_warnings(data),
+        *sequence_warnings(data),
+    ]
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:

@@ -9,6 +9,9 @@ import yaml
 
 from study.config.task import FactoryData, FileData, FolderData
 from study.core.errors import InputError
+from study.core.names import TRAIN
+from study.data.objects import KEPT
+from study.data.resizing import enough, survey_of
 from study.data.splits import SegmentationData
 
 FEW_IMAGES = 5  # with fewer, a class's validation score is unreliable
@@ -37,18 +40,31 @@ def class_faults(data: SegmentationData, config: FileData | FactoryData) -> list
         message = f"all labelled pixels are of one class, {only!r}: nothing can be learned"
         return [*faults, InputError(message, hint=_second_class(config, only), key="data")]
     lacking = [
-        name
-        for name, count in zip(data.class_names, counts["train"], strict=True)
-        if not count and name not in config.absent
+        index
+        for index, name in enumerate(data.class_names)
+        if not counts[TRAIN][index] and name not in config.absent
     ]
     if lacking:
-        message = f"{len(lacking)} of {data.num_classes} classes have no training pixel"
-        if len(lacking) == 1:
-            message = "a class has no training pixel"
-        accepted = _in_yaml([*config.absent, *lacking])
-        hint = f"correct the labels, or accept it: `absent: {accepted}` in the task's data"
-        faults.append(InputError(message, hint=hint, key="data"))
+        faults.append(_lacking(data, config, lacking))
     return faults
+
+
+def _lacking(
+    data: SegmentationData, config: FileData | FactoryData, lacking: Sequence[int]
+) -> InputError:
+    message = f"{len(lacking)} of {data.num_classes} classes have no training pixel"
+    if len(lacking) == 1:
+        message = "a class has no training pixel"
+    remedy = "correct the labels"
+    lost = [index for index in lacking if survey_of(data).images[TRAIN][index]]
+    if lost:
+        height, width = data.train.labels.shape[1:]
+        message += f" left at {height}x{width}"
+        size = enough(data, lost)
+        remedy = f"`size: {[*size]}` keeps {KEPT:.0%} of its objects" if size else "raise `size`"
+    accepted = _in_yaml([*config.absent, *(data.class_names[index] for index in lacking)])
+    hint = f"{remedy}, or accept it: `absent: {accepted}` in the task's data"
+    return InputError(message, hint=hint, key="data")
 
 
 def _second_class(config: FileData | FactoryData, only: str) -> str:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from study.core.errors import InputError, is_control
 from study.core.names import TEST, TRAIN, VAL
+from study.data.objects import Measured, Survey
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
@@ -75,6 +76,7 @@ class SegmentationData:
         cache: the folder of the memory maps; None without a cache.
         rule: how the splits were made, in words.
         repeats: images that are in two splits; `open_data` looks for them.
+        survey: what the labels hold before they are resized; only of data with a cache.
 
     Example:
         >>> import numpy as np
@@ -100,6 +102,7 @@ class SegmentationData:
     cache: Path | None = field(default=None)
     rule: str = ""
     repeats: tuple[Repeat, ...] = ()
+    survey: Survey | None = field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -193,16 +196,24 @@ class SegmentationData:
         )
 
 
+class Decoded(NamedTuple):
+    """One image (H, W, 3) and its label (H, W), uint8, and what the label held in its own size."""
+
+    image: UInt8Array
+    label: UInt8Array
+    measured: Measured
+
+
 @dataclass(frozen=True, eq=False)
 class SplitSource:
-    """One split before it is decoded; `read(i)` returns image (H, W, 3) and label (H, W), uint8.
+    """One split before it is decoded; `read(i)` returns an image of it.
 
     Images that come from files have them in `files`, and `original(i)` returns one as it is there.
     """
 
     names: tuple[str, ...]
     groups: IntArray
-    read: Callable[[int], tuple[UInt8Array, UInt8Array]]
+    read: Callable[[int], Decoded]
     files: tuple[Path, ...] = ()
     original: Callable[[int], UInt8Array] | None = None
 

@@ -355,7 +355,7 @@ def _first_line(folder: Path, space: SearchSpace, task: NamedTask, plan: Plan) -
             },
             "split_rule": data.rule,
             "warnings": [
-                *data_warnings(data),
+                *data_warnings(data, task.config.model),
                 *task_warnings(task.config, len(data.train), data.train.images.shape[1:3]),
             ],
             "class_images": {

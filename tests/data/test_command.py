@@ -47,7 +47,10 @@ def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
     assert "25.00% ignored" in printed
     row = next(line for line in printed.splitlines() if line.strip().startswith("road"))
     assert "test is as published; train and val are as published" in printed
-    assert row.split() == ["road", "33.333", "3", "33.333", "2", "33.333", "2"]
+    assert row.split() == [
+        "road",
+        *(["33.33", "33.33", images][i] for images in "322" for i in range(3)),
+    ]
     assert "fewer than 5 images of val: road (2), car (2), pole (2)" in printed
 
 
