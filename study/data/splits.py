@@ -15,6 +15,7 @@ import numpy.typing as npt
 from study.core.errors import InputError, is_control
 from study.core.names import TEST, TRAIN, VAL
 from study.data.objects import Measured, Survey
+from study.data.palette import default_palette
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
@@ -134,7 +135,7 @@ class SegmentationData:
             train, val, test: (images, labels) of each split: images (N, H, W, 3) uint8 RGB, labels
                 (N, H, W) uint8 in [0, C) or ignore_index. All splits have one size.
             ignore_index: label of ignored pixels, not below C.
-            palette: (C, 3) RGB in 0..255; default the palette of PASCAL VOC.
+            palette: (C, 3) RGB in 0..255; default `study.data.palette.default_palette`.
             mean, std: (3,) RGB on a scale of 0..1; default those of ImageNet.
             groups: block ids (N,) by split, equal for neighbouring images; default one block per
                 image.
@@ -291,18 +292,6 @@ def fingerprint_header(
 def content_header(shape: Sequence[int], groups: IntArray) -> bytes:
     """The first bytes of each split in a fingerprint, before its images and labels in turn."""
     return json.dumps([list(shape), groups.tolist()]).encode()
-
-
-def default_palette(num_classes: int) -> UInt8Array:
-    """The (C, 3) colours of PASCAL VOC: bits of the class id, dealt to r, g, b from the top bit."""
-    ids = np.arange(num_classes)
-    palette = np.zeros((num_classes, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
-    return palette
 
 
 def _wrong(split: str, what: str, must: str, got: np.ndarray) -> InputError:

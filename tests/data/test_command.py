@@ -98,7 +98,7 @@ def test_a_sheet_of_large_images_stays_small(tmp_path):
     data = SegmentationData.from_arrays("large", ["a", "b"], train=pair, val=pair, test=pair)
     write_sheet(data, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert (sheet.height, sheet.width) == (3 * (123 + 14), 2 * 83 + 130)
+        assert (sheet.height, sheet.width) == (3 * (123 + 14), 2 * 83 + 150)
         image = np.asarray(sheet)[14:130, :80]
     assert image.min() > 90  # averages of the board, none of its pixels
     assert image.max() < 110
