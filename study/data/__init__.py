@@ -24,6 +24,7 @@ from study.config.task import (
 from study.core.errors import InputError
 from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
+from study.data.pairing import pairing_warnings
 from study.data.presence import check_labelled, class_faults, class_warnings
 from study.data.repeats import REFUSE, repeat_fault, repeat_warnings, repeats_of_arrays
 from study.data.resizing import resizing_warnings, stride_warnings, surveyed
@@ -121,6 +122,7 @@ def data_warnings(
         *(stride_warnings(data, model) if model is not None else ()),
         *repeat_warnings(data),
         *sequence_warnings(data),
+        *pairing_warnings(data),
     ]
 
 
