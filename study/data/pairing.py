@@ -34,8 +34,8 @@ def pairing_warnings(data: SegmentationData) -> list[str]:
     if not told:
         return []
     return [
-        "labels look unrelated to their images, as if pairs were mixed up: they explain colours and "
-        f"edges of their own image no better than of others: {', '.join(told)}"
+        "labels look unrelated to their images, as if pairs were mixed up: they explain colours "
+        f"and edges of their own image no better than of others: {', '.join(told)}"
     ]
 
 

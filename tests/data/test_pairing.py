@@ -20,7 +20,8 @@ def mixed_up(data: SegmentationData, split: str, seed: int = 0) -> SegmentationD
     part = data.splits[split]
     order = np.random.default_rng(seed).permutation(len(part))
     wrong = replace(part, labels=part.labels[order], class_counts=part.class_counts[order])
-    return replace(data, **{split: wrong})
+    parts = {**data.splits, split: wrong}
+    return replace(data, train=parts["train"], val=parts["val"], test=parts["test"])
 
 
 def pairing(data: SegmentationData) -> list[str]:
