@@ -65,8 +65,7 @@ def _train(options: argparse.Namespace) -> int:
     ):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
-    from study.config.task import accepting_duplicates
-    from study.data import open_data
+    from study.data import data_faults, open_data
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
     from study.training.models import check_task, task_warnings
@@ -77,13 +76,15 @@ def _train(options: argparse.Namespace) -> int:
         config = provenance.restore(config)
     num_threads = provenance.environment.num_threads if provenance is not None else None
     set_up_process(num_threads or _threads())
-    given = config.task.data if provenance is None else accepting_duplicates(config.task.data)
+    begun = provenance is not None
     try:
-        data = open_data(given, data_root=options.data_root)
+        data = open_data(config.task.data, data_root=options.data_root, begun=begun)
         loss_for(config.loss, data)
         check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
+    for fault in data_faults(data, config.task.data) if begun else ():
+        show(f"warning: {fault}", flush=True)
     for line in task_warnings(config.task, len(data.train), data.train.images.shape[1:3]):
         show(f"warning: {line}", flush=True)
     if options.out is not None:

@@ -32,6 +32,7 @@ Images = Annotated[int, Field(ge=1, le=10**7)]
 Positive = Annotated[float, Field(gt=0)]
 VAL_FRACTION = AliasChoices("val_fraction", "val_share")  # the second is the name of old tasks
 Duplicates = Literal["refuse", "warn"]
+Absent = Annotated[tuple[str, ...], Strict(False)]
 Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -66,12 +67,14 @@ class FileData(Config):
     fit: `stretch` to that size; `pad` keeps the aspect ratio, shrinks what is larger, enlarges
     nothing, and fills up with the mean colour and ignored labels at the bottom and right.
     duplicates: `refuse` images that are in two splits, or `warn` of them.
+    absent: the classes that may have no training pixel.
     """
 
     root: str | None = None
     size: Size
     fit: Literal["stretch", "pad"] = "stretch"
     duplicates: Duplicates = "refuse"
+    absent: Absent = ()
 
 
 class FolderData(FileData):
@@ -139,11 +142,13 @@ class FactoryData(Config):
     """Anyone's data: `package.module:function` returns a study.data.SegmentationData.
 
     duplicates: `refuse` images that are in two splits, or `warn` of them.
+    absent: the classes that may have no training pixel.
     """
 
     factory: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
     duplicates: Duplicates = "refuse"
+    absent: Absent = ()
 
 
 def _tag(value: Any) -> str | None:
@@ -162,13 +167,6 @@ Data = Annotated[
     | Annotated[FactoryData, Tag("factory")],
     Discriminator(_tag),
 ]
-
-
-def accepting_duplicates(data: Data) -> Data:
-    """The same data, also with images that are in two splits: where that was decided before."""
-    if isinstance(data, SyntheticData):
-        return data
-    return data.model_copy(update={"duplicates": "warn"})
 
 
 class SmpModel(Config):

@@ -13,8 +13,10 @@ from study.config.task import (
     Data,
     DeepglobeData,
     FactoryData,
+    FactoryModel,
     FileData,
     FolderData,
+    SmpModel,
     SyntheticData,
     SynthiaData,
     VocData,
@@ -22,14 +24,18 @@ from study.config.task import (
 from study.core.errors import InputError
 from study.core.files import expanded
 from study.data.cache import default_cache_dir, open_cached
-from study.data.repeats import REFUSE, refuse_repeats, repeat_warnings, repeats_of_arrays
+from study.data.pairing import pairing_warnings
+from study.data.presence import check_labelled, class_faults, class_warnings
+from study.data.repeats import REFUSE, repeat_fault, repeat_warnings, repeats_of_arrays
+from study.data.resizing import resizing_warnings, stride_warnings, surveyed
 from study.data.scan import Scan
 from study.data.sequences import sequence_warnings
-from study.data.splits import SegmentationData, Split, check_labelled, class_warnings
+from study.data.splits import SegmentationData, Split
 
 __all__ = [
     "SegmentationData",
     "Split",
+    "data_faults",
     "data_warnings",
     "default_cache_dir",
     "open_data",
@@ -43,6 +49,7 @@ def open_data(
     data_root: Path | None = None,
     cache_dir: Path | None = None,
     on_progress: Callable[[], object] | None = None,
+    begun: bool = False,
 ) -> SegmentationData:
     """Open the data set that a task describes.
 
@@ -56,6 +63,8 @@ def open_data(
         cache_dir: the folder of the cache; default $STUDY_CACHE_DIR, else
             ~/.cache/segmentation-loss-study.
         on_progress: called after each image that is decoded, and while another process decodes.
+        begun: whether a study or a training goes on that has begun with these data; then those are
+            accepted, too, that `data_faults` lists.
 
     Returns:
         The train, val and test splits, each with images (N, H, W, 3) uint8 RGB and labels (N, H, W)
@@ -63,7 +72,7 @@ def open_data(
 
     Raises:
         InputError: one line, for any fault of the files or the factory, for a split whose pixels
-            are all ignored, and for an image in two splits, unless the task has `duplicates: warn`.
+            are all ignored, and for the first of `data_faults`.
 
     Example:
         >>> from study.config.task import SyntheticData
@@ -87,14 +96,34 @@ def open_data(
     else:
         source = scan_files(config, data_root).source()
         data = check_labelled(open_cached(source, cache_dir, on_progress))
-    if config.duplicates == REFUSE:
-        refuse_repeats(data)
+    if not begun and (faults := data_faults(data, config)):
+        raise faults[0]
     return data
 
 
-def data_warnings(data: SegmentationData) -> list[str]:
-    """Warn of what limits the use of the data, or what their figures mean."""
-    return [*class_warnings(data), *repeat_warnings(data), *sequence_warnings(data)]
+def data_faults(data: SegmentationData, config: Data) -> list[InputError]:
+    """What a study must not begin with: an image in two splits, unless the task has `duplicates:
+    warn`; labels of one class alone; a class without a training pixel that `absent` does not name.
+    Generated data have none of these by design, or all."""
+    if isinstance(config, SyntheticData):
+        return []
+    repeated = [repeat_fault(data)] if config.duplicates == REFUSE else []
+    return [*filter(None, repeated), *class_faults(data, config)]
+
+
+def data_warnings(
+    data: SegmentationData, model: SmpModel | FactoryModel | None = None
+) -> list[str]:
+    """Warn of what limits the use of the data, by the model too, or what their figures mean."""
+    data = surveyed(data)
+    return [
+        *class_warnings(data),
+        *resizing_warnings(data),
+        *(stride_warnings(data, model) if model is not None else ()),
+        *repeat_warnings(data),
+        *sequence_warnings(data),
+        *pairing_warnings(data),
+    ]
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from study.config.task import FileData, accepting_duplicates
+from study.config.task import FactoryModel, FileData, SmpModel
 from study.core.console import EXIT_BAD_INPUT, Parser, run_command, show
 from study.core.errors import InputError, printable
-from study.data import SegmentationData, data_warnings, open_data, scan_files
+from study.data import SegmentationData, data_faults, data_warnings, open_data, scan_files
 from study.data.repeats import REFUSE, in_words, serious
+from study.data.resizing import surveyed
 from study.data.splits import FileProblem, Repeat
+from study.data.tables import class_table, object_table
 
 DISTORTED = 0.05  # relative change of an aspect ratio that gets a warning
 MOST_LINES = 20  # files listed of each kind of fault
@@ -59,16 +61,18 @@ def _check(arguments: argparse.Namespace) -> int:
             if checked.problems:
                 print(list_problems(checked.problems, scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
-            data = open_data(accepting_duplicates(config), data_root=data_root)
+            data = open_data(config, data_root=data_root, begun=True)
             if config.duplicates == REFUSE and (shared := serious(data)):
                 print(list_problems(map(_problem, shared), scan.root), file=sys.stderr)
                 return EXIT_BAD_INPUT
+            if faults := data_faults(data, config):
+                raise faults[0]
             lines = [*describe_files(config, checked.sizes)]
         else:
             data = open_data(config, data_root=data_root)
     except InputError as error:
         raise error.of_file(named.file, named.lines) from error
-    show(*describe(data).split("\n"), *lines)
+    show(*describe(data, named.config.model).split("\n"), *lines)
     if out is not None:
         from study.data.sheet import write_sheet
 
@@ -115,8 +119,9 @@ def describe_files(config: FileData, sizes: Mapping[tuple[int, int], int]) -> It
         )
 
 
-def describe(data: SegmentationData) -> str:
-    """Describe the splits, each class's fraction of pixels and number of images, and warnings."""
+def describe(data: SegmentationData, model: SmpModel | FactoryModel | None = None) -> str:
+    """Describe the splits, the pixels, images and objects of each class, and warnings."""
+    data = surveyed(data)
     height, width = data.train.labels.shape[1:]
     lines = [f"{data.name}: {data.num_classes} classes, images of {height}x{width}"]
     for name, split in data.splits.items():
@@ -125,31 +130,12 @@ def describe(data: SegmentationData) -> str:
         lines.append(f"  {name:5} {len(split):6} images in {blocks} blocks, {ignored:.2%} ignored")
     if data.rule:
         lines.append(f"  {data.rule}")
-    lines += ["", _table(data), ""]
-    lines += [f"warning: {one}" for one in data_warnings(data)]
+    lines += ["", class_table(data), "", object_table(data), ""]
+    lines += [f"warning: {one}" for one in data_warnings(data, model)]
     if data.cache is not None:
         lines.append(f"cache: {data.cache}")
     lines.append(f"fingerprint: {data.fingerprint}")
     return "\n".join(lines)
-
-
-def _table(data: SegmentationData) -> str:
-    fractions = {name: _fractions(split.class_counts) for name, split in data.splits.items()}
-    present = {name: (split.class_counts > 0).sum(0) for name, split in data.splits.items()}
-    length = max(5, *(len(name) for name in data.class_names))
-    head = "".join(f"{name + ' %':>10}{'images':>8}" for name in data.splits)
-    rows = [f"  {'class':{length}}{head}"]
-    for index, class_name in enumerate(data.class_names):
-        cells = "".join(
-            f"{100 * fractions[name][index]:10.3f}{present[name][index]:8}" for name in data.splits
-        )
-        rows.append(f"  {class_name:{length}}{cells}")
-    return "\n".join(rows)
-
-
-def _fractions(class_counts: np.ndarray) -> np.ndarray:
-    """The fraction of the labelled pixels that each class has, (C,)."""
-    return np.asarray(class_counts.sum(0) / max(1, class_counts.sum()))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ import numpy as np
 
 from study.core.errors import InputError, is_out_of_memory
 from study.core.files import expanded
+from study.data.objects import Survey, Surveyor
 from study.data.progress_bar import progress
 from study.data.repeats import Place, find_repeats
 from study.data.splits import (
     SPLITS,
+    Decoded,
     FileProblem,
     Repeat,
     SegmentationData,
@@ -139,6 +141,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
             Repeat((one, other), (first, second), is_plain)
             for (one, other), (first, second), is_plain in meta["repeats"]
         )
+        survey = Survey.from_json(meta["survey"])
         fingerprint = meta["fingerprint"]
         if not isinstance(fingerprint, str):
             return None
@@ -157,6 +160,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         cache=folder,
         rule=source.rule,
         repeats=repeats,
+        survey=survey,
         **splits,
     )
 
@@ -209,8 +213,11 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
                 advance()
                 alive()
 
+            of_files = any(split.files for split in source.splits.values())
+            surveyor = Surveyor(len(source.class_names), of_files=of_files)
             checksums = {
-                name: _write_split(building, name, source, content, step) for name in SPLITS
+                name: _write_split(building, name, source, content, surveyor, step)
+                for name in SPLITS
             }
         meta = {
             "state": state,
@@ -218,6 +225,7 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
             "key": source.key,
             "names": {name: source.splits[name].names for name in SPLITS},
             "repeats": [astuple(one) for one in _repeats(building, source, checksums)],
+            "survey": surveyor.result().as_json(),
         }
         (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         _sync(building)
@@ -234,7 +242,12 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
 
 
 def _write_split(
-    building: Path, name: str, source: Source, content: Any, advance: Callable[[], object]
+    building: Path,
+    name: str,
+    source: Source,
+    content: Any,
+    surveyor: Surveyor,
+    advance: Callable[[], object],
 ) -> list[int]:
     """Write with plain writes, not a writable map: on a full disk a write fails, but a map kills
     the process. Returns the checksums of the images."""
@@ -251,7 +264,8 @@ def _write_split(
         for decoded in _decoded(split):
             if isinstance(decoded, FileProblem):
                 raise decoded
-            image, label = decoded
+            image, label = decoded.image, decoded.label
+            surveyor.add(name, decoded.measured)
             for file, array in ((images, image), (labels, label)):
                 raw = np.ascontiguousarray(array).tobytes()
                 content.update(raw)
@@ -299,11 +313,11 @@ def _start_npy(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _decoded(split: SplitSource) -> Iterator[tuple[UInt8Array, UInt8Array] | FileProblem]:
+def _decoded(split: SplitSource) -> Iterator[Decoded | FileProblem]:
     """Decode images in order, a chunk at a time in threads; yield a FileProblem instead of raising
     it."""
 
-    def read(index: int) -> tuple[UInt8Array, UInt8Array] | FileProblem:
+    def read(index: int) -> Decoded | FileProblem:
         try:
             return split.read(index)
         except FileProblem as problem:

@@ -87,15 +87,17 @@ def repeats_of_arrays(data: SegmentationData) -> tuple[Repeat, ...]:
     )
 
 
-def refuse_repeats(data: SegmentationData) -> None:
-    """Raise InputError if an image of more than one colour is in two splits."""
-    if found := serious(data):
-        first, more = found[0], len(found) - 1
-        counted = f" (and {more} more)" if more else ""
-        message = f"{in_words(first)}{counted}"
-        if data.cache is not None:
-            raise InputError(message, hint=HINT, file=first.names[1])
-        raise InputError(f"{first.names[1]}: {message}", hint=HINT, key="data")
+def repeat_fault(data: SegmentationData) -> InputError | None:
+    """The error for images of more than one colour that are in two splits."""
+    found = serious(data)
+    if not found:
+        return None
+    first, more = found[0], len(found) - 1
+    counted = f" (and {more} more)" if more else ""
+    message = f"{in_words(first)}{counted}"
+    if data.cache is not None:
+        return InputError(message, hint=HINT, file=first.names[1])
+    return InputError(f"{first.names[1]}: {message}", hint=HINT, key="data")
 
 
 def serious(data: SegmentationData) -> list[Repeat]:

@@ -21,9 +21,19 @@ from PIL import Image
 
 from study.config.task import FileData
 from study.core.errors import InputError
+from study.core.names import TRAIN
 from study.data.labels import ClassTable, LabelReader, as_labelled, read_image
+from study.data.objects import Measured, find_objects
 from study.data.progress_bar import progress
-from study.data.splits import SPLITS, FileProblem, Source, SplitSource, UInt8Array
+from study.data.splits import (
+    SPLITS,
+    Decoded,
+    FileProblem,
+    Source,
+    SplitSource,
+    UInt8Array,
+    count_classes,
+)
 
 Suffixes = tuple[str, ...]
 
@@ -163,9 +173,9 @@ class Scan:
             mean=self.table.mean,
             std=self.table.std,
             size=self.config.size,
-            key=self.config.model_dump(mode="json", exclude={"duplicates"})
+            key=self.config.model_dump(mode="json", exclude={"duplicates", "absent"})
             | {"root": str(self.root.resolve())},
-            splits={split: self._split(members[split]) for split in SPLITS},
+            splits={split: self._split(split, members[split]) for split in SPLITS},
             state=self._state(members),
             rule=self.rule,
         )
@@ -189,11 +199,11 @@ class Scan:
         sizes = Counter(size for size, _ in examined if size)
         return Checked((*self.findings.faults, *problems), sizes)
 
-    def _split(self, members: Sequence[tuple[Pair, int]]) -> SplitSource:
+    def _split(self, name: str, members: Sequence[tuple[Pair, int]]) -> SplitSource:
         return SplitSource(
             names=tuple(pair.name for pair, _ in members),
             groups=np.array([block for _, block in members], np.int64),
-            read=lambda index: self._read(members[index][0]),
+            read=lambda index: self._read(members[index][0], with_objects=name == TRAIN),
             files=tuple(pair.image for pair, _ in members),
             original=lambda index: self._original(members[index][0]),
         )
@@ -214,11 +224,17 @@ class Scan:
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
-    def _read(self, pair: Pair) -> tuple[UInt8Array, UInt8Array]:
+    def _read(self, pair: Pair, *, with_objects: bool) -> Decoded:
         image, label, problems = self._decode(pair)
         if image is None or label is None or problems:
             raise problems[0]
-        return self._fit(image, label)
+        num_classes = len(self.table.names)
+        objects = None
+        if with_objects:
+            whole = label.shape[0], label.shape[1]
+            objects = find_objects(label, num_classes, lambda factor: self._shown(whole, factor))
+        measured = Measured(count_classes(label, num_classes), objects)
+        return Decoded(*self._fit(image, label), measured)
 
     def _original(self, pair: Pair) -> UInt8Array:
         image, _, problems = self._decode(pair)
@@ -250,19 +266,25 @@ class Scan:
         """Resize to the config's size: images with an antialiased bilinear filter, labels by the
         nearest pixel, which adds no new values."""
         height, width = self.config.size
-        shown = width, height
-        if self.config.fit == "pad":
-            scale = min(1.0, width / image.width, height / image.height)
-            shown = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        pixels = np.asarray(image.resize(shown, Image.Resampling.BILINEAR))
-        classes = np.asarray(Image.fromarray(label).resize(shown, Image.Resampling.NEAREST))
-        if shown == (width, height):
+        shown = self._shown((image.height, image.width))
+        pixels = np.asarray(image.resize(shown[::-1], Image.Resampling.BILINEAR))
+        classes = np.asarray(Image.fromarray(label).resize(shown[::-1], Image.Resampling.NEAREST))
+        if shown == (height, width):
             return pixels, classes
         mean = np.round(255 * np.array(self.table.mean)).astype(np.uint8)
         images = np.broadcast_to(mean, (height, width, 3)).copy()
         labels = np.full((height, width), self.table.ignore_index, np.uint8)
-        images[: shown[1], : shown[0]], labels[: shown[1], : shown[0]] = pixels, classes
+        images[: shown[0], : shown[1]], labels[: shown[0], : shown[1]] = pixels, classes
         return images, labels
+
+    def _shown(self, of: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
+        """The (height, width) that a file of this size is resized to, at so many times the config's
+        size."""
+        height, width = (round(factor * length) for length in self.config.size)
+        if self.config.fit == "stretch":
+            return height, width
+        scale = min(1.0, width / of[1], height / of[0])
+        return max(1, round(of[0] * scale)), max(1, round(of[1] * scale))
 
 
 def _stat(file: Path) -> os.stat_result:

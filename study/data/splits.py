@@ -7,17 +7,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from study.core.errors import InputError, is_control
 from study.core.names import TEST, TRAIN, VAL
+from study.data.objects import Measured, Survey
+from study.data.palette import default_palette
 
 SPLITS = (TRAIN, VAL, TEST)
 MAX_CLASSES = 255  # labels are uint8
-FEW_IMAGES = 5  # with fewer, a class's validation score is unreliable
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -76,6 +77,7 @@ class SegmentationData:
         cache: the folder of the memory maps; None without a cache.
         rule: how the splits were made, in words.
         repeats: images that are in two splits; `open_data` looks for them.
+        survey: what the labels hold before they are resized; only of data with a cache.
 
     Example:
         >>> import numpy as np
@@ -101,6 +103,7 @@ class SegmentationData:
     cache: Path | None = field(default=None)
     rule: str = ""
     repeats: tuple[Repeat, ...] = ()
+    survey: Survey | None = field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -132,7 +135,7 @@ class SegmentationData:
             train, val, test: (images, labels) of each split: images (N, H, W, 3) uint8 RGB, labels
                 (N, H, W) uint8 in [0, C) or ignore_index. All splits have one size.
             ignore_index: label of ignored pixels, not below C.
-            palette: (C, 3) RGB in 0..255; default the palette of PASCAL VOC.
+            palette: (C, 3) RGB in 0..255; default `study.data.palette.default_palette`.
             mean, std: (3,) RGB on a scale of 0..1; default those of ImageNet.
             groups: block ids (N,) by split, equal for neighbouring images; default one block per
                 image.
@@ -194,16 +197,24 @@ class SegmentationData:
         )
 
 
+class Decoded(NamedTuple):
+    """One image (H, W, 3) and its label (H, W), uint8, and what the label held in its own size."""
+
+    image: UInt8Array
+    label: UInt8Array
+    measured: Measured
+
+
 @dataclass(frozen=True, eq=False)
 class SplitSource:
-    """One split before it is decoded; `read(i)` returns image (H, W, 3) and label (H, W), uint8.
+    """One split before it is decoded; `read(i)` returns an image of it.
 
     Images that come from files have them in `files`, and `original(i)` returns one as it is there.
     """
 
     names: tuple[str, ...]
     groups: IntArray
-    read: Callable[[int], tuple[UInt8Array, UInt8Array]]
+    read: Callable[[int], Decoded]
     files: tuple[Path, ...] = ()
     original: Callable[[int], UInt8Array] | None = None
 
@@ -271,32 +282,6 @@ def _check_header(
             raise InputError(f"{what} must be {must}, got {tuple(values)}", key="data")
 
 
-def check_labelled(data: SegmentationData) -> SegmentationData:
-    """Return the data. Raises InputError if all pixels of a split are ignored."""
-    for name, split in data.splits.items():
-        if not split.class_counts.any():
-            raise InputError(f"split {name} has no labelled pixel", key=f"data/{name}")
-    return data
-
-
-def class_warnings(data: SegmentationData) -> list[str]:
-    """Warn about classes that are absent from or rare in a split, so not learnable or measurable
-    there."""
-    train, val, test = ((split.class_counts > 0).sum(0) for split in data.splits.values())
-    names = np.array(data.class_names, object)
-    ids = f"decoded labels hold 0 to {data.num_classes - 1}, {data.ignore_index} is ignored"
-    few = (test > 0) & (val < FEW_IMAGES)
-    found = {
-        f"in no image at all ({ids})": names[train + val + test == 0],
-        "in no image of test, so not judged": names[(train + val > 0) & (test == 0)],
-        "in test but in no image of train": names[(test > 0) & (train == 0)],
-        f"in test but in fewer than {FEW_IMAGES} images of val": [
-            f"{name} ({count})" for name, count in zip(names[few], val[few], strict=True)
-        ],
-    }
-    return [f"{what}: {', '.join(some)}" for what, some in found.items() if len(some)]
-
-
 def fingerprint_header(
     class_names: Sequence[str], ignore_index: int, mean: Sequence[float], std: Sequence[float]
 ) -> bytes:
@@ -307,18 +292,6 @@ def fingerprint_header(
 def content_header(shape: Sequence[int], groups: IntArray) -> bytes:
     """The first bytes of each split in a fingerprint, before its images and labels in turn."""
     return json.dumps([list(shape), groups.tolist()]).encode()
-
-
-def default_palette(num_classes: int) -> UInt8Array:
-    """The (C, 3) colours of PASCAL VOC: bits of the class id, dealt to r, g, b from the top bit."""
-    ids = np.arange(num_classes)
-    palette = np.zeros((num_classes, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
-    return palette
 
 
 def _wrong(split: str, what: str, must: str, got: np.ndarray) -> InputError:

@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from study.analysis.evidence import pack
-from study.config.task import TaskConfig, TrialConfig, accepting_duplicates
+from study.config.task import TaskConfig, TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
 from study.core.names import CONFIRM
 from study.data import SegmentationData, open_data
@@ -47,8 +47,8 @@ def _data(task: TaskConfig, beat: _Beats) -> SegmentationData:
     if key not in _opened:
         beat("opening its data")
         _opened.clear()
-        task_data = accepting_duplicates(task.data)
-        _opened[key] = open_data(task_data, on_progress=partial(beat, "opening its data"))
+        progress = partial(beat, "opening its data")
+        _opened[key] = open_data(task.data, on_progress=progress, begun=True)
     return _opened[key]
 
 

@@ -18,7 +18,6 @@ from study.config.task import (
     TaskConfig,
     TrialConfig,
     TrialOptimizer,
-    accepting_duplicates,
     load_task,
     refuse_code,
 )
@@ -57,6 +56,7 @@ class Prepared:
         state: The state of the study, if it is resumed.
         target: The task that confirmations train, if it is not `task`.
         seeds_are_open: Whether the number of seeds depends on what trials get.
+        data_faults: What a new study would be refused for, if the study is resumed.
     """
 
     folder: Path
@@ -69,6 +69,7 @@ class Prepared:
     state: State = field(default_factory=State)
     target: NamedTask | None = None
     seeds_are_open: bool = False
+    data_faults: tuple[str, ...] = ()
 
     def with_gpus(self, gpus: float) -> Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
@@ -326,10 +327,11 @@ def reopen(
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
     begin()
+    faults: tuple[str, ...] = ()
     if not state.finished:
-        _check_data(task.config, fingerprints[0], "--data-root")
+        faults = _check_data(task.config, fingerprints[0], "--data-root")
         if target is not None:
-            _check_data(target.config, fingerprints[1], "--confirm-data-root")
+            faults += _check_data(target.config, fingerprints[1], "--confirm-data-root")
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
@@ -340,7 +342,9 @@ def reopen(
                 f"{key} of this study is {planned} and cannot change, got {asked}",
                 key=flag_of(key),
             )
-    return Prepared(folder, space, task, plan, uri, storage, state=state, target=target)
+    return Prepared(
+        folder, space, task, plan, uri, storage, state=state, target=target, data_faults=faults
+    )
 
 
 def _loss_factories(space: SearchSpace, state: State) -> dict[str, str]:
@@ -384,17 +388,20 @@ def _check_plain(line: StudyRecord) -> None:
         ) from error
 
 
-def _check_data(task: TaskConfig, fingerprint: str, flag: str) -> None:
-    """Refuse other images than those that the study began with: its trials are compared."""
-    from study.data import open_data
+def _check_data(task: TaskConfig, fingerprint: str, flag: str) -> tuple[str, ...]:
+    """Refuse other images than those that the study began with: its trials are compared. Returns
+    what a new study would be refused for."""
+    from study.data import data_faults, open_data
 
-    found = open_data(accepting_duplicates(task.data)).fingerprint
+    data = open_data(task.data, begun=True)
+    found = data.fingerprint
     if found != fingerprint:
         raise InputError(
             f"the data are not those of the study: fingerprint {found[:12]}, "
             f"expected {fingerprint[:12]}",
             key=flag if isinstance(task.data, FileData) else "data",
         )
+    return tuple(str(fault) for fault in data_faults(data, task.data))
 
 
 def _first_line(
@@ -455,7 +462,7 @@ def _facts(task: TaskConfig, data: SegmentationData) -> dict[str, Any]:
         },
         "split_rule": data.rule,
         "warnings": [
-            *data_warnings(data),
+            *data_warnings(data, task.model),
             *task_warnings(task, len(data.train), data.train.images.shape[1:3]),
         ],
         "class_images": {
@@ -556,6 +563,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     )
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line)])
+    text = "\n".join([text, *(f"warning: {fault}" for fault in prepared.data_faults)])
     if resources is not None:
         return f"{text}\n{resources.text}"
     seeds = ""

@@ -174,6 +174,7 @@ def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
         yield f"in {prepared.prefix.where}, worked on in {prepared.folder}"
     if prepared.first_line is not None:
         yield from warning_lines(prepared.first_line)
+    yield from (f"warning: {fault}" for fault in prepared.data_faults)
 
 
 def run_study(

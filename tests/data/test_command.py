@@ -10,8 +10,8 @@ from PIL import Image
 
 from study.data import SegmentationData
 from study.data.__main__ import describe, main
+from study.data.presence import class_warnings
 from study.data.sheet import write_sheet
-from study.data.splits import class_warnings
 
 
 @pytest.mark.slow
@@ -47,7 +47,10 @@ def test_a_task_of_ones_own_is_checked(capsys, tmp_path, task):
     assert "25.00% ignored" in printed
     row = next(line for line in printed.splitlines() if line.strip().startswith("road"))
     assert "test is as published; train and val are as published" in printed
-    assert row.split() == ["road", "33.333", "3", "33.333", "2", "33.333", "2"]
+    assert row.split() == [
+        "road",
+        *(["33.33", "33.33", images][i] for images in "322" for i in range(3)),
+    ]
     assert "fewer than 5 images of val: road (2), car (2), pole (2)" in printed
 
 
@@ -95,7 +98,7 @@ def test_a_sheet_of_large_images_stays_small(tmp_path):
     data = SegmentationData.from_arrays("large", ["a", "b"], train=pair, val=pair, test=pair)
     write_sheet(data, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert (sheet.height, sheet.width) == (3 * (123 + 14), 2 * 83 + 130)
+        assert (sheet.height, sheet.width) == (3 * (123 + 14), 2 * 83 + 150)
         image = np.asarray(sheet)[14:130, :80]
     assert image.min() > 90  # averages of the board, none of its pixels
     assert image.max() < 110

@@ -33,8 +33,8 @@ def config(name, **changes) -> FileData:
     return parsed
 
 
-def opened(name, root, cache, **changes):
-    return open_data(config(name, **changes), data_root=root, cache_dir=cache)
+def opened(name, root, cache, *, begun=False, **changes):
+    return open_data(config(name, **changes), data_root=root, cache_dir=cache, begun=begun)
 
 
 def test_a_tree_is_read_into_three_splits_of_known_classes(name, root, tmp_path):
@@ -157,6 +157,6 @@ def test_smaller_images_are_padded_with_ignored_pixels_and_never_enlarged(name, 
 
 
 def test_larger_images_are_shrunk_in_proportion_before_they_are_padded(name, root, tmp_path):
-    found = opened(name, root, tmp_path / "cache", size=[8, 8], fit="pad")
+    found = opened(name, root, tmp_path / "cache", begun=True, size=[8, 8], fit="pad")
     assert (found.test.labels[:, 6:] == 255).all()
     assert (found.test.labels[:, :6] != 255).any()

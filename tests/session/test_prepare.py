@@ -109,6 +109,26 @@ def test_a_study_that_began_with_an_image_in_two_splits_goes_on(
     assert again.data == line.data
 
 
+def test_a_study_that_began_with_a_class_never_trained_goes_on_with_a_warning(
+    tmp_path: Path, task: dict[str, Any]
+) -> None:
+    """Earlier versions began such studies; their ledgers have no key for it."""
+    root = write_folder(tmp_path / "town")
+    (root / "classes.yaml").write_text("classes: [road, car, pole, kerb]\n")
+    options = Options(space=FLAT, task=task, data_root=root, storage=tmp_path / "studies", name="s")
+    with pytest.raises(InputError, match="no training pixel"):
+        prepare(options)
+    task["data"]["absent"] = ["kerb"]
+    line = prepare(options).first_line
+    assert line is not None
+    del line.task["data"]["absent"]
+    ledger = Ledger(tmp_path / "studies" / "s")
+    ledger.append(line)
+    ledger.close()
+    again = reopen("s", options, trust=True)
+    assert "warning: data: a class has no training pixel" in describe_plan(again, options)
+
+
 def test_a_study_needs_none_of_the_files_beside_its_ledger(begun: Prepared, tmp_path: Path) -> None:
     assert not (begun.folder / "space.yaml").exists()
     again = reopen(str(begun.folder), Options(storage=tmp_path / "elsewhere"), trust=True)

@@ -61,7 +61,7 @@ def voc_scan(config: VocData, root: Path) -> Scan:
         name="voc",
         config=config,
         root=root,
-        table=ClassTable.in_voc_colours(NAMES),
+        table=ClassTable(NAMES, voc_palette(len(NAMES))),
         findings=found,
         read_label=_read_label,
         members=members,
@@ -69,6 +69,18 @@ def voc_scan(config: VocData, root: Path) -> Scan:
         f"{config.val_fraction:.0%} of the official train by the hash of the name"
         + ("; SBD is in train alone" if config.sbd else ""),
     )
+
+
+def voc_palette(num_classes: int) -> UInt8Array:
+    """The (C, 3) colours of PASCAL VOC: bits of the class id, dealt to r, g, b from the top bit."""
+    ids = np.arange(num_classes)
+    palette = np.zeros((num_classes, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
+    return palette
 
 
 def _ids(found: Findings, file: Path) -> list[str]:

@@ -22,7 +22,8 @@ import numpy as np
 
 from study.config.task import SyntheticData
 from study.core.names import TEST, TRAIN, VAL
-from study.data.splits import Source, SplitSource
+from study.data.objects import Measured, find_objects
+from study.data.splits import Decoded, Source, SplitSource, count_classes
 from study.data.synthetic import objects
 from study.data.synthetic.canvas import Canvas, FloatArray, value_noise
 from study.data.synthetic.objects import LABELS, Thing
@@ -94,8 +95,13 @@ def synthetic_source(config: SyntheticData) -> Source:
         return SplitSource(
             names=tuple(f"{name}_{index:05d}" for index in range(count)),
             groups=np.arange(count),
-            read=lambda index: draw_scene(config, name, index),
+            read=lambda index: scene(name, index),
         )
+
+    def scene(name: str, index: int) -> Decoded:
+        image, label = draw_scene(config, name, index)
+        objects = find_objects(label, len(CLASS_NAMES)) if name == TRAIN else None
+        return Decoded(image, label, Measured(count_classes(label, len(CLASS_NAMES)), objects))
 
     return Source(
         name="synthetic",

@@ -8,6 +8,7 @@ import pytest
 
 from study.core.errors import InputError
 from study.data.formats.folder_classes import read_classes
+from study.data.palette import default_palette
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -27,7 +28,7 @@ def test_names_are_enough(write, key):
     assert classes.names == ("road", "car")
     assert classes.ignore_index == 255
     assert (classes.mean, classes.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert classes.palette.tolist() == [[0, 0, 0], [128, 0, 0]]
+    assert classes.palette.tolist() == default_palette(2).tolist()
     assert classes.image_suffixes == (".jpg", ".jpeg", ".png")
 
 

@@ -144,7 +144,7 @@ def test_the_source_describes_what_it_draws():
     source = synthetic_source(config())
     assert [len(split.names) for split in source.splits.values()] == [NUM, 2, 2]
     assert len(source.palette) == len(PALETTE) == len(CLASS_NAMES) == 11
-    image, label = source.splits["val"].read(1)
+    image, label, _ = source.splits["val"].read(1)
     expected = draw_scene(config(), "val", 1)
     assert np.array_equal(image, expected[0])
     assert np.array_equal(label, expected[1])
