@@ -265,7 +265,7 @@ def test_the_export_of_another_tool_is_told(refused, tmp_path, tool, given):
     assert f"it looks like an export for `convert {given}`" in refused(tool, source)
 
 
-@pytest.mark.parametrize("tool", exports.WRITERS.keys() - {"roboflow", "yolo of roboflow"})
+@pytest.mark.parametrize("tool", sorted(exports.WRITERS.keys() - {"roboflow", "yolo of roboflow"}))
 def test_an_empty_folder_is_refused(refused, tmp_path, tool):
     (tmp_path / "export").mkdir()
     assert "found n" in refused(tool, tmp_path / "export")
