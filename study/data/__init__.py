@@ -94,7 +94,12 @@ def open_data(
 
 def data_warnings(data: SegmentationData) -> list[str]:
     """Warn of what limits the use of the data, or what their figures mean."""
-    return [*class_warnings(data), *repeat_warnings(data), *sequence_warnings(data)]
+    return [
+        *data.warnings,
+        *class_warnings(data),
+        *repeat_warnings(data),
+        *sequence_warnings(data),
+    ]
 
 
 def scan_files(config: FileData, data_root: Path | None = None) -> Scan:

@@ -157,6 +157,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         cache=folder,
         rule=source.rule,
         repeats=repeats,
+        warnings=source.warnings,
         **splits,
     )
 
@@ -204,6 +205,8 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
             checksums = {
                 name: _write_split(building, name, source, content, step) for name in SPLITS
             }
+        if source.verdict is not None:
+            source.verdict()
         meta = {
             "state": state,
             "fingerprint": content.hexdigest(),
