@@ -36,6 +36,7 @@ class FolderFiles:
         self.image_dir = stated.image_dir or f"images{default}"
         self.label_dir = stated.label_dir or f"labels{default}"
         self._labels_in: dict[Path, dict[str, Path]] = {}
+        self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
         self._masked: set[int] = set()  # the masks of which there is a file
 
     @property
@@ -81,7 +82,7 @@ class FolderFiles:
             self._found.entries(label_dir)  # a fault
             return []
         labels = self._labels(folder)
-        if is_part:
+        if is_part or (SPLIT not in self.label_dir and not self.is_flat):
             labels = {name: file for name, file in labels.items() if name in images}
         if self._classes.missing is None:
             return self._found.pair(images, labels, image_dir, label_dir)
@@ -94,7 +95,12 @@ class FolderFiles:
         return sorted([*bare, *pairs], key=lambda pair: pair.name)
 
     def check_masks(self) -> None:
-        """A mask without any file is misnamed, most likely."""
+        """Find the masks that belong to no image of any split, and those of which no file is."""
+        used = {file for pair in self._found.pairs for file in pair.files}
+        for file in self._strays:
+            if file not in used:
+                message = f"no matching image in {self._root / self.image_dir}"
+                self._found.fault("missing image", message, file)
         for index, template in self._classes.masks:
             if index not in self._masked:
                 name = self._classes.names[index]
@@ -138,19 +144,13 @@ class FolderFiles:
         self, images: Mapping[str, Path], folder: str, *, is_part: bool
     ) -> list[Pair]:
         files: dict[str, list[tuple[int, Path]]] = {name: [] for name in images}
-        strays: dict[Path, None] = {}
         for index, template in self._classes.masks:
             for name, file in self._of_mask(template, images, folder):
                 if name in files:
                     files[name].append((index, file))
                     self._masked.add(index)
-                else:
-                    strays[file] = None
-        used = {*images.values(), *(file for some in files.values() for _, file in some)}
-        for file in [] if is_part else strays:
-            if file not in used:
-                message = f"no matching image in {self.directory(self.image_dir, folder)}"
-                self._found.fault("missing image", message, file)
+                elif not is_part:
+                    self._strays.setdefault(file)
         pairs = [Pair(name, images[name], None, tuple(files[name])) for name in sorted(images)]
         self._found.pairs += pairs
         return pairs
