@@ -45,7 +45,7 @@ def add_hints(found: Findings, root: Path, classes: Classes, files: FolderFiles)
     kinds = {fault.kind for fault in found.faults if not fault.hint}
     hints = {
         "missing": _folders,
-        "missing label": _names,
+        "missing label": _bare,
         "missing image": _names,
         "twice": _suffix,
         UNDIVIDED: _divide,
@@ -68,48 +68,69 @@ def _divide(root: Path, classes: Classes, files: FolderFiles) -> str:
 
 def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
     """Which folders there are in place of those that are missing."""
-    has = {
-        split: os.path.isdir(files.directory(files.image_dir, split))
-        and os.path.isdir(files.directory(files.label_dir, split))
-        for split in SPLITS
-    }
-    train, val, test = has.values()
-    if train and val:
-        return f"`splits: {{test: val}}` {_IN} tests on val and carves val from train"
-    if train and test:
-        return f"`splits: {{val: 0.15}}` {_IN} carves val from train"
-    if train:
-        return f"`splits: {{val: 0.15, test: 0.15}}` {_IN} carves both from train"
     templates = _templates(root)
     labels = [one for one in templates if any(word in one.lower() for word in _LABEL_WORDS)]
     images = [one for one in templates if one not in labels]
-    if len(images) == 1 and len(labels) <= 1:
-        line = _line(image_dir=images[0], label_dir=(labels or images)[0])
-        flat = "" if SPLIT in images[0] or classes.stated.splits else f" and {_split_line(root)}"
-        return f"{line}{flat} {_IN}, if these are they"
-    if convert := _convert(root):
-        return convert
-    there = ", ".join(repr(one) for one in templates[:6])
-    return f"`image_dir` and `label_dir` {_IN} name others" + (f"; found {there}" if there else "")
+    if len(templates) == 1 and not classes.masks:  # labels beside the images, or none
+        folder = next(
+            filter(_pictures, (files.directory(templates[0], one) for one in SPLITS)), root
+        )
+        line = _affixes(_pictures(folder), _pictures(folder), shared=True)
+        if line and templates[0] == files.image_dir == files.label_dir:
+            return f"{line} {_IN} pairs them"
+        if line:
+            dirs = _line(image_dir=templates[0], label_dir=templates[0])
+            return f"{dirs}, {line} {_IN}, if these are they"
+        return _convert(root) or f"`label_dir` {_IN} names the labels' folder; no such is below"
+    train, val, test = (
+        all(
+            any(name.lower().endswith(_PICTURES) for _, names in _walk(directory) for name in names)
+            for directory in (
+                files.directory(one, split) for one in (files.image_dir, files.label_dir)
+            )
+        )
+        for split in SPLITS
+    )
+    if train and not files.is_flat:
+        lines = {
+            (True, False): "`splits: {test: val}` {} tests on val and carves val from train",
+            (False, True): "`splits: {val: 0.15}` {} carves val from train",
+            (False, False): "`splits: {val: 0.15, test: 0.15}` {} carves both from train",
+        }
+        return lines.get((val, test), "").replace("{}", _IN)
+    if len(images) == 1 and len(labels) == 1:
+        flat = SPLIT not in images[0] and not classes.stated.splits
+        named = _line(image_dir=images[0], label_dir=labels[0])
+        if flat and (images, labels) == (["images"], ["labels"]):
+            return f"{_split_line(root)} {_IN} divides them"
+        return f"{named}{f' and {_split_line(root)}' if flat else ''} {_IN}, if these are they"
+    there = ", ".join(map(repr, templates[:6]))
+    found = f"; found {there}" if there else ""
+    return _convert(root) or f"`image_dir` and `label_dir` {_IN} name others{found}"
+
+
+def _bare(root: Path, classes: Classes, files: FolderFiles) -> str:
+    """How the names of labels differ from those of images; else what images without labels are."""
+    if hint := _names(root, classes, files):
+        return hint
+    if not any(_pictures(files.directory(files.label_dir, split)) for split in SPLITS):
+        return _convert(root)
+    name = classes.names[0]
+    return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
 
 
 def _names(root: Path, classes: Classes, files: FolderFiles) -> str:
-    """How the names of labels differ from those of images; else what images without labels are."""
+    """The lines that pair images and labels of different names."""
     stated = classes.stated
+    if classes.masks or stated.label_suffix or stated.label_prefix:
+        return ""
     for split in SPLITS:
         image_dir = files.directory(files.image_dir, split)
         label_dir = files.directory(files.label_dir, split)
         images, labels = _pictures(image_dir), _pictures(label_dir)
-        if classes.masks or not images:
-            continue
-        if not labels:
-            return _convert(label_dir) or _convert(root)
-        line = _affixes(images, labels, shared=image_dir == label_dir)
-        if line and not (stated.label_suffix or stated.label_prefix):
+        line = _affixes(images, labels, shared=image_dir == label_dir) if images else ""
+        if line:
             return f"{line} {_IN} pairs them"
-    if classes.missing is None and not classes.masks:
-        name = classes.names[0]
-        return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
     return ""
 
 

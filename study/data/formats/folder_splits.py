@@ -208,7 +208,7 @@ class FolderSplits:
             groups.setdefault(self._key(pair.name), []).append(pair)
         if len(groups) <= len(ratios):
             what = "groups" if self._classes.stated.group else "images"
-            message = f"train must have more than {len(ratios)} {what} to carve from"
+            message = f"train must have at least {len(ratios) + 1} {what} to carve from"
             raise self._classes.error("splits", f"{message}, got {len(groups)}")
         ahead = sorted(groups, key=lambda key: hashlib.sha256(os.fsencode(key)).digest())
         place: dict[str, str] = {}
