@@ -74,21 +74,16 @@ class Findings:
         return found
 
     def named(
-        self,
-        files: Sequence[Path],
-        suffixes: Suffixes,
-        *,
-        prefix: str = "",
-        below: Path | None = None,
+        self, files: Sequence[Path], suffixes: Suffixes, *, below: Path | None = None
     ) -> dict[str, Path]:
-        """The files with one of the suffixes, by name: without prefix and suffix, and with the
-        folders `below` a given one."""
+        """The files with one of the suffixes, by name: without it, and with the folders `below` a
+        given one."""
         found: dict[str, Path] = {}
         for path in files:
             suffix = next((s for s in suffixes if path.name.lower().endswith(s.lower())), None)
-            if suffix is None or not path.name.startswith(prefix):
+            if suffix is None:
                 continue
-            name = path.name[len(prefix) : -len(suffix)]
+            name = path.name[: -len(suffix)]
             if below is not None and path.parent != below:
                 name = f"{path.parent.relative_to(below).as_posix()}/{name}"
             if name in found:

@@ -24,9 +24,11 @@ from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, MAX_CLASSES, UInt8Arr
 
 HIGHEST = 2**16 - 1  # of a label file's values
 IGNORE = "ignore"
+SPLIT, NAME = "{split}", "{name}"
 OTHER = "other"
+TABLE = "table"  # the key of a table that has the split of each image
 SYNONYMS = {TRAIN: ("training",), VAL: ("valid", "validation"), TEST: ("testing",)}
-_SPLIT_OF = {word: split for split, words in SYNONYMS.items() for word in (split, *words)}
+SPLIT_OF = {word: split for split, words in SYNONYMS.items() for word in (split, *words)}
 _NEAR = 0.8  # likeness from which an unknown key is a mistake and no note
 _LIST = (".txt", ".csv", ".lst")
 
@@ -113,23 +115,28 @@ def _with_text_keys(value: Any, info: ValidationInfo) -> Any:
 
 def _splits(value: Any) -> Any:
     """Splits by their own names; whole numbers are a note of how many images there are."""
+    if isinstance(value, str) and is_list(value):
+        return {TABLE: (value,)}
     if not isinstance(value, dict):
         return value
     if all(_is_int(one) for one in value.values()):
         return {}
     found: dict[str, Any] = {}
     for key, one in value.items():
-        split = _SPLIT_OF.get(str(key).lower())
+        split = SPLIT_OF.get(str(key).lower())
         if split is None:
             hint = did_you_mean(key, SYNONYMS)
             raise ValueError(f"unknown split {key!r}{'; ' if hint else ''}{hint}")
-        is_ratio = isinstance(one, float) and 0 < one < 1
-        if not is_ratio and not (isinstance(one, str) and one):
+        several = one if isinstance(one, list) else [one]
+        if isinstance(one, float) and 0 < one < 1:
+            if split == TRAIN:
+                raise ValueError("train is the rest; give the ratios of val and test")
+            found[split] = one
+        elif several and all(isinstance(part, str) and part for part in several):
+            found[split] = tuple(SPLIT_OF.get(part.lower(), part) for part in several)
+        else:
             what = "a list of names (.txt, .csv), a folder, or a ratio between 0 and 1"
             raise ValueError(f"{key} must be {what}, got {shown(one)}")
-        if is_ratio and split == TRAIN:
-            raise ValueError("train is the rest; give the ratios of val and test")
-        found[split] = _SPLIT_OF.get(one.lower(), one) if isinstance(one, str) else one
     if sum(one for one in found.values() if isinstance(one, float)) >= 1:
         raise ValueError("the ratios of val and test must add up to less than 1")
     return found
@@ -205,23 +212,30 @@ class ClassesFile(_Notable):
     )
     image_dir: Text | None = Field(None, description="By default images/{split}.")
     label_dir: Text | None = Field(None, description="By default labels/{split}.")
-    image_prefix: Text | None = Field(None, description="What a file has before its name.")
-    label_prefix: Text | None = Field(None, description="What a file has before its name.")
     image_suffix: Text | None = Field(None, description="What a file has after its name.")
     label_suffix: Text | None = Field(None, description="What a file has after its name.")
+    image_path: Text | None = Field(
+        None,
+        description="In place of image_dir and image_suffix: the path of an image below the root, "
+        "with {name}, which may be several times there, * for any text, and {split}.",
+    )
+    label_path: Text | None = Field(
+        None, description="In place of label_dir and label_suffix: the path of a label."
+    )
     splits: Annotated[
-        dict[str, str | float],
+        dict[str, tuple[str, ...] | float],
         BeforeValidator(
             _splits,
-            json_schema_input_type=dict[
-                Literal["train", "val", "test"], str | Annotated[float, Field(gt=0)]
+            json_schema_input_type=str
+            | dict[
+                Literal["train", "val", "test"], str | list[str] | Annotated[float, Field(gt=0)]
             ],
         ),
     ] = Field(
         default_factory=dict,
         description="Of train, val, test: a list of names (train.txt, val.csv), a folder's name "
-        "in place of {split} (test: val), or a ratio of train by the hash of the name (0.15). "
-        "Whole numbers are a note.",
+        "in place of {split} (test: val), several of these, or a ratio of train by the hash of the "
+        "name (0.15). Or a table (.csv) with the split of each image. Whole numbers are a note.",
     )
     group: Text | None = Field(
         None,
@@ -331,6 +345,8 @@ class _Reader:
         for index, entry in enumerate(entries):
             if entry.color is not None:
                 palette[index] = entry.color
+        for what in ("image", "label"):
+            self._check_path(what)
         masks, unmasked = self._masks()
         missing = stated.missing_label
         return Classes(
@@ -487,6 +503,17 @@ class _Reader:
             )
         return masks, self._class("masks", bare[0])
 
+    def _check_path(self, what: str) -> None:
+        """A path has a name in it, and nothing else says where the files are."""
+        given = getattr(self.stated, f"{what}_path")
+        if given is None:
+            return
+        if NAME not in given:
+            raise self._error(f"{what}_path", f"{what}_path must contain {NAME}, got {given!r}")
+        for other in (f"{what}_dir", f"{what}_suffix"):
+            if other in self.stated.model_fields_set:
+                raise self._error(other, f"{other} has no meaning beside {what}_path")
+
     def _refuse_near_misses(
         self,
         given: Mapping[Any, Any],
@@ -506,9 +533,9 @@ class _Reader:
         return _error(self.file, key, offence, **more)
 
 
-def is_list(spec: str | float) -> bool:
+def is_list(part: str) -> bool:
     """Whether the part of a split is a file with names."""
-    return isinstance(spec, str) and spec.lower().endswith(_LIST)
+    return part.lower().endswith(_LIST)
 
 
 def _error(file: YamlFile, key: str, offence: str, **more: Any) -> InputError:

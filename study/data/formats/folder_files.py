@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from study.data.formats.folder_classes import SYNONYMS, Classes
+from study.data.formats.folder_classes import NAME, SPLIT, SYNONYMS, Classes
 from study.data.scan import Findings, Pair, Suffixes
 from study.data.splits import SPLITS
 
-SPLIT, NAME = "{split}", "{name}"
 IMAGE_SUFFIXES: tuple[Suffixes, ...] = (
     (".jpg", ".jpeg", ".png"),
     (".tif", ".tiff", ".bmp", ".webp"),
@@ -33,8 +33,8 @@ class FolderFiles:
             os.path.isdir(self.directory("images/{split}", split)) for split in SPLITS
         )
         default = "" if flat else f"/{SPLIT}"
-        self.image_dir = stated.image_dir or f"images{default}"
-        self.label_dir = stated.label_dir or f"labels{default}"
+        self.image_dir = _above(stated.image_path) or stated.image_dir or f"images{default}"
+        self.label_dir = _above(stated.label_path) or stated.label_dir or f"labels{default}"
         self._labels_in: dict[Path, dict[str, Path]] = {}
         self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
         self._masked: set[int] = set()  # the masks of which there is a file
@@ -42,16 +42,11 @@ class FolderFiles:
     @property
     def is_flat(self) -> bool:
         """Whether the images of all splits lie in one folder."""
-        return SPLIT not in self.image_dir
+        return SPLIT not in (self._classes.stated.image_path or self.image_dir)
 
     def directory(self, template: str, folder: str) -> Path:
         """The folder of a split, also where it is called by a synonym."""
-        words = (folder, *SYNONYMS.get(folder, ()))
-        paths = [
-            self._root / template.replace(SPLIT, form)
-            for word in words
-            for form in dict.fromkeys((word, word.capitalize(), word.upper()))
-        ]
+        paths = [self._root / template.replace(SPLIT, form) for form in _forms(folder)]
         return next((path for path in paths if os.path.isdir(path)), paths[0])
 
     def images(self, folder: str) -> dict[str, Path]:
@@ -61,10 +56,13 @@ class FolderFiles:
         groups = ((stated.image_suffix,),) if stated.image_suffix else IMAGE_SUFFIXES
         beside = {*self._labels(folder).values()} if os.path.isdir(directory) else set()
         faults = len(self._found.faults)
-        listed = self._listed(directory, groups, stated.image_prefix or "", beside)
+        if stated.image_path:
+            listed = self._matching(stated.image_path, folder, beside)
+        else:
+            listed = self._listed(directory, groups, beside)
         if not listed and len(self._found.faults) == faults:
-            what = f"{folder} images" if SPLIT in self.image_dir else "images"
-            kinds = ", ".join(groups[0])
+            what = "images" if self.is_flat else f"{folder} images"
+            kinds = stated.image_path or ", ".join(groups[0])
             self._found.fault("missing", f"the folder has no {what} ({kinds})", directory)
         return listed
 
@@ -75,14 +73,14 @@ class FolderFiles:
         """
         image_dir = self.directory(self.image_dir, folder)
         label_dir = self.directory(self.label_dir, folder)
-        is_part = is_part or (SPLIT not in self.label_dir and not self.is_flat)
         if self._classes.masks:
             return self._masked_pairs(images, folder, is_part=is_part)
         if not os.path.isdir(label_dir):
             self._found.entries(label_dir)  # a fault
             return []
         labels = self._labels(folder)
-        if is_part or (SPLIT not in self.label_dir and not self.is_flat):
+        where = self._classes.stated.label_path or self.label_dir
+        if is_part or (SPLIT not in where and not self.is_flat):
             labels = {name: file for name, file in labels.items() if name in images}
         if self._classes.missing is None:
             return self._found.pair(images, labels, image_dir, label_dir)
@@ -118,14 +116,39 @@ class FolderFiles:
 
     def _listed_labels(self, directory: Path, folder: str) -> dict[str, Path]:
         stated = self._classes.stated
+        if stated.label_path:
+            return self._matching(stated.label_path, folder, ())
         is_shared = directory == self.directory(self.image_dir, folder)
         groups = LABEL_SUFFIXES[: 1 if is_shared else None]
         if stated.label_suffix:
             groups = ((stated.label_suffix,),)
-        return self._listed(directory, groups, stated.label_prefix or "", ())
+        return self._listed(directory, groups, ())
+
+    def _matching(self, template: str, folder: str, without: Collection[Path]) -> dict[str, Path]:
+        """The files that a path stands for, by name."""
+        above = _above(template)
+        directory = self.directory(above, folder)
+        parts = re.split(r"(\{name\}|\{split\}|\*)", template[len(above) :].lstrip("/"))
+        known = {NAME: "(?P<name>.+)", SPLIT: f"(?:{'|'.join(map(re.escape, _forms(folder)))})"}
+        pattern = ""
+        for part in parts:
+            pattern += known.get(part, "[^/]*" if part == "*" else re.escape(part))
+            if part == NAME:
+                known[NAME] = "(?P=name)"
+        compiled = re.compile(pattern, re.DOTALL)
+        named: dict[str, Path] = {}
+        for path in self._found.tree(directory):
+            match = compiled.fullmatch(path.relative_to(directory).as_posix())
+            if match is None or path in without:
+                continue
+            if match["name"] in named:
+                message = f"another file has the same name: {named[match['name']].name}"
+                self._found.fault("twice", message, path)
+            named.setdefault(match["name"], path)
+        return named
 
     def _listed(
-        self, directory: Path, groups: tuple[Suffixes, ...], prefix: str, without: Collection[Path]
+        self, directory: Path, groups: tuple[Suffixes, ...], without: Collection[Path]
     ) -> dict[str, Path]:
         """Files of the first group that is there: in the folder itself, else in those below it."""
         top = self._found.entries(directory)
@@ -135,7 +158,7 @@ class FolderFiles:
                 some = self._found.tree(directory)
             some = [path for path in some if path not in without]
             for suffixes in groups:
-                listed = self._found.named(some, suffixes, prefix=prefix, below=below)
+                listed = self._found.named(some, suffixes, below=below)
                 if listed:
                     return listed
         return {}
@@ -165,7 +188,7 @@ class FolderFiles:
         if "/" not in template:
             has_labels = os.path.isdir(self.directory(self.label_dir, folder))
             template = f"{self.label_dir if has_labels else self.image_dir}/{template}"
-        above = template.partition(NAME)[0].rpartition("/")[0]
+        above = _above(template)
         inside = template[len(above) :].lstrip("/").replace(SPLIT, folder)
         pattern = f"{glob.escape(str(self.directory(above, folder)))}/{inside}"
         for name in images:
@@ -173,3 +196,14 @@ class FolderFiles:
                 yield name, Path(file)
         for file in sorted(glob.glob(pattern.replace(NAME, "*"))):
             yield "", Path(file)
+
+
+def _above(template: str | None) -> str:
+    """The folder above the first part of a path that is not the same for all files."""
+    return re.split(r"\{name\}|\*", template)[0].rpartition("/")[0] if template else ""
+
+
+def _forms(folder: str) -> list[str]:
+    """What the folder of a split may be called, its own name first."""
+    words = (folder, *SYNONYMS.get(folder, ()))
+    return [*dict.fromkeys(f for word in words for f in (word, word.capitalize(), word.upper()))]

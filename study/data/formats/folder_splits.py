@@ -11,18 +11,20 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from study.config.task import FolderData
 from study.core.names import TEST, TRAIN, VAL
-from study.data.formats.folder_classes import Classes, is_list
+from study.data.formats.folder_classes import SPLIT_OF, TABLE, Classes, is_list
 from study.data.formats.folder_files import FolderFiles
 from study.data.resplit import carved_pairs, in_blocks, in_words
 from study.data.scan import Findings, Members, Pair
 from study.data.splits import SPLITS
 
 DEFAULT_RATIO = 0.15  # of train, where val is carved from it and no ratio is stated
+Spec = tuple[str, ...] | float
 UNDIVIDED = "undivided"
 _NOT_THERE = "the listed image does not exist"
 
@@ -36,24 +38,23 @@ class FolderSplits:
         self._config, self._root, self._classes = config, root, classes
         self._files, self._found = files, found
         self._spec = self._completed()
-        self.lists = tuple(
-            root / str(self._spec[split]) for split in SPLITS if is_list(self._spec.get(split, ""))
-        )
+        parts = [part for spec in self._spec.values() for part in _parts(spec)]
+        self.lists = tuple(root / part for part in parts if is_list(part))
         self._unlisted = 0
         self._key = self._group_of()
         self._pairs = self._flat() if files.is_flat else self._in_folders()
         if classes.masks:
             files.check_masks()
 
-    def _completed(self) -> dict[str, str | float]:
+    def _completed(self) -> dict[str, Spec]:
         """The source of each split; the rest of all images is train where none is stated."""
         stated = dict(self._classes.stated.splits)
         resplit = self._config.resplit
-        if resplit is not None and (ratios := [one for one in stated.values() if _is_ratio(one)]):
+        if resplit is not None and (ratios := [one for one in stated.values() if not _parts(one)]):
             message = f"`resplit` of the task makes val anew, and so does the ratio {ratios[0]}"
             raise self._classes.error("splits", message, hint="leave one of the two out")
         if self._files.is_flat:
-            if stated and TEST not in stated:
+            if stated and TEST not in stated and TABLE not in stated:
                 hint = "a list, or a ratio as in `splits: {val: 0.15, test: 0.15}`"
                 raise self._classes.error("splits", "test is missing", hint=hint)
             if not stated:
@@ -64,41 +65,42 @@ class FolderSplits:
             return {VAL: DEFAULT_RATIO, **stated}
         pooled = resplit.pool if resplit else (TRAIN, VAL)
         for split in (*pooled, TEST):
-            takes_val = split == VAL and stated.get(TEST) == VAL
-            stated.setdefault(split, DEFAULT_RATIO if takes_val else split)
-        taken: dict[str | float, str] = dict.fromkeys(resplit.pool, "resplit") if resplit else {}
+            takes_val = split == VAL and VAL in _parts(stated.get(TEST, ()))
+            stated.setdefault(split, DEFAULT_RATIO if takes_val else (split,))
+        taken = dict.fromkeys(resplit.pool, "resplit") if resplit else {}
         for split, spec in stated.items():
-            other = split if _is_ratio(spec) else taken.setdefault(spec, split)
-            if other != split and (other != "resplit" or split == TEST):
-                message = f"{split} is the folder {spec}, which is in {other} too"
-                raise self._classes.error("splits", message)
-            if is_list(spec):
-                message = f"a list needs all images in one folder, got {self._files.image_dir!r}"
-                hint = "leave {split} out of image_dir and label_dir"
-                raise self._classes.error(f"splits/{split}", message, hint=hint)
+            for part in _parts(spec):
+                other = taken.setdefault(part, split)
+                if other != split and (other != "resplit" or split == TEST):
+                    message = f"{split} is the folder {part}, which is in {other} too"
+                    raise self._classes.error("splits", message)
+                if is_list(part):
+                    message = f"a list needs all images in one folder, got {self._files.image_dir}"
+                    hint = "leave {split} out of image_dir and label_dir"
+                    raise self._classes.error(f"splits/{split}", message, hint=hint)
         return stated
 
     def _in_folders(self) -> dict[str, list[Pair]]:
         pairs: dict[str, list[Pair]] = {}
         for split, spec in self._spec.items():
-            if isinstance(spec, str):
-                images = self._files.images(spec)
-                pairs[split] = self._files.pairs(images, spec, is_part=False)
+            for folder in _parts(spec):
+                some = self._files.pairs(self._files.images(folder), folder, is_part=False)
+                if len(_parts(spec)) > 1:  # which may have files of equal names
+                    some = [replace(pair, name=f"{folder}/{pair.name}") for pair in some]
+                pairs.setdefault(split, []).extend(some)
         return pairs
 
     def _flat(self) -> dict[str, list[Pair]]:
         images = self._files.images("")
-        listed = {
-            split: self._listed(self._root / str(spec), images)
-            for split, spec in self._spec.items()
-            if is_list(spec)
-        }
+        known = _Known(images)
+        listed: dict[str, list[str]] = {}
         for split, spec in self._spec.items():
-            if isinstance(spec, str) and not is_list(spec):
-                message = (
-                    f"{spec!r} is no list of names (.txt, .csv), and image_dir has no {{split}}"
-                )
-                raise self._classes.error(f"splits/{split}", message)
+            for part in _parts(spec):
+                if not is_list(part):
+                    message = f"{part!r} is no list of names (.txt, .csv), and image_dir has no"
+                    raise self._classes.error(f"splits/{split}", f"{message} {{split}}")
+                for of, names in self._listed(self._root / part, known, split).items():
+                    listed.setdefault(of, []).extend(names)
         part_of: dict[str, str] = {}
         for split, names in listed.items():
             for name in names:
@@ -108,52 +110,67 @@ class FolderSplits:
         if TRAIN in listed:
             self._unlisted = len(images) - len(part_of)
             images = {name: file for name, file in images.items() if name in part_of}
+        if TABLE in self._spec:
+            for split in {VAL, TEST} & {*listed}:
+                self._spec[split] = self._spec[TABLE]
+            if TEST not in listed and not self._found.faults:
+                raise self._classes.error("splits", "the table has no image of test")
         pairs = self._files.pairs(images, "", is_part=TRAIN in listed)
         found: dict[str, list[Pair]] = {split: [] for split in (TRAIN, *listed)}
         for pair in pairs:
             found[part_of.get(pair.name, TRAIN)].append(pair)
         return found
 
-    def _listed(self, file: Path, images: Mapping[str, Path]) -> dict[str, None]:
-        """The images that a list names, in any of the ways in which lists name them."""
+    def _listed(self, file: Path, known: _Known, split: str) -> dict[str, list[str]]:
+        """The images that a list names, by split: in any of the ways in which lists name them."""
         try:
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             message = f"cannot read the list ({type(error).__name__})"
             self._found.fault("missing", message, file)
             return {}
-        known = _Known(images)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         if file.suffix.lower() == ".csv":
-            return self._of_table(
-                [row for row in csv.reader(text.splitlines()) if any(row)], file, known
-            )
-        names: dict[str, None] = {}
-        for line in filter(None, map(str.strip, text.splitlines())):
-            name = known.name(line) or known.name(line.split()[0])  # VOC has marks behind names
-            if name is None:
-                self._found.fault("missing image", f"{_NOT_THERE}: {line}", file)
-            else:
-                names[name] = None
-        return names
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+            named = self._column(rows, file, known)
+        else:  # VOC's lists have marks behind the names
+            rows = [[line] for line in lines]
+            named = [known.name(line) or known.name(line.split()[0]) for line in lines]
+        of = [split] * len(rows)
+        if split == TABLE:
+            of = self._splits_of(rows, file)
+        found: dict[str, list[str]] = {}
+        for at, (row, name, one) in enumerate(zip(rows, named, of, strict=True)):
+            if name is not None:
+                found.setdefault(one, []).append(name)
+            elif at or file.suffix.lower() != ".csv":  # the first row of a table may be its head
+                self._found.fault("missing image", f"{_NOT_THERE}: {', '.join(row)}", file)
+        return found
 
-    def _of_table(
+    def _column(
         self, rows: Sequence[Sequence[str]], file: Path, known: _Known
-    ) -> dict[str, None]:
+    ) -> Sequence[str | None]:
         """The images that the column names in which most of a table's rows name one."""
-        width = max(map(len, rows), default=0)
         columns = [
-            [known.name(row[at]) if at < len(row) else None for row in rows] for at in range(width)
+            [known.name(row[at]) if at < len(row) else None for row in rows]
+            for at in range(max(map(len, rows), default=0))
         ]
-        hits = [sum(name is not None for name in column) for column in columns]
+        hits = [len(column) - column.count(None) for column in columns]
         best = [column for column, count in zip(columns, hits, strict=True) if count == max(hits)]
         if any(column != best[0] for column in best):
             self._found.fault("missing image", "two columns name different images", file)
-            return {}
-        named = best[0] if best else []
-        for row, name in [*zip(rows, named, strict=True)][1:]:  # the first may be the head
-            if name is None:
-                self._found.fault("missing image", f"{_NOT_THERE}: {', '.join(row)}", file)
-        return dict.fromkeys(name for name in named if name is not None)
+        return best[0] if best else []
+
+    def _splits_of(self, rows: Sequence[Sequence[str]], file: Path) -> list[str]:
+        """The split of each row, by the column that has nothing else below its head."""
+        for at in range(max(map(len, rows), default=0)):
+            found = [SPLIT_OF.get(row[at].lower()) if at < len(row) else None for row in rows]
+            if None not in found[1:]:
+                return [one or TRAIN for one in found]
+        self._found.fault(
+            "missing", "no column has the split of each image (train, val, test)", file
+        )
+        return [TRAIN] * len(rows)
 
     def _group_of(self) -> Callable[[str], str]:
         pattern = self._classes.stated.group
@@ -186,7 +203,7 @@ class FolderSplits:
         if config.resplit is not None:
             test = in_blocks(pairs[TEST], config.block)
             return {**carved_pairs(config.resplit, pairs), TEST: test}
-        ratios = {split: spec for split, spec in self._spec.items() if not isinstance(spec, str)}
+        ratios = {split: spec for split, spec in self._spec.items() if isinstance(spec, float)}
         if ratios:
             pairs |= self._carved(pairs[TRAIN], ratios)
         if self._classes.stated.group is None:
@@ -231,20 +248,21 @@ class FolderSplits:
             return f"test is as published; {in_words(self._config.resplit)}"
         by = "name" if self._classes.stated.group is None else "group"
         words = []
-        for split in (TRAIN, VAL, TEST):
-            spec = self._spec.get(split, "")
-            if not isinstance(spec, str):
+        for split in SPLITS:
+            spec = self._spec.get(split, ())
+            if isinstance(spec, float):
                 words.append(f"{split} is {spec:.0%} of train by the hash of the {by}")
-            elif is_list(spec):
-                words.append(f"{split} is {spec}")
+            elif spec == (split,):
+                words.append(f"{split} is as published")
             elif spec:
-                where = "as published" if spec == split else f"the {spec} folder"
-                words.append(f"{split} is {where}")
+                folder = "" if self._files.is_flat else "the folder "
+                words.append(f"{split} is {folder}{' and '.join(spec)}")
         if self._config.resplit is not None:
             words = [words[-1], in_words(self._config.resplit)]
         for split in SPLITS:
             folder = self._files.directory(self._files.image_dir, split)
-            if split not in self._spec.values() and not self._files.is_flat and folder.is_dir():
+            used = [part for spec in self._spec.values() for part in _parts(spec)]
+            if split not in used and not self._files.is_flat and folder.is_dir():
                 words.append(f"the {split} folder is not used")
         if self._unlisted:
             words.append(f"{self._unlisted} images are in no list")
@@ -254,7 +272,7 @@ class FolderSplits:
         """Warn of a test split that was published for choosing, of groups in two splits, and of
         labels whose edges are guessed."""
         found = []
-        if self._spec.get(TEST) == VAL:
+        if self._spec.get(TEST) == (VAL,):
             found.append("test is the published val; val is carved from train")
         if self._classes.stated.group is not None:
             blocks = [{block for _, block in members[split]} for split in SPLITS]
@@ -294,5 +312,6 @@ class _Known:
         return self._short.get(parts[-1]) or self._short.get(PurePosixPath(parts[-1]).stem)
 
 
-def _is_ratio(spec: str | float) -> bool:
-    return not isinstance(spec, str)
+def _parts(spec: Spec) -> tuple[str, ...]:
+    """The folders or lists of a split; none where it is a ratio."""
+    return () if isinstance(spec, float) else spec

@@ -173,6 +173,12 @@ def test_whole_numbers_under_splits_are_a_note(write):
         ("masks: {a: m}\nlabels: {0: a}", "labels: labels has no meaning beside `masks`"),
         ("classes: [a]\nthreshold: 9", "threshold: threshold is for `masks`; `labels: {0..127"),
         ("classes: [a]\nsplits: {val: 15}\nmean: 3", "mean must be three numbers"),
+        ("classes: [a]\nimage_path: a/b.png", "image_path must contain {name}, got 'a/b.png'"),
+        (
+            "classes: [a]\nlabel_path: '{name}.png'\nlabel_dir: x",
+            "classes.yaml:3: label_dir: label_dir has no meaning beside label_path",
+        ),
+        ("classes: [a]\nsplits: {val: [a, 3]}", "val must be a list of names (.txt, .csv), a fo"),
         ("classes: [a]\nsplits: {vla: 0.1}", "splits: unknown split 'vla'; did you mean 'val'?"),
         ("classes: [a]\nsplits: {val: 1.5}", "val must be a list of names (.txt, .csv), a folder"),
         ("classes: [a]\nsplits: {train: 0.5}", "train is the rest; give the ratios of val and te"),

@@ -134,17 +134,17 @@ def annotated(name, text):
     [
         (suffixed, "missing label (7)", "`label_suffix: _mask.png` in classes.yaml pairs them"),
         (prefixed, "missing label (7)",
-         "`label_prefix: mask_`, `label_suffix: .png` in classes.yaml pairs them"),
+         "`label_path: 'labels/{split}/mask_{name}.png'` in classes.yaml pairs them"),
         (both_prefixed, "missing label (7)",
-         "`image_prefix: img-`, `label_prefix: gt-` in classes.yaml pairs them"),
+         "`image_path: 'images/{split}/img-{name}.png'`, `label_path: 'labels/{split}/gt-{name}."),
         (both_suffixed, "missing label (7)", "`image_suffix: _training.png`, `label_suffix: _man"),
-        (side_by_side, "missing (3)", "`label_suffix: _mask.png` in classes.yaml pairs them"),
+        (side_by_side, "missing (3)", "`label_suffix: _mask.png` in classes.yaml, if these are"),
         (other_folders, "missing (6)",
          "`image_dir: 'img/{split}'`, `label_dir: 'masks/{split}'` in classes.yaml, if these"),
         (splits_first, "missing (6)",
          "`image_dir: '{split}/rgb'`, `label_dir: '{split}/annotations'` in classes.yaml, if"),
-        (flat, "missing (6)", "`splits: {val: 0.15, test: 0.15}` in classes.yaml divides them"),
-        (flat_others, "missing (6)", "`image_dir: JPEGImages`, `label_dir: SegmentationClass` and"
+        (flat, "missing (6)", "`splits: {val: 0.15, test: 0.15}` in classes.yaml, if these a"),
+        (flat_others, "missing (6)", "`image_dir: JPEGImages`, `label_dir: SegmentationClass`,"
          " `splits: {val: 0.15, test: 0.15}` in classes.yaml, if these are they"),
         (flat_named, "undivided (1)", "`splits: {val: 0.15, test: 0.15}` in classes.yaml divides"),
         (flat_listed, "undivided (1)", "`splits: {train: train.txt, test: val.txt}` in classes.y"),
@@ -178,8 +178,11 @@ def test_the_line_that_helps_is_named_once(root, form, kind, hint):
     ("form", "lines"),
     [
         (suffixed, "label_suffix: _mask.png"),
-        (prefixed, "label_prefix: mask_\nlabel_suffix: .png"),
-        (both_prefixed, "image_prefix: img-\nlabel_prefix: gt-"),
+        (prefixed, "label_path: 'labels/{split}/mask_{name}.png'"),
+        (
+            both_prefixed,
+            "image_path: images/{split}/img-{name}.*\nlabel_path: labels/{split}/gt-{name}.png",
+        ),
         (both_suffixed, "image_suffix: _training.png\nlabel_suffix: _manual1.png"),
         (side_by_side, "label_dir: images/{split}\nlabel_suffix: _mask.png"),
         (other_folders, "image_dir: 'img/{split}'\nlabel_dir: 'masks/{split}'"),

@@ -195,7 +195,7 @@ def test_test_can_be_the_published_val(root, opened):
     assert np.array_equal(
         opened_val.test.images[0], np.asarray(Image.open(root / "images" / "val" / "000.png"))
     )
-    assert opened_val.rule.endswith("test is the val folder; the test folder is not used")
+    assert opened_val.rule.endswith("test is the folder val; the test folder is not used")
     assert "test is the published val; val is carved from train" in data_warnings(opened_val)
 
 
@@ -203,6 +203,63 @@ def test_folders_of_any_name_can_be_splits(root, opened):
     for folder in ("images", "labels"):
         (root / folder / "test").rename(root / folder / "holdout")
     assert len(opened("splits: {test: holdout}").test) == 2
+
+
+def test_several_folders_are_one_split(root, opened):
+    text = "splits: {train: [train, val], val: 0.4, test: test}"
+    data = opened(text)
+    assert sorted([*data.train.names, *data.val.names]) == [
+        "train/000", "train/001", "train/002", "val/000", "val/001",
+    ]  # fmt: skip
+    assert data.rule.startswith("train is the folder train and val; val is 40% of train")
+
+
+def test_several_lists_are_one_split(flat, opened):
+    for split, names in PUBLISHED.items():
+        (flat / f"{split}.txt").write_text("\n".join(names))
+    data = opened("splits: {train: [train.txt, val.txt], val: 0.2, test: test.txt}")
+    assert sorted([*data.train.names, *data.val.names]) == PUBLISHED["train"] + PUBLISHED["val"]
+
+
+def test_a_table_can_have_the_split_of_each_image(flat, opened):
+    rows = [f"{at},{name}.png,{split.upper()}" for split, names in PUBLISHED.items()
+            for at, name in enumerate(names)]  # fmt: skip
+    (flat / "all.csv").write_text("\n".join(["id,image,part", *rows]))
+    assert parts(opened("splits: all.csv")) == PUBLISHED
+    (flat / "all.csv").write_text("\n".join(rows[:5]))
+    with pytest.raises(InputError, match=r"splits: the table has no image of test"):
+        opened("splits: all.csv")
+    (flat / "all.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    with pytest.raises(InputError, match=r"all.csv: no column has the split of each image"):
+        opened("splits: all.csv")
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "text"),
+    [
+        ("{}/x/im-{}_rgb.png", "{}/y/gt-{}.tif",
+         "image_path: '{split}/x/im-{name}_rgb.png'\nlabel_path: '{split}/y/gt-{name}.*'"),
+        ("all/{0}/{1}/i/{1}.png", "all/{0}/{1}/m/a7.png",
+         "image_path: 'all/{split}/{name}/i/{name}.png'\nlabel_path: 'all/{split}/{name}/m/*.png'"),
+        ("a/{0}{1}.png", "a/{0}{1}_mask.png",
+         "image_dir: a\nlabel_path: 'a/{name}_mask.png'\n"
+         "splits: {train: train.txt, val: val.txt, test: test.txt}"),
+    ],
+)  # fmt: skip
+def test_paths_say_where_the_name_is(root, opened, image, label, text):
+    wanted = np.asarray(Image.open(root / "images" / "val" / "001.png"))
+    for folder, template in (("images", image), ("labels", label)):
+        for file in [*root.glob(f"{folder}/*/*")]:
+            new = root / template.format(file.parent.name, file.stem)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(file).save(new)
+            file.unlink()
+    for split, names in PUBLISHED.items():
+        (root / f"{split}.txt").write_text("\n".join(names))
+    data = opened(text)
+    assert [len(part) for part in data.splits.values()] == [3, 2, 2]
+    assert np.array_equal(data.val.images[1], wanted)
+    assert np.array_equal(data.val.labels[1], folder_data.quadrants())
 
 
 def test_a_pool_of_lists_can_be_split_anew(flat, opened):
