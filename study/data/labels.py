@@ -203,12 +203,15 @@ def read_stored(file: Path) -> StoredLabel:
         values = np.asarray(label.getchannel(0) if label.mode == "LA" else label)
         if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
             raise FileProblem("label mode", "label must hold whole numbers, got fractions", file)
-        scale = 255 // (2 ** _PACKED[raw_mode] - 1) if raw_mode in _PACKED else 1
-        return StoredLabel(values.astype(np.int64) // scale, None, is_png, is_lossy)
+        if values.dtype != np.uint8:
+            values = values.astype(np.int64)
+        if raw_mode in _PACKED:
+            values = values // np.uint8(255 // (2 ** _PACKED[raw_mode] - 1))
+        return StoredLabel(values, None, is_png, is_lossy)
     if label.mode not in _COLOUR_MODES:
         message = f"label must be grey, of a palette, or RGB, got mode {label.mode}"
         raise FileProblem("label mode", message, file)
-    indices = np.asarray(label).astype(np.int64) if label.mode == "P" else None
+    indices = np.asarray(label) if label.mode == "P" else None
     return StoredLabel(indices, np.asarray(label.convert("RGB")), is_png, is_lossy)
 
 

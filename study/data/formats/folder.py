@@ -45,7 +45,7 @@ def folder_scan(config: FolderData, root: Path) -> Scan:
         read_label=labels.read,
         members=splits.members,
         rule=splits.rule(),
-        described_in=(described, *splits.lists),
+        described_in=(described,),
         read_masks=MaskFiles(classes).read if classes.masks else None,
         missing=classes.missing,
         warnings=splits.warnings,

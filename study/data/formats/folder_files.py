@@ -35,7 +35,7 @@ class FolderFiles:
         default = "" if flat else f"/{SPLIT}"
         self.image_dir = _above(stated.image_path) or stated.image_dir or f"images{default}"
         self.label_dir = _above(stated.label_path) or stated.label_dir or f"labels{default}"
-        self._labels_in: dict[Path, dict[str, Path]] = {}
+        self._labels_in: dict[tuple[Path, str], dict[str, Path]] = {}
         self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
         self._masked: set[int] = set()  # the masks of which there is a file
 
@@ -110,9 +110,10 @@ class FolderFiles:
         directory = self.directory(self.label_dir, folder)
         if self._classes.masks or not os.path.isdir(directory):
             return {}
-        if directory not in self._labels_in:
-            self._labels_in[directory] = self._listed_labels(directory, folder)
-        return self._labels_in[directory]
+        place = directory, folder if self._classes.stated.label_path else ""
+        if place not in self._labels_in:
+            self._labels_in[place] = self._listed_labels(directory, folder)
+        return self._labels_in[place]
 
     def _listed_labels(self, directory: Path, folder: str) -> dict[str, Path]:
         stated = self._classes.stated

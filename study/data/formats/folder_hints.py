@@ -57,7 +57,7 @@ def add_hints(found: Findings, root: Path, classes: Classes, files: FolderFiles)
 
 
 def _suffix(root: Path, classes: Classes, files: FolderFiles) -> str:
-    return f"`image_suffix: .jpg` {_IN} takes one of them"
+    return f"`image_suffix`, `label_suffix` {_IN} choose one, as in `image_suffix: .jpg`"
 
 
 def _divide(root: Path, classes: Classes, files: FolderFiles) -> str:
@@ -91,10 +91,9 @@ def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
         stems = [name.rpartition(".")[0] for name in _below(directory)]
         has_labels = at != beside or len({*stems}) < len(stems)
         if has_labels or "label_suffix" in line or "label_path" in line:
-            lines = [line] if line else []
-            if SPLIT not in at and not classes.stated.splits:
-                lines.append(_split_line(root))
-            return f"{', '.join(lines)} {_IN}, if these are they"
+            has_splits = SPLIT in at or classes.stated.splits
+            both = [line, "" if has_splits else _split_line(root)]
+            return f"{', '.join(filter(None, both))} {_IN}, if these are they"
     there = ", ".join(map(repr, templates[:6]))
     return _convert(root) or (
         f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {_OTHER}"

@@ -95,7 +95,7 @@ class LabelFiles:
             if rgb is not None:
                 by[COLOUR] = partial(self._of_colours, rgb)
             elif values is not None and values.min() >= 0 and values.max() <= _FULL:
-                by[COLOUR] = partial(self._of_colours, values[..., None].repeat(3, -1))
+                by[COLOUR] = partial(self._of_colours, values[..., None])
         if self._meaning.by_colour is None:
             order = [INDEX, COLOUR, GREY]
         elif not self._meaning.by_colour:
@@ -107,12 +107,14 @@ class LabelFiles:
         return [(way, by[way]) for way in order if way in by]
 
     def _of_values(self, values: np.ndarray) -> Codes:
+        if values.dtype == np.uint8:
+            return self._by_value[values]
         inside = (values >= 0) & (values <= HIGHEST)
         found = self._by_value[values.clip(0, HIGHEST)]
         return found if inside.all() else np.where(inside, found, np.int16(_UNKNOWN))
 
     def _of_colours(self, rgb: np.ndarray) -> Codes:
-        codes = colour_codes(rgb)
+        codes = colour_codes(rgb if rgb.shape[-1] == 3 else rgb.repeat(3, -1))
         place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         return np.where(self._codes[place] == codes, self._of_code[place], np.int16(_UNKNOWN))
 
@@ -217,13 +219,13 @@ class MaskFiles:
         if label.is_lossy:
             message = "a mask of lossy compression has blurred values"
             raise FileProblem("lossy label", message, file, hint=line)
-        values = colour_codes(label.rgb) if label.rgb is not None else label.values
+        values = label.values if label.rgb is None else colour_codes(label.rgb)
+        assert values is not None
         found = np.unique(values)
         if len(found[found != 0]) > 1:
             message = f"a mask must hold 0 and one other value, got {len(found)} values"
             raise FileProblem("unknown label", message, file, hint=line)
-        inside: np.ndarray = values != 0
-        return inside
+        return np.not_equal(values, 0)
 
 
 def _grey(label: StoredLabel, file: Path) -> np.ndarray:

@@ -38,8 +38,6 @@ class FolderSplits:
         self._config, self._root, self._classes = config, root, classes
         self._files, self._found = files, found
         self._spec = self._completed()
-        parts = [part for spec in self._spec.values() for part in _parts(spec)]
-        self.lists = tuple(root / part for part in parts if is_list(part))
         self._unlisted = 0
         self._key = self._group_of()
         self._pairs = self._flat() if files.is_flat else self._in_folders()
@@ -67,7 +65,7 @@ class FolderSplits:
         for split in (*pooled, TEST):
             takes_val = split == VAL and VAL in _parts(stated.get(TEST, ()))
             stated.setdefault(split, DEFAULT_RATIO if takes_val else (split,))
-        taken = dict.fromkeys(resplit.pool, "resplit") if resplit else {}
+        taken = {str(split): "resplit" for split in resplit.pool} if resplit else {}
         for split, spec in stated.items():
             for part in _parts(spec):
                 other = taken.setdefault(part, split)
@@ -111,7 +109,7 @@ class FolderSplits:
             self._unlisted = len(images) - len(part_of)
             images = {name: file for name, file in images.items() if name in part_of}
         if TABLE in self._spec:
-            for split in {VAL, TEST} & {*listed}:
+            for split in {*SPLITS} & {*listed}:
                 self._spec[split] = self._spec[TABLE]
             if TEST not in listed and not self._found.faults:
                 raise self._classes.error("splits", "the table has no image of test")
@@ -259,10 +257,9 @@ class FolderSplits:
                 words.append(f"{split} is {folder}{' and '.join(spec)}")
         if self._config.resplit is not None:
             words = [words[-1], in_words(self._config.resplit)]
-        for split in SPLITS:
-            folder = self._files.directory(self._files.image_dir, split)
-            used = [part for spec in self._spec.values() for part in _parts(spec)]
-            if split not in used and not self._files.is_flat and folder.is_dir():
+        used = {part for spec in self._spec.values() for part in _parts(spec)}
+        for split in [] if self._files.is_flat else SPLITS:
+            if split not in used and self._files.directory(self._files.image_dir, split).is_dir():
                 words.append(f"the {split} folder is not used")
         if self._unlisted:
             words.append(f"{self._unlisted} images are in no list")

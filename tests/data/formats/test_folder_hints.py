@@ -153,7 +153,7 @@ def annotated(name, text):
         (no_val, "missing (2)", "`splits: {val: 0.15}` in classes.yaml carves val from train"),
         (only_train, "missing (4)", "`splits: {val: 0.15, test: 0.15}` in classes.yaml carves"),
         (some_unlabelled, "missing label (1)", "`missing_label: road` in classes.yaml, if image"),
-        (twice, "twice (1)", "`image_suffix: .jpg` in classes.yaml takes one of them"),
+        (twice, "twice (1)", "`image_suffix`, `label_suffix` in classes.yaml choose one"),
         (annotated("annotations.json", COCO), "missing (3)", "convert coco "),
         (annotated("images/train/000.json", LABELME), "missing (3)", "convert labelme "),
         (annotated("export.json", LABELSTUDIO), "missing (3)", "convert labelstudio "),

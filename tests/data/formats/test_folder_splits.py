@@ -225,7 +225,10 @@ def test_a_table_can_have_the_split_of_each_image(flat, opened):
     rows = [f"{at},{name}.png,{split.upper()}" for split, names in PUBLISHED.items()
             for at, name in enumerate(names)]  # fmt: skip
     (flat / "all.csv").write_text("\n".join(["id,image,part", *rows]))
-    assert parts(opened("splits: all.csv")) == PUBLISHED
+    data = opened("splits: all.csv")
+    assert (parts(data), data.rule) == (
+        PUBLISHED, "train is all.csv; val is all.csv; test is all.csv",
+    )  # fmt: skip
     (flat / "all.csv").write_text("\n".join(rows[:5]))
     with pytest.raises(InputError, match=r"splits: the table has no image of test"):
         opened("splits: all.csv")
@@ -241,6 +244,8 @@ def test_a_table_can_have_the_split_of_each_image(flat, opened):
          "image_path: '{split}/x/im-{name}_rgb.png'\nlabel_path: '{split}/y/gt-{name}.*'"),
         ("all/{0}/{1}/i/{1}.png", "all/{0}/{1}/m/a7.png",
          "image_path: 'all/{split}/{name}/i/{name}.png'\nlabel_path: 'all/{split}/{name}/m/*.png'"),
+        ("{1}/im/{0}.png", "{1}/gt/{0}.png",
+         "image_path: '{name}/im/{split}.png'\nlabel_path: '{name}/gt/{split}.png'"),
         ("a/{0}{1}.png", "a/{0}{1}_mask.png",
          "image_dir: a\nlabel_path: 'a/{name}_mask.png'\n"
          "splits: {train: train.txt, val: val.txt, test: test.txt}"),
@@ -253,6 +258,8 @@ def test_paths_say_where_the_name_is(root, opened, image, label, text):
             new = root / template.format(file.parent.name, file.stem)
             new.parent.mkdir(parents=True, exist_ok=True)
             Image.open(file).save(new)
+            if folder == "images":
+                Image.open(file).save(new.with_name("thumb.png"))
             file.unlink()
     for split, names in PUBLISHED.items():
         (root / f"{split}.txt").write_text("\n".join(names))
