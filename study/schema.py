@@ -1,4 +1,4 @@
-"""JSON Schemas of task and search space files, for editors: `python -m study.schema`.
+"""JSON Schemas of task, search space and classes files, for editors: `python -m study.schema`.
 
 The config types generate them. In a search space, every leaf may also be a range or a choice, and
 every subtree may be a choice of named subtrees; see `study.space.grammar`.
@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from study.config.task import TaskConfig, TrialOptimizer
 from study.core.console import Parser, run_command
 from study.core.files import made_folder, write_text
+from study.data.formats.folder_classes import ClassesFile
 from study.losses import PRESETS
 from study.losses.config import LossConfig
 from study.space.grammar import FloatRange, IntRange
@@ -30,6 +31,18 @@ REF = "#/$defs/{model}"
 def task_schema() -> Schema:
     """The schema of a task: `study/tasks/*.yaml`."""
     return {"$schema": DIALECT, **TaskConfig.model_json_schema(), "title": "A task"}
+
+
+def classes_schema() -> Schema:
+    """The schema of the classes.yaml of a folder data set; keys that it does not know are notes."""
+    schema = ClassesFile.model_json_schema()
+    properties = schema["properties"]
+    return {
+        "$schema": DIALECT,
+        **schema,
+        "title": "The classes of a folder data set",
+        "properties": {**properties, "names": properties["classes"]},
+    }
 
 
 def space_schema() -> Schema:
@@ -106,8 +119,12 @@ def _only(key: str, schema: Schema) -> Schema:
 
 
 def files() -> dict[str, str]:
-    """The text of the two schemas, by file name."""
-    schemas = {"task": task_schema(), "search_space": space_schema()}
+    """The text of the schemas, by file name."""
+    schemas = {
+        "task": task_schema(),
+        "search_space": space_schema(),
+        "classes": classes_schema(),
+    }
     return {
         f"{name}.schema.json": json.dumps(schema, indent=2) + "\n"
         for name, schema in schemas.items()
@@ -115,7 +132,7 @@ def files() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the JSON Schemas of task and search space files into a folder."""
+    """Write the JSON Schemas of task, search space and classes files into a folder."""
     parser = Parser("schema", main.__doc__)
     parser.add_argument("--write", default="schemas", metavar="DIR", help="default: schemas")
     return run_command(parser, _write, argv)

@@ -131,6 +131,15 @@ def test_yaml_beside_the_readme_is_yaml(file: str) -> None:
     assert isinstance(yaml.safe_load((ROOT / file).read_text(encoding="utf-8")), dict)
 
 
+def test_every_key_of_classes_yaml_is_described() -> None:
+    from study.data.formats.folder_classes import ClassesFile
+
+    section = README.partition("## Your own data")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert {*ClassesFile.model_fields, "names"} <= described
+
+
 def test_the_citation_names_the_three_papers_and_the_terms_of_the_data() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     urls = " ".join(reference["url"] for reference in citation["references"])

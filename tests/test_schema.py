@@ -23,14 +23,14 @@ def errors(kind: str, text: str) -> list[str]:
     return [error.message for error in validator.iter_errors(parse_yaml(text).data)]
 
 
-@pytest.mark.parametrize("name", ["task.schema.json", "search_space.schema.json"])
+@pytest.mark.parametrize("name", sorted(schema.files()))
 def test_the_committed_schemas_are_those_of_the_config_types(name):
     assert (ROOT / "schemas" / name).read_text() == schema.files()[name], (
         "run python -m study.schema"
     )
 
 
-@pytest.mark.parametrize("make", KINDS.values())
+@pytest.mark.parametrize("make", [*KINDS.values(), schema.classes_schema])
 def test_a_schema_is_a_schema(make):
     Draft202012Validator.check_schema(make())
 
@@ -89,11 +89,30 @@ def test_the_grammar_is_in_the_schema(text):
     assert not errors("search_spaces", text)
 
 
-def test_the_command_writes_both_files(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("names: [a, b]\nlicence: a note", True),
+        ("classes: [{id: 201, name: a, color: '#ff0000'}, b]\nignore: [0, 250..255]", True),
+        ("labels: {0: a, 128..255: b}\nsplits: {val: 0.15, test: test.txt}", True),
+        ("classes: {0: a, 100: b}\nsplits: {train: 367}", True),
+        ("classes: [{id: -1, name: a}]", False),
+        ("classes: [{name: a, color: [0, 0, 256]}]", False),
+        ("classes: [a]\nread: color", False),
+        ("classes: [a]\nsplits: {validate: 0.1}", False),
+    ],
+)
+def test_the_schema_of_classes_knows_its_keys(text, fits):
+    validator = Draft202012Validator(schema.classes_schema())
+    data = json.loads(json.dumps(parse_yaml(text).data))  # as an editor sees it
+    assert validator.is_valid(data) is fits
+
+
+def test_the_command_writes_every_file(tmp_path, capsys):
     assert schema.main(["--write", str(tmp_path / "new")]) == 0
     written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
     assert written == schema.files()
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.slow

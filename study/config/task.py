@@ -33,6 +33,7 @@ Positive = Annotated[float, Field(gt=0)]
 VAL_FRACTION = AliasChoices("val_fraction", "val_share")  # the second is the name of old tasks
 Duplicates = Literal["refuse", "warn"]
 Absent = Annotated[tuple[str, ...], Strict(False)]
+EXPORTS = ("coco", "labelme", "cvat", "labelstudio", "yolo")  # what `study.data convert` reads
 Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -53,12 +54,14 @@ class SyntheticData(Config):
 class Resplit(Config):
     """Carve train and val anew: pool the named splits, cut them in name order into blocks of
     `block` images, give every `every`-th block to val. `thin` keeps every n-th image of a split
-    before pooling (for clips of nearly identical frames)."""
+    before pooling (for clips of nearly identical frames). `of` says of how many images the rule is
+    made: it is for no other data."""
 
     pool: Annotated[tuple[Literal["train", "val"], ...], Strict(False)] = ("train", "val")
     block: Images
     every: int = Field(ge=2, le=10**7)
     thin: dict[Literal["train", "val"], Images] = Field(default_factory=dict)
+    of: dict[Literal["train", "val"], Images] = Field(default_factory=dict)
 
 
 class FileData(Config):
@@ -381,6 +384,15 @@ class TaskConfig(Config):
     evaluation: Evaluation = Evaluation()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     deterministic: bool = False
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _an_export_is_converted(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("format") in EXPORTS:
+            tool = data["format"]
+            hint = f"`python -m study.data convert {tool} SRC DST` makes a `folder` of them"
+            raise ValueError(f"{tool} annotations are not read as they are; {hint}")
+        return data
 
     @property
     def num_epochs(self) -> int:

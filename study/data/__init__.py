@@ -117,6 +117,7 @@ def data_warnings(
     """Warn of what limits the use of the data, by the model too, or what their figures mean."""
     data = surveyed(data)
     return [
+        *data.warnings,
         *class_warnings(data),
         *resizing_warnings(data),
         *(stride_warnings(data, model) if model is not None else ()),

@@ -19,7 +19,7 @@ from study.config.task import FactoryModel, FileData, SmpModel
 from study.core.console import EXIT_BAD_INPUT, Parser, run_command, show
 from study.core.errors import InputError, printable
 from study.data import SegmentationData, data_faults, data_warnings, open_data, scan_files
-from study.data.repeats import REFUSE, in_words, serious
+from study.data.repeats import HINT, REFUSE, in_words, serious
 from study.data.resizing import surveyed
 from study.data.splits import FileProblem, Repeat
 from study.data.tables import class_table, object_table
@@ -82,8 +82,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _problem(repeat: Repeat) -> FileProblem:
-    kind = "shared; remove one of the two, or accept them: `duplicates: warn` in the task's data"
-    return FileProblem(kind, in_words(repeat), Path(repeat.names[1]))
+    return FileProblem("shared", in_words(repeat), Path(repeat.names[1]), hint=HINT)
 
 
 def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MOST_LINES) -> str:
@@ -93,7 +92,8 @@ def list_problems(problems: Iterable[FileProblem], root: Path, *, most: int = MO
     lines = [printable(f"error: {root}: ") + f"the data have {len(ordered)} fault{plural}"]
     for kind, group in groupby(ordered, key=lambda one: one.kind):
         alike = [*group]
-        lines.append(f"{kind} ({len(alike)}):")
+        hint = next((f": {one.hint}" for one in alike if one.hint), ":")
+        lines.append(printable(f"{kind} ({len(alike)}){hint}"))
         lines += [
             printable(f"  {os.path.relpath(one.file or root, root)}: {one.message}")
             for one in alike[:most]

@@ -161,6 +161,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         rule=source.rule,
         repeats=repeats,
         survey=survey,
+        warnings=source.warnings,
         **splits,
     )
 
@@ -219,6 +220,8 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
                 name: _write_split(building, name, source, content, surveyor, step)
                 for name in SPLITS
             }
+        if source.verdict is not None:
+            source.verdict()
         meta = {
             "state": state,
             "fingerprint": content.hexdigest(),

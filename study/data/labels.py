@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from study.core.errors import is_out_of_memory
-from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, FileProblem, UInt8Array, default_palette
+from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, FileProblem, UInt8Array
 
 IGNORED = 255
 STRAY = 0.01  # largest fraction of unknown colours that passes as blurred edges, ignored
@@ -29,11 +29,13 @@ warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # only 
 
 _IMAGE_FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _LABEL_FORMATS = ("PNG",)  # lossless, and with checksums
+_ANY_LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG")
 _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
 _COLOUR_MODES = ("RGB", "RGBA", "P")
 _TURNED = range(2, 9)  # EXIF orientations; 1 is upright
 _PACKED = {"L;2": 2, "L;4": 4}  # bits of a grey value, which decoding stretches to 0..255
+_GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I", "F")
 _HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # raw modes of Pillow's PNG decoder
 
 
@@ -53,11 +55,6 @@ class ClassTable:
         names, colours = zip(*classes, strict=True)
         return cls(names, np.array(colours, np.uint8))
 
-    @classmethod
-    def in_voc_colours(cls, names: tuple[str, ...]) -> ClassTable:
-        """Build the table with the palette of PASCAL VOC."""
-        return cls(names, default_palette(len(names)))
-
 
 class IdTable:
     """Maps the values of a label file to classes: value -> class or ignored."""
@@ -66,14 +63,14 @@ class IdTable:
         self._meaning = np.zeros(256, np.uint8)
         self._meaning[list(meaning)] = list(meaning.values())
         self._known = np.isin(np.arange(256), list(meaning))
-        self._ranges = _ranges(sorted(meaning))
+        self._ranges = ranges(sorted(meaning))
 
     def classes(self, values: UInt8Array, file: Path) -> UInt8Array:
         """Map (H, W) values to (H, W) classes."""
         there = np.bincount(values.ravel(), minlength=256) > 0
         unknown = np.flatnonzero(there & ~self._known).tolist()
         if unknown:
-            message = f"labels must be {self._ranges}, got {_listed(unknown)}"
+            message = f"labels must be {self._ranges}, got {listed(unknown)}"
             raise FileProblem("unknown label", message, file)
         return self._meaning[values]
 
@@ -86,14 +83,14 @@ class ColourTable:
     """Maps the colours of a label file to classes: RGB -> class or ignored."""
 
     def __init__(self, meaning: Mapping[Colour, int]) -> None:
-        codes = {_code(np.array(colour)): value for colour, value in meaning.items()}
+        codes = {colour_codes(np.array(colour)): value for colour, value in meaning.items()}
         self._codes = np.array(sorted(codes))
         self._values = np.array([codes[code] for code in self._codes.tolist()], np.uint8)
 
     def read(self, file: Path) -> UInt8Array:
         """Read the classes of an RGB image; a few pixels of unknown colours are ignored."""
         rgb = read_colours(file)
-        codes = _code(rgb)
+        codes = colour_codes(rgb)
         place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[place] == codes
         check_strays(~known, rgb, file)
@@ -168,6 +165,56 @@ def read_colours(file: Path) -> UInt8Array:
     return np.asarray(label.convert("RGB"))
 
 
+@dataclass(frozen=True, eq=False)
+class StoredLabel:
+    """A label as its file holds it.
+
+    Attributes:
+        values: (H, W) grey values or palette indices; None where it is painted in RGB.
+        rgb: (H, W, 3) of a palette or RGB label; None where it is grey.
+        is_png: whether the file is a PNG, whose palettes keep the order that their author gave.
+        is_lossy: whether it was compressed with loss, so that its values are blurred.
+    """
+
+    values: np.ndarray | None
+    rgb: UInt8Array | None
+    is_png: bool
+    is_lossy: bool
+
+
+def read_stored(file: Path) -> StoredLabel:
+    """Read a label of any kind: grey values as they are stored in 1 to 32 bits, palette or RGB."""
+    label, raw_mode = _loaded(file, "label", _ANY_LABEL_FORMATS)
+    is_lossy = (
+        label.format == "JPEG"
+        or label.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
+        or (label.format == "WEBP" and b"VP8L" not in file.read_bytes()[:64])
+    )
+    is_png = label.format == "PNG"
+    if raw_mode.endswith(";16B") and not label.mode.startswith("I;16"):
+        message = f"label must have 8 bits per channel, got mode {label.mode} of 16 bits"
+        raise FileProblem("label mode", message, file)
+    if label.mode in _GREY_MODES:
+        values = np.asarray(label.getchannel(0) if label.mode == "LA" else label)
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            raise FileProblem("label mode", "label must hold whole numbers, got fractions", file)
+        if values.dtype != np.uint8:
+            values = values.astype(np.int64)
+        if raw_mode in _PACKED:
+            values = values // np.uint8(255 // (2 ** _PACKED[raw_mode] - 1))
+        return StoredLabel(values, None, is_png, is_lossy)
+    if label.mode not in _COLOUR_MODES:
+        message = f"label must be grey, of a palette, or RGB, got mode {label.mode}"
+        raise FileProblem("label mode", message, file)
+    indices = np.asarray(label) if label.mode == "P" else None
+    return StoredLabel(indices, np.asarray(label.convert("RGB")), is_png, is_lossy)
+
+
+def colour_codes(rgb: np.ndarray) -> np.ndarray:
+    """One number for each colour in the last axis: 65536 r + 256 g + b."""
+    return rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
 def read_low_bytes(file: Path) -> UInt8Array:
     """Read the low bytes of a 16-bit RGB PNG, (H, W, 3).
 
@@ -213,7 +260,14 @@ def _loaded(
             if low_bytes and raw_mode == _HIGH_BYTE:
                 opened.tile = [opened.tile[0]._replace(args=_LOW_BYTE)]
             opened.load()
+            if what == "label" and getattr(opened, "n_frames", 1) > 1:
+                size = opened.size
+                opened.seek(1)
+                if opened.size == size:  # others are reduced copies, as maps have them
+                    raise OSError("several pictures in one file")
+                opened.seek(0)
             image = opened.copy()
+            image.format = opened.format
             image.info.pop("transparency", None)
             return image, raw_mode
     except Exception as error:  # damaged bytes make the reader raise anything
@@ -228,12 +282,7 @@ def _loaded(
         raise FileProblem(f"unreadable {what}", message, file) from error
 
 
-def _code(rgb: np.ndarray) -> np.ndarray:
-    """Combine the three values in the last axis into one number."""
-    return rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-
-
-def _ranges(values: list[int]) -> str:
+def ranges(values: list[int]) -> str:
     """Format values as ranges, such as `0 to 2 or 255`."""
     runs: list[list[int]] = []
     for value in values:
@@ -245,6 +294,6 @@ def _ranges(values: list[int]) -> str:
     return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def _listed(values: list[int], most: int = 8) -> str:
+def listed(values: list[int], most: int = 8) -> str:
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(map(str, values[:most])) + more

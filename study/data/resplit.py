@@ -24,12 +24,19 @@ def resplit(
     last of every `rule.every` blocks goes to val. Neighbouring frames thus stay in one split,
     except those at the ends of a block.
 
-    Raises InputError if no block is left for val.
+    Raises InputError if no block is left for val, or if the rule is made for other data.
     """
     for split in rule.thin:
         if split not in rule.pool:
             message = f"thin names the split {split!r}, which is not in pool"
             raise InputError(message, allowed=rule.pool, key="data/resplit/thin")
+    for split, count in rule.of.items():
+        if (found := len(names.get(split, ()))) != count:
+            raise InputError(
+                f"the rule is made for {count} {split} images, these data have {found}",
+                hint="leave `resplit` out: train and val are then those of the folders",
+                key="data/resplit/of",
+            )
     pool = [
         (name, split)
         for split in dict.fromkeys(rule.pool)

@@ -36,15 +36,26 @@ from study.data.splits import (
 )
 
 Suffixes = tuple[str, ...]
+MaskReader = Callable[[Sequence[tuple[int, Path]], tuple[int, int]], UInt8Array]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its label."""
+    """An image and its label.
+
+    label: None where there is none, which the data set allows.
+    masks: in place of a label, masks in drawing order, each with its class.
+    """
 
     name: str
     image: Path
-    label: Path
+    label: Path | None
+    masks: tuple[tuple[int, Path], ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        label = [] if self.label is None else [self.label]
+        return [self.image, *label, *(file for _, file in self.masks)]
 
 
 Members = Mapping[str, Sequence[tuple[Pair, int]]]  # split -> its pairs, each with its block id
@@ -57,28 +68,50 @@ class Findings:
     pairs: list[Pair] = field(default_factory=list)
     faults: list[FileProblem] = field(default_factory=list)
 
-    def fault(self, kind: str, message: str, file: Path) -> None:
-        self.faults.append(FileProblem(kind, message, file))
+    def fault(self, kind: str, message: str, file: Path, *, hint: str = "") -> None:
+        self.faults.append(FileProblem(kind, message, file, hint=hint))
 
     def files(self, directory: Path, suffixes: Suffixes, *, want: str = "") -> dict[str, Path]:
         """List files by name without suffix, except hidden ones.
 
         want: what must be there at least once.
         """
-        found: dict[str, Path] = {}
         faults = len(self.faults)
-        for path in self.entries(directory):
+        found = self.named(self.entries(directory), suffixes)
+        if want and not found and len(self.faults) == faults:
+            message = f"the folder has no {want} ({', '.join(suffixes)})"
+            self.fault("missing", message, directory)
+        return found
+
+    def named(
+        self, files: Sequence[Path], suffixes: Suffixes, *, below: Path | None = None
+    ) -> dict[str, Path]:
+        """The files with one of the suffixes, by name: without it, and with the folders `below` a
+        given one."""
+        found: dict[str, Path] = {}
+        for path in files:
             suffix = next((s for s in suffixes if path.name.lower().endswith(s.lower())), None)
             if suffix is None:
                 continue
             name = path.name[: -len(suffix)]
+            if below is not None and path.parent != below:
+                name = f"{path.parent.relative_to(below).as_posix()}/{name}"
             if name in found:
                 message = f"another file has the same name: {found[name].name}"
                 self.fault("twice", message, path)
             found.setdefault(name, path)
-        if want and not found and len(self.faults) == faults:
-            message = f"the folder has no {want} ({', '.join(suffixes)})"
-            self.fault("missing", message, directory)
+        return found
+
+    def tree(self, directory: Path) -> list[Path]:
+        """All files in and below a folder, except hidden ones; no folder twice."""
+        found, seen, ahead = [], {directory.resolve()}, [directory]
+        while ahead:
+            for path in self.entries(ahead.pop(0)):
+                if not os.path.isdir(path):
+                    found.append(path)
+                elif (real := path.resolve()) not in seen:
+                    seen.add(real)
+                    ahead.append(path)
         return found
 
     def entries(self, directory: Path) -> list[Path]:
@@ -151,6 +184,10 @@ class Scan:
     members: Callable[[], Members]
     rule: str
     described_in: tuple[Path, ...] = ()  # other files whose change makes the cache stale
+    read_masks: MaskReader | None = None
+    missing: int | None = None  # the class of an image without a label
+    warnings: Callable[[Members], tuple[str, ...]] = lambda members: ()
+    verdict: Callable[[], None] | None = None  # raises InputError once all labels are read
 
     def source(self) -> Source:
         """Return what the cache builds from.
@@ -178,6 +215,8 @@ class Scan:
             splits={split: self._split(split, members[split]) for split in SPLITS},
             state=self._state(members),
             rule=self.rule,
+            warnings=self.warnings(members),
+            verdict=self.verdict,
         )
 
     def check(self) -> Checked:
@@ -215,7 +254,7 @@ class Scan:
         for split in SPLITS:
             for pair, block in members[split]:
                 listed.append([split, block])
-                for path in (pair.image, pair.label):
+                for path in pair.files:
                     of = _stat(path)
                     name = os.path.relpath(path, self.root)
                     listed.append([name, of.st_size, of.st_mtime_ns, of.st_ctime_ns])
@@ -252,15 +291,28 @@ class Scan:
         except FileProblem as problem:
             problems.append(problem)
         try:
-            label = self.read_label(pair.label)
-            image = image and as_labelled(image, label, pair.image)
+            label = self._label(pair, image)
+            if image is not None and label is not None and pair.files[1:]:
+                image = as_labelled(image, label, pair.image)
         except FileProblem as problem:
             problems.append(problem)
         if image is not None and label is not None and label.shape != (image.height, image.width):
             wanted, got = f"{image.height}x{image.width}", "{}x{}".format(*label.shape)
             message = f"label must be as large as its image, {wanted}, got {got}"
-            problems.append(FileProblem("size", message, pair.label))
+            problems.append(FileProblem("size", message, pair.label or pair.image))
         return image, label, problems
+
+    def _label(self, pair: Pair, image: Image.Image | None) -> UInt8Array | None:
+        """The label of a pair; where there is none, that of an image without."""
+        if pair.label is not None:
+            return self.read_label(pair.label)
+        if image is None:
+            return None
+        shape = image.height, image.width
+        if self.read_masks is not None:
+            return self.read_masks(pair.masks, shape)
+        assert self.missing is not None
+        return np.full(shape, self.missing, np.uint8)
 
     def _fit(self, image: Image.Image, label: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
         """Resize to the config's size: images with an antialiased bilinear filter, labels by the

@@ -78,6 +78,7 @@ class SegmentationData:
         rule: how the splits were made, in words.
         repeats: images that are in two splits; `open_data` looks for them.
         survey: what the labels hold before they are resized; only of data with a cache.
+        warnings: what the format warns of, such as guessed edges.
 
     Example:
         >>> import numpy as np
@@ -104,6 +105,7 @@ class SegmentationData:
     rule: str = ""
     repeats: tuple[Repeat, ...] = ()
     survey: Survey | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -234,19 +236,25 @@ class Source:
     splits: Mapping[str, SplitSource]
     state: str = ""  # changes when the files change
     rule: str = ""  # how the splits are made, in words
+    warnings: tuple[str, ...] = ()
+    verdict: Callable[[], None] | None = None  # raises InputError once all has been decoded
 
 
 class FileProblem(InputError):
-    """A file that cannot be used. Problems of one kind are counted and shown as one line."""
+    """A file that cannot be used. Problems of one kind are counted and shown as one line.
 
-    def __init__(self, kind: str, message: str, file: Path) -> None:
+    hint: what helps against all of the kind.
+    """
+
+    def __init__(self, kind: str, message: str, file: Path, *, hint: str = "") -> None:
         super().__init__(message, file=file)
-        self.kind = kind
+        self.kind, self.hint = kind, hint
 
     def counted(self, total: int) -> InputError:
         """Return the error to show if `total` files have this problem."""
         more = total - 1
-        return InputError(f"{self} (and {more} more)" if more > 0 else str(self))
+        counted = f"{self} (and {more} more)" if more > 0 else str(self)
+        return InputError(counted, hint=self.hint)
 
 
 def count_classes(label: UInt8Array, num_classes: int) -> IntArray:

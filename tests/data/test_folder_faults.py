@@ -69,12 +69,9 @@ def _sizes(root):
 
 
 def _colour_label(root):
-    save_label(root, np.zeros((12, 16, 3), np.uint8))
-
-
-def _packed_label(root):
-    label = Image.fromarray(np.full((12, 16), 1, np.uint8))
-    label.save(root / "labels" / "train" / "001.png", bits=2)
+    label = np.zeros((12, 16, 3), np.uint8)
+    label[4] = 255, 0, 16
+    save_label(root, label)
 
 
 def _deep_image(root):
@@ -142,7 +139,7 @@ def _folder_for_a_label(root):
             "labels/train/000.png: cannot read the label (SyntaxError: *",
         ),
         (_tail_of_zeros, "labels/train/000.png: cannot read the label (*"),
-        (_lossy_label, "labels/train/000.png: cannot read the label (not of a known format: PNG)"),
+        (_lossy_label, "labels/train/000.png: a label of lossy compression has blurred values; *"),
         (
             _strange_format,
             "images/train/000.png: cannot read the image (not of a known format: PNG, JPEG, *",
@@ -160,8 +157,7 @@ def _folder_for_a_label(root):
         (_no_label, "labels/test/001.png: cannot read the label (*)"),
         (_outside, "labels/train/001.png: labels must be 0 to 2 or 255, got 3 (and 1 more)"),
         (_sizes, "labels/train/001.png: label must be as large as its image, 12x16, got 12x15"),
-        (_colour_label, "labels/train/001.png: label must be an 8-bit index PNG *mode RGB"),
-        (_packed_label, "labels/train/001.png: label must have 8 bits per pixel *, got 2"),
+        (_colour_label, "labels/train/001.png: the label is painted *: '#000000', '#ff0010'; `lab"),
         (_upside_down, "images/train/000.png: EXIF orientation 3 is ambiguous, *upright"),
         (_deep_image, "images/val/000.png: image must have 8 bits per channel, got mode I;16"),
     ],

@@ -296,7 +296,7 @@ def test_a_folder_that_is_missing_hides_no_fault_of_the_others(tmp_path):
     assert len(said) == 2
     assert "labels/val: the folder does not exist" in said[0]
     assert "train/000.png: cannot read the image" in said[1]
-    with pytest.raises(InputError, match=r"labels/val: the folder does not exist$"):
+    with pytest.raises(InputError, match=r"labels/val: the folder does not exist; `splits"):
         open_data(config(), data_root=root, cache_dir=tmp_path / "cache")
 
 

@@ -1,7 +1,7 @@
-"""Images and index labels in folders: images/{split}, labels/{split}, classes.yaml.
+"""Images and labels in folders, as classes.yaml describes them: images/{split}, labels/{split}.
 
-Images are JPEG or PNG. A label is an 8-bit PNG of the same size and name; its values (or palette
-indices) are class ids.
+Labels are grey values, palette indices or colours that classes.yaml maps to classes, or one binary
+mask a class. Splits are folders, lists of names, or ratios.
 """
 
 from __future__ import annotations
@@ -9,47 +9,45 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.config.task import FolderData
-from study.core.names import TEST, TRAIN, VAL
+from study.core.errors import InputError
 from study.data.formats.folder_classes import read_classes
-from study.data.labels import ClassTable, IdTable
-from study.data.resplit import carved_pairs, in_blocks, in_words
-from study.data.scan import Findings, Members, Pair, Scan
+from study.data.formats.folder_files import FolderFiles
+from study.data.formats.folder_hints import add_hints, without_classes
+from study.data.formats.folder_labels import LabelFiles, MaskFiles
+from study.data.formats.folder_splits import FolderSplits
+from study.data.labels import ClassTable
+from study.data.scan import Findings, Scan
 
 CLASSES_FILE = "classes.yaml"
 
 
 def folder_scan(config: FolderData, root: Path) -> Scan:
     """Find and pair the files. Raises InputError if classes.yaml is missing or malformed."""
-    classes = read_classes(root / CLASSES_FILE)
+    described = root / CLASSES_FILE
+    if not described.exists():
+        raise InputError("file not found", hint=without_classes(root), file=described)
+    classes = read_classes(described)
+    stated = classes.stated
     found = Findings()
-
-    def paired(split: str) -> list[Pair]:
-        image_dir = root / classes.image_dir.replace("{split}", split)
-        label_dir = root / classes.label_dir.replace("{split}", split)
-        images = found.files(image_dir, classes.image_suffixes, want=f"{split} images")
-        labels = found.files(label_dir, (classes.label_suffix,))
-        return found.pair(images, labels, image_dir, label_dir)
-
-    pooled = config.resplit.pool if config.resplit else (TRAIN, VAL)
-    pairs = {split: paired(split) for split in (*dict.fromkeys(pooled), TEST)}
-
-    def members() -> Members:
-        test = in_blocks(pairs[TEST], config.block)
-        if config.resplit is not None:
-            return {**carved_pairs(config.resplit, pairs), TEST: test}
-        return {split: in_blocks(pairs[split], config.block) for split in (TRAIN, VAL)} | {
-            TEST: test
-        }
-
-    num_classes, ignore = len(classes.names), classes.ignore_index
+    files = FolderFiles(root, classes, found)
+    splits = FolderSplits(config, root, classes, files, found)
+    if found.faults:
+        add_hints(found, root, classes, files)
+    labels = LabelFiles(classes)
     return Scan(
-        name=classes.name.replace("/", "-"),
+        name=stated.name.replace("/", "-"),
         config=config,
         root=root,
-        table=ClassTable(classes.names, classes.palette, ignore, classes.mean, classes.std),
+        table=ClassTable(
+            classes.names, classes.palette, classes.ignore_index, stated.mean, stated.std
+        ),
         findings=found,
-        read_label=IdTable({value: value for value in (*range(num_classes), ignore)}).read,
-        members=members,
-        rule=f"test is as published; {in_words(config.resplit)}",
-        described_in=(root / CLASSES_FILE,),
+        read_label=labels.read,
+        members=splits.members,
+        rule=splits.rule(),
+        described_in=(described,),
+        read_masks=MaskFiles(classes).read if classes.masks else None,
+        missing=classes.missing,
+        warnings=splits.warnings,
+        verdict=labels.verdict,
     )

@@ -1,0 +1,210 @@
+"""The files of a folder data set: found by the names that classes.yaml gives, and paired."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from study.data.formats.folder_classes import NAME, SPLIT, SYNONYMS, Classes
+from study.data.scan import Findings, Pair, Suffixes
+from study.data.splits import SPLITS
+
+IMAGE_SUFFIXES: tuple[Suffixes, ...] = (
+    (".jpg", ".jpeg", ".png"),
+    (".tif", ".tiff", ".bmp", ".webp"),
+)  # those of the first group that is there at all
+LABEL_SUFFIXES: tuple[Suffixes, ...] = (
+    (".png",),
+    (".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    (".jpg", ".jpeg"),
+)
+
+
+class FolderFiles:
+    """Lists and pairs the files below a root; what is wrong with them goes to `found`."""
+
+    def __init__(self, root: Path, classes: Classes, found: Findings) -> None:
+        self._root, self._classes, self._found = root, classes, found
+        stated = classes.stated
+        flat = bool(stated.splits) and not any(
+            os.path.isdir(self.directory("images/{split}", split)) for split in SPLITS
+        )
+        default = "" if flat else f"/{SPLIT}"
+        self.image_dir = _above(stated.image_path) or stated.image_dir or f"images{default}"
+        self.label_dir = _above(stated.label_path) or stated.label_dir or f"labels{default}"
+        self._labels_in: dict[tuple[Path, str], dict[str, Path]] = {}
+        self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
+        self._masked: set[int] = set()  # the masks of which there is a file
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the images of all splits lie in one folder."""
+        return SPLIT not in (self._classes.stated.image_path or self.image_dir)
+
+    def directory(self, template: str, folder: str) -> Path:
+        """The folder of a split, also where it is called by a synonym."""
+        paths = [self._root / template.replace(SPLIT, form) for form in _forms(folder)]
+        return next((path for path in paths if os.path.isdir(path)), paths[0])
+
+    def images(self, folder: str) -> dict[str, Path]:
+        """The images of a folder by name; those of nested folders have them in their names."""
+        stated = self._classes.stated
+        directory = self.directory(self.image_dir, folder)
+        groups = ((stated.image_suffix,),) if stated.image_suffix else IMAGE_SUFFIXES
+        beside = {*self._labels(folder).values()} if os.path.isdir(directory) else set()
+        faults = len(self._found.faults)
+        if stated.image_path:
+            listed = self._matching(stated.image_path, folder, beside)
+        else:
+            listed = self._listed(directory, groups, beside)
+        if not listed and len(self._found.faults) == faults:
+            what = "images" if self.is_flat else f"{folder} images"
+            kinds = stated.image_path or ", ".join(groups[0])
+            self._found.fault("missing", f"the folder has no {what} ({kinds})", directory)
+        return listed
+
+    def pairs(self, images: Mapping[str, Path], folder: str, *, is_part: bool) -> list[Pair]:
+        """Pair images with their labels or masks, in name order.
+
+        is_part: whether there may be labels of other images in the folder.
+        """
+        image_dir = self.directory(self.image_dir, folder)
+        label_dir = self.directory(self.label_dir, folder)
+        if self._classes.masks:
+            return self._masked_pairs(images, folder, is_part=is_part)
+        if not os.path.isdir(label_dir):
+            self._found.entries(label_dir)  # a fault
+            return []
+        labels = self._labels(folder)
+        where = self._classes.stated.label_path or self.label_dir
+        if is_part or (SPLIT not in where and not self.is_flat):
+            labels = {name: file for name, file in labels.items() if name in images}
+        if self._classes.missing is None:
+            return self._found.pair(images, labels, image_dir, label_dir)
+        bare = [
+            Pair(name, file, None) for name, file in sorted(images.items()) if name not in labels
+        ]
+        with_label = {name: file for name, file in images.items() if name in labels}
+        self._found.pairs += bare
+        pairs = self._found.pair(with_label, labels, image_dir, label_dir)
+        return sorted([*bare, *pairs], key=lambda pair: pair.name)
+
+    def check_masks(self) -> None:
+        """Find the masks that belong to no image of any split, and those of which no file is."""
+        used = {file for pair in self._found.pairs for file in pair.files}
+        for file in self._strays:
+            if file not in used:
+                message = f"no matching image in {self._root / self.image_dir}"
+                self._found.fault("missing image", message, file)
+        for index, template in self._classes.masks:
+            if index not in self._masked:
+                name = self._classes.names[index]
+                message = f"no file of the masks of {name!r} ({template})"
+                self._found.fault("missing", message, self._root)
+
+    def _labels(self, folder: str) -> dict[str, Path]:
+        """The labels of a folder by name; none where masks take their place, or without one."""
+        directory = self.directory(self.label_dir, folder)
+        if self._classes.masks or not os.path.isdir(directory):
+            return {}
+        place = directory, folder if self._classes.stated.label_path else ""
+        if place not in self._labels_in:
+            self._labels_in[place] = self._listed_labels(directory, folder)
+        return self._labels_in[place]
+
+    def _listed_labels(self, directory: Path, folder: str) -> dict[str, Path]:
+        stated = self._classes.stated
+        if stated.label_path:
+            return self._matching(stated.label_path, folder, ())
+        is_shared = directory == self.directory(self.image_dir, folder)
+        groups = LABEL_SUFFIXES[: 1 if is_shared else None]
+        if stated.label_suffix:
+            groups = ((stated.label_suffix,),)
+        return self._listed(directory, groups, ())
+
+    def _matching(self, template: str, folder: str, without: Collection[Path]) -> dict[str, Path]:
+        """The files that a path stands for, by name."""
+        above = _above(template)
+        directory = self.directory(above, folder)
+        parts = re.split(r"(\{name\}|\{split\}|\*)", template[len(above) :].lstrip("/"))
+        known = {NAME: "(?P<name>.+)", SPLIT: f"(?:{'|'.join(map(re.escape, _forms(folder)))})"}
+        pattern = ""
+        for part in parts:
+            pattern += known.get(part, "[^/]*" if part == "*" else re.escape(part))
+            if part == NAME:
+                known[NAME] = "(?P=name)"
+        compiled = re.compile(pattern, re.DOTALL)
+        named: dict[str, Path] = {}
+        for path in self._found.tree(directory):
+            match = compiled.fullmatch(path.relative_to(directory).as_posix())
+            if match is None or path in without:
+                continue
+            if match["name"] in named:
+                message = f"another file has the same name: {named[match['name']].name}"
+                self._found.fault("twice", message, path)
+            named.setdefault(match["name"], path)
+        return named
+
+    def _listed(
+        self, directory: Path, groups: tuple[Suffixes, ...], without: Collection[Path]
+    ) -> dict[str, Path]:
+        """Files of the first group that is there: in the folder itself, else in those below it."""
+        top = self._found.entries(directory)
+        for below in (None, directory):
+            some = top
+            if below is not None and any(os.path.isdir(path) for path in top):
+                some = self._found.tree(directory)
+            some = [path for path in some if path not in without]
+            for suffixes in groups:
+                listed = self._found.named(some, suffixes, below=below)
+                if listed:
+                    return listed
+        return {}
+
+    def _masked_pairs(
+        self, images: Mapping[str, Path], folder: str, *, is_part: bool
+    ) -> list[Pair]:
+        files: dict[str, list[tuple[int, Path]]] = {name: [] for name in images}
+        for index, template in self._classes.masks:
+            for name, file in self._of_mask(template, images, folder):
+                if name in files:
+                    files[name].append((index, file))
+                    self._masked.add(index)
+                elif not is_part:
+                    self._strays.setdefault(file)
+        pairs = [Pair(name, images[name], None, tuple(files[name])) for name in sorted(images)]
+        self._found.pairs += pairs
+        return pairs
+
+    def _of_mask(
+        self, template: str, images: Mapping[str, Path], folder: str
+    ) -> Iterator[tuple[str, Path]]:
+        """The files of one mask, each with the name of its image, or of none."""
+        if NAME not in template:
+            yield from self._listed_labels(self.directory(template, folder), folder).items()
+            return
+        if "/" not in template:
+            has_labels = os.path.isdir(self.directory(self.label_dir, folder))
+            template = f"{self.label_dir if has_labels else self.image_dir}/{template}"
+        above = _above(template)
+        inside = template[len(above) :].lstrip("/").replace(SPLIT, folder)
+        pattern = f"{glob.escape(str(self.directory(above, folder)))}/{inside}"
+        for name in images:
+            for file in sorted(glob.glob(pattern.replace(NAME, glob.escape(name)))):
+                yield name, Path(file)
+        for file in sorted(glob.glob(pattern.replace(NAME, "*"))):
+            yield "", Path(file)
+
+
+def _above(template: str | None) -> str:
+    """The folder above the first part of a path that is not the same for all files."""
+    return re.split(r"\{name\}|\*", template)[0].rpartition("/")[0] if template else ""
+
+
+def _forms(folder: str) -> list[str]:
+    """What the folder of a split may be called, its own name first."""
+    words = (folder, *SYNONYMS.get(folder, ()))
+    return [*dict.fromkeys(f for word in words for f in (word, word.capitalize(), word.upper()))]

@@ -1,0 +1,284 @@
+"""The lines for classes.yaml that help where a folder data set has another form than expected."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, Classes
+from study.data.formats.folder_files import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    FolderFiles,
+)
+from study.data.formats.folder_splits import UNDIVIDED
+from study.data.scan import Findings
+from study.data.splits import SPLITS
+
+_IN = "in classes.yaml"
+_PICTURES = tuple(one for group in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES) for one in group)
+_OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
+_LABEL_WORDS = ("label", "mask", "annot", "ann", "gt", "ground", "seg", "truth", "target", "manual")
+_MOST, _HEAD, _DEEPEST = 40, 2**16, 4  # names compared; bytes of a file looked at; folders
+_SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
+_EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
+    (".json", r'"shapes"\s*:', "labelme"),
+    (".json", r'"(annotations|images)"\s*:.*"(file_name|images|info|licenses)"', "coco"),
+    (".json", r'"(annotations|completions|data)"\s*:', "labelstudio"),
+    (".xml", r"<annotations>|<polygon|<object>", "cvat"),
+    (".txt", r"\A\s*\d+( [\d.]+){4,}\s*$", "yolo"),
+)
+
+
+def without_classes(root: Path) -> str:
+    """What to write, or to run, where there is no classes.yaml."""
+    return _convert(root) or "a minimal one is one line: `classes: [background, defect]`"
+
+
+def add_hints(found: Findings, root: Path, classes: Classes, files: FolderFiles) -> None:
+    """Give the faults of the files the line that helps against their kind."""
+    kinds = {fault.kind for fault in found.faults if not fault.hint}
+    hints = {
+        "missing": _folders,
+        "missing label": _bare,
+        "missing image": _names,
+        "twice": _suffix,
+        UNDIVIDED: _divide,
+    }
+    for kind in kinds & {*hints}:
+        hint = hints[kind](root, classes, files)
+        if hint:
+            for fault in found.faults:
+                if fault.kind == kind and not fault.hint:
+                    fault.hint = hint
+
+
+def _suffix(root: Path, classes: Classes, files: FolderFiles) -> str:
+    return f"`image_suffix`, `label_suffix` {_IN} choose one, as in `image_suffix: .jpg`"
+
+
+def _divide(root: Path, classes: Classes, files: FolderFiles) -> str:
+    return f"{_split_line(root)} {_IN} divides them"
+
+
+def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
+    """Which folders there are in place of those that are missing."""
+    templates = _templates(root)
+    masks = {name: one for name in classes.names for one in templates if name in one.split("/")}
+    if masks and not classes.masks:
+        listed = ", ".join(f"{name}: {_quoted(one)}" for name, one in masks.items())
+        return f"`masks: {{{listed}}}` {_IN}, if each class has its own"
+    train, val, test = (
+        all(_below(files.directory(one, split)) for one in (files.image_dir, files.label_dir))
+        for split in SPLITS
+    )
+    if train and not (val and test) and not files.is_flat:
+        lines = {
+            (True, False): "`splits: {test: val}` {} tests on val and carves val from train",
+            (False, True): "`splits: {val: 0.15}` {} carves val from train",
+            (False, False): "`splits: {val: 0.15, test: 0.15}` {} carves both from train",
+        }
+        return lines[val, test].replace("{}", _IN)
+    labels = [one for one in templates if _is_label(one)]
+    images = [one for one in templates if one not in labels]
+    if len(templates) == 1 or (len(images) == 1 and len(labels) == 1):
+        at, beside = (images or labels)[0], (labels or images)[0]
+        line = _pairing(at, beside, files)
+        directory = next(filter(_below, (files.directory(at, one) for one in SPLITS)), root)
+        stems = [name.rpartition(".")[0] for name in _below(directory)]
+        has_labels = at != beside or len({*stems}) < len(stems)
+        if has_labels or "label_suffix" in line or "label_path" in line:
+            has_splits = SPLIT in at or classes.stated.splits
+            both = [line, "" if has_splits else _split_line(root)]
+            return f"{', '.join(filter(None, both))} {_IN}, if these are they"
+    there = ", ".join(map(repr, templates[:6]))
+    return _convert(root) or (
+        f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {_OTHER}"
+    )
+
+
+def _bare(root: Path, classes: Classes, files: FolderFiles) -> str:
+    """How the names of labels differ from those of images; else what images without labels are."""
+    if hint := _names(root, classes, files):
+        return hint
+    if not any(_below(files.directory(files.label_dir, split)) for split in SPLITS):
+        return _convert(root) or _OTHER
+    name = classes.names[0]
+    return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
+
+
+def _names(root: Path, classes: Classes, files: FolderFiles) -> str:
+    """The lines that pair images and labels of different names."""
+    stated = classes.stated
+    if classes.masks or stated.label_suffix or stated.label_path:
+        return ""
+    line = _pairing(files.image_dir, files.label_dir, files)
+    return f"{line} {_IN} pairs them" if line else ""
+
+
+def _pairing(image_dir: str, label_dir: str, files: FolderFiles) -> str:
+    """The lines for images and labels in these folders, but for what is so by default."""
+    for split in SPLITS:
+        images, labels = (_below(files.directory(one, split)) for one in (image_dir, label_dir))
+        if images and labels:
+            break
+    shared = image_dir == label_dir
+    mine, theirs = _affixes(images, labels, shared=shared)
+    given = {}
+    for what, at, there, (before, after) in (
+        ("image", image_dir, files.image_dir, mine),
+        ("label", label_dir, files.label_dir, theirs),
+    ):
+        if before or (after and at != there):
+            given[f"{what}_path"] = f"{at}/{before}{NAME}{after or '.*'}"
+        elif after:
+            given[f"{what}_suffix"] = after
+        elif at != there and not (at == f"{what}s" and SPLIT not in at):
+            given[f"{what}_dir"] = at
+    return _line(**given)
+
+
+Affix = tuple[str, str]  # what all names begin and end with
+
+
+def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> tuple[Affix, Affix]:
+    """What the names of images and of labels have before and after what they share, if more than
+    the suffixes of pictures."""
+    stems = [one.rpartition(".")[0] for one in images]
+    known = {*labels}
+    seen: Counter[Affix] = Counter()
+    for stem in stems[:_MOST]:
+        for label in labels:
+            before, middle, after = label.partition(stem)
+            if middle and after.count(".") == 1 + before.count("."):
+                seen[before, after] += 1
+    nothing = "", ""
+    for (before, after), count in seen.most_common():
+        paired = sum(f"{before}{stem}{after}" in known for stem in stems)
+        plain = before == "" and after in _PICTURES
+        if plain and not shared:
+            break
+        if not plain and count > 1 and 2 * paired >= len(stems) // (1 + shared):
+            return nothing, (before, after)
+    mine, theirs = _common(images), _common(labels)
+    if shared or mine is None or theirs is None or mine == theirs:
+        return nothing, nothing
+    cores = [{one[len(a) : len(one) - len(z)] for one in names} for names, (a, z) in (
+        (images, mine), (labels, theirs))]  # fmt: skip
+    if 2 * len(cores[0] & cores[1]) < len(cores[0]):
+        return nothing, nothing
+    if mine[0] == theirs[0]:
+        mine, theirs = ("", mine[1]), ("", theirs[1])
+    return tuple(  # type: ignore[return-value]
+        (before, "" if after in _PICTURES and not before else after)
+        for before, after in (mine, theirs)
+    )
+
+
+def _common(names: Sequence[str]) -> Affix | None:
+    """What all names begin and end with, but for digits; None where that is nothing."""
+    before, after = (
+        os.path.commonprefix(some)  # noqa: RUF071  (of characters, as is meant)
+        for some in ([*names], [one[::-1] for one in names])
+    )
+    before, after = before.rstrip("0123456789"), after[::-1].lstrip("0123456789")
+    return (before, after) if "." in after else None
+
+
+def _line(**keys: str) -> str:
+    return ", ".join(f"`{key}: {_quoted(value)}`" for key, value in keys.items())
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if re.search(r"[{}:#*]|^[.]?$", text) else text
+
+
+def _split_line(root: Path) -> str:
+    """The line with the lists that lie about, or with ratios."""
+    lists: dict[str, str] = {}
+    for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
+        for path in sorted(root.glob(pattern)):
+            split = SPLIT_OF.get(path.stem.lower())
+            if split is not None:
+                lists.setdefault(split, path.relative_to(root).as_posix())
+    if "train" in lists and len(lists) > 1:
+        if "test" not in lists:
+            lists["test"] = lists.pop("val")
+        listed = ", ".join(f"{split}: {lists[split]}" for split in SPLITS if split in lists)
+        return f"`splits: {{{listed}}}`"
+    return "`splits: {val: 0.15, test: 0.15}`"
+
+
+def _below(directory: Path) -> list[str]:
+    """The names of the pictures in a folder; where it has none, of those in the folders below."""
+    for _, names in _walk(directory):
+        if found := sorted(one for one in names if one.lower().endswith(_PICTURES)):
+            return found
+    return []
+
+
+def _templates(root: Path) -> list[str]:
+    """The folders with pictures, as image_dir writes them."""
+    folders = [
+        above.relative_to(root).as_posix()
+        for above, names in _walk(root)
+        if any(name.lower().endswith(_PICTURES) for name in names)
+    ]
+    forms = [[_form(part) for part in folder.split("/")] for folder in folders]
+    divided: dict[str, set[str]] = {}  # a template -> the words for splits in its place
+    for folder, parts in zip(folders, forms, strict=True):
+        divided.setdefault("/".join(parts), set()).add(folder)
+    found = [
+        "/".join(form) if len(divided["/".join(form)]) > 1 else folder
+        for folder, form in zip(folders, forms, strict=True)
+    ]
+    nested: dict[str, set[str]] = {}
+    for one in found:
+        nested.setdefault(one.rpartition("/")[0], set()).add(one)
+    alike = {
+        above
+        for above, some in nested.items()
+        if above and len(some) > 1 and len({_is_label(one[len(above) :]) for one in some}) == 1
+    }
+    return [
+        *dict.fromkeys(
+            above if (above := one.rpartition("/")[0]) in alike else one for one in found
+        )
+    ]
+
+
+def _form(part: str) -> str:
+    """A part of a path with {split} in place of a word for a split."""
+    return _SPLIT_WORD.sub(SPLIT, part, count=1)
+
+
+def _is_label(folder: str) -> bool:
+    return any(word in folder.lower() for word in _LABEL_WORDS)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
+    for above, folders, names in os.walk(root):
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        if len(Path(above).relative_to(root).parts) >= _DEEPEST:
+            folders.clear()
+        yield Path(above), names
+
+
+def _convert(root: Path) -> str:
+    """The command that reads the annotations of another tool, where some lie below."""
+    for folder, names in _walk(root):
+        for suffix, mark, tool in _EXPORTS:
+            for name in [one for one in sorted(names) if one.lower().endswith(suffix)][:3]:
+                try:
+                    with (folder / name).open(encoding="utf-8", errors="replace") as file:
+                        head = file.read(_HEAD)
+                except OSError:
+                    continue
+                if re.search(mark, head, re.DOTALL | (re.MULTILINE if tool == "yolo" else 0)):
+                    return (
+                        f"`python -m study.data convert {tool} {root} DST` makes labels of {name}"
+                    )
+    return ""
