@@ -408,7 +408,7 @@ def _first_line(
     folder: Path, space: SearchSpace, task: NamedTask, target: NamedTask | None, plan: Plan
 ) -> StudyRecord:
     """Check the data, the losses and the model of both tasks, and record what is studied."""
-    from study.data import open_data
+    from study.data import data_faults, open_data
     from study.training.environment import environment
     from study.training.evaluation import measured_names
 
@@ -430,7 +430,11 @@ def _first_line(
     if target is None:
         return line
     with _in_file_of(target):
-        facts = _facts_of_target(space, (task, data), (target, open_data(target.config.data)))
+        found = open_data(target.config.data, begun=True)
+        _check_classes(task.name, data.class_names, target.name, found.class_names)
+        if faults := data_faults(found, target.config.data):
+            raise faults[0]
+        facts = _facts_of_target(space, (task, data), (target, found))
     return replace(
         line,
         confirm_task_name=target.name,
@@ -479,12 +483,11 @@ def _facts_of_target(
     proxy: tuple[NamedTask, SegmentationData],
     target: tuple[NamedTask, SegmentationData],
 ) -> dict[str, Any]:
-    """What a ledger says of the target's data. Raises InputError where its figures could not be
-    set beside the proxy's: it has other classes, or does not measure an objective."""
+    """What a ledger says of the target's data. Raises InputError where it does not measure an
+    objective."""
     from study.training.evaluation import measured_names
 
-    (task, data), (named, found) = proxy, target
-    _check_classes(task.name, data.class_names, named.name, found.class_names)
+    (task, _), (named, found) = proxy, target
     _check_trains(space, named.config, found)
     measured = measured_names(found, named.config.evaluation)
     for name in space.settings.objectives:

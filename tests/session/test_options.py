@@ -32,6 +32,7 @@ def test_flags_arguments_and_fields_are_the_same() -> None:
         "resume",
         "dry_run",
         "trust",
+        "notify",
     }
     assert flags == fields.keys()
     arguments = inspect.signature(study.run_study).parameters

@@ -147,7 +147,7 @@ def test_each_kind_of_label_is_read_value_by_value(opened, text, draw, suffix):
         ("labels: {'#000000': a, '#ff0000': b}\nignore: '#008000'", colours, (0, 1, VOID)),
         ("classes: [{name: a, color: '#000000'}, {name: b, color: '#ffffff'}]\nread: colour",
          values(0, 255, 0), (0, 1, 0)),
-        ("classes: [a]\nignore: 255", values(0, 255, 0), (0, VOID, 0)),
+        ("classes: [a, b]\nignore: 255", values(0, 255, 1), (0, VOID, 1)),
     ],
 )  # fmt: skip
 def test_values_and_colours_mean_what_is_written(opened, text, draw, expected):
@@ -239,12 +239,11 @@ def test_labels_of_0_and_255_alone_stop_with_the_line(opened, names):
 
 def test_a_class_in_one_image_is_enough_for_255_to_be_ignored(tmp_path, opened):
     def draw(file: Path) -> None:
-        last = file.parent.name == "test" and file.stem == "001"
-        values(0, 255, 1 if last else 0)(file)
+        one = file.parent.name == "train" and file.stem == "001"
+        values(0, 255, 1 if one else 0)(file)
 
-    assert (
-        opened("classes: [background, defect]", draw).test.class_counts[1, 1] == (DRAWN == 2).sum()
-    )
+    train = opened("classes: [background, defect]", draw).train
+    assert train.class_counts[1, 1] == (DRAWN == 2).sum()
 
 
 def test_an_image_without_a_label_is_of_the_stated_class(tmp_path):
