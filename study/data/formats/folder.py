@@ -21,9 +21,12 @@ from study.data.scan import Findings, Scan
 CLASSES_FILE = "classes.yaml"
 
 
-def folder_scan(config: FolderData, root: Path) -> Scan:
-    """Find and pair the files. Raises InputError if classes.yaml is missing or malformed."""
-    described = root / CLASSES_FILE
+def folder_scan(config: FolderData, root: Path, described: Path | None = None) -> Scan:
+    """Find and pair the files. Raises InputError if classes.yaml is missing or malformed.
+
+    described: a file in place of the root's classes.yaml.
+    """
+    described = described or root / CLASSES_FILE
     if not described.exists():
         raise InputError("file not found", hint=without_classes(root), file=described)
     classes = read_classes(described)

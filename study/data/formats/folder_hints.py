@@ -35,7 +35,7 @@ _EXPORTS = (  # the mark of each kind of annotation file, in the order of the se
 
 def without_classes(root: Path) -> str:
     """What to write, or to run, where there is no classes.yaml."""
-    return _convert(root) or "a minimal one is one line: `classes: [background, defect]`"
+    return convert_command(root) or "a minimal one is one line: `classes: [background, defect]`"
 
 
 def add_hints(found: Findings, root: Path, classes: Classes, files: FolderFiles) -> None:
@@ -66,13 +66,13 @@ def _divide(root: Path, classes: Classes, files: FolderFiles) -> str:
 
 def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
     """Which folders there are in place of those that are missing."""
-    templates = _templates(root)
-    masks = {name: one for name in classes.names for one in templates if name in one.split("/")}
+    found = templates(root)
+    masks = {name: one for name in classes.names for one in found if name in one.split("/")}
     if masks and not classes.masks:
-        listed = ", ".join(f"{name}: {_quoted(one)}" for name, one in masks.items())
+        listed = ", ".join(f"{name}: {quoted(one)}" for name, one in masks.items())
         return f"`masks: {{{listed}}}` {_IN}, if each class has its own"
     train, val, test = (
-        all(_below(files.directory(one, split)) for one in (files.image_dir, files.label_dir))
+        all(pictures_in(files.directory(one, split)) for one in (files.image_dir, files.label_dir))
         for split in SPLITS
     )
     if train and not (val and test) and not files.is_flat:
@@ -82,20 +82,20 @@ def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
             (False, False): "`splits: {val: 0.15, test: 0.15}` {} carves both from train",
         }
         return lines[val, test].replace("{}", _IN)
-    labels = [one for one in templates if _is_label(one)]
-    images = [one for one in templates if one not in labels]
-    if len(templates) == 1 or (len(images) == 1 and len(labels) == 1):
+    labels = [one for one in found if is_label(one)]
+    images = [one for one in found if one not in labels]
+    if len(found) == 1 or (len(images) == 1 and len(labels) == 1):
         at, beside = (images or labels)[0], (labels or images)[0]
-        line = _pairing(at, beside, files)
-        directory = next(filter(_below, (files.directory(at, one) for one in SPLITS)), root)
-        stems = [name.rpartition(".")[0] for name in _below(directory)]
+        line = _line(**pairing(at, beside, files))
+        directory = next(filter(pictures_in, (files.directory(at, one) for one in SPLITS)), root)
+        stems = [name.rpartition(".")[0] for name in pictures_in(directory)]
         has_labels = at != beside or len({*stems}) < len(stems)
         if has_labels or "label_suffix" in line or "label_path" in line:
             has_splits = SPLIT in at or classes.stated.splits
             both = [line, "" if has_splits else _split_line(root)]
             return f"{', '.join(filter(None, both))} {_IN}, if these are they"
-    there = ", ".join(map(repr, templates[:6]))
-    return _convert(root) or (
+    there = ", ".join(map(repr, found[:6]))
+    return convert_command(root) or (
         f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {_OTHER}"
     )
 
@@ -104,8 +104,8 @@ def _bare(root: Path, classes: Classes, files: FolderFiles) -> str:
     """How the names of labels differ from those of images; else what images without labels are."""
     if hint := _names(root, classes, files):
         return hint
-    if not any(_below(files.directory(files.label_dir, split)) for split in SPLITS):
-        return _convert(root) or _OTHER
+    if not any(pictures_in(files.directory(files.label_dir, split)) for split in SPLITS):
+        return convert_command(root) or _OTHER
     name = classes.names[0]
     return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
 
@@ -115,14 +115,16 @@ def _names(root: Path, classes: Classes, files: FolderFiles) -> str:
     stated = classes.stated
     if classes.masks or stated.label_suffix or stated.label_path:
         return ""
-    line = _pairing(files.image_dir, files.label_dir, files)
+    line = _line(**pairing(files.image_dir, files.label_dir, files))
     return f"{line} {_IN} pairs them" if line else ""
 
 
-def _pairing(image_dir: str, label_dir: str, files: FolderFiles) -> str:
-    """The lines for images and labels in these folders, but for what is so by default."""
+def pairing(image_dir: str, label_dir: str, files: FolderFiles) -> dict[str, str]:
+    """The keys for images and labels in these folders, but for what is so by default."""
     for split in SPLITS:
-        images, labels = (_below(files.directory(one, split)) for one in (image_dir, label_dir))
+        images, labels = (
+            pictures_in(files.directory(one, split)) for one in (image_dir, label_dir)
+        )
         if images and labels:
             break
     shared = image_dir == label_dir
@@ -138,7 +140,7 @@ def _pairing(image_dir: str, label_dir: str, files: FolderFiles) -> str:
             given[f"{what}_suffix"] = after
         elif at != there and not (at == f"{what}s" and SPLIT not in at):
             given[f"{what}_dir"] = at
-    return _line(**given)
+    return given
 
 
 Affix = tuple[str, str]  # what all names begin and end with
@@ -189,42 +191,50 @@ def _common(names: Sequence[str]) -> Affix | None:
 
 
 def _line(**keys: str) -> str:
-    return ", ".join(f"`{key}: {_quoted(value)}`" for key, value in keys.items())
+    return ", ".join(f"`{key}: {quoted(value)}`" for key, value in keys.items())
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return f"'{text}'" if re.search(r"[{}:#*]|^[.]?$", text) else text
 
 
 def _split_line(root: Path) -> str:
     """The line with the lists that lie about, or with ratios."""
+    lists = split_lists(root)
+    if not lists:
+        return "`splits: {val: 0.15, test: 0.15}`"
+    listed = ", ".join(f"{split}: {lists[split]}" for split in SPLITS if split in lists)
+    return f"`splits: {{{listed}}}`"
+
+
+def split_lists(root: Path) -> dict[str, str]:
+    """The lists of names of train and others that lie about; of two the second is test's."""
     lists: dict[str, str] = {}
     for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
         for path in sorted(root.glob(pattern)):
             split = SPLIT_OF.get(path.stem.lower())
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())
-    if "train" in lists and len(lists) > 1:
-        if "test" not in lists:
-            lists["test"] = lists.pop("val")
-        listed = ", ".join(f"{split}: {lists[split]}" for split in SPLITS if split in lists)
-        return f"`splits: {{{listed}}}`"
-    return "`splits: {val: 0.15, test: 0.15}`"
+    if "train" not in lists or len(lists) < 2:
+        return {}
+    if "test" not in lists:
+        lists["test"] = lists.pop("val")
+    return lists
 
 
-def _below(directory: Path) -> list[str]:
+def pictures_in(directory: Path) -> list[str]:
     """The names of the pictures in a folder; where it has none, of those in the folders below."""
-    for _, names in _walk(directory):
+    for _, names in walk(directory):
         if found := sorted(one for one in names if one.lower().endswith(_PICTURES)):
             return found
     return []
 
 
-def _templates(root: Path) -> list[str]:
+def templates(root: Path) -> list[str]:
     """The folders with pictures, as image_dir writes them."""
     folders = [
         above.relative_to(root).as_posix()
-        for above, names in _walk(root)
+        for above, names in walk(root)
         if any(name.lower().endswith(_PICTURES) for name in names)
     ]
     forms = [[_form(part) for part in folder.split("/")] for folder in folders]
@@ -241,7 +251,7 @@ def _templates(root: Path) -> list[str]:
     alike = {
         above
         for above, some in nested.items()
-        if above and len(some) > 1 and len({_is_label(one[len(above) :]) for one in some}) == 1
+        if above and len(some) > 1 and len({is_label(one[len(above) :]) for one in some}) == 1
     }
     return [
         *dict.fromkeys(
@@ -255,11 +265,12 @@ def _form(part: str) -> str:
     return _SPLIT_WORD.sub(SPLIT, part, count=1)
 
 
-def _is_label(folder: str) -> bool:
+def is_label(folder: str) -> bool:
+    """Whether a folder is called as those of labels are."""
     return any(word in folder.lower() for word in _LABEL_WORDS)
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
+def walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
     for above, folders, names in os.walk(root):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         if len(Path(above).relative_to(root).parts) >= _DEEPEST:
@@ -267,9 +278,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
         yield Path(above), names
 
 
-def _convert(root: Path) -> str:
+def convert_command(root: Path) -> str:
     """The command that reads the annotations of another tool, where some lie below."""
-    for folder, names in _walk(root):
+    for folder, names in walk(root):
         for suffix, mark, tool in _EXPORTS:
             for name in [one for one in sorted(names) if one.lower().endswith(suffix)][:3]:
                 try:
