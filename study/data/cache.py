@@ -142,7 +142,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
             for (one, other), (first, second), is_plain in meta["repeats"]
         )
         survey = Survey.from_json(meta["survey"])
-        fingerprint = meta["fingerprint"]
+        fingerprint, warnings = meta["fingerprint"], tuple(map(str, meta["warnings"]))
         if not isinstance(fingerprint, str):
             return None
     except Exception as error:  # damaged files make the readers raise anything
@@ -161,7 +161,7 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
         rule=source.rule,
         repeats=repeats,
         survey=survey,
-        warnings=source.warnings,
+        warnings=(*source.warnings, *warnings),
         **splits,
     )
 
@@ -220,9 +220,8 @@ def _build(source: Source, folder: Path, state: str, alive: Callable[[], object]
                 name: _write_split(building, name, source, content, surveyor, step)
                 for name in SPLITS
             }
-        if source.verdict is not None:
-            source.verdict()
         meta = {
+            "warnings": source.verdict() if source.verdict is not None else [],
             "state": state,
             "fingerprint": content.hexdigest(),
             "key": source.key,

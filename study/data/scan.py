@@ -187,7 +187,7 @@ class Scan:
     read_masks: MaskReader | None = None
     missing: int | None = None  # the class of an image without a label
     warnings: Callable[[Members], tuple[str, ...]] = lambda members: ()
-    verdict: Callable[[], None] | None = None  # raises InputError once all labels are read
+    verdict: Callable[[], list[str]] | None = None  # warns, or raises, once all labels are read
 
     def source(self) -> Source:
         """Return what the cache builds from.

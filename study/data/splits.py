@@ -237,7 +237,7 @@ class Source:
     state: str = ""  # changes when the files change
     rule: str = ""  # how the splits are made, in words
     warnings: tuple[str, ...] = ()
-    verdict: Callable[[], None] | None = None  # raises InputError once all has been decoded
+    verdict: Callable[[], list[str]] | None = None  # warns, or raises, once all has been decoded
 
 
 class FileProblem(InputError):

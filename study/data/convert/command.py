@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -73,10 +74,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     options = Options(arguments.boxes, arguments.order, arguments.unlabelled, arguments.link)
     written = write_folder(export, arguments.target, options)
     show(*_summary(source, export, written, options), f"written: {arguments.target}")
-    show(
-        "next: write a task with `data: {format: folder, size: [HEIGHT, WIDTH]}`, then",
-        f"  python -m study.data TASK --data-root {arguments.target}",
-    )
+    show(f"next: python -m study.init {shlex.quote(str(arguments.target))}")
     return 0
 
 

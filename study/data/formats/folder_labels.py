@@ -46,6 +46,8 @@ class LabelFiles:
         self._painted: list[Path] = []  # labels that were read by colour
         self._other_by_colour: list[Path] = []  # palettes whose colours name other classes
         self._foreign_colours: list[Path] = []  # palettes with colours of no class
+        self._colour_of: dict[int, tuple[int, Path]] = {}  # an index's, and the file that has it
+        self._drawn_apart: list[tuple[int, Path, Path]] = []  # indices of two colours
 
     def read(self, file: Path) -> UInt8Array:
         """Read the classes of a label, (H, W)."""
@@ -81,6 +83,7 @@ class LabelFiles:
             self._seen.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
             if way == INDEX and label.rgb is not None:
                 self._compare_palette(codes, label.rgb, file)
+                self._compare_files(values, label.rgb, file)
         return codes.astype(np.uint8)
 
     def _ways(self, label: StoredLabel) -> list[tuple[str, Callable[[], Codes]]]:
@@ -165,8 +168,20 @@ class LabelFiles:
         elif (by_colour != codes).any():
             self._other_by_colour.append(file)
 
-    def verdict(self) -> None:
-        """Raise InputError for what is known once all labels have been read."""
+    def _compare_files(self, values: np.ndarray, rgb: UInt8Array, file: Path) -> None:
+        """Note whether an index is drawn in another colour than in the files before."""
+        if self._meaning.by_colour is not None:
+            return
+        used, first = np.unique(values, return_index=True)
+        codes = colour_codes(rgb.reshape(-1, 3)[first])
+        for value, code in zip(used.tolist(), codes.tolist(), strict=True):
+            before, other = self._colour_of.setdefault(value, (code, file))
+            if before != code:
+                self._drawn_apart.append((value, other, file))
+
+    def verdict(self) -> list[str]:
+        """Warn of what is known once all labels have been read; raise InputError for what cannot
+        be meant."""
         classes = self._classes
         values = sorted(self._seen)
         if (
@@ -189,6 +204,14 @@ class LabelFiles:
                 hint=_WHICH,
                 file=self._other_by_colour[0],
             )
+        if not self._drawn_apart:
+            return []
+        value, one, other = min(self._drawn_apart)
+        return [
+            f"labels are read by the index in their palettes, and these differ: {value} has one "
+            f"colour in {one.name}, another in {other.name}; where the colours are what counts, "
+            "as after a quantiser, map them with `labels: {'#rrggbb': NAME}` and `read: colour`"
+        ]
 
 
 class MaskFiles:

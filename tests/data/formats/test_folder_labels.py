@@ -378,3 +378,24 @@ def test_any_table_reads_as_pixel_by_pixel(tmp_path_factory, table, other, seed,
     index = {"a": 0, "b": 1, "c": 2, "ignore": 255}
     found = reader.read(folder / "label.png").tolist()
     assert found == [[index[str(name)] for name in row] for row in expected]
+
+
+def test_palettes_that_differ_from_file_to_file_are_warned_of(tmp_path):
+    """A quantiser numbers the colours of each file anew, so that valid indices are wrong ones."""
+    root = folder_data.write_folder(tmp_path / "town")
+    (root / "classes.yaml").write_text("classes: [road, car, pole]")
+    colours = [[0, 0, 0], [200, 0, 0], [0, 0, 200]]
+    for index, file in enumerate(sorted((root / "labels").rglob("*.png"))):
+        label = Image.fromarray(np.where(DRAWN == VOID, 0, DRAWN).astype(np.uint8) % 3)
+        label.putpalette(np.roll(colours, index % 2 if index > 1 else 0, axis=0).ravel().tolist())
+        label.save(file)
+        Image.fromarray(np.full((*DRAWN.shape, 3), 9 * index, np.uint8)).save(
+            root / "images" / file.relative_to(root / "labels")
+        )
+    for _ in range(2):  # decoded, and out of the cache
+        data = open_data(folder_data.config(), data_root=root, cache_dir=tmp_path / "cache")
+        (told,) = [one for one in data.warnings if "palettes" in one]
+        assert "`read: colour`" in told and "0 has one colour in " in told
+    (root / "classes.yaml").write_text("classes: [road, car, pole]\nread: index")
+    data = open_data(folder_data.config(), data_root=root, cache_dir=tmp_path / "cache")
+    assert data.warnings == ()

@@ -1,0 +1,219 @@
+"""What stands in labels, and the classes that it probably means."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from study.core.errors import InputError
+from study.data.labels import Colour, StoredLabel, colour_codes, read_stored
+from study.data.splits import MAX_CLASSES, FileProblem
+
+LOOKED_AT = 300  # labels, evenly spaced
+RARE = 1e-3  # of the painted pixels: a colour below it is the blur of an edge
+NAME_FILES = ("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "labelmap.txt")
+IGNORED = 255
+
+
+@dataclass
+class Meaning:
+    """What goes into classes.yaml about classes, by key.
+
+    what: in words, what stands in the labels. guesses: which keys are guesses, and why.
+    """
+
+    what: str
+    keys: dict[str, object] = field(default_factory=dict)
+    guesses: dict[str, str] = field(default_factory=dict)
+
+
+def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
+    """Look at the labels and guess what their values mean.
+
+    Raises:
+        InputError: for labels that cannot be read, and for more values than there can be classes.
+    """
+    chosen = [labels[i] for i in np.unique(np.linspace(0, len(labels) - 1, LOOKED_AT).astype(int))]
+    stored = [_read(file) for file in chosen]
+    grey = [one.values for one in stored if one.values is not None]
+    lossy = any(one.is_lossy for one in stored)
+    if len(grey) == len(stored) and not (
+        any(map(_is_ambiguous, stored)) or _palettes_differ(stored)
+    ):
+        return _of_values(_count(grey), names_in(root), lossy=lossy)
+    equal = [_equal_channels(one) for one in stored]
+    same = [one for one in equal if one is not None]
+    if any(map(_is_ambiguous, stored)) or _palettes_differ(stored):
+        told = _of_colours(stored, names_in(root))
+        told.keys["read"] = "colour"
+        told.guesses["read"] = "indices and colours of these palettes say different things"
+        return told
+    if len(same) == len(stored):
+        return _of_values(_count(same), names_in(root), lossy=lossy)
+    return _of_colours(stored, names_in(root))
+
+
+def _read(file: Path) -> StoredLabel:
+    try:
+        return read_stored(file)
+    except FileProblem as problem:
+        raise InputError(str(problem.message), file=file) from problem
+
+
+def _count(labels: Sequence[np.ndarray]) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for label in labels:
+        values, counts = np.unique(label, return_counts=True)
+        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return found
+
+
+def _equal_channels(label: StoredLabel) -> np.ndarray | None:
+    if label.values is not None:
+        return label.values
+    rgb = label.rgb
+    assert rgb is not None
+    alike = (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all()
+    return rgb[..., 0] if alike else None
+
+
+def _is_ambiguous(label: StoredLabel) -> bool:
+    """Whether a palette's indices and its grey values differ, in a file whose writer sorts it."""
+    if label.values is None or label.rgb is None or label.is_png:
+        return False
+    return not np.array_equal(label.values, label.rgb[..., 0])
+
+
+def _palettes_differ(stored: Sequence[StoredLabel]) -> bool:
+    """Whether an index has one colour in one file and another in another, as after a quantiser."""
+    colour_of: dict[int, int] = {}
+    for one in stored:
+        if one.values is None or one.rgb is None:
+            continue
+        values, first = np.unique(one.values, return_index=True)
+        codes = colour_codes(one.rgb).ravel()[first]
+        for value, code in zip(values.tolist(), codes.tolist(), strict=True):
+            if colour_of.setdefault(value, code) != code:
+                return True
+    return False
+
+
+def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) -> Meaning:
+    values = sorted(count)
+    shown = ", ".join(map(str, values[:12])) + (
+        f" and {len(values) - 12} more" * (len(values) > 12)
+    )
+    found = Meaning(f"values {shown}")
+    if lossy or (len(values) > 24 and _is_bimodal(count)):
+        found.what = f"blurred values from {values[0]} to {values[-1]}"
+        found.keys["labels"] = {"0..127": "background", "128..255": "foreground"}
+        found.guesses["labels"] = "two classes, cut in the middle; name them"
+        return found
+    if values == [0, IGNORED]:
+        found.keys["labels"] = {0: "background", IGNORED: "foreground"}
+        found.guesses["labels"] = "a binary mask, in which 255 is a class; name them"
+        return found
+    classes = [value for value in values if value != IGNORED]
+    if len(classes) > MAX_CLASSES:
+        raise InputError(
+            f"labels hold {len(values)} values, from {values[0]} to {values[-1]}: too many"
+        )
+    if names and {*classes} <= {*names}:
+        classes = sorted(names)
+    named = {value: names.get(value, f"class_{value}") for value in classes}
+    plain = classes == [*range(len(classes))]
+    found.keys["classes"] = [*named.values()] if plain else named
+    if not {*classes} <= {*names}:
+        found.guesses["classes"] = "names that tell the values; give them their own"
+    if IGNORED in values:
+        found.keys["ignore"] = [IGNORED]
+        found.guesses["ignore"] = "255 stands for pixels that do not count in most data sets"
+    return found
+
+
+def _is_bimodal(count: Counter[int]) -> bool:
+    """Whether nearly all pixels are near 0 or near 255."""
+    ends = sum(number for value, number in count.items() if value < 32 or value >= 224)
+    return max(count) <= 255 and ends > 0.9 * sum(count.values())
+
+
+def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Meaning:
+    codes: Counter[int] = Counter()
+    for one in stored:
+        assert one.rgb is not None or one.values is not None
+        rgb = one.rgb if one.rgb is not None else np.repeat(one.values[..., None], 3, -1)  # type: ignore[index]
+        found, counts = np.unique(colour_codes(rgb), return_counts=True)
+        codes.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    total = sum(codes.values())
+    often = sorted(code for code, count in codes.items() if count >= RARE * total)
+    rest = [code for code in codes if code not in often]
+    blurred = len(rest) > max(8, len(often))
+    kept = often if blurred else sorted(codes)
+    if len(kept) > MAX_CLASSES:
+        raise InputError(f"labels are painted in {len(kept)} colours: too many")
+    known = {_code(colour): name for colour, name in _colour_names(names).items()}
+    labels = {
+        f"#{code:06x}": known.get(code, "background" if code == 0 else f"class_{index}")
+        for index, code in enumerate(kept)
+    }
+    told = Meaning(f"{len(codes)} colours", {"labels": labels})
+    if not {*kept} <= {*known}:
+        told.guesses["labels"] = "names in the order of the colours; give them their own"
+    if blurred:
+        labels["other"] = "ignore"
+        told.guesses["labels"] = (
+            f"{len(rest)} rare colours are taken for blurred edges; name the others"
+        )
+    return told
+
+
+def _code(colour: Colour) -> int:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def _colour_names(names: Mapping[int, str]) -> dict[Colour, str]:
+    return {
+        (value >> 16 & 255, value >> 8 & 255, value & 255): name
+        for value, name in names.items()
+        if value >= COLOURED
+    }
+
+
+COLOURED = 1 << 24  # names of colours are kept under their code plus this
+
+
+def names_in(root: Path) -> dict[int, str]:
+    """The names of classes that a list beside the data gives: by value, by line, or by colour."""
+    for name in NAME_FILES:
+        for file in (root / name, *sorted(root.glob(f"*/{name}"))):
+            try:
+                text = file.read_text(encoding="utf-8-sig")
+            except (OSError, ValueError):
+                continue
+            if found := _parsed(text):
+                return found
+    return {}
+
+
+def _parsed(text: str) -> dict[int, str]:
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    found: dict[int, str] = {}
+    for index, line in enumerate(lines):
+        colour = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+):.*", line)  # CVAT's labelmap.txt
+        row = next(csv.reader([line]), [])
+        if colour:
+            red, green, blue = map(int, colour.groups()[1:])
+            found[COLOURED + _code((red, green, blue))] = colour[1].strip()
+        elif len(row) == 2 and row[0].strip().isdecimal():
+            found[int(row[0])] = row[1].strip()
+        elif len(row) == 1:
+            found[index] = row[0].strip()
+    return found
