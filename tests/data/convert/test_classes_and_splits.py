@@ -148,7 +148,7 @@ def test_without_splits_all_goes_to_one_folder_that_is_split_by_names(convert, t
     assert "images without any object: 1" in found.printed
     row = next(line for line in found.printed.splitlines() if line.strip().startswith("car"))
     assert row.split() == ["car", "1", f"{100 * 100 / (2 * HEIGHT * WIDTH):.3f}"]
-    assert f"python -m study.data TASK --data-root {found.root}" in found.printed
+    assert f"next: python -m study.init {found.root}" in found.printed
 
 
 @pytest.mark.parametrize(
