@@ -238,6 +238,14 @@ class Scan:
         sizes = Counter(size for size, _ in examined if size)
         return Checked((*self.findings.faults, *problems), sizes)
 
+    def read(self, pair: Pair) -> tuple[UInt8Array, UInt8Array]:
+        """The image (H, W, 3) and classes (H, W) of a pair, at the config's size.
+
+        Raises FileProblem for a file that cannot be used.
+        """
+        decoded = self._read(pair, with_objects=False)
+        return decoded.image, decoded.label
+
     def _split(self, name: str, members: Sequence[tuple[Pair, int]]) -> SplitSource:
         return SplitSource(
             names=tuple(pair.name for pair, _ in members),
