@@ -130,7 +130,7 @@ def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) ->
     plain = classes == [*range(len(classes))]
     found.keys["classes"] = [*named.values()] if plain else named
     if not {*classes} <= {*names}:
-        found.guesses["classes"] = "names that tell the values; give them their own"
+        found.guesses["classes"] = "names made of the values; give them their own"
     if IGNORED in values:
         found.keys["ignore"] = [IGNORED]
         found.guesses["ignore"] = "255 stands for pixels that do not count in most data sets"
