@@ -21,7 +21,20 @@ from study.data.splits import SPLITS
 _IN = "in classes.yaml"
 _PICTURES = tuple(one for group in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES) for one in group)
 _OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
-_LABEL_WORDS = ("label", "mask", "annot", "ann", "gt", "ground", "seg", "truth", "target", "manual")
+_LABEL_WORDS = (
+    "label",
+    "lbl",
+    "mask",
+    "msk",
+    "annot",
+    "ann",
+    "gt",
+    "ground",
+    "seg",
+    "truth",
+    "target",
+    "manual",
+)
 _MOST, _HEAD, _DEEPEST = 40, 2**16, 4  # names compared; bytes of a file looked at; folders
 _SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
 _EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
@@ -208,13 +221,16 @@ def _split_line(root: Path) -> str:
 
 
 def split_lists(root: Path) -> dict[str, str]:
-    """The lists of names of train and others that lie about; of two the second is test's."""
+    """The lists of names of train and others that lie about; of two the second is test's, and so is
+    a single one of val."""
     lists: dict[str, str] = {}
     for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
         for path in sorted(root.glob(pattern)):
             split = SPLIT_OF.get(path.stem.lower())
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())
+    if {*lists} == {"val"}:
+        return {"test": lists["val"]}
     if "train" not in lists or len(lists) < 2:
         return {}
     if "test" not in lists:
@@ -222,9 +238,11 @@ def split_lists(root: Path) -> dict[str, str]:
     return lists
 
 
-def pictures_in(directory: Path) -> list[str]:
+def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
     """The names of the pictures in a folder; where it has none, of those in the folders below."""
-    for _, names in walk(directory):
+    for above, names in walk(directory):
+        if above != directory and not below:
+            break
         if found := sorted(one for one in names if one.lower().endswith(_PICTURES)):
             return found
     return []
@@ -271,11 +289,16 @@ def is_label(folder: str) -> bool:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
-    for above, folders, names in os.walk(root):
+    seen: set[str] = set()
+    for above, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(above)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         if len(Path(above).relative_to(root).parts) >= _DEEPEST:
             folders.clear()
-        yield Path(above), names
+        yield Path(above), [one for one in names if not one.startswith(".")]
 
 
 def convert_command(root: Path) -> str:
