@@ -17,8 +17,17 @@ from study.data.splits import MAX_CLASSES, FileProblem
 
 LOOKED_AT = 300  # labels, evenly spaced
 RARE = 1e-3  # of the painted pixels: a colour below it is the blur of an edge
-NAME_FILES = ("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "labelmap.txt")
+NAME_FILES = (
+    *("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "codes.txt", "labelmap.txt"),
+    *("class_dict.csv", "class_dict_seg.csv", "label_class_dict.csv"),
+)
 IGNORED = 255
+PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
+FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
+THOUSAND = 1000  # of a class's id, in labels that number its objects
+
+
+Labels = dict[int | str, str]  # a value or a range -> a class
 
 
 @dataclass
@@ -46,7 +55,7 @@ def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
     if len(grey) == len(stored) and not (
         any(map(_is_ambiguous, stored)) or _palettes_differ(stored)
     ):
-        return _of_values(_count(grey), names_in(root), lossy=lossy)
+        return _of_values(grey, names_in(root), lossy=lossy)
     equal = [_equal_channels(one) for one in stored]
     same = [one for one in equal if one is not None]
     if any(map(_is_ambiguous, stored)) or _palettes_differ(stored):
@@ -55,7 +64,13 @@ def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
         told.guesses["read"] = "indices and colours of these palettes say different things"
         return told
     if len(same) == len(stored):
-        return _of_values(_count(same), names_in(root), lossy=lossy)
+        return _of_values(same, names_in(root), lossy=lossy)
+    if lossy:
+        hint = "store them anew without loss, as PNG; only greys can be cut by ranges"
+        file = next(file for file, one in zip(chosen, stored, strict=True) if one.is_lossy)
+        raise InputError(
+            "painted labels of lossy compression have no colours", hint=hint, file=file
+        )
     return _of_colours(stored, names_in(root))
 
 
@@ -104,7 +119,8 @@ def _palettes_differ(stored: Sequence[StoredLabel]) -> bool:
     return False
 
 
-def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) -> Meaning:
+def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy: bool) -> Meaning:
+    count = _count(labels)
     values = sorted(count)
     shown = ", ".join(map(str, values[:12])) + (
         f" and {len(values) - 12} more" * (len(values) > 12)
@@ -112,12 +128,20 @@ def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) ->
     found = Meaning(f"values {shown}")
     if lossy or (len(values) > 24 and _is_bimodal(count)):
         found.what = f"blurred values from {values[0]} to {values[-1]}"
+        _refuse_third_grey(count)
         found.keys["labels"] = {"0..127": "background", "128..255": "foreground"}
         found.guesses["labels"] = "two classes, cut in the middle; name them"
         return found
+    if len(values) == 1:
+        hint = "store the classes as different greys; transparency is not read"
+        raise InputError(f"all labels hold one value, {values[0]}", hint=hint)
     if values == [0, IGNORED]:
         found.keys["labels"] = {0: "background", IGNORED: "foreground"}
-        found.guesses["labels"] = "a binary mask, in which 255 is a class; name them"
+        part = count[IGNORED] / count.total()
+        found.guesses["labels"] = f"a binary mask, in which 255 ({part:.0%}) is a class; name them"
+        return found
+    if not names and (read := _guessed(values, [{*np.unique(one).tolist()} for one in labels])):
+        found.keys["labels"], found.guesses["labels"] = read
         return found
     classes = [value for value in values if value != IGNORED]
     if len(classes) > MAX_CLASSES:
@@ -135,6 +159,50 @@ def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) ->
         found.keys["ignore"] = [IGNORED]
         found.guesses["ignore"] = "255 stands for pixels that do not count in most data sets"
     return found
+
+
+def _guessed(values: list[int], sets: Sequence[set[int]]) -> tuple[Labels, str] | None:
+    """What values mean that are no plain classes with 255 ignored, and why it looks so."""
+    steps = len(values) - 1
+    if steps > 1 and all(abs(one - IGNORED * at / steps) <= 1 for at, one in enumerate(values)):
+        spread: Labels = {one: f"class_{one}" for one in values}
+        return spread, "greys spread evenly from 0 to 255, which is taken for a class"
+    if values == [0, 1, IGNORED] and not any({1, IGNORED} <= one for one in sets):
+        binary: Labels = {0: "background", 1: "foreground", IGNORED: "foreground"}
+        return binary, "no label has both 1 and 255, which are taken for the same"
+    tops = [max(one) for one in sets]
+    numbered = sum({*range(1, top + 1)} == one - {0} for top, one in zip(tops, sets, strict=True))
+    enough = len(sets) >= FEWEST_NUMBERED and numbered >= NUMBERED * len(sets)
+    if enough and max(tops) > 3 and len({*tops}) > 2:
+        return (
+            {0: "background", "1..65535": "object"},
+            "values from 1 to as many as an image has objects, so they number objects",
+        )
+    high = [value for value in values if value >= THOUSAND]
+    if len(high) > 8:
+        ranges: Labels = {
+            f"{one}000..{one}999": f"class_{one}" for one in (v // THOUSAND for v in high)
+        }
+        low: Labels = {value: f"class_{value}" for value in values if value < THOUSAND}
+        return low | ranges, "the thousands are taken for the class, the rest for its objects"
+    return None
+
+
+def _refuse_third_grey(count: Counter[int]) -> None:
+    """Raise InputError where blurred greys are of more than black and white."""
+    between = Counter({value: number for value, number in count.items() if 32 <= value < 224})
+    near = {
+        value: sum(between[one] for one in range(value - PEAK, value + PEAK + 1))
+        for value in between
+    }
+    most = max(near, key=lambda value: near[value], default=0)
+    if near and near[most] > MOST_PEAK * between.total() and near[most] > RARE * count.total():
+        low, high = most // 2, (most + IGNORED) // 2
+        line = f"{{0..{low}: NAME, {low + 1}..{high}: NAME, {high + 1}..255: NAME}}"
+        raise InputError(
+            f"blurred labels have more greys than black and white, such as {most}",
+            hint=f"`labels: {line}` in classes.yaml, or more ranges, cut them",
+        )
 
 
 def _is_bimodal(count: Counter[int]) -> bool:
@@ -155,6 +223,12 @@ def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Mean
     rest = [code for code in codes if code not in often]
     blurred = len(rest) > max(8, len(often))
     kept = often if blurred else sorted(codes)
+    if blurred and sum(codes[code] for code in kept) < total / 2:
+        hint = "`image_dir` and `label_dir` in classes.yaml name the folders"
+        raise InputError(f"what is taken for labels has {len(codes)} colours", hint=hint)
+    if len(kept) < 2:
+        hint = "store what they mean as grey values; transparency is not read"
+        raise InputError(f"all labels have one colour, #{kept[0]:06x}", hint=hint)
     if len(kept) > MAX_CLASSES:
         raise InputError(f"labels are painted in {len(kept)} colours: too many")
     known = {_code(colour): name for colour, name in _colour_names(names).items()}
@@ -212,6 +286,9 @@ def _parsed(text: str) -> dict[int, str]:
         if colour:
             red, green, blue = map(int, colour.groups()[1:])
             found[COLOURED + _code((red, green, blue))] = colour[1].strip()
+        elif len(row) == 4 and all(part.strip().isdecimal() for part in row[1:]):
+            red, green, blue = map(int, row[1:])
+            found[COLOURED + _code((red, green, blue))] = row[0].strip()
         elif len(row) == 2 and row[0].strip().isdecimal():
             found[int(row[0])] = row[1].strip()
         elif len(row) == 1:
