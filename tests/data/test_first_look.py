@@ -189,6 +189,28 @@ def a_list_of_val(root: Path) -> None:
     (root / "codes.txt").write_text("sea\nfish\nreef\n")
 
 
+def a_folder_an_image(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"stage1/{n:08x}/images/{n:08x}.png")
+        for index in (1, 2):
+            save(binary(label, index), root / f"stage1/{n:08x}/masks/{n * 7 + index:x}.png")
+
+
+def a_folder_a_pair(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"{n:08x}/image/{n:08x}.jpg")
+        save(label, root / f"{n:08x}/mask/{n:08x}.png")
+
+
+def a_table_of_splits(root: Path) -> None:
+    rows = ["image,mask,split"]
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.jpg")
+        save(label, root / f"labels/{n:03d}.png")
+        rows.append(f"images/{n:03d}.jpg,labels/{n:03d}.png,{split.capitalize()}")
+    (root / "meta.csv").write_text("\r\n".join(rows), encoding="utf-8-sig")
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -209,6 +231,9 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (trainval_and_test, ("sea", "fish", "reef"), "guess: splits: no val split"),
     (links_and_hidden_files, PLAIN, "left out: __MACOSX/images/train"),
     (composed_names, PLAIN, "train is train.txt; val is val.txt; test is test.txt"),
+    (a_folder_an_image, BINARY, "guess: masks: an image has several binary masks"),
+    (a_folder_a_pair, PLAIN, ""),
+    (a_table_of_splits, PLAIN, "train is meta.csv; val is meta.csv; test is meta.csv"),
     (a_list_of_val, ("sea", "fish", "reef"), "test is valid.txt"),
 ]
 

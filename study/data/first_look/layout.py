@@ -15,14 +15,16 @@ from study.core.names import TEST, TRAIN, VAL
 from study.data import scan_files
 from study.data.first_look.endings import images_among, kinds, numbered_masks
 from study.data.first_look.pictures import LOOKED_AT, folder_of, look_like_labels, pictures
-from study.data.formats.folder_classes import SPLIT, SPLIT_OF, SYNONYMS, read_classes
+from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
 from study.data.formats.folder_files import FolderFiles
 from study.data.formats.folder_hints import (
+    OTHER,
     convert_command,
     is_label,
     pairing,
     pictures_in,
     split_lists,
+    split_table,
     templates,
 )
 from study.data.scan import Findings
@@ -99,6 +101,9 @@ def layout(
     starred = _starred(image_dirs, label_dirs)
     if not starred and (len(image_dirs) != 1 or len(label_dirs) > 1):
         raise _unclear(root, image_dirs, label_dirs)
+    if starred and _name_by_folders(root, image_dirs, label_dirs, starred, found):
+        _divide(root, starred[0], "", found)
+        return found
     image_dir, label_dir = image_dirs[0], (label_dirs or image_dirs)[0]
     _name_files(root, image_dir, label_dir, empty, found)
     for what, one, with_star in zip(
@@ -202,6 +207,32 @@ def _starred(images: list[str], labels: list[str]) -> tuple[str, ...]:
     return tuple("/".join("*" if isinstance(p, set) else p for p in one) for one in stars)
 
 
+def _name_by_folders(
+    root: Path, images: list[str], labels: list[str], starred: tuple[str, ...], found: Layout
+) -> bool:
+    """Find out whether each image has a folder of its name, with a label or masks in it."""
+    at = starred[0].split("/").index("*")
+    names = [one.split("/")[at] for one in images]
+    there = [pictures(root, one) for one in images]
+    if any(
+        [file.stem for file in files] != [name] for files, name in zip(there, names, strict=True)
+    ):
+        return False
+    above, beside = (one.replace("*", NAME) for one in starred)
+    found.keys["image_path"] = f"{above}/{NAME}{there[0][0].suffix}"
+    drawn = [pictures(root, one) for one in labels]
+    if all(
+        [file.stem for file in files] == [name] for files, name in zip(drawn, names, strict=True)
+    ):
+        found.keys["label_path"] = f"{beside}/{NAME}{drawn[0][0].suffix}"
+        return True
+    if not all(look_like_labels(files, 2) for files in drawn):
+        return False
+    found.keys["masks"] = {"foreground": f"{beside}/*{drawn[0][0].suffix}"}
+    found.guesses["masks"] = "an image has several binary masks, which are put together"
+    return True
+
+
 def _star(root: Path, what: str, folder: str, starred: str, found: Layout) -> None:
     """Put the folder with * into the path of the images or labels."""
     suffix = found.keys.pop(f"{what}_suffix", None)
@@ -222,9 +253,8 @@ def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
         for what, folders in (("images", images), ("labels", labels))
         if len(folders) > 1
     )
-    hint = convert_command(root) or (
-        f"`{which}` chooses" if which else "`study.data convert` draws those of annotation tools"
-    )
+    drawn = "`study.data convert` draws those of annotation tools"
+    hint = convert_command(root) or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")
     return InputError(f"cannot tell which pictures are labels ({told})", hint=hint, file=root)
 
 
@@ -293,6 +323,8 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
         elif not has[VAL] and not has[TEST]:
             found.keys["splits"] = {VAL: RATIO, TEST: RATIO}
             found.guesses["splits"] = "no val and test: parts of train, by the hash of the name"
+    elif table := split_table(root):
+        found.keys["splits"] = table
     elif lists := split_lists(root):
         found.keys["splits"] = {split: lists[split] for split in SPLITS if split in lists}
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
@@ -20,7 +21,7 @@ from study.data.splits import SPLITS
 
 _IN = "in classes.yaml"
 _PICTURES = tuple(one for group in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES) for one in group)
-_OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
+OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
 _LABEL_WORDS = (
     "label",
     "lbl",
@@ -109,7 +110,7 @@ def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
             return f"{', '.join(filter(None, both))} {_IN}, if these are they"
     there = ", ".join(map(repr, found[:6]))
     return convert_command(root) or (
-        f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {_OTHER}"
+        f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {OTHER}"
     )
 
 
@@ -118,7 +119,7 @@ def _bare(root: Path, classes: Classes, files: FolderFiles) -> str:
     if hint := _names(root, classes, files):
         return hint
     if not any(pictures_in(files.directory(files.label_dir, split)) for split in SPLITS):
-        return convert_command(root) or _OTHER
+        return convert_command(root) or OTHER
     name = classes.names[0]
     return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
 
@@ -236,6 +237,23 @@ def split_lists(root: Path) -> dict[str, str]:
     if "test" not in lists:
         lists["test"] = lists.pop("val")
     return lists
+
+
+def split_table(root: Path) -> str:
+    """The table that has the split of each image in one of its columns, or ""."""
+    for path in (*sorted(root.glob("*.csv")), *sorted(root.glob("*/*.csv"))):
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = [[cell.strip().lower() for cell in row] for row in csv.reader(file) if row]
+        except (OSError, ValueError, csv.Error):
+            continue
+        columns = [{*column} for column in zip(*rows[1:], strict=False)]
+        if any(
+            {"train", "training"} & one and {"test", "testing"} & one and one <= {*SPLIT_OF}
+            for one in columns
+        ):
+            return path.relative_to(root).as_posix()
+    return ""
 
 
 def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
