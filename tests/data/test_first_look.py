@@ -211,6 +211,19 @@ def a_table_of_splits(root: Path) -> None:
     (root / "meta.csv").write_text("\r\n".join(rows), encoding="utf-8-sig")
 
 
+def other_channels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/rgb/b{n}_Clipped.png")
+        save(photo[..., 0], root / f"{split}/nir_gray/b{n}.png")
+        save(label, root / f"{split}/GT_color/b{n}_mask.png")
+
+
+def folders_without_words(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/x/x_{n}.png")
+        save(label, root / f"{split}/y/y_{n}.png")
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -231,6 +244,8 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (trainval_and_test, ("sea", "fish", "reef"), "guess: splits: no val split"),
     (links_and_hidden_files, PLAIN, "left out: __MACOSX/images/train"),
     (composed_names, PLAIN, "train is train.txt; val is val.txt; test is test.txt"),
+    (other_channels, PLAIN, "left out: {split}/nir_gray"),
+    (folders_without_words, PLAIN, "guess: label_dir: the pictures of {split}/y have few colours"),
     (a_folder_an_image, BINARY, "guess: masks: an image has several binary masks"),
     (a_folder_a_pair, PLAIN, ""),
     (a_table_of_splits, PLAIN, "train is meta.csv; val is meta.csv; test is meta.csv"),
@@ -291,6 +306,24 @@ def test_greys_of_a_jpeg_are_cut_only_where_they_are_two(tmp_path, capsys) -> No
     assert main([str(tmp_path)]) == 0
 
 
+def test_edges_between_colours_are_no_classes(tmp_path: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        large = Image.fromarray(PAINT[label]).resize((560, 400), Image.Resampling.NEAREST)
+        smooth = large.resize(SHAPE[::-1], Image.Resampling.BICUBIC, reducing_gap=1.1)
+        path = tmp_path / f"labels/{split}/{n}.png"
+        save(np.asarray(smooth.rotate(3, Image.Resampling.BICUBIC)), path)
+    assert main([str(tmp_path)]) == 0
+    data = open_data(load_task(tmp_path / "task.yaml").config.data)
+    assert data.class_names == ("background", "class_1", "class_2")
+
+
+def noise(root: Path) -> None:
+    for _, n, photo, _ in scenes():
+        save(photo, root / f"images/{n}.png")
+        save(photo[..., 0], root / f"masks/{n}.png")
+
+
 def painted_jpegs(root: Path) -> None:
     for split, n, photo, label in scenes():
         save(photo, root / f"images/{split}/{n}.png")
@@ -333,6 +366,7 @@ STOP: list[tuple[Write, str]] = [
     (transparency_alone, "all labels hold one value, 255; store the classes as different greys"),
     (photographs_alone, "(images: images; labels: none); `study.data convert` draws those"),
     (unlike_names, "rename the labels like their images"),
+    (noise, "what is taken for labels has other values in nearly each pixel"),
     (one_pair, "data/classes.yaml: splits: train must have at least 3 images"),
     (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
 ]

@@ -14,7 +14,7 @@ from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data import scan_files
 from study.data.first_look.endings import images_among, kinds, numbered_masks
-from study.data.first_look.pictures import LOOKED_AT, folder_of, look_like_labels, pictures
+from study.data.first_look.pictures import folder_of, look_like_labels, pictures
 from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
 from study.data.formats.folder_files import FolderFiles
 from study.data.formats.folder_hints import (
@@ -46,6 +46,7 @@ BESIDE = re.compile(
     r"__macosx|thumb|overlay|collage|visuali[sz]ation|preview|blend|depth|SegmentationObject",
     re.IGNORECASE,
 )  # what lies beside images and labels and is neither
+PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 RATIO = 0.15
 MOST_GROUPED = 0.5  # of the images may be in one group
 
@@ -119,6 +120,10 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
     there = templates(root)
     if not there:
         raise InputError("no pictures in this folder", file=root)
+    if len(there) == 1:
+        apart = templates(root, nested=False)
+        if len({_looks_like_labels(root, one) for one in apart}) > 1:
+            there = apart
     beside = [one for one in there if BESIDE.search(one)]
     if kept := [one for one in there if one not in beside]:
         found.left_out += beside
@@ -150,15 +155,20 @@ def _with_labels(root: Path, images: list[str], labels: list[str], found: Layout
         if (root / one).is_dir():
             found.left_out.append(f"the other folders of {images[0]}, without labels")
             return [one]
-    stems = {file.stem for file in pictures(root, labels[0])}
-    fit = [
-        one
-        for one in images
-        if any(a.stem in b or b in a.stem for a in pictures(root, one)[:LOOKED_AT] for b in stems)
-    ]
-    if len(fit) == 1:
-        found.left_out += [f"{one}, without labels" for one in images if one not in fit]
-    return fit if len(fit) == 1 else images
+    labelled = _ids(pictures(root, labels[0]))
+    fit = [one for one in images if _ids(pictures(root, one)) & labelled]
+    found.left_out += [f"{one}, without labels" for one in images if fit and one not in fit]
+    called = [one for one in fit if PHOTO.search(one.rpartition("/")[2])]
+    if len(fit) > 1 and len(called) == 1:
+        found.left_out += [one for one in fit if one not in called]
+        return called
+    return fit or images
+
+
+def _ids(files: list[Path]) -> set[str]:
+    """The parts of the files' names that not all of them have."""
+    parts = [{*re.split(r"[-_. ]", file.stem)} for file in files]
+    return set().union(*parts) - (set.intersection(*parts) if len(parts) > 1 else set())
 
 
 def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: Layout) -> None:
@@ -251,7 +261,7 @@ def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
     which = " ".join(
         f"--{what} {shlex.quote(folders[0])}"
         for what, folders in (("images", images), ("labels", labels))
-        if len(folders) > 1
+        if len(folders) > 1 and labels
     )
     drawn = "`study.data convert` draws those of annotation tools"
     hint = convert_command(root) or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")

@@ -24,6 +24,9 @@ NAME_FILES = (
 IGNORED = 255
 PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
 FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
+MOST_SPREAD = 8  # greys between black and white
+ALIKE = 0.5  # of neighbouring pixels of a label have one value at least
+INNER = 0.1  # of a colour's pixels lie in areas of it; of the blur of an edge fewer
 THOUSAND = 1000  # of a class's id, in labels that number its objects
 
 
@@ -121,6 +124,7 @@ def _palettes_differ(stored: Sequence[StoredLabel]) -> bool:
 
 def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy: bool) -> Meaning:
     count = _count(labels)
+    _refuse_noise(labels)
     values = sorted(count)
     shown = ", ".join(map(str, values[:12])) + (
         f" and {len(values) - 12} more" * (len(values) > 12)
@@ -164,7 +168,9 @@ def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy:
 def _guessed(values: list[int], sets: Sequence[set[int]]) -> tuple[Labels, str] | None:
     """What values mean that are no plain classes with 255 ignored, and why it looks so."""
     steps = len(values) - 1
-    if steps > 1 and all(abs(one - IGNORED * at / steps) <= 1 for at, one in enumerate(values)):
+    if 1 < steps <= MOST_SPREAD and all(
+        abs(one - IGNORED * at / steps) <= 1 for at, one in enumerate(values)
+    ):
         spread: Labels = {one: f"class_{one}" for one in values}
         return spread, "greys spread evenly from 0 to 255, which is taken for a class"
     if values == [0, 1, IGNORED] and not any({1, IGNORED} <= one for one in sets):
@@ -205,6 +211,23 @@ def _refuse_third_grey(count: Counter[int]) -> None:
         )
 
 
+def _inner(label: np.ndarray) -> np.ndarray:
+    """The values (N,) of the pixels whose four neighbours have the same."""
+    middle = label[1:-1, 1:-1]
+    around = (label[:-2, 1:-1], label[2:, 1:-1], label[1:-1, :-2], label[1:-1, 2:])
+    return np.asarray(middle[np.all([middle == one for one in around], 0)])
+
+
+def _refuse_noise(labels: Sequence[np.ndarray]) -> None:
+    """Raise InputError where neighbouring pixels differ as in a photograph."""
+    alike = sum(int((one[:, 1:] == one[:, :-1]).sum()) for one in labels)
+    if alike < ALIKE * sum(one[:, 1:].size for one in labels):
+        raise InputError(
+            "what is taken for labels has other values in nearly each pixel",
+            hint="`--images FOLDER` and `--labels FOLDER` say which they are",
+        )
+
+
 def _is_bimodal(count: Counter[int]) -> bool:
     """Whether nearly all pixels are near 0 or near 255."""
     ends = sum(number for value, number in count.items() if value < 32 or value >= 224)
@@ -212,20 +235,21 @@ def _is_bimodal(count: Counter[int]) -> bool:
 
 
 def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Meaning:
-    codes: Counter[int] = Counter()
+    inner: Counter[int] = Counter()
+    painted: list[np.ndarray] = []
     for one in stored:
         assert one.rgb is not None or one.values is not None
         rgb = one.rgb if one.rgb is not None else np.repeat(one.values[..., None], 3, -1)  # type: ignore[index]
-        found, counts = np.unique(colour_codes(rgb), return_counts=True)
-        codes.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        painted.append(colour_codes(rgb))
+        inner.update(_count([_inner(painted[-1])]))
+    codes = _count(painted)
+    _refuse_noise(painted)
     total = sum(codes.values())
     often = sorted(code for code, count in codes.items() if count >= RARE * total)
     rest = [code for code in codes if code not in often]
     blurred = len(rest) > max(8, len(often))
-    kept = often if blurred else sorted(codes)
-    if blurred and sum(codes[code] for code in kept) < total / 2:
-        hint = "`image_dir` and `label_dir` in classes.yaml name the folders"
-        raise InputError(f"what is taken for labels has {len(codes)} colours", hint=hint)
+    kept = [c for c in often if inner[c] > INNER * codes[c]] if blurred else sorted(codes)
+    rest = [code for code in codes if code not in kept]
     if len(kept) < 2:
         hint = "store what they mean as grey values; transparency is not read"
         raise InputError(f"all labels have one colour, #{kept[0]:06x}", hint=hint)

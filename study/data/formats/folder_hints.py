@@ -266,8 +266,9 @@ def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
     return []
 
 
-def templates(root: Path) -> list[str]:
-    """The folders with pictures, as image_dir writes them."""
+def templates(root: Path, *, nested: bool = True) -> list[str]:
+    """The folders with pictures, as image_dir writes them; if `nested`, those of one kind that lie
+    side by side are the one above them."""
     folders = [
         above.relative_to(root).as_posix()
         for above, names in walk(root)
@@ -281,12 +282,14 @@ def templates(root: Path) -> list[str]:
         "/".join(form) if len(divided["/".join(form)]) > 1 else folder
         for folder, form in zip(folders, forms, strict=True)
     ]
-    nested: dict[str, set[str]] = {}
+    if not nested:
+        return [*dict.fromkeys(found)]
+    side_by_side: dict[str, set[str]] = {}
     for one in found:
-        nested.setdefault(one.rpartition("/")[0], set()).add(one)
+        side_by_side.setdefault(one.rpartition("/")[0], set()).add(one)
     alike = {
         above
-        for above, some in nested.items()
+        for above, some in side_by_side.items()
         if above and len(some) > 1 and len({is_label(one[len(above) :]) for one in some}) == 1
     }
     return [
