@@ -13,9 +13,9 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from study.core.console import Parser, run_command, show
 from study.core.errors import InputError
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 
 SIZED = 500  # images whose size is looked at
 TASK = "task.yaml"
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("init", __doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of images and labels")
+    for what in ("images", "labels"):
+        parser.add_argument(
+            f"--{what}", metavar="FOLDER", help=f"folder of the {what} in DIR, where it is unclear"
+        )
     parser.add_argument(
         "--own", action="store_true", help="the classes are your own, though the tree is published"
     )
@@ -61,7 +66,7 @@ def _init(arguments: argparse.Namespace) -> None:
     if os.path.lexists(root / TASK) and not arguments.dry_run:
         raise InputError("there is a task already", hint="move it away", file=root / TASK)
     is_described = (root / CLASSES_FILE).is_file()
-    keys, guesses, what = ({}, {}, "") if is_described else _look(root)
+    keys, guesses, what, left_out = ({}, {}, "", []) if is_described else _look(root, arguments)
     classes = classes_text(keys, guesses)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / CLASSES_FILE
@@ -70,7 +75,7 @@ def _init(arguments: argparse.Namespace) -> None:
             encoding="utf-8",
         )
         scan = _scanned(root, draft)
-        members = scan.members()
+        members = _of_root(root, draft, scan.members)
     counts = {split: len(some) for split, some in members.items()}
     sizes = _sizes([pair.image for some in members.values() for pair, _ in some])
     task = task_text(root, sizes, counts["train"], machine())
@@ -80,6 +85,8 @@ def _init(arguments: argparse.Namespace) -> None:
         show(f"labels: {what}")
     show(f"splits: {scan.rule}")
     show(f"classes: {', '.join(scan.table.names)}")
+    for one in left_out:
+        show(f"left out: {one}")
     for key, why in guesses.items():
         show(f"guess: {key}: {why}")
     for fault in {one.kind: one for one in scan.findings.faults}.values():
@@ -105,8 +112,11 @@ def _init(arguments: argparse.Namespace) -> None:
     )
 
 
-def _look(root: Path) -> tuple[dict[str, Any], dict[str, str], str]:
-    """The keys of classes.yaml, which of them are guesses and why, and what the labels hold."""
+def _look(
+    root: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, str], str, list[str]]:
+    """The keys of classes.yaml, which of them are guesses and why, what the labels hold, and what
+    is neither an image nor a label."""
     from study.data.first_look.drafts import classes_text
     from study.data.first_look.layout import layout
     from study.data.first_look.values import meaning
@@ -114,16 +124,15 @@ def _look(root: Path) -> tuple[dict[str, Any], dict[str, str], str]:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "classes.yaml"
         draft.write_text("classes: [background, other]\n", encoding="utf-8")
-        found = layout(root, draft)
+        found = layout(root, draft, images=arguments.images, labels=arguments.labels)
         some = {} if "masks" in found.keys else {"classes": ["background", "other"]}
         draft.write_text(classes_text({**some, **found.keys}, {}), encoding="utf-8")
         scan = _scanned(root, draft)
     pairs = scan.findings.pairs
     if not pairs:
-        fault = next(iter(scan.findings.faults), None)
-        raise fault or InputError("no image has a label", file=root)
+        raise _no_pair(root, scan)
     if "masks" in found.keys:
-        return found.keys, found.guesses, "binary masks, a folder a class"
+        return found.keys, found.guesses, "binary masks", found.left_out
     bare = {fault.file for fault in scan.findings.faults if fault.kind == "missing label"}
     told = meaning(root, [pair.label for pair in pairs if pair.label is not None])
     keys, guesses = {**told.keys, **found.keys}, {**found.guesses, **told.guesses}
@@ -131,7 +140,21 @@ def _look(root: Path) -> tuple[dict[str, Any], dict[str, str], str]:
         first = _first_class(told.keys)
         keys["missing_label"] = first
         guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
-    return keys, guesses, told.what
+    return keys, guesses, told.what, found.left_out
+
+
+def _no_pair(root: Path, scan: Scan) -> InputError:
+    for fault in scan.findings.faults:
+        if fault.kind not in ("missing label", "missing image"):
+            return fault
+    files = {fault.kind: Path(fault.file).name for fault in scan.findings.faults if fault.file}
+    shown = " and ".join(
+        files[kind] for kind in ("missing label", "missing image") if kind in files
+    )
+    hint = (
+        "rename the labels like their images, or `label_path` in classes.yaml says how they differ"
+    )
+    return InputError(f"no image has a label of its name, as in {shown}", hint=hint, file=root)
 
 
 def _first_class(keys: Mapping[str, Any]) -> str:
@@ -146,8 +169,13 @@ def _scanned(root: Path, described: Path) -> Scan:
     from study.data.formats.folder import folder_scan
 
     config = FolderData(format="folder", size=(32, 32), root=str(root))
+    return _of_root(root, described, lambda: folder_scan(config, root, described))
+
+
+def _of_root(root: Path, described: Path, read: Callable[[], T]) -> T:
+    """Call `read`; what it says of the draft is said of the root's file."""
     try:
-        return folder_scan(config, root, described)
+        return read()
     except InputError as error:
         if error.file is None or Path(error.file) != described:
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
@@ -96,6 +97,7 @@ class Findings:
             name = path.name[: -len(suffix)]
             if below is not None and path.parent != below:
                 name = f"{path.parent.relative_to(below).as_posix()}/{name}"
+            name = normalize("NFC", name)  # Macs write an umlaut as two characters
             if name in found:
                 message = f"another file has the same name: {found[name].name}"
                 self.fault("twice", message, path)
@@ -307,7 +309,8 @@ class Scan:
         if image is not None and label is not None and label.shape != (image.height, image.width):
             wanted, got = f"{image.height}x{image.width}", "{}x{}".format(*label.shape)
             message = f"label must be as large as its image, {wanted}, got {got}"
-            problems.append(FileProblem("size", message, pair.label or pair.image))
+            hint = "store both in one size, labels by the nearest pixel"
+            problems.append(FileProblem("size", message, pair.label or pair.image, hint=hint))
         return image, label, problems
 
     def _label(self, pair: Pair, image: Image.Image | None) -> UInt8Array | None:

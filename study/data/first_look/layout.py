@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from study.config.task import CamvidData, CityscapesData, FileData, SynthiaData, VocData
 from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data import scan_files
-from study.data.formats.folder_classes import SPLIT, SPLIT_OF, SYNONYMS, read_classes
+from study.data.first_look.endings import images_among, kinds, numbered_masks
+from study.data.first_look.pictures import folder_of, look_like_labels, pictures
+from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
 from study.data.formats.folder_files import FolderFiles
 from study.data.formats.folder_hints import (
+    OTHER,
     convert_command,
     is_label,
     pairing,
     pictures_in,
     split_lists,
+    split_table,
     templates,
 )
 from study.data.scan import Findings
@@ -38,18 +40,25 @@ PUBLISHED = {
 _FORMATS: Mapping[str, type[FileData]] = {
     "cityscapes": CityscapesData, "voc": VocData, "synthia": SynthiaData, "camvid": CamvidData,
 }  # fmt: skip
-FEW_COLOURS = 64  # a picture with no more is a label
-LOOKED_AT = 5  # pictures of each folder
+_WORDS = f"(?i){'|'.join(sorted(SPLIT_OF, key=len, reverse=True))}"
+_ENDINGS = {"label_suffix", "label_path"}
+BESIDE = re.compile(
+    r"__macosx|thumb|overlay|collage|visuali[sz]ation|preview|blend|depth|SegmentationObject",
+    re.IGNORECASE,
+)  # what lies beside images and labels and is neither
+PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 RATIO = 0.15
 MOST_GROUPED = 0.5  # of the images may be in one group
 
 
 @dataclass
 class Layout:
-    """What goes into classes.yaml about files, by key. guesses: which are guesses, and why."""
+    """What goes into classes.yaml about files, by key. guesses: which are guesses, and why;
+    left_out: folders and files that are taken for neither images nor labels."""
 
     keys: dict[str, object] = field(default_factory=dict)
     guesses: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def published_format(root: Path) -> str:
@@ -65,20 +74,60 @@ def published_format(root: Path) -> str:
     return ""
 
 
-def layout(root: Path, empty: Path) -> Layout:
+def layout(
+    root: Path, empty: Path, *, images: str | None = None, labels: str | None = None
+) -> Layout:
     """Find the images, the labels and the splits.
 
     Args:
         root: of the data set.
         empty: a classes.yaml that says nothing about files.
+        images, labels: their folders, where it is known.
 
     Raises:
         InputError: where no images with labels can be told; the line says what there is.
     """
     found = Layout()
+    image_dirs, label_dirs = _folders(root, found)
+    image_dirs = [images] if images else [one for one in image_dirs if one != labels]
+    label_dirs = [labels] if labels else [one for one in label_dirs if one != images]
+    if len(image_dirs) == 1 and (masks := _masks(root, image_dirs[0], label_dirs)):
+        found.keys["masks"] = masks
+        found.guesses["masks"] = "each of these folders has the binary masks of one class"
+        if image_dirs[0] not in ("images", f"images/{SPLIT}"):
+            found.keys["image_dir"] = image_dirs[0]
+        _divide(root, image_dirs[0], "", found)
+        return found
+    image_dirs = _with_labels(root, image_dirs, label_dirs, found)
+    starred = _starred(image_dirs, label_dirs)
+    if not starred and (len(image_dirs) != 1 or len(label_dirs) > 1):
+        raise _unclear(root, image_dirs, label_dirs)
+    if starred and _name_by_folders(root, image_dirs, label_dirs, starred, found):
+        _divide(root, starred[0], "", found)
+        return found
+    image_dir, label_dir = image_dirs[0], (label_dirs or image_dirs)[0]
+    _name_files(root, image_dir, label_dir, empty, found)
+    for what, one, with_star in zip(
+        ("image", "label"), (image_dir, label_dir), starred, strict=False
+    ):
+        _star(root, what, one, with_star, found)
+    _divide(root, (starred or (image_dir,))[0], label_dir, found)
+    return found
+
+
+def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
+    """The folders of images, and those of labels."""
     there = templates(root)
     if not there:
         raise InputError("no pictures in this folder", file=root)
+    if len(there) == 1:
+        apart = templates(root, nested=False)
+        if len({_looks_like_labels(root, one) for one in apart}) > 1:
+            there = apart
+    beside = [one for one in there if BESIDE.search(one)]
+    if kept := [one for one in there if one not in beside]:
+        found.left_out += beside
+        there = kept
     labels = [one for one in there if is_label(one)]
     images = [one for one in there if one not in labels]
     if not labels and len(images) > 1:
@@ -86,39 +135,136 @@ def layout(root: Path, empty: Path) -> Layout:
         images = [one for one in images if one not in labels]
         for one in labels:
             found.guesses["label_dir"] = f"the pictures of {one} have few colours"
-    if not images and len(labels) > 1:
+    if not images:
         images = [one for one in labels if not _looks_like_labels(root, one)]
         labels = [one for one in labels if one not in images]
-    if len(images) == 1 and len(labels) > 1 and (masks := _masks(root, labels)):
-        found.keys["masks"] = masks
-        found.guesses["masks"] = "each of these folders has the binary masks of one class"
-        if images[0] not in ("images", f"images/{SPLIT}"):
-            found.keys["image_dir"] = images[0]
-        _divide(root, images[0], found)
-        return found
-    if len(images) != 1 or len(labels) > 1:
-        raise _unclear(root, images, labels)
-    image_dir = images[0]
-    label_dir = labels[0] if labels else image_dir
+    like = [_looks_like_labels(root, one) for one in (*images, *labels)]
+    if len(images) == len(labels) == 1 and like == [True, False]:
+        images, labels = labels, images
+        found.guesses["label_dir"] = "by its name it has the images, by its colours the labels"
+    return images, labels
+
+
+def _with_labels(root: Path, images: list[str], labels: list[str], found: Layout) -> list[str]:
+    """The folders of images of which there are labels."""
+    if len(labels) != 1:
+        return images
+    word = next((w for w in re.findall(_WORDS, labels[0]) if SPLIT not in labels[0]), "")
+    if word and len(images) == 1 and SPLIT in images[0]:
+        one = images[0].replace(SPLIT, word)
+        if (root / one).is_dir():
+            found.left_out.append(f"the other folders of {images[0]}, without labels")
+            return [one]
+    labelled = _ids(pictures(root, labels[0]))
+    fit = [one for one in images if _ids(pictures(root, one)) & labelled]
+    found.left_out += [f"{one}, without labels" for one in images if fit and one not in fit]
+    called = [one for one in fit if PHOTO.search(one.rpartition("/")[2])]
+    if len(fit) > 1 and len(called) == 1:
+        found.left_out += [one for one in fit if one not in called]
+        return called
+    return fit or images
+
+
+def _ids(files: list[Path]) -> set[str]:
+    """The parts of the files' names that not all of them have."""
+    parts = [{*re.split(r"[-_. ]", file.stem)} for file in files]
+    return set().union(*parts) - (set.intersection(*parts) if len(parts) > 1 else set())
+
+
+def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: Layout) -> None:
+    """Find out by which names images and labels belong together."""
+    shared = image_dir == label_dir
+    there = pictures(root, label_dir)
+    names = [file.name for file in there]
+    images = images_among(names) if shared else [file.name for file in pictures(root, image_dir)]
+    labels = [file for file in there if not shared or file.name not in images]
+    if masks := numbered_masks(images, labels, label_dir):
+        found.keys["masks"] = {"foreground": masks}
+        found.guesses["masks"] = "an image has several binary masks, which are put together"
+        if image_dir not in ("images", f"images/{SPLIT}"):
+            found.keys["image_dir"] = image_dir
+        return
     files = FolderFiles(root, read_classes(empty), Findings())
-    found.keys |= {
-        key: _for_all_splits(value) for key, value in pairing(image_dir, label_dir, files).items()
-    }
-    if not labels and not found.keys.keys() & {"label_suffix", "label_path"}:
-        stems = Counter(name.rpartition(".")[0] for name in _some(root, image_dir))
-        if not any(count > 1 for count in stems.values()):
-            raise _unclear(root, images, labels)
-    _divide(root, image_dir, found)
-    return found
+    keys = pairing(image_dir, label_dir, files)
+    if shared:
+        told = kinds(there)
+        if told is not None and (len(told[1]) > 1 or not keys.keys() & _ENDINGS):
+            first, *others = told[1]
+            keys = {f"{what}_dir": image_dir for what in ("image", "label")}
+            keys |= {"image_suffix": told[0], "label_suffix": first}
+            found.left_out += [f"what ends with {one}" for one in others]
+        if told is None and not look_like_labels(labels or there[1::2]):
+            raise _unclear(root, [image_dir], [])
+    found.keys |= {key: _for_all_splits(value) for key, value in keys.items()}
+
+
+def _starred(images: list[str], labels: list[str]) -> tuple[str, ...]:
+    """The folders of images and of labels with * in place of the one part in which they differ, as
+    for dates; nothing if they differ otherwise."""
+    if len(images) != len(labels) or len(images) < 2:
+        return ()
+    stars = []
+    for some_folders in (images, labels):
+        parts = [one.split("/") for one in some_folders]
+        columns = [{*column} for column in zip(*parts, strict=False)]
+        if len({*map(len, parts)}) > 1 or sum(len(one) > 1 for one in columns) != 1:
+            return ()
+        stars.append([one if len(one) > 1 else one.pop() for one in columns])
+    if any(SPLIT in one for one in images) or [one for one in stars[0] if isinstance(one, set)] != [
+        one for one in stars[1] if isinstance(one, set)
+    ]:
+        return ()
+    return tuple("/".join("*" if isinstance(p, set) else p for p in one) for one in stars)
+
+
+def _name_by_folders(
+    root: Path, images: list[str], labels: list[str], starred: tuple[str, ...], found: Layout
+) -> bool:
+    """Find out whether each image has a folder of its name, with a label or masks in it."""
+    at = starred[0].split("/").index("*")
+    names = [one.split("/")[at] for one in images]
+    there = [pictures(root, one) for one in images]
+    if any(
+        [file.stem for file in files] != [name] for files, name in zip(there, names, strict=True)
+    ):
+        return False
+    above, beside = (one.replace("*", NAME) for one in starred)
+    found.keys["image_path"] = f"{above}/{NAME}{there[0][0].suffix}"
+    drawn = [pictures(root, one) for one in labels]
+    if all(
+        [file.stem for file in files] == [name] for files, name in zip(drawn, names, strict=True)
+    ):
+        found.keys["label_path"] = f"{beside}/{NAME}{drawn[0][0].suffix}"
+        return True
+    if not all(look_like_labels(files, 2) for files in drawn):
+        return False
+    found.keys["masks"] = {"foreground": f"{beside}/*{drawn[0][0].suffix}"}
+    found.guesses["masks"] = "an image has several binary masks, which are put together"
+    return True
+
+
+def _star(root: Path, what: str, folder: str, starred: str, found: Layout) -> None:
+    """Put the folder with * into the path of the images or labels."""
+    suffix = found.keys.pop(f"{what}_suffix", None)
+    found.keys.pop(f"{what}_dir", None)
+    ends = {one.suffix for one in pictures(root, folder)}
+    end = suffix or (ends.pop() if len(ends) == 1 else ".*")
+    path = str(found.keys.get(f"{what}_path", f"{folder}/{{name}}{end}"))
+    found.keys[f"{what}_path"] = starred + path.removeprefix(folder)
 
 
 def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
-    command = convert_command(root)
     told = "; ".join(
-        f"{what}: {', '.join(some) or 'none'}"
-        for what, some in (("images", images), ("labels", labels))
+        f"{what}: {', '.join(folders) or 'none'}"
+        for what, folders in (("images", images), ("labels", labels))
     )
-    hint = command or "write classes.yaml with image_dir and label_dir (or masks: a folder a class)"
+    which = " ".join(
+        f"--{what} {shlex.quote(folders[0])}"
+        for what, folders in (("images", images), ("labels", labels))
+        if len(folders) > 1 and labels
+    )
+    drawn = "`study.data convert` draws those of annotation tools"
+    hint = convert_command(root) or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")
     return InputError(f"cannot tell which pictures are labels ({told})", hint=hint, file=root)
 
 
@@ -131,51 +277,46 @@ def _for_all_splits(path: str) -> str:
     return folder + slash + re.sub(rf"(?i)(?<![a-z])({words})(?![a-z])", "*", name)
 
 
-def _masks(root: Path, folders: list[str]) -> dict[str, str]:
-    """The folder of each class's masks, if these are such folders: of labels, and named apart."""
+def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
+    """The folder of each class's masks, if these are such folders: binary, and named apart."""
+    if len(folders) == 1:
+        above = folder_of(root, folders[0])
+        below = [one.name for one in sorted(above.iterdir()) if one.is_dir()]
+        like = folder_of(root, image_dir)
+        drawn = Counter(name for one in below for name in pictures_in(above / one))
+        if len(below) < 2 or max(drawn.values(), default=0) < 2 or (like / below[0]).is_dir():
+            return {}
+        folders = [f"{folders[0]}/{one}" for one in below]
+    if len(folders) < 2:
+        return {}
     parts = [{*folder.split("/")} for folder in folders]
     shared = set.intersection(*parts)
     names = ["_".join(p for p in one.split("/") if p not in shared) for one in folders]
-    if not all(_looks_like_labels(root, one) for one in folders) or "" in names:
+    names = [f"class_{name}" if name.isdecimal() else name for name in names]
+    binary = all(look_like_labels(pictures(root, one), 2) for one in folders)
+    stems = {file.stem for file in pictures(root, image_dir)}
+    paired = all(stems & {file.stem for file in pictures(root, one)} for one in folders)
+    if not binary or not paired or "" in names:
         return {}
     return dict(zip(names, folders, strict=True)) if len({*names}) == len(folders) else {}
 
 
 def _looks_like_labels(root: Path, template: str) -> bool:
-    names = _some(root, template)[:LOOKED_AT]
-    directory = _directory(root, template)
-    return bool(names) and all(_has_few_colours(directory / name) for name in names)
+    return look_like_labels(pictures(root, template))
 
 
-def _has_few_colours(file: Path) -> bool:
-    try:
-        with Image.open(file) as picture:
-            if picture.mode in ("P", "1"):
-                return True
-            return picture.convert("RGB").getcolors(FEW_COLOURS) is not None
-    except (OSError, ValueError, SyntaxError):
-        return False
-
-
-def _directory(root: Path, template: str) -> Path:
-    words = [word for split in SPLITS for word in (split, *SYNONYMS[split])]
-    forms = [form for word in words for form in (word, word.capitalize(), word.upper())]
-    paths = [root / template.replace(SPLIT, form) for form in forms]
-    return next((path for path in paths if path.is_dir()), root / template)
-
-
-def _some(root: Path, template: str) -> list[str]:
-    return pictures_in(_directory(root, template))
-
-
-def _divide(root: Path, image_dir: str, found: Layout) -> None:
+def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
     """Find out how the images are divided, or divide them."""
     if SPLIT in image_dir:
         has = {
-            split: any(
-                pictures_in(root / image_dir.replace(SPLIT, form))
-                for word in (split, *SYNONYMS[split])
-                for form in (word, word.capitalize(), word.upper())
+            split: all(
+                any(
+                    pictures_in(root / one.replace(SPLIT, form))
+                    for word in (split, *SYNONYMS[split])
+                    for form in (word, word.capitalize(), word.upper())
+                )
+                for one in (image_dir, label_dir)
+                if SPLIT in one
             )
             for split in SPLITS
         }
@@ -192,6 +333,8 @@ def _divide(root: Path, image_dir: str, found: Layout) -> None:
         elif not has[VAL] and not has[TEST]:
             found.keys["splits"] = {VAL: RATIO, TEST: RATIO}
             found.guesses["splits"] = "no val and test: parts of train, by the hash of the name"
+    elif table := split_table(root):
+        found.keys["splits"] = table
     elif lists := split_lists(root):
         found.keys["splits"] = {split: lists[split] for split in SPLITS if split in lists}
     else:
@@ -205,7 +348,7 @@ def _divide(root: Path, image_dir: str, found: Layout) -> None:
 
 
 def _names(root: Path, image_dir: str) -> list[str]:
-    return [os.path.splitext(name)[0] for name in _some(root, image_dir)]
+    return [file.stem for file in pictures(root, image_dir)]
 
 
 def _group(names: list[str]) -> str:

@@ -17,8 +17,20 @@ from study.data.splits import MAX_CLASSES, FileProblem
 
 LOOKED_AT = 300  # labels, evenly spaced
 RARE = 1e-3  # of the painted pixels: a colour below it is the blur of an edge
-NAME_FILES = ("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "labelmap.txt")
+NAME_FILES = (
+    *("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "codes.txt", "labelmap.txt"),
+    *("class_dict.csv", "class_dict_seg.csv", "label_class_dict.csv"),
+)
 IGNORED = 255
+PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
+FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
+MOST_SPREAD = 8  # greys between black and white
+ALIKE = 0.5  # of neighbouring pixels of a label have one value at least
+INNER = 0.1  # of a colour's pixels lie in areas of it; of the blur of an edge fewer
+THOUSAND = 1000  # of a class's id, in labels that number its objects
+
+
+Labels = dict[int | str, str]  # a value or a range -> a class
 
 
 @dataclass
@@ -46,7 +58,7 @@ def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
     if len(grey) == len(stored) and not (
         any(map(_is_ambiguous, stored)) or _palettes_differ(stored)
     ):
-        return _of_values(_count(grey), names_in(root), lossy=lossy)
+        return _of_values(grey, names_in(root), lossy=lossy)
     equal = [_equal_channels(one) for one in stored]
     same = [one for one in equal if one is not None]
     if any(map(_is_ambiguous, stored)) or _palettes_differ(stored):
@@ -55,7 +67,13 @@ def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
         told.guesses["read"] = "indices and colours of these palettes say different things"
         return told
     if len(same) == len(stored):
-        return _of_values(_count(same), names_in(root), lossy=lossy)
+        return _of_values(same, names_in(root), lossy=lossy)
+    if lossy:
+        hint = "store them anew without loss, as PNG; only greys can be cut by ranges"
+        file = next(file for file, one in zip(chosen, stored, strict=True) if one.is_lossy)
+        raise InputError(
+            "painted labels of lossy compression have no colours", hint=hint, file=file
+        )
     return _of_colours(stored, names_in(root))
 
 
@@ -104,7 +122,9 @@ def _palettes_differ(stored: Sequence[StoredLabel]) -> bool:
     return False
 
 
-def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) -> Meaning:
+def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy: bool) -> Meaning:
+    count = _count(labels)
+    _refuse_noise(labels)
     values = sorted(count)
     shown = ", ".join(map(str, values[:12])) + (
         f" and {len(values) - 12} more" * (len(values) > 12)
@@ -112,12 +132,20 @@ def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) ->
     found = Meaning(f"values {shown}")
     if lossy or (len(values) > 24 and _is_bimodal(count)):
         found.what = f"blurred values from {values[0]} to {values[-1]}"
+        _refuse_third_grey(count)
         found.keys["labels"] = {"0..127": "background", "128..255": "foreground"}
         found.guesses["labels"] = "two classes, cut in the middle; name them"
         return found
+    if len(values) == 1:
+        hint = "store the classes as different greys; transparency is not read"
+        raise InputError(f"all labels hold one value, {values[0]}", hint=hint)
     if values == [0, IGNORED]:
         found.keys["labels"] = {0: "background", IGNORED: "foreground"}
-        found.guesses["labels"] = "a binary mask, in which 255 is a class; name them"
+        part = count[IGNORED] / count.total()
+        found.guesses["labels"] = f"a binary mask, in which 255 ({part:.0%}) is a class; name them"
+        return found
+    if not names and (read := _guessed(values, [{*np.unique(one).tolist()} for one in labels])):
+        found.keys["labels"], found.guesses["labels"] = read
         return found
     classes = [value for value in values if value != IGNORED]
     if len(classes) > MAX_CLASSES:
@@ -137,6 +165,69 @@ def _of_values(count: Counter[int], names: Mapping[int, str], *, lossy: bool) ->
     return found
 
 
+def _guessed(values: list[int], sets: Sequence[set[int]]) -> tuple[Labels, str] | None:
+    """What values mean that are no plain classes with 255 ignored, and why it looks so."""
+    steps = len(values) - 1
+    if 1 < steps <= MOST_SPREAD and all(
+        abs(one - IGNORED * at / steps) <= 1 for at, one in enumerate(values)
+    ):
+        spread: Labels = {one: f"class_{one}" for one in values}
+        return spread, "greys spread evenly from 0 to 255, which is taken for a class"
+    if values == [0, 1, IGNORED] and not any({1, IGNORED} <= one for one in sets):
+        binary: Labels = {0: "background", 1: "foreground", IGNORED: "foreground"}
+        return binary, "no label has both 1 and 255, which are taken for the same"
+    tops = [max(one) for one in sets]
+    numbered = sum({*range(1, top + 1)} == one - {0} for top, one in zip(tops, sets, strict=True))
+    enough = len(sets) >= FEWEST_NUMBERED and numbered >= NUMBERED * len(sets)
+    if enough and max(tops) > 3 and len({*tops}) > 2:
+        return (
+            {0: "background", "1..65535": "object"},
+            "values from 1 to as many as an image has objects, so they number objects",
+        )
+    high = [value for value in values if value >= THOUSAND]
+    if len(high) > 8:
+        ranges: Labels = {
+            f"{one}000..{one}999": f"class_{one}" for one in (v // THOUSAND for v in high)
+        }
+        low: Labels = {value: f"class_{value}" for value in values if value < THOUSAND}
+        return low | ranges, "the thousands are taken for the class, the rest for its objects"
+    return None
+
+
+def _refuse_third_grey(count: Counter[int]) -> None:
+    """Raise InputError where blurred greys are of more than black and white."""
+    between = Counter({value: number for value, number in count.items() if 32 <= value < 224})
+    near = {
+        value: sum(between[one] for one in range(value - PEAK, value + PEAK + 1))
+        for value in between
+    }
+    most = max(near, key=lambda value: near[value], default=0)
+    if near and near[most] > MOST_PEAK * between.total() and near[most] > RARE * count.total():
+        low, high = most // 2, (most + IGNORED) // 2
+        line = f"{{0..{low}: NAME, {low + 1}..{high}: NAME, {high + 1}..255: NAME}}"
+        raise InputError(
+            f"blurred labels have more greys than black and white, such as {most}",
+            hint=f"`labels: {line}` in classes.yaml, or more ranges, cut them",
+        )
+
+
+def _inner(label: np.ndarray) -> np.ndarray:
+    """The values (N,) of the pixels whose four neighbours have the same."""
+    middle = label[1:-1, 1:-1]
+    around = (label[:-2, 1:-1], label[2:, 1:-1], label[1:-1, :-2], label[1:-1, 2:])
+    return np.asarray(middle[np.all([middle == one for one in around], 0)])
+
+
+def _refuse_noise(labels: Sequence[np.ndarray]) -> None:
+    """Raise InputError where neighbouring pixels differ as in a photograph."""
+    alike = sum(int((one[:, 1:] == one[:, :-1]).sum()) for one in labels)
+    if alike < ALIKE * sum(one[:, 1:].size for one in labels):
+        raise InputError(
+            "what is taken for labels has other values in nearly each pixel",
+            hint="`--images FOLDER` and `--labels FOLDER` say which they are",
+        )
+
+
 def _is_bimodal(count: Counter[int]) -> bool:
     """Whether nearly all pixels are near 0 or near 255."""
     ends = sum(number for value, number in count.items() if value < 32 or value >= 224)
@@ -144,17 +235,24 @@ def _is_bimodal(count: Counter[int]) -> bool:
 
 
 def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Meaning:
-    codes: Counter[int] = Counter()
+    inner: Counter[int] = Counter()
+    painted: list[np.ndarray] = []
     for one in stored:
         assert one.rgb is not None or one.values is not None
         rgb = one.rgb if one.rgb is not None else np.repeat(one.values[..., None], 3, -1)  # type: ignore[index]
-        found, counts = np.unique(colour_codes(rgb), return_counts=True)
-        codes.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        painted.append(colour_codes(rgb))
+        inner.update(_count([_inner(painted[-1])]))
+    codes = _count(painted)
+    _refuse_noise(painted)
     total = sum(codes.values())
     often = sorted(code for code, count in codes.items() if count >= RARE * total)
     rest = [code for code in codes if code not in often]
     blurred = len(rest) > max(8, len(often))
-    kept = often if blurred else sorted(codes)
+    kept = [c for c in often if inner[c] > INNER * codes[c]] if blurred else sorted(codes)
+    rest = [code for code in codes if code not in kept]
+    if len(kept) < 2:
+        hint = "store what they mean as grey values; transparency is not read"
+        raise InputError(f"all labels have one colour, #{kept[0]:06x}", hint=hint)
     if len(kept) > MAX_CLASSES:
         raise InputError(f"labels are painted in {len(kept)} colours: too many")
     known = {_code(colour): name for colour, name in _colour_names(names).items()}
@@ -212,6 +310,9 @@ def _parsed(text: str) -> dict[int, str]:
         if colour:
             red, green, blue = map(int, colour.groups()[1:])
             found[COLOURED + _code((red, green, blue))] = colour[1].strip()
+        elif len(row) == 4 and all(part.strip().isdecimal() for part in row[1:]):
+            red, green, blue = map(int, row[1:])
+            found[COLOURED + _code((red, green, blue))] = row[0].strip()
         elif len(row) == 2 and row[0].strip().isdecimal():
             found[int(row[0])] = row[1].strip()
         elif len(row) == 1:

@@ -27,7 +27,11 @@ IGNORE = "ignore"
 SPLIT, NAME = "{split}", "{name}"
 OTHER = "other"
 TABLE = "table"  # the key of a table that has the split of each image
-SYNONYMS = {TRAIN: ("training",), VAL: ("valid", "validation"), TEST: ("testing",)}
+SYNONYMS = {
+    TRAIN: ("training", "trainval", "train_val"),
+    VAL: ("valid", "validation"),
+    TEST: ("testing",),
+}
 SPLIT_OF = {word: split for split, words in SYNONYMS.items() for word in (split, *words)}
 _NEAR = 0.8  # likeness from which an unknown key is a mistake and no note
 _LIST = (".txt", ".csv", ".lst")

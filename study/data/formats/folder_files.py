@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from unicodedata import normalize
 
 from study.data.formats.folder_classes import NAME, SPLIT, SYNONYMS, Classes
 from study.data.scan import Findings, Pair, Suffixes
@@ -33,8 +34,16 @@ class FolderFiles:
             os.path.isdir(self.directory("images/{split}", split)) for split in SPLITS
         )
         default = "" if flat else f"/{SPLIT}"
-        self.image_dir = _above(stated.image_path) or stated.image_dir or f"images{default}"
-        self.label_dir = _above(stated.label_path) or stated.label_dir or f"labels{default}"
+        self.image_dir = (
+            _above(stated.image_path)
+            if stated.image_path
+            else stated.image_dir or f"images{default}"
+        )
+        self.label_dir = (
+            _above(stated.label_path)
+            if stated.label_path
+            else stated.label_dir or f"labels{default}"
+        )
         self._labels_in: dict[tuple[Path, str], dict[str, Path]] = {}
         self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
         self._masked: set[int] = set()  # the masks of which there is a file
@@ -55,6 +64,10 @@ class FolderFiles:
         directory = self.directory(self.image_dir, folder)
         groups = ((stated.image_suffix,),) if stated.image_suffix else IMAGE_SUFFIXES
         beside = {*self._labels(folder).values()} if os.path.isdir(directory) else set()
+        for _, template in self._classes.masks:
+            if NAME in template:
+                pattern = self._pattern(template, folder).replace(NAME, "**/*")
+                beside |= {Path(one) for one in glob.glob(pattern, recursive=True)}
         faults = len(self._found.faults)
         if stated.image_path:
             listed = self._matching(stated.image_path, folder, beside)
@@ -136,10 +149,11 @@ class FolderFiles:
             pattern += known.get(part, "[^/]*" if part == "*" else re.escape(part))
             if part == NAME:
                 known[NAME] = "(?P=name)"
-        compiled = re.compile(pattern, re.DOTALL)
+        compiled = re.compile(normalize("NFC", pattern), re.DOTALL)
         named: dict[str, Path] = {}
         for path in self._found.tree(directory):
-            match = compiled.fullmatch(path.relative_to(directory).as_posix())
+            below = normalize("NFC", path.relative_to(directory).as_posix())
+            match = compiled.fullmatch(below)
             if match is None or path in without:
                 continue
             if match["name"] in named:
@@ -186,17 +200,23 @@ class FolderFiles:
         if NAME not in template:
             yield from self._listed_labels(self.directory(template, folder), folder).items()
             return
+        pattern = self._pattern(template, folder)
+        for name in images:
+            spelt = {normalize(form, name) for form in ("NFC", "NFD")}
+            files = {f for one in spelt for f in glob.glob(pattern.replace(NAME, glob.escape(one)))}
+            for file in sorted(files):
+                yield name, Path(file)
+        for file in sorted(glob.glob(pattern.replace(NAME, "*"))):
+            yield "", Path(file)
+
+    def _pattern(self, template: str, folder: str) -> str:
+        """A mask's path for glob, with {name} left in it."""
         if "/" not in template:
             has_labels = os.path.isdir(self.directory(self.label_dir, folder))
             template = f"{self.label_dir if has_labels else self.image_dir}/{template}"
         above = _above(template)
         inside = template[len(above) :].lstrip("/").replace(SPLIT, folder)
-        pattern = f"{glob.escape(str(self.directory(above, folder)))}/{inside}"
-        for name in images:
-            for file in sorted(glob.glob(pattern.replace(NAME, glob.escape(name)))):
-                yield name, Path(file)
-        for file in sorted(glob.glob(pattern.replace(NAME, "*"))):
-            yield "", Path(file)
+        return f"{glob.escape(str(self.directory(above, folder)))}/{inside}"
 
 
 def _above(template: str | None) -> str:

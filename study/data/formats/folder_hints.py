@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
@@ -20,8 +21,21 @@ from study.data.splits import SPLITS
 
 _IN = "in classes.yaml"
 _PICTURES = tuple(one for group in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES) for one in group)
-_OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
-_LABEL_WORDS = ("label", "mask", "annot", "ann", "gt", "ground", "seg", "truth", "target", "manual")
+OTHER = "`data: {factory: ...}` in the task reads labels that are no pictures"
+_LABEL_WORDS = (
+    "label",
+    "lbl",
+    "mask",
+    "msk",
+    "annot",
+    "ann",
+    "gt",
+    "ground",
+    "seg",
+    "truth",
+    "target",
+    "manual",
+)
 _MOST, _HEAD, _DEEPEST = 40, 2**16, 4  # names compared; bytes of a file looked at; folders
 _SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
 _EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
@@ -96,7 +110,7 @@ def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
             return f"{', '.join(filter(None, both))} {_IN}, if these are they"
     there = ", ".join(map(repr, found[:6]))
     return convert_command(root) or (
-        f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {_OTHER}"
+        f"`image_dir` and `label_dir` {_IN} name others; found {there or 'no pictures'}; {OTHER}"
     )
 
 
@@ -105,7 +119,7 @@ def _bare(root: Path, classes: Classes, files: FolderFiles) -> str:
     if hint := _names(root, classes, files):
         return hint
     if not any(pictures_in(files.directory(files.label_dir, split)) for split in SPLITS):
-        return convert_command(root) or _OTHER
+        return convert_command(root) or OTHER
     name = classes.names[0]
     return f"`missing_label: {name}` {_IN}, if images without a label are all {name}"
 
@@ -208,13 +222,16 @@ def _split_line(root: Path) -> str:
 
 
 def split_lists(root: Path) -> dict[str, str]:
-    """The lists of names of train and others that lie about; of two the second is test's."""
+    """The lists of names of train and others that lie about; of two the second is test's, and so is
+    a single one of val."""
     lists: dict[str, str] = {}
     for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
         for path in sorted(root.glob(pattern)):
             split = SPLIT_OF.get(path.stem.lower())
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())
+    if {*lists} == {"val"}:
+        return {"test": lists["val"]}
     if "train" not in lists or len(lists) < 2:
         return {}
     if "test" not in lists:
@@ -222,16 +239,36 @@ def split_lists(root: Path) -> dict[str, str]:
     return lists
 
 
-def pictures_in(directory: Path) -> list[str]:
+def split_table(root: Path) -> str:
+    """The table that has the split of each image in one of its columns, or ""."""
+    for path in (*sorted(root.glob("*.csv")), *sorted(root.glob("*/*.csv"))):
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = [[cell.strip().lower() for cell in row] for row in csv.reader(file) if row]
+        except (OSError, ValueError, csv.Error):
+            continue
+        columns = [{*column} for column in zip(*rows[1:], strict=False)]
+        if any(
+            {"train", "training"} & one and {"test", "testing"} & one and one <= {*SPLIT_OF}
+            for one in columns
+        ):
+            return path.relative_to(root).as_posix()
+    return ""
+
+
+def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
     """The names of the pictures in a folder; where it has none, of those in the folders below."""
-    for _, names in walk(directory):
+    for above, names in walk(directory):
+        if above != directory and not below:
+            break
         if found := sorted(one for one in names if one.lower().endswith(_PICTURES)):
             return found
     return []
 
 
-def templates(root: Path) -> list[str]:
-    """The folders with pictures, as image_dir writes them."""
+def templates(root: Path, *, nested: bool = True) -> list[str]:
+    """The folders with pictures, as image_dir writes them; if `nested`, those of one kind that lie
+    side by side are the one above them."""
     folders = [
         above.relative_to(root).as_posix()
         for above, names in walk(root)
@@ -245,12 +282,14 @@ def templates(root: Path) -> list[str]:
         "/".join(form) if len(divided["/".join(form)]) > 1 else folder
         for folder, form in zip(folders, forms, strict=True)
     ]
-    nested: dict[str, set[str]] = {}
+    if not nested:
+        return [*dict.fromkeys(found)]
+    side_by_side: dict[str, set[str]] = {}
     for one in found:
-        nested.setdefault(one.rpartition("/")[0], set()).add(one)
+        side_by_side.setdefault(one.rpartition("/")[0], set()).add(one)
     alike = {
         above
-        for above, some in nested.items()
+        for above, some in side_by_side.items()
         if above and len(some) > 1 and len({is_label(one[len(above) :]) for one in some}) == 1
     }
     return [
@@ -271,11 +310,16 @@ def is_label(folder: str) -> bool:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
-    for above, folders, names in os.walk(root):
+    seen: set[str] = set()
+    for above, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(above)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         if len(Path(above).relative_to(root).parts) >= _DEEPEST:
             folders.clear()
-        yield Path(above), names
+        yield Path(above), [one for one in names if not one.startswith(".")]
 
 
 def convert_command(root: Path) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from study.config.task import FolderData
 from study.core.names import TEST, TRAIN, VAL
@@ -289,16 +290,17 @@ class _Known:
     def __init__(self, images: Mapping[str, Path]) -> None:
         self._names = {name: name for name in images}
         for name, file in images.items():
-            self._names.setdefault(str(PurePosixPath(name).with_name(file.name)), name)
+            full = str(PurePosixPath(name).with_name(file.name))
+            self._names.setdefault(normalize("NFC", full), name)
         short: dict[str, set[str]] = {}
         for name, file in images.items():
             for one in {PurePosixPath(name).name, file.name, file.stem}:
-                short.setdefault(one, set()).add(name)
+                short.setdefault(normalize("NFC", one), set()).add(name)
         self._short = {one: next(iter(names)) for one, names in short.items() if len(names) == 1}
 
     def name(self, entry: str) -> str | None:
         """The name of the image; None for other text, and for what several images are called."""
-        text = entry.strip().replace("\\", "/").removeprefix("./")
+        text = normalize("NFC", entry).strip().replace("\\", "/").removeprefix("./")
         parts = text.split("/")
         for at in range(len(parts)):  # the longest end of a path that is known
             end = "/".join(parts[at:])

@@ -1,0 +1,90 @@
+"""What stands behind a name: where one image has several labels, or labels lie beside images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.data.first_look.pictures import look_like_labels
+from study.data.formats.folder_classes import NAME
+from study.data.formats.folder_hints import is_label
+
+_NUMBER = re.compile(r"[-_ ]?\d*(?=\.\w+$)")
+_WORD = re.compile(r"[-_. ][A-Za-z]+\.\w+$")
+_SEPARATORS = "-_. "
+
+
+def numbered_masks(images: Sequence[str], labels: Sequence[Path], at: str) -> str:
+    """The path of the masks of an image's objects, if its labels differ by a number behind its
+    name; "" if not.
+
+    images: names of files; labels: files, whose folder classes.yaml calls `at`.
+    """
+    stems = [_stem(one) for one in images]
+    several = [
+        ending
+        for ending, count in _behind(stems, [one.name for one in labels]).items()
+        if count > 1
+    ]
+    if len(several) < 2 or len({_NUMBER.sub("", one) for one in several}) > 1:
+        return ""
+    shared = os.path.commonprefix(several).rstrip("0123456789")  # noqa: RUF071  (of characters)
+    if any(one.startswith(f"{other}{shared}") for one in stems for other in stems):
+        return ""
+    if not look_like_labels(labels, 2):
+        return ""
+    return f"{at}/{NAME}{shared.removesuffix('.')}*{os.path.splitext(several[0])[1]}"
+
+
+def images_among(names: Sequence[str]) -> list[str]:
+    """Those whose name no other's begins, as `a.png` does `a_mask.png`'s; one for each name."""
+    stems = sorted({_stem(one) for one in names}, key=len)
+    known = {*stems}
+    bare = {
+        stem
+        for stem in stems
+        if not any(stem[:at] in known for at, sign in enumerate(stem) if sign in _SEPARATORS)
+    }
+    return [one for one in names if _stem(one) in bare]
+
+
+def kinds(files: Sequence[Path]) -> tuple[str, list[str]] | None:
+    """What the names of images end with, and those of each kind of label; None if unclear.
+
+    The label that is called one comes first.
+    """
+    names = [file.name for file in files]
+    images = images_among(names)
+    ends = {os.path.splitext(one)[1] for one in images}
+    behind: Counter[str] = Counter()
+    if len(images) < len(names) and len(ends) == 1:
+        behind = _behind([_stem(one) for one in images], [n for n in names if n not in images])
+        behind[ends.pop()] = len(images)
+    else:
+        behind.update(match[0] for one in names if (match := _WORD.search(one)))
+    if behind.total() < len(names):
+        return None
+    of = {end: [one for one in files if one.name.endswith(end)] for end in behind}
+    labels = [end for end in of if "." in end[1:] and look_like_labels(of[end])]
+    photos = [end for end in of if end not in labels]
+    if len(photos) != 1 or not labels:
+        return None
+    return photos[0], sorted(labels, key=lambda end: (not is_label(end), end))
+
+
+def _behind(stems: Sequence[str], labels: Sequence[str]) -> Counter[str]:
+    """How many labels have what behind the name of an image."""
+    known = {*stems}
+    found: Counter[str] = Counter()
+    for label in labels:
+        cuts = [at for at in range(len(label), 0, -1) if label[:at] in known]
+        if cuts:
+            found[label[cuts[0] :]] += 1
+    return found
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]

@@ -1,0 +1,397 @@
+"""`python -m study.init` on folders as people ask about them: what is read is what was drawn."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.config.task import load_task
+from study.data import SegmentationData, open_data
+from study.data.__main__ import main as check
+from study.init import main
+
+SHAPE = (40, 56)
+COUNTS = {"train": 8, "val": 4, "test": 4}
+PAINT = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+GREYS = np.array([[90, 110, 70], [170, 150, 140], [60, 60, 200]])
+Drawn = Iterator[tuple[str, int, np.ndarray, np.ndarray]]
+Write = Callable[[Path], None]
+
+
+def scenes(counts: dict[str, int] = COUNTS) -> Drawn:
+    """Of each image its split, its number, the photograph and the classes 0, 1, 2."""
+    number = 0
+    for split, count in counts.items():
+        for _ in range(count):
+            rng = np.random.default_rng(number)
+            label = np.zeros(SHAPE, np.uint8)
+            top, left = rng.integers(2, 12, 2)
+            label[top : top + 14, left : left + 20] = 1
+            label[top + 18 : top + 26, left + 16 : left + 30] = 2
+            photo = np.clip(GREYS[label] + rng.normal(0, 18, (*SHAPE, 3)), 0, 255)
+            yield split, number, photo.astype(np.uint8), label
+            number += 1
+
+
+def save(array: np.ndarray, path: Path, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)  # type: ignore[arg-type]
+
+
+def binary(label: np.ndarray, *classes: int) -> np.ndarray:
+    return np.isin(label, classes).astype(np.uint8) * 255
+
+
+def numbered_classes(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.png")
+        for index in (1, 2):
+            save(binary(label, index), root / f"masks/{index - 1}/{n:03d}.png")
+
+
+def several_masks(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/im_{n:03d}.png")
+        for index in (1, 2):
+            save(binary(label, index), root / f"masks/im_{n:03d}_{index - 1}.png")
+
+
+def several_masks_beside(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        stem = root / "scans" / ("benign", "malign")[n % 2] / f"case ({n // 2})"
+        save(photo, stem.with_name(f"{stem.name}.png"))
+        save(binary(label, 1), stem.with_name(f"{stem.name}_mask.png"))
+        save(binary(label, 2), stem.with_name(f"{stem.name}_mask_1.png"))
+
+
+def numbered_objects(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        objects = np.zeros(SHAPE, np.uint16)
+        objects.flat[np.flatnonzero(label)] = (
+            np.arange(np.count_nonzero(label)) * (n % 5 + 2) // (np.count_nonzero(label)) + 1
+        )
+        save(photo, root / f"images/{n}.tif")
+        save(objects, root / f"masks/{n}.tif")
+
+
+def classes_and_objects(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.png")
+        save(
+            label.astype(np.uint16) * 1000 + (label > 0) * np.uint16(n),
+            root / f"labels/{split}/{n}.png",
+        )
+
+
+def spread_greys(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/Images/{n}.jpg")
+        save(np.array([255, 128, 0], np.uint8)[label], root / f"{split}/gts/{n}.bmp")
+
+
+def two_kinds_of_white(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.png")
+        save((label > 0) * np.uint8(255 if n % 2 else 1), root / f"masks/{split}/{n}.png")
+
+
+def swapped(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"labels/{split}/{n}.png")
+        save(label, root / f"images/{split}/{n}.png")
+
+
+def with_overlays_and_depth(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/rgb/{n}.png")
+        save(label, root / f"{split}/GT/{n}.png")
+        save(np.arange(label.size, dtype=np.uint16).reshape(SHAPE), root / f"{split}/depth/{n}.png")
+        save((photo // 2 + PAINT[label] // 2), root / f"{split}/overlay/{n}.png")
+
+
+def two_annotators(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"Image_{n:02d}.jpg")
+        save(label, root / f"Image_{n:02d}_1st.png")
+        save(np.roll(label, 3), root / f"Image_{n:02d}_2nd.png")
+
+
+def three_endings(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"A1/plant{n:03d}_rgb.png")
+        save(label, root / f"A1/plant{n:03d}_label.png")
+        save(binary(label, 1, 2), root / f"A1/plant{n:03d}_fg.png")
+
+
+def by_date(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"2023-0{n % 3 + 1}-11/images/IMG_{n}.jpg")
+        save(label, root / f"2023-0{n % 3 + 1}-11/masks/IMG_{n}.png")
+
+
+def unlabelled_test(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split if split != 'val' else 'train'}/images/{n:02d}.png")
+        if split != "test":
+            save(label, root / f"train/masks/{n:02d}.png")
+
+
+def other_images_without_labels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        if split == "test":
+            save(photo, root / f"imagesTs/case_{n:03d}_0000.png")
+        else:
+            save(photo, root / f"imagesTr/case_{n:03d}_0000.png")
+            save(label, root / f"labelsTr/case_{n:03d}.png")
+
+
+def trainval_and_test(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        folder = "TEST" if split == "test" else "train_val"
+        save(photo, root / folder / f"images/{n}.jpg")
+        save(PAINT[label], root / folder / f"masks/{n}.bmp")
+    (root / "class_dict.csv").write_text("name,r,g,b\nsea,0,0,0\nfish,128,0,0\nreef,0,128,0\n")
+
+
+def links_and_hidden_files(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f".store/i/{split}/{n}.png")
+        save(label, root / f".store/m/{split}/{n}.png")
+        (root / f".store/i/{split}/._{n}.png").write_bytes(b"\0\5\26\7")
+        (root / f".store/i/{split}/Thumbs.db").write_bytes(b"thumbs")
+    (root / "images").symlink_to(root / ".store/i")
+    (root / "masks").symlink_to(root / ".store/m")
+    (root / ".store/i/train/loop").symlink_to(root)
+    save(GREYS.astype(np.uint8)[None], root / "__MACOSX/images/train/0.png")
+
+
+def composed_names(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        name = f"{('Köln', 'Übersee', 'façade')[n % 3]} {n}"
+        save(photo, root / "images" / f"{unicodedata.normalize('NFC', name)}.png")
+        save(label, root / "labels" / f"{unicodedata.normalize('NFD', name)}.png")
+        with (root / f"{split}.txt").open("a", encoding="utf-8-sig", newline="\r\n") as file:
+            file.write(f"{unicodedata.normalize('NFD', name)}.png\n")
+
+
+def a_list_of_val(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.png")
+        save(label, root / f"labels/{n:03d}_P.png")
+        if split == "test":
+            with (root / "valid.txt").open("a") as file:
+                file.write(f"{n:03d}.png\n")
+    (root / "codes.txt").write_text("sea\nfish\nreef\n")
+
+
+def a_folder_an_image(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"stage1/{n:08x}/images/{n:08x}.png")
+        for index in (1, 2):
+            save(binary(label, index), root / f"stage1/{n:08x}/masks/{n * 7 + index:x}.png")
+
+
+def a_folder_a_pair(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"{n:08x}/image/{n:08x}.jpg")
+        save(label, root / f"{n:08x}/mask/{n:08x}.png")
+
+
+def a_table_of_splits(root: Path) -> None:
+    rows = ["image,mask,split"]
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.jpg")
+        save(label, root / f"labels/{n:03d}.png")
+        rows.append(f"images/{n:03d}.jpg,labels/{n:03d}.png,{split.capitalize()}")
+    (root / "meta.csv").write_text("\r\n".join(rows), encoding="utf-8-sig")
+
+
+def other_channels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/rgb/b{n}_Clipped.png")
+        save(photo[..., 0], root / f"{split}/nir_gray/b{n}.png")
+        save(label, root / f"{split}/GT_color/b{n}_mask.png")
+
+
+def folders_without_words(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/x/x_{n}.png")
+        save(label, root / f"{split}/y/y_{n}.png")
+
+
+BINARY = ("background", "foreground", "foreground")
+PLAIN = ("class_0", "class_1", "class_2")
+RUN: list[tuple[Write, tuple[str, ...], str]] = [
+    (numbered_classes, ("background", "class_0", "class_1"), "guess: masks: "),
+    (several_masks, BINARY, "guess: masks: an image has several binary masks"),
+    (several_masks_beside, BINARY, "guess: masks: an image has several binary masks"),
+    (numbered_objects, ("background", "object", "object"), "so they number objects"),
+    (classes_and_objects, PLAIN, "guess: labels: the thousands"),
+    (spread_greys, ("class_255", "class_128", "class_0"), "guess: labels: greys spread evenly"),
+    (two_kinds_of_white, BINARY, "guess: labels: no label has both 1 and 255"),
+    (swapped, PLAIN, "guess: label_dir: by its name it has the images"),
+    (with_overlays_and_depth, PLAIN, "left out: {split}/depth\nleft out: {split}/overlay"),
+    (two_annotators, PLAIN, "left out: what ends with _2nd.png"),
+    (three_endings, PLAIN, "left out: what ends with _fg.png"),
+    (by_date, PLAIN, ""),
+    (unlabelled_test, PLAIN, "left out: the other folders of {split}/images, without labels"),
+    (other_images_without_labels, PLAIN, "left out: imagesTs, without labels"),
+    (trainval_and_test, ("sea", "fish", "reef"), "guess: splits: no val split"),
+    (links_and_hidden_files, PLAIN, "left out: __MACOSX/images/train"),
+    (composed_names, PLAIN, "train is train.txt; val is val.txt; test is test.txt"),
+    (other_channels, PLAIN, "left out: {split}/nir_gray"),
+    (folders_without_words, PLAIN, "guess: label_dir: the pictures of {split}/y have few colours"),
+    (a_folder_an_image, BINARY, "guess: masks: an image has several binary masks"),
+    (a_folder_a_pair, PLAIN, ""),
+    (a_table_of_splits, PLAIN, "train is meta.csv; val is meta.csv; test is meta.csv"),
+    (a_list_of_val, ("sea", "fish", "reef"), "test is valid.txt"),
+]
+
+
+@pytest.mark.parametrize(
+    ("write", "names", "says"), RUN, ids=lambda one: getattr(one, "__name__", "")
+)
+def test_what_is_read_is_what_was_drawn_and_what_is_left_out_is_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Write,
+    names: tuple[str, ...],
+    says: str,
+) -> None:
+    root = tmp_path / "data"
+    write(root)
+    assert main([str(root)]) == 0
+    told = capsys.readouterr()
+    assert says in told.out and "fault: " not in told.out and told.err == ""
+    assert check([str(root / "task.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0
+    unlabelled = write in (unlabelled_test, other_images_without_labels)
+    expected = sum(COUNTS.values()) - COUNTS["test"] * unlabelled
+    assert_read(root, names, expected)
+
+
+def assert_read(root: Path, names: Sequence[str], expected: int) -> None:
+    """Every image is there once, and each of its pixels has the name of what was drawn."""
+    data = open_data(load_task(root / "task.yaml").config.data)
+    drawn = [*scenes()]
+    seen = [number for split in data.splits for number in numbers(data, split, names, drawn)]
+    assert len(seen) == len({*seen}) == expected
+
+
+def numbers(
+    data: SegmentationData, split: str, names: Sequence[str], drawn: Sequence[tuple]
+) -> Iterator[int]:
+    part = data.splits[split]
+    for image, label, name in zip(part.images, part.labels, part.names, strict=True):
+        away = [np.abs(image.astype(int) - photo).mean() for _, _, photo, _ in drawn]
+        _, number, _, truth = drawn[int(np.argmin(away))]
+        assert min(away) < 18, name
+        assert np.array_equal(np.array(data.class_names)[label], np.array(names)[truth]), name
+        yield number
+
+
+def test_greys_of_a_jpeg_are_cut_only_where_they_are_two(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        save(label * np.uint8(127), tmp_path / f"labels/{split}/{n}.jpg", quality=90)
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    line = "labels: {0..63: NAME, 64..191: NAME, 192..255: NAME}"
+    assert error.count("\n") == 1 and line in error
+    (tmp_path / "classes.yaml").write_text("labels: {0..63: a, 64..191: b, 192..255: c}")
+    assert main([str(tmp_path)]) == 0
+
+
+def test_edges_between_colours_are_no_classes(tmp_path: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        large = Image.fromarray(PAINT[label]).resize((560, 400), Image.Resampling.NEAREST)
+        smooth = large.resize(SHAPE[::-1], Image.Resampling.BICUBIC, reducing_gap=1.1)
+        path = tmp_path / f"labels/{split}/{n}.png"
+        save(np.asarray(smooth.rotate(3, Image.Resampling.BICUBIC)), path)
+    assert main([str(tmp_path)]) == 0
+    data = open_data(load_task(tmp_path / "task.yaml").config.data)
+    assert data.class_names == ("background", "class_1", "class_2")
+
+
+def noise(root: Path) -> None:
+    for _, n, photo, _ in scenes():
+        save(photo, root / f"images/{n}.png")
+        save(photo[..., 0], root / f"masks/{n}.png")
+
+
+def painted_jpegs(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.png")
+        save(PAINT[label], root / f"labels/{split}/{n}.jpg")
+
+
+def transparency_alone(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        white = np.full((*SHAPE, 4), 255, np.uint8)
+        white[..., 3] = binary(label, 1, 2)
+        save(photo, root / f"images/{split}/{n}.png")
+        save(white, root / f"masks/{split}/{n}.png")
+
+
+def photographs_alone(root: Path) -> None:
+    for _, n, photo, _ in scenes():
+        save(photo, root / f"images/{n}.jpeg")
+
+
+def unlike_names(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"frames/frame_{7 * n + 3:04d}.png")
+        save(label, root / f"PixelLabelData/Label_{n + 1}_frame.png")
+
+
+def one_pair(root: Path) -> None:
+    save(np.zeros((*SHAPE, 3), np.uint8), root / "images/a.png")
+    save(np.eye(*SHAPE, dtype=np.uint8), root / "labels/a.png")
+
+
+def two_kinds_of_labels(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos/{n}.png")
+        save(label, root / f"label ids/{n}.png")
+        save(PAINT[label], root / f"label colours/{n}.png")
+
+
+STOP: list[tuple[Write, str]] = [
+    (painted_jpegs, "store them anew without loss, as PNG"),
+    (transparency_alone, "all labels hold one value, 255; store the classes as different greys"),
+    (photographs_alone, "(images: images; labels: none); `study.data convert` draws those"),
+    (unlike_names, "rename the labels like their images"),
+    (noise, "what is taken for labels has other values in nearly each pixel"),
+    (one_pair, "data/classes.yaml: splits: train must have at least 3 images"),
+    (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
+]
+
+
+@pytest.mark.parametrize(("write", "says"), STOP, ids=lambda one: getattr(one, "__name__", ""))
+def test_what_would_be_read_wrongly_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Write, says: str
+) -> None:
+    write(tmp_path / "data")
+    assert main([str(tmp_path / "data")]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and says in told.err
+
+
+def test_the_folder_that_a_line_names_can_be_chosen(tmp_path: Path) -> None:
+    two_kinds_of_labels(tmp_path)
+    assert main([str(tmp_path), "--labels", "label ids"]) == 0
+    assert_read(tmp_path, PLAIN, sum(COUNTS.values()))
+
+
+def test_a_label_of_another_size_says_what_to_do(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        save(label.repeat(2, 0).repeat(2, 1), tmp_path / f"labels/{split}/{n}.png")
+    assert main([str(tmp_path)]) == 0
+    assert check([str(tmp_path / "task.yaml")]) == 2
+    assert "size (16): store both in one size" in capsys.readouterr().err
