@@ -24,7 +24,7 @@ from study.core.names import CONFIRM, MACC, MIOU, TEST
 from study.core.yaml_text import as_yaml
 from study.ledger.state import State, Trial
 from study.metrics.decision import TAUS
-from study.reporting import plots
+from study.reporting import pictures, plots
 from study.reporting.class_table import (
     class_columns,
     class_explanation,
@@ -32,6 +32,7 @@ from study.reporting.class_table import (
     class_rows,
 )
 from study.reporting.exports import export
+from study.reporting.pictures import Pictures
 from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
     conclusions,
@@ -46,7 +47,7 @@ from study.reporting.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
+REPORT, RESULTS, PLOTS, PICTURES = "report.html", "results.csv", "plots", "pictures"
 DPI = 110
 PER_ROW = 3
 FAIRNESS = (
@@ -74,27 +75,46 @@ img { max-width: 100%; min-width: 600px; display: block; margin: 1em 0; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
 .scroll { overflow-x: auto; }
 .note { color: #a15c00; }
+.key i { display: inline-block; width: .9em; height: .9em; margin: 0 .4em 0 1em; }
+.key span { white-space: nowrap; }
+.row div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 8px; }
+.row figure { margin: 0; }
+.row img { min-width: 0; width: 100%; margin: 0; image-rendering: pixelated; }
+.row figcaption { font-size: 12px; }
+@media (max-width: 600px) { .row div { grid-template-columns: repeat(2, 1fr); } }
 """
 
 
-def write_report(folder: Path, state: State, answer: Answer) -> Path:
+def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = False) -> Path:
     """Write report.html, results.csv, answer.json, tables/ and plots/ into the study's folder;
     return the page's path.
 
-    plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix.
+    plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix,
+    plots/pictures/ the pictures of the page. `trust`: the factories that the study's tasks name
+    may be imported for these.
     """
-    figures = dict(_figures(state, answer))
-    pictures = {name: _png(one) for name, one in figures.items()}
-    for name, picture in pictures.items():
+    figures = {name: _png(one) for name, one in _figures(state, answer)}
+    for name, picture in figures.items():
         write_bytes(folder / PLOTS / f"{name}.png", picture)
+    drawn = pictures.pictures(folder, state, answer, trust=trust)
+    _write_pictures(folder / PLOTS / PICTURES, drawn)
     for trial in state.completed(CONFIRM):
         for name, one in _trial_figures(folder, state, trial):
             write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
     write_text(folder / RESULTS, results_csv(state))
     found = classes(state, folder, answer)
     write_tables(folder, answer, found)
-    write_text(folder / REPORT, _page(state, answer, found, pictures))
+    write_text(folder / REPORT, _page(state, answer, found, figures, drawn))
     return folder / REPORT
+
+
+def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
+    written = dict(pictures.files(drawn.rows)) if isinstance(drawn, Pictures) else {}
+    for name, content in written.items():
+        write_bytes(folder / name, content)
+    for path in folder.glob("*.png"):
+        if path.name not in written:
+            path.unlink()
 
 
 def in_short(state: State, answer: Answer) -> str:
@@ -105,8 +125,7 @@ def in_short(state: State, answer: Answer) -> str:
         parts.append(_table(wide_columns(answer), wide_rows(answer), best))
     for name, one in _figures(state, answer):
         if name in ("curves", "rules"):
-            code = base64.b64encode(_png(one)).decode()
-            parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
+            parts.append(_image(name, _png(one)))
     return "\n".join(parts)
 
 
@@ -249,7 +268,13 @@ def results_csv(state: State) -> str:
     return buffer.getvalue()
 
 
-def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:
+def _page(
+    state: State,
+    answer: Answer,
+    found_classes: Classes,
+    figures: dict[str, bytes],
+    drawn: Pictures | str,
+) -> str:
     assert state.study is not None
     parts = [f"<h1>{_escaped(title(answer))}</h1>"]
     for line in conclusions(answer):
@@ -264,10 +289,9 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
         shown = _table(class_columns(found_classes, reference), class_rows(found_classes))
         parts += ["<h2>Classes</h2>", f"<p>{_escaped(class_explanation(found_classes))}</p>", shown]
         parts += [f"<p>{_escaped(note)}</p>" for note in class_notes(found_classes, reference)]
-    for name, picture in pictures.items():
-        code = base64.b64encode(picture).decode()
-        image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
-        parts.append(f'<div class="scroll">{image}</div>')
+    parts += _pictures_part(drawn)
+    for name, picture in figures.items():
+        parts.append(f'<div class="scroll">{_image(name, picture)}</div>')
         if name == "rules":
             parts.append(f"<p>{CURVES}</p>")
     roles: dict[str, list[str]] = {}
@@ -300,6 +324,35 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
     head = f'<meta charset="utf-8">{view}<title>{page_title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def _image(alt: str, content: bytes) -> str:
+    code = base64.b64encode(content).decode()
+    return f'<img alt="{_escaped(alt)}" src="data:image/png;base64,{code}">'
+
+
+def _pictures_part(drawn: Pictures | str) -> Iterator[str]:
+    """The section of the pictures: rule, colours, a row for each image; or why there is none."""
+    yield "<h2>Pictures</h2>"
+    if isinstance(drawn, str):
+        yield f"<p>No pictures of what is predicted: {_escaped(drawn)}.</p>"
+        return
+    yield f"<p>{_escaped(drawn.rule)}</p>"
+    for what, colours in (("Difference", drawn.differences), ("Classes", drawn.classes)):
+        told = "".join(
+            f'<span><i style="background: rgb{colour}"></i>{_escaped(name)}</span>'
+            for name, colour in colours
+        )
+        yield f'<p class="key">{what}: {told}</p>'
+    yield "<p>Ignored pixels are hatched.</p>"
+    for row in drawn.rows:
+        shown = "".join(
+            f"<figure>{_image(f'{name} of {row.name}', pictures.png(panel))}"
+            f"<figcaption>{name}</figcaption></figure>"
+            for name, panel in row.panels.items()
+        )
+        told = f"<b>{_escaped(row.name)}</b>: {_escaped(row.why)}"
+        yield f'<section class="row"><p>{told}</p><div>{shown}</div></section>'
 
 
 def _shares_table(found: Sequence[OptionEpochs]) -> str:
