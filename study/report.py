@@ -18,6 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("report", __doc__)
     add_study(parser)
     parser.add_argument("--picture", metavar="PNG", help="also draw the whole study in one picture")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import what the study names as code (factories), which its pictures need",
+    )
     return run_command(parser, _report, argv)
 
 
@@ -33,7 +38,7 @@ def _report(arguments: argparse.Namespace) -> None:
     found = answer(study.state, study.folder)
     if picture is not None:
         study_picture(study.state, found, picture)
-    page = write_report(study.folder, study.state, found)
+    page = write_report(study.folder, study.state, found, trust=arguments.trust)
     study.storage.ship_files(study.folder)
     print_answer(found)
     show(*class_lines(classes(study.state, study.folder, found), found.reference_name))

@@ -65,6 +65,13 @@ def hatch(height: int, width: int) -> UInt8Array:
     return np.repeat(stripes[..., None] * 255, 3, 2).astype(np.uint8)
 
 
+def coloured(label: UInt8Array, palette: UInt8Array) -> UInt8Array:
+    """Labels (H, W) in the colours (C, 3) of their classes, all others hatched, (H, W, 3)."""
+    ignored = label >= len(palette)
+    colours = palette[np.where(ignored, 0, label)]
+    return np.where(ignored[..., None], hatch(*label.shape), colours)
+
+
 def _row(data: SegmentationData, split: Split, pairs: int, zoom: int, step: int) -> UInt8Array:
     """One row of the sheet, (zoom * H / step, 2 * pairs * zoom * W / step, 3): evenly spaced
     images, each followed by its labels."""
@@ -74,7 +81,5 @@ def _row(data: SegmentationData, split: Split, pairs: int, zoom: int, step: int)
         image = np.asarray(Image.fromarray(split.images[i]).reduce(step))
         tiles.append(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
         label = split.labels[i][::step, ::step].repeat(zoom, axis=0).repeat(zoom, axis=1)
-        ignored = label >= data.num_classes
-        coloured = data.palette[np.where(ignored, 0, label)]
-        tiles.append(np.where(ignored[..., None], hatch(*label.shape), coloured))
+        tiles.append(coloured(label, data.palette))
     return np.concatenate(tiles, axis=1)

@@ -20,11 +20,11 @@ from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
 from study.core.errors import printable_lines
 from study.core.files import write_bytes, write_text
-from study.core.names import CONFIRM, MACC, MIOU, TEST
+from study.core.names import BASELINE, CONFIRM, MACC, MIOU, REFERENCE, SEARCH, TEST
 from study.core.yaml_text import as_yaml
 from study.ledger.state import State, Trial
 from study.metrics.decision import TAUS
-from study.reporting import plots
+from study.reporting import headline, pictures, plots
 from study.reporting.class_table import (
     class_columns,
     class_explanation,
@@ -32,6 +32,7 @@ from study.reporting.class_table import (
     class_rows,
 )
 from study.reporting.exports import export
+from study.reporting.pictures import Pictures
 from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
     conclusions,
@@ -46,7 +47,7 @@ from study.reporting.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
+REPORT, RESULTS, PLOTS, PICTURES = "report.html", "results.csv", "plots", "pictures"
 DPI = 110
 PER_ROW = 3
 FAIRNESS = (
@@ -62,39 +63,86 @@ CURVES = (
     "coincide, a decision rule does what the loss does."
 )
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
-       color: #222; }
+:root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ddd; --block: #f6f6f6;
+        --best: #eefaf2; --note: #a15c00; --answer: #12a150; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --page: #17191c; --line: #44474c; --block: #24272b; --best: #173a26;
+          --note: #e9a84c; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em;
+       color: var(--text); background: var(--page); }
 h1, h2, p { overflow-wrap: anywhere; }
+.answer { border-left: 4px solid var(--answer); padding-left: 1em; font-size: 17px; }
 table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
-th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; }
+th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 td:not(:first-child):not(:last-child) { white-space: pre; }
-tr.best { font-weight: 600; background: #eefaf2; }
-img { max-width: 100%; min-width: 600px; display: block; margin: 1em 0; }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
+tr.best { font-weight: 600; background: var(--best); }
+img { max-width: 100%; display: block; }
+.plot img { min-width: 600px; margin: 1em 0; background: #fff; border-radius: 6px; }
+pre { background: var(--block); padding: 1em; overflow-x: auto; font-size: 12px; }
 .scroll { overflow-x: auto; }
-.note { color: #a15c00; }
+.note { color: var(--note); }
+.key i { display: inline-block; width: .9em; height: .9em; margin: 0 .4em 0 1em; }
+.key span { white-space: nowrap; }
+.row div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 8px; }
+.row figure { margin: 0; }
+.row img { width: 100%; image-rendering: pixelated; }
+.row figcaption { font-size: 12px; }
+@media (max-width: 600px) {
+  .row div { grid-template-columns: repeat(2, 1fr); }
+  h1 { font-size: 1.4em; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+}
+@media print {
+  @page { size: A4 landscape; margin: 12mm; }
+  :root { color-scheme: light; --text: #000; --page: #fff; --line: #bbb; --block: #f6f6f6;
+          --best: #eefaf2; --note: #a15c00; }
+  body { max-width: none; margin: 0; padding: 0; print-color-adjust: exact; }
+  .scroll, pre { overflow: visible; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  table { font-size: 9px; width: 100%; }
+  th, td { padding: 2px 4px; }
+  td:first-child, td:last-child { overflow-wrap: anywhere; }
+  td:not(:first-child):not(:last-child) { white-space: pre-line; }
+  thead { display: table-header-group; }
+  tr, img, .row, .answer { break-inside: avoid; }
+  h2 { break-after: avoid; }
+  .plot img { min-width: 0; max-height: 170mm; }
+}
 """
 
 
-def write_report(folder: Path, state: State, answer: Answer) -> Path:
+def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = False) -> Path:
     """Write report.html, results.csv, answer.json, tables/ and plots/ into the study's folder;
     return the page's path.
 
-    plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix.
+    plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix,
+    plots/pictures/ the pictures of the page. `trust`: the factories that the study's tasks name
+    may be imported for these.
     """
-    figures = dict(_figures(state, answer))
-    pictures = {name: _png(one) for name, one in figures.items()}
-    for name, picture in pictures.items():
+    figures = {name: _png(one) for name, one in _figures(state, answer)}
+    for name, picture in figures.items():
         write_bytes(folder / PLOTS / f"{name}.png", picture)
+    drawn = pictures.pictures(folder, state, answer, trust=trust)
+    _write_pictures(folder / PLOTS / PICTURES, drawn)
     for trial in state.completed(CONFIRM):
         for name, one in _trial_figures(folder, state, trial):
             write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
     write_text(folder / RESULTS, results_csv(state))
     found = classes(state, folder, answer)
     write_tables(folder, answer, found)
-    write_text(folder / REPORT, _page(state, answer, found, pictures))
+    write_text(folder / REPORT, _page(folder, state, answer, found, figures, drawn))
     return folder / REPORT
+
+
+def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
+    written = dict(pictures.files(drawn.rows)) if isinstance(drawn, Pictures) else {}
+    for name, content in written.items():
+        write_bytes(folder / name, content)
+    for path in folder.glob("*.png"):
+        if path.name not in written:
+            path.unlink()
 
 
 def in_short(state: State, answer: Answer) -> str:
@@ -105,8 +153,7 @@ def in_short(state: State, answer: Answer) -> str:
         parts.append(_table(wide_columns(answer), wide_rows(answer), best))
     for name, one in _figures(state, answer):
         if name in ("curves", "rules"):
-            code = base64.b64encode(_png(one)).decode()
-            parts.append(f'<img alt="{name}" src="data:image/png;base64,{code}">')
+            parts.append(_image(name, _png(one)))
     return "\n".join(parts)
 
 
@@ -128,16 +175,17 @@ def study_picture(state: State, answer: Answer, path: Path) -> None:
 
 
 def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
-    made, axes = plots.figure(11, 4.2, 1, 2)
-    plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
-    plots.curves(axes[0, 1], state, answer, answer.primary.val_macc)
-    yield "curves", made
+    if any(trial.reports for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)):
+        made, axes = plots.figure(11, 4.2, 1, 2)
+        plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
+        plots.curves(axes[0, 1], state, answer, answer.primary.val_macc)
+        yield "curves", made
     lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
     if _has_curves(answer):
         made, axes = plots.figure(8, 5.6 + 0.085 * sum(lines))
         plots.rule_curves(axes[0, 0], answer)
         yield "rules", made
-    else:
+    elif state.completed(BASELINE, REFERENCE, SEARCH):
         made, axes = plots.figure(6.5, 4.8)
         plots.pareto(axes[0, 0], state, answer)
         yield "pareto", made
@@ -249,27 +297,40 @@ def results_csv(state: State) -> str:
     return buffer.getvalue()
 
 
-def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[str, bytes]) -> str:
+def _page(
+    folder: Path,
+    state: State,
+    answer: Answer,
+    found_classes: Classes,
+    figures: dict[str, bytes],
+    drawn: Pictures | str,
+) -> str:
     assert state.study is not None
-    parts = [f"<h1>{_escaped(title(answer))}</h1>"]
-    for line in conclusions(answer):
-        kind = ' class="note"' if line.startswith(("missing", "note", "warning")) else ""
-        parts.append(f"<p{kind}>{_sentence(line)}</p>")
+    plot = {
+        name: f'<div class="scroll plot">{_image(name, picture)}</div>'
+        for name, picture in figures.items()
+    }
+    parts = [*_top(folder, state, answer, found_classes)]
+    notes = ("missing", "note", "warning")
+    lines = [*conclusions(answer)]
+    parts += [f'<p class="note">{_sentence(line)}</p>' for line in lines if line.startswith(notes)]
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
         shown = _table(wide_columns(answer), wide_rows(answer), best)
-        parts += [shown, f"<p>{_escaped(explanation(answer))}</p>"]
+        parts += ["<h2>Confirmed on fresh seeds</h2>", shown]
+        parts += [f"<p>{_escaped(explanation(answer))}</p>"]
+    parts += [f"<p>{_sentence(line)}</p>" for line in lines if not line.startswith(notes)]
+    if "rules" in plot:
+        parts += [plot.pop("rules"), f"<p>{CURVES}</p>"]
+    parts += [plot.pop(name) for name in ("pareto", "differences") if name in plot]
     if found_classes.rows:
         reference = answer.reference_name
         shown = _table(class_columns(found_classes, reference), class_rows(found_classes))
         parts += ["<h2>Classes</h2>", f"<p>{_escaped(class_explanation(found_classes))}</p>", shown]
         parts += [f"<p>{_escaped(note)}</p>" for note in class_notes(found_classes, reference)]
-    for name, picture in pictures.items():
-        code = base64.b64encode(picture).decode()
-        image = f'<img alt="{name}" src="data:image/png;base64,{code}">'
-        parts.append(f'<div class="scroll">{image}</div>')
-        if name == "rules":
-            parts.append(f"<p>{CURVES}</p>")
+    parts += [plot.pop("per_class")] if "per_class" in plot else []
+    parts += _pictures_part(drawn)
+    parts += ["<h2>The search</h2>", *plot.values()] if plot else []
     roles: dict[str, list[str]] = {}
     for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
@@ -287,6 +348,7 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
         f"<h2>All trials{_escaped(at)}</h2>",
         _trials_table(state),
         "<h2>How it was done</h2>",
+        f"<pre>{_escaped(chr(10).join(headline.reproduce(folder, state)))}</pre>",
     ]
     record = {
         "plan": state.study.plan,
@@ -300,6 +362,46 @@ def _page(state: State, answer: Answer, found_classes: Classes, pictures: dict[s
     head = f'<meta charset="utf-8">{view}<title>{page_title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def _image(alt: str, content: bytes) -> str:
+    code = base64.b64encode(content).decode()
+    return f'<img alt="{_escaped(alt)}" src="data:image/png;base64,{code}">'
+
+
+def _pictures_part(drawn: Pictures | str) -> Iterator[str]:
+    """The section of the pictures: rule, colours, a row for each image; or why there is none."""
+    yield "<h2>Pictures</h2>"
+    if isinstance(drawn, str):
+        yield f"<p>No pictures of what is predicted: {_escaped(drawn)}.</p>"
+        return
+    yield f"<p>{_escaped(drawn.rule)}</p>"
+    for what, colours in (("Difference", drawn.differences), ("Classes", drawn.classes)):
+        told = "".join(
+            f'<span><i style="background: rgb{colour}"></i>{_escaped(name)}</span>'
+            for name, colour in colours
+        )
+        yield f'<p class="key">{what}: {told}</p>'
+    yield "<p>Ignored pixels are hatched.</p>"
+    for row in drawn.rows:
+        shown = "".join(
+            f"<figure>{_image(f'{name} of {row.name}', pictures.png(panel))}"
+            f"<figcaption>{name}</figcaption></figure>"
+            for name, panel in row.panels.items()
+        )
+        told = f"<b>{_escaped(row.name)}</b>: {_escaped(row.why)}"
+        yield f'<section class="row"><p>{told}</p><div>{shown}</div></section>'
+
+
+def _top(folder: Path, state: State, answer: Answer, found: Classes) -> Iterator[str]:
+    """The question, the answer in three sentences, its use, and what it cost."""
+    yield f"<h1>{_escaped(title(answer))}</h1>"
+    yield f"<p>{_sentence(headline.question(state, answer))}</p>"
+    told = "".join(f"<p>{_sentence(one)}</p>" for one in headline.sentences(state, answer, found))
+    yield f'<div class="answer">{told}</div>'
+    yield f"<p>{_escaped(headline.cost(state))}</p>"
+    if commands := headline.use(folder, state):
+        yield f"<h2>How to use it</h2><pre>{_escaped(chr(10).join(commands))}</pre>"
 
 
 def _shares_table(found: Sequence[OptionEpochs]) -> str:
@@ -342,8 +444,9 @@ def _table(
     columns: Sequence[str], lines: Iterable[Sequence[str]], best: Sequence[bool] = ()
 ) -> str:
     head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
+    head = f"<thead><tr>{head}</tr></thead>"
     body = ""
     for index, line in enumerate(lines):
         kind = ' class="best"' if index < len(best) and best[index] else ""
         body += f"<tr{kind}>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>\n"
-    return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'
+    return f'<div class="scroll"><table>{head}<tbody>\n{body}</tbody></table></div>'

@@ -43,8 +43,8 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
     done, left = progress.done, (0, 0) if state.finished else progress.left
     rate = in_epochs(state, *rates) if rates else math.nan
     seconds_left = in_epochs(state, *left) / rate
-    device, per_trial = _device(state)
-    spent_s = sum(work.seconds for work in state.work.values())
+    per_trial = _device(state)[1]
+    device, spent = device_hours(state)
     device_s = per_trial * sum(
         count * state.work[bool(kind)].epoch_s for kind, count in enumerate(left) if count
     )
@@ -84,7 +84,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
         "seconds_left": seconds_left if math.isfinite(seconds_left) else None,
         "device": device,
         "device_hours": {
-            "spent": (state.gpu_s if device == GPU else per_trial * spent_s) / 3600,
+            "spent": spent,
             "at_most_left": device_s / 3600 if math.isfinite(device_s) else None,
         },
         "option_epochs": [asdict(item) for item in option_epochs(state)],
@@ -192,6 +192,13 @@ def _epochs_per_second(state: State, now: float) -> tuple[float, float] | None:
         counts[trial.on_target] += sum(time >= since for time in trial.report_times.values())
     seconds = max(1e-9, now - since)
     return (counts[0] / seconds, counts[1] / seconds) if any(counts) else None
+
+
+def device_hours(state: State) -> tuple[str, float]:
+    """The device that trials train on, and its hours of training so far."""
+    device, per_trial = _device(state)
+    spent_s = per_trial * sum(work.seconds for work in state.work.values())
+    return device, (state.gpu_s if device == GPU else spent_s) / 3600
 
 
 def _device(state: State) -> tuple[str, float]:

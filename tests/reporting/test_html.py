@@ -70,7 +70,7 @@ def test_the_page_needs_no_other_file_and_shows_every_plot(folder: Path) -> None
     checker = Checker()
     checker.feed((folder / "report.html").read_text(encoding="utf-8"))
     assert checker.outside == [] and checker.open == []
-    assert checker.images == ["curves", "pareto", "differences", "per_class", "importance"]
+    assert checker.images == ["pareto", "differences", "per_class", "curves", "importance"]
     for name in checker.images:
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(PNG)
 
@@ -346,7 +346,7 @@ def test_the_page_of_measured_rules_has_both_columns_and_their_curves(two_rules:
     checker = Checker()
     checker.feed(page)
     assert checker.outside == [] and checker.open == []
-    assert checker.images == ["curves", "rules", "differences", "per_class", "importance"]
+    assert checker.images == ["rules", "differences", "per_class", "curves", "importance"]
     found = answer(load(two_rules), two_rules)
     for sentence in remaining_gains(found):
         before, label, after = sentence.split("`")

@@ -85,7 +85,8 @@ def send(folder: Path, uri: str) -> None:
 @pytest.fixture(scope="module")
 def sent(storage: Path, look: Look) -> Iterator[Tracked]:
     folder = make_study(storage / "sent")
-    for name in ("exports/best_miou.yaml", "plots/curves.png", "report.html", "task.yaml"):
+    picture = "plots/pictures/1_gain.png"
+    for name in ("exports/best_miou.yaml", "plots/curves.png", picture, "report.html", "task.yaml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
     confirmed = load(folder).completed(CONFIRM)[0].id
@@ -174,6 +175,7 @@ def test_files_are_where_a_person_looks(sent: Tracked, state: State) -> None:
     expected = {LEDGER, "report.html", "task.yaml", "exports", "plots"}
     assert names(sent.parent) == expected
     assert names(sent.parent, "exports") == {"exports/best_miou.yaml"}
+    assert names(sent.parent, "plots/pictures") == {"plots/pictures/1_gain.png"}
     assert sent.parent.info.artifact_uri.startswith((sent.folder.parent / "mlartifacts").as_uri())
     first, second, *_ = state.completed(CONFIRM)
     assert names(sent.runs[first.id]) == {"config.yaml", "confusion.png"}

@@ -1,0 +1,159 @@
+"""The top of a report: right at every moment of a study, and without a look at the rest."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledgers import CLASS_NAMES, FREQUENCIES, make_study
+
+from study.analysis.answer import Answer, answer
+from study.analysis.classes import classes
+from study.core.names import STOPPED_EARLY
+from study.ledger.records import SessionRecord
+from study.ledger.state import State
+from study.reporting import headline
+from study.reporting.tables import percent, points
+from study.run import parser
+from study.storage.studies import load
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("studies") / "demo", rules=True)
+
+
+@pytest.fixture(scope="module")
+def state(folder: Path) -> State:
+    return load(folder)
+
+
+def said(state: State, found: Answer, folder: Path) -> list[str]:
+    return [*headline.sentences(state, found, classes(state, folder, found))]
+
+
+def test_three_sentences_say_which_loss_how_sure_and_at_what_price(
+    folder: Path, state: State
+) -> None:
+    found = answer(state, folder)
+    winner, reference = found.config(found.best_miou), found.reference
+    assert winner is not None and reference is not None and winner is not reference
+    which, sure, price = said(state, found, folder)
+    key = "test/tuned/miou"
+    assert which.startswith(f"`{winner.label}` is best: cross entropy with ")
+    assert f"{percent(winner.mean(key))} %, where tuned cross entropy has" in which
+    assert percent(reference.mean(key)) in which and "arXiv" in which
+    against = winner.versus[key]
+    assert against.interval is not None
+    assert points(against.difference) in sure and points(against.interval.low) in sure
+    assert "over 3 seeds is" in sure
+    assert "over the choice of test images" in sure
+    gains = {
+        name: winner.mean(f"test/tuned/iou/{name}") - reference.mean(f"test/tuned/iou/{name}")
+        for name in CLASS_NAMES
+    }
+    most, least = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
+    assert f"`{most}` most ({points(gains[most])} points)" in price
+    paid = f"`{least}` pays most ({points(gains[least])})" if gains[least] < 0 else "no class pays"
+    assert paid in price
+
+
+def test_the_interval_says_how_sure_a_gain_is(folder: Path, state: State) -> None:
+    found = answer(state, folder)
+    winner = found.config(found.best_miou)
+    assert winner is not None
+    against = winner.versus["test/tuned/miou"]
+    assert against.interval is not None
+    for low, high, verdict in (
+        (0.01, 0.02, "a gain beyond the spread of seeds"),
+        (-0.01, 0.02, "not told apart from none"),
+        (-0.02, -0.01, "a loss beyond the spread of seeds"),
+        (None, None, "too few to say how sure that is"),
+    ):
+        shown = None
+        if low is not None and high is not None:
+            shown = replace(against.interval, low=low, high=high)
+        versus = {**winner.versus, "test/tuned/miou": replace(against, interval=shown)}
+        configs = (replace(winner, versus=versus), *found.configs[1:])
+        assert verdict in said(state, replace(found, configs=configs), folder)[1]
+
+
+def test_cross_entropy_that_no_loss_beats_is_the_answer(folder: Path, state: State) -> None:
+    found = answer(state, folder)
+    reference = found.reference
+    assert reference is not None
+    which, sure = said(state, replace(found, best_miou=reference.source), folder)
+    rival = next(config for config in found.configs if config.family != "ce")
+    assert which.startswith("Tuned cross entropy is best by val, and none of 2 ")
+    assert rival.label in sure and points(rival.versus["test/tuned/miou"].difference) in sure
+
+
+@pytest.mark.parametrize("until", ["start", "baselines", "select"])
+def test_an_unfinished_study_has_no_answer_yet(tmp_path: Path, until: str) -> None:
+    folder = make_study(tmp_path / "demo", until=until)
+    state = load(folder)
+    found = answer(state, folder)
+    first, *rest = said(state, found, folder)
+    ended = {"start": 0, "baselines": 5, "select": 21}[until]
+    assert first == f"Not answered yet: nothing is confirmed; {ended} trials have ended."
+    assert bool(rest) == (until != "start")
+    assert "0 trials" in headline.cost(state) or until != "start"
+    assert headline.use(folder, state) == []
+
+
+def test_the_question_names_data_and_network(tmp_path: Path, folder: Path, state: State) -> None:
+    asked = headline.question(state, answer(state, folder))
+    for part in ("unet with encoder tu-mobilenetv3_small_050", "synthetic (drawn street scenes; "):
+        assert part in asked
+    assert "24 train, 24 val, 24 test images; 8 classes" in asked
+    other = make_study(tmp_path / "demo", rules=True, target=FREQUENCIES.tolist())
+    asked = headline.question(load(other), answer(load(other), other))
+    assert "segment town (" in asked and "searched on its proxy synthetic)" in asked
+    assert re.search(r"\d+ epochs of synthetic and \d+ of town", headline.cost(load(other)))
+
+
+def test_the_cost_counts_what_was_trained_and_what_was_not(state: State) -> None:
+    told = headline.cost(state)
+    stopped = [trial for trial in state.trials.values() if trial.status == STOPPED_EARLY]
+    saved = sum(8 - trial.epochs for trial in stopped)
+    assert f"{len(state.trials)} trials, {state.num_epochs} epochs, " in told
+    assert f"saved {saved} epochs of {len(stopped)} trials" in told
+    assert "CPU-hours" in told and saved > 0
+
+
+def test_a_pause_between_sessions_is_not_time_at_work(folder: Path) -> None:
+    state = load(folder)
+    (first,) = state.sessions
+    ends = [trial.end.time for trial in state.trials.values() if trial.end]
+    seconds = max(ends) - first.time
+    later = SessionRecord(2, "local", 1, 1.0, 0.0, "", time=max(ends) + 86_400.0)
+    state.sessions.append(later)
+    assert headline._at_work(state) == pytest.approx(seconds)
+    assert "in 2 sessions" in headline.cost(state)
+
+
+def test_the_commands_are_those_of_this_study(
+    folder: Path, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    line = headline.reproduce(folder, state)[1]
+    given = vars(parser().parse_args(shlex.split(line.removeprefix("python -m study.run"))))
+    assert (given["space"], given["task"]) == ("demo/space.yaml", "demo/task.yaml")
+    assert (given["num_trials"], given["confirm_seeds"], given["seed"]) == ("16", "3", "0")
+    export = folder / "exports" / "best_miou.yaml"
+    export.parent.mkdir()
+    export.write_text("")
+    assert headline.use(folder, state)[1].startswith("python -m study.train demo/exports/best_miou")
+    export.with_suffix(".safetensors").write_text("")
+    shell, python = headline.use(folder, state)[1::2]
+    assert shell == "python -m study.predict demo/exports/best_miou.yaml IMAGES --out DIR"
+    assert "study.load('demo/exports/best_miou.yaml').predict(" in python
+    monkeypatch.chdir(tmp_path)
+    assert str(export) in headline.reproduce(folder, state)[-1]
+    assert state.study is not None
+    code = {**state.study.task, "model": {"factory": "a.b:c", "kwargs": {}}}
+    state.study = replace(state.study, task=code)
+    assert all("trust" in one.lower() for one in headline.use(folder, state)[1::2])
