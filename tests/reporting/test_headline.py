@@ -88,7 +88,7 @@ def test_cross_entropy_that_no_loss_beats_is_the_answer(folder: Path, state: Sta
     assert reference is not None
     which, sure = said(state, replace(found, best_miou=reference.source), folder)
     rival = next(config for config in found.configs if config.family != "ce")
-    assert which.startswith("Tuned cross entropy is best by val, and none of 2 ")
+    assert which.startswith("Tuned cross entropy is best by val: of 2 other confirmed losses none ")
     assert rival.label in sure and points(rival.versus["test/tuned/miou"].difference) in sure
 
 
