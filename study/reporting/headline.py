@@ -76,8 +76,8 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
     elif winner is reference:
         others = sum(config.family != CE for config in answer.configs)
         yield (
-            f"{_capital(answer.reference_name)} is best by val, and none of {others} confirmed "
-            f"other losses; {measured}."
+            f"{_capital(answer.reference_name)} is best by val: of {others} other confirmed "
+            f"loss{'es' * (others != 1)} none is better; {measured}."
         )
         rival = next((config for config in answer.configs if config.family != CE), None)
         if rival is not None:

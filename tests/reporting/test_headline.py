@@ -57,6 +57,7 @@ def test_three_sentences_say_which_loss_how_sure_and_at_what_price(
     }
     most, least = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
     assert f"`{most}` most ({points(gains[most])} points)" in price
+    assert f"Of 8 classes {sum(gain > 0 for gain in gains.values())} gain in IoU" in price
     paid = f"`{least}` pays most ({points(gains[least])})" if gains[least] < 0 else "no class pays"
     assert paid in price
 
@@ -87,7 +88,7 @@ def test_cross_entropy_that_no_loss_beats_is_the_answer(folder: Path, state: Sta
     assert reference is not None
     which, sure = said(state, replace(found, best_miou=reference.source), folder)
     rival = next(config for config in found.configs if config.family != "ce")
-    assert which.startswith("Tuned cross entropy is best by val, and none of 2 ")
+    assert which.startswith("Tuned cross entropy is best by val: of 2 other confirmed losses none ")
     assert rival.label in sure and points(rival.versus["test/tuned/miou"].difference) in sure
 
 
@@ -104,13 +105,23 @@ def test_an_unfinished_study_has_no_answer_yet(tmp_path: Path, until: str) -> No
     assert headline.use(folder, state) == []
 
 
+def test_a_confirmation_that_is_under_way_is_no_answer_yet(folder: Path, state: State) -> None:
+    found = replace(answer(state, folder), confirmed=False)
+    assert said(state, found, folder)[0].startswith("Not answered yet")
+
+
 def test_the_question_names_data_and_network(tmp_path: Path, folder: Path, state: State) -> None:
     asked = headline.question(state, answer(state, folder))
     for part in ("unet with encoder tu-mobilenetv3_small_050", "synthetic (drawn street scenes; "):
         assert part in asked
     assert "24 train, 24 val, 24 test images; 8 classes" in asked
     other = make_study(tmp_path / "demo", rules=True, target=FREQUENCIES.tolist())
-    asked = headline.question(load(other), answer(load(other), other))
+    proxied = load(other)
+    assert proxied.study is not None and proxied.study.confirm_task is not None
+    larger = {**proxied.study.confirm_task, "model": {"factory": "mine:net", "kwargs": {}}}
+    proxied.study = replace(proxied.study, confirm_task=larger)
+    asked = headline.question(proxied, answer(proxied, other))
+    assert "a network (mine:net)" in asked
     assert "segment town (" in asked and "searched on its proxy synthetic)" in asked
     assert re.search(r"\d+ epochs of synthetic and \d+ of town", headline.cost(load(other)))
 
@@ -132,6 +143,10 @@ def test_a_pause_between_sessions_is_not_time_at_work(folder: Path) -> None:
     later = SessionRecord(2, "local", 1, 1.0, 0.0, "", time=max(ends) + 86_400.0)
     state.sessions.append(later)
     assert headline._at_work(state) == pytest.approx(seconds)
+    last = state.trials[max(state.trials)]
+    assert last.end is not None
+    last.end = replace(last.end, time=later.time + 7.0)
+    assert headline._at_work(state) == pytest.approx(seconds + 7.0, abs=0.5)
     assert "in 2 sessions" in headline.cost(state)
 
 
