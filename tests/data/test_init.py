@@ -11,7 +11,7 @@ import yaml
 from file_trees import TREES
 from PIL import Image
 
-from study.config.task import FolderData, load_task
+from study.config.task import EpochBudget, FolderData, SmpModel, load_task
 from study.data import open_data
 from study.data.__main__ import main as check
 from study.data.first_look.drafts import Machine, task_size, task_text
@@ -302,6 +302,8 @@ def test_the_network_fits_what_is_at_hand(tmp_path, machine, encoder, weights) -
     text = task_text(tmp_path, {(480, 640): 5, (300, 300): 2}, 100, machine)
     (tmp_path / "task.yaml").write_text(text)
     task = load_task(tmp_path / "task.yaml").config
+    assert isinstance(task.model, SmpModel) and isinstance(task.data, FolderData)
+    assert isinstance(task.budget, EpochBudget)
     assert (task.model.encoder, task.model.encoder_weights) == (encoder, weights)
     assert "# why\n" in text and task.data.fit == "pad"
     steps = task.budget.epochs * -(-100 // task.batch_size)
