@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from file_trees import TREES
 from PIL import Image
 
 from study.config.task import load_task
 from study.data import SegmentationData, open_data
 from study.data.__main__ import main as check
+from study.data.first_look.drafts import Machine, task_text
+from study.data.first_look.endings import numbered_masks
 from study.init import main
 
 SHAPE = (40, 56)
@@ -224,6 +228,27 @@ def folders_without_words(root: Path) -> None:
         save(label, root / f"{split}/y/y_{n}.png")
 
 
+def gif_palettes(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        indices = Image.fromarray(label)
+        indices.putpalette(PAINT.ravel().tolist())
+        save(photo, root / f"images/{split}/{n}.png")
+        (root / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+        indices.save(root / f"labels/{split}/{n}.gif")
+
+
+def rooms(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/room{n % 4}/{n // 4:03d}.png")
+        save(binary(label, 1, 2), root / f"masks/room{n % 4}/{n // 4:03d}.png")
+
+
+def stages(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.png")
+        save(np.where(label <= n % 3, label, 0), root / f"labels/{split}/{n}.png")
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -244,6 +269,8 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (trainval_and_test, ("sea", "fish", "reef"), "guess: splits: no val split"),
     (links_and_hidden_files, PLAIN, "left out: __MACOSX/images/train"),
     (composed_names, PLAIN, "train is train.txt; val is val.txt; test is test.txt"),
+    (gif_palettes, ("background", "class_2", "class_1"), "guess: read: indices and colours"),
+    (rooms, BINARY, "guess: labels: a binary mask"),
     (other_channels, PLAIN, "left out: {split}/nir_gray"),
     (folders_without_words, PLAIN, "guess: label_dir: the pictures of {split}/y have few colours"),
     (a_folder_an_image, BINARY, "guess: masks: an image has several binary masks"),
@@ -324,6 +351,96 @@ def noise(root: Path) -> None:
         save(photo[..., 0], root / f"masks/{n}.png")
 
 
+def written(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict, str]:
+    """The keys of classes.yaml, and what is said."""
+    assert main([str(root)]) == 0
+    return yaml.safe_load((root / "classes.yaml").read_text()), capsys.readouterr().out
+
+
+def test_values_that_few_images_have_are_classes(tmp_path, capsys) -> None:
+    stages(tmp_path)
+    assert written(tmp_path, capsys)[0] == {"classes": [*PLAIN]}
+
+
+def test_names_in_a_list_say_that_numbers_are_classes(tmp_path, capsys) -> None:
+    numbered_objects(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefgh"))
+    assert written(tmp_path, capsys)[0]["classes"] == [*"abcdefgh"]
+
+
+def test_many_classes_with_ignored_pixels_are_no_blurred_mask(tmp_path, capsys) -> None:
+    for split, n, photo, _ in scenes():
+        stripes = np.repeat(np.arange(28, dtype=np.uint8)[None], SHAPE[0], 0).repeat(2, 1)
+        stripes[:2] = 255
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        save(stripes, tmp_path / f"labels/{split}/{n}.png")
+    keys, told = written(tmp_path, capsys)
+    assert len(keys["classes"]) == 28 and keys["ignore"] == [255]
+    assert "guess: ignore: " in told and "images: 40x56\n" in told
+
+
+def test_smooth_edges_of_a_mask_are_cut_in_the_middle(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        large = Image.fromarray(binary(label, 1, 2)).resize((560, 400), Image.Resampling.NEAREST)
+        smooth = large.rotate(7, Image.Resampling.BILINEAR).resize(SHAPE[::-1])
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        save(np.asarray(smooth), tmp_path / f"labels/{split}/{n}.png")
+    keys, _ = written(tmp_path, capsys)
+    assert keys["labels"] == {"0..127": "background", "128..255": "foreground"}
+
+
+def test_labels_that_are_not_read_are_told(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/im_{n:03d}.png")
+        for reader in "12":
+            save(label, tmp_path / f"labels/im_{n:03d}_{reader}.png")
+    keys, told = written(tmp_path, capsys)
+    (left,) = {"1", "2"} - {keys["label_path"][-len("1.png")]}
+    assert "masks" not in keys and f"left out: labels that end with _{left}.png\n" in told
+
+
+def test_masks_of_a_name_that_another_begins_with_are_not_put_together(tmp_path) -> None:
+    labels = []
+    for name in ("p_1_0", "p_1_1", "p_1_5_0", "p_1_5_1", "q_0", "q_1"):
+        labels.append(tmp_path / f"{name}.png")
+        save(np.eye(4, dtype=np.uint8), labels[-1])
+    assert numbered_masks(["p_1.png", "p_1_5.png"], labels, "masks") == ""
+    assert numbered_masks(["p_1_5.png", "q.png"], labels[2:], "masks") == "masks/{name}_*.png"
+
+
+def test_without_a_test_split_val_is_tested_on(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes({"train": 8, "val": 4}):
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        save(label, tmp_path / f"labels/{split}/{n}.png")
+    keys, told = written(tmp_path, capsys)
+    assert keys["splits"] == {"test": "val"} and "guess: splits: no test split" in told
+
+
+def test_one_sequence_alone_is_no_group(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes({"train": 32}):
+        drive = max(0, n // 2 - 10)
+        save(photo, tmp_path / f"images/drive{drive}_{n:03d}.png")
+        save(label, tmp_path / f"labels/drive{drive}_{n:03d}.png")
+    assert "group" not in written(tmp_path, capsys)[0]
+
+
+def test_what_is_said_of_a_folder(tmp_path, capsys) -> None:
+    TREES["voc"].write(tmp_path)
+    assert main([str(tmp_path), "--own"]) == 2
+    assert "published" not in capsys.readouterr().err
+    root = tmp_path / "mine"
+    rooms(root)
+    (root / "images/room0/000.png").unlink()
+    _, told = written(root, capsys)
+    assert "fault: " in told and "room0/000.png: no matching image" in told
+    assert main([str(root), "--dry-run"]) == 0
+
+
+def test_a_few_images_make_a_small_batch_and_an_end(tmp_path) -> None:
+    text = task_text(tmp_path, {(480, 640): 3}, 3, Machine(True, None, "why"))
+    assert "batch_size: 3\n" in text and "budget: {epochs: 300}\n" in text
+
+
 def painted_jpegs(root: Path) -> None:
     for split, n, photo, label in scenes():
         save(photo, root / f"images/{split}/{n}.png")
@@ -361,12 +478,19 @@ def two_kinds_of_labels(root: Path) -> None:
         save(PAINT[label], root / f"label colours/{n}.png")
 
 
+def without_train(root: Path) -> None:
+    for split, n, photo, label in scenes({"val": 4, "test": 4}):
+        save(photo, root / f"images/{split}/{n}.png")
+        save(label, root / f"labels/{split}/{n}.png")
+
+
 STOP: list[tuple[Write, str]] = [
     (painted_jpegs, "store them anew without loss, as PNG"),
     (transparency_alone, "all labels hold one value, 255; store the classes as different greys"),
     (photographs_alone, "(images: images; labels: none); `study.data convert` draws those"),
     (unlike_names, "rename the labels like their images"),
     (noise, "what is taken for labels has other values in nearly each pixel"),
+    (without_train, "no images of train in images/{split} (found: val, test)"),
     (one_pair, "data/classes.yaml: splits: train must have at least 3 images"),
     (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
 ]

@@ -25,9 +25,7 @@ def numbered_masks(images: Sequence[str], labels: Sequence[Path], at: str) -> st
     """
     stems = [_stem(one) for one in images]
     several = [
-        ending
-        for ending, count in _behind(stems, [one.name for one in labels]).items()
-        if count > 1
+        ending for ending, count in behind(stems, [one.name for one in labels]).items() if count > 1
     ]
     if len(several) < 2 or len({_NUMBER.sub("", one) for one in several}) > 1:
         return ""
@@ -59,15 +57,15 @@ def kinds(files: Sequence[Path]) -> tuple[str, list[str]] | None:
     names = [file.name for file in files]
     images = images_among(names)
     ends = {os.path.splitext(one)[1] for one in images}
-    behind: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     if len(images) < len(names) and len(ends) == 1:
-        behind = _behind([_stem(one) for one in images], [n for n in names if n not in images])
-        behind[ends.pop()] = len(images)
+        found = behind([_stem(one) for one in images], [n for n in names if n not in images])
+        found[ends.pop()] = len(images)
     else:
-        behind.update(match[0] for one in names if (match := _WORD.search(one)))
-    if behind.total() < len(names):
+        found.update(match[0] for one in names if (match := _WORD.search(one)))
+    if found.total() < len(names):
         return None
-    of = {end: [one for one in files if one.name.endswith(end)] for end in behind}
+    of = {end: [one for one in files if one.name.endswith(end)] for end in found}
     labels = [end for end in of if "." in end[1:] and look_like_labels(of[end])]
     photos = [end for end in of if end not in labels]
     if len(photos) != 1 or not labels:
@@ -75,7 +73,7 @@ def kinds(files: Sequence[Path]) -> tuple[str, list[str]] | None:
     return photos[0], sorted(labels, key=lambda end: (not is_label(end), end))
 
 
-def _behind(stems: Sequence[str], labels: Sequence[str]) -> Counter[str]:
+def behind(stems: Sequence[str], labels: Sequence[str]) -> Counter[str]:
     """How many labels have what behind the name of an image."""
     known = {*stems}
     found: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -13,7 +14,7 @@ from study.config.task import CamvidData, CityscapesData, FileData, SynthiaData,
 from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data import scan_files
-from study.data.first_look.endings import images_among, kinds, numbered_masks
+from study.data.first_look.endings import behind, images_among, kinds, numbered_masks
 from study.data.first_look.pictures import folder_of, look_like_labels, pictures
 from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
 from study.data.formats.folder_files import FolderFiles
@@ -186,6 +187,11 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
         return
     files = FolderFiles(root, read_classes(empty), Findings())
     keys = pairing(image_dir, label_dir, files)
+    if not shared:
+        taken = keys.get("label_path", keys.get("label_suffix", ""))
+        ends = behind([os.path.splitext(one)[0] for one in images], names)
+        others = [one for one in ends if ends[one] > 1 and not taken.endswith(one)]
+        found.left_out += [f"labels that end with {one}" for one in others if len(ends) > 1]
     if shared:
         told = kinds(there)
         if told is not None and (len(told[1]) > 1 or not keys.keys() & _ENDINGS):

@@ -229,9 +229,10 @@ def _refuse_noise(labels: Sequence[np.ndarray]) -> None:
 
 
 def _is_bimodal(count: Counter[int]) -> bool:
-    """Whether nearly all pixels are near 0 or near 255."""
+    """Whether nearly all pixels are near 0 or near 255, and the others everywhere between."""
     ends = sum(number for value, number in count.items() if value < 32 or value >= 224)
-    return max(count) <= 255 and ends > 0.9 * sum(count.values())
+    between = {value // 48 for value in count if 32 <= value < 224}
+    return max(count) <= 255 and len(between) == 5 and ends > 0.9 * sum(count.values())
 
 
 def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Meaning:
