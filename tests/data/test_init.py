@@ -211,6 +211,11 @@ def test_what_it_writes_is_checked_and_planned_as_it_is(
     assert (tmp_path / "sheet.png").exists()
 
 
+def damaged(root: Path) -> None:
+    plain(root)
+    (root / "classes.yaml").write_bytes(b"classes: [caf\xe9, road]\n")
+
+
 def nothing(root: Path) -> None:
     root.mkdir()
     (root / "notes.txt").write_text("no pictures")
@@ -241,6 +246,7 @@ def published(root: Path) -> None:
         ),
         (annotated, "`python -m study.data convert labelme "),
         (published, "a published data set, voc; a task with `data: {format: voc}`"),
+        (damaged, "classes.yaml: "),
         (lambda root: None, ": no such folder"),
     ],
 )

@@ -1,0 +1,154 @@
+"""A first look at a folder: the classes.yaml that fits, and what it makes of the folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from study.config.task import FolderData
+from study.core.errors import InputError
+from study.data.first_look.drafts import classes_text
+from study.data.first_look.layout import layout
+from study.data.first_look.values import meaning
+from study.data.formats.folder import CLASSES_FILE, folder_scan
+from study.data.labels import read_image
+from study.data.scan import Scan
+
+SIZED = 500  # images whose size is looked at
+SOME_CLASSES = {"classes": ["background", "other"]}  # to pair files before their labels are read
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What is in a folder.
+
+    Attributes:
+        classes: the text of a classes.yaml; empty where the folder has one.
+        guesses: which of its keys are guesses, and why.
+        labels: what stands in the labels, in words; empty where classes.yaml was there.
+        left_out: folders and files that are taken for neither images nor labels.
+        counts: images by split.
+        sizes: how many images have each (height, width); of many, of some.
+        scan: the folder as this classes.yaml describes it, with the faults of its files.
+    """
+
+    classes: str
+    guesses: Mapping[str, str]
+    labels: str
+    left_out: Sequence[str]
+    counts: Mapping[str, int]
+    sizes: Counter[tuple[int, int]]
+    scan: Scan
+
+
+@dataclass
+class _Draft:
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    guesses: Mapping[str, str] = field(default_factory=dict)
+    labels: str = ""
+    left_out: Sequence[str] = ()
+
+
+def first_look(root: Path, *, images: str | None = None, labels: str | None = None) -> FirstLook:
+    """Look at a folder; write nothing in it.
+
+    Args:
+        root: the folder.
+        images, labels: the folders of these in it, where it is known.
+
+    Raises:
+        InputError: where images and labels cannot be told or read; the line says what to do.
+    """
+    draft, text = _Draft(), ""
+    if (root / CLASSES_FILE).is_file():
+        scan = folder_scan(_config(root), root)
+        members = scan.members()
+    else:
+        draft = _draft(root, images, labels)
+        text = classes_text(draft.keys, draft.guesses)
+        with tempfile.TemporaryDirectory() as folder:
+            scan, members = _scanned(root, Path(folder), text, lambda scan: scan.members())
+    counts = {split: len(some) for split, some in members.items()}
+    sizes = _sizes([pair.image for some in members.values() for pair, _ in some])
+    return FirstLook(text, draft.guesses, draft.labels, draft.left_out, counts, sizes, scan)
+
+
+def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder) / CLASSES_FILE
+        empty.write_text(classes_text(SOME_CLASSES, {}), encoding="utf-8")
+        found = layout(root, empty, images=images, labels=labels)
+        some = {} if "masks" in found.keys else SOME_CLASSES
+        text = classes_text({**some, **found.keys}, {})
+        scan, pairs = _scanned(root, Path(folder), text, lambda scan: scan.findings.pairs)
+    if not pairs:
+        raise _no_pair(root, scan)
+    if "masks" in found.keys:
+        return _Draft(found.keys, found.guesses, "binary masks", found.left_out)
+    bare = {fault.file for fault in scan.findings.faults if fault.kind == "missing label"}
+    told = meaning(root, [pair.label for pair in pairs if pair.label is not None])
+    keys, guesses = {**told.keys, **found.keys}, {**found.guesses, **told.guesses}
+    if bare:
+        first = _first_class(told.keys)
+        keys["missing_label"] = first
+        guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
+    return _Draft(keys, guesses, told.what, found.left_out)
+
+
+def _scanned(root: Path, folder: Path, text: str, read: Callable[[Scan], T]) -> tuple[Scan, T]:
+    """Scan the root as the text of a classes.yaml describes it, and read something of the scan.
+    What is said of the text is said of the root's own file."""
+    described = folder / CLASSES_FILE
+    described.write_text(text, encoding="utf-8")
+    try:
+        scan = folder_scan(_config(root), root, described)
+        return scan, read(scan)
+    except InputError as error:
+        if error.file is None or Path(error.file) != described:
+            raise
+        raise InputError(error.message, file=root / CLASSES_FILE, key=error.key) from error
+
+
+def _config(root: Path) -> FolderData:
+    return FolderData(format="folder", size=(32, 32), root=str(root))
+
+
+def _no_pair(root: Path, scan: Scan) -> InputError:
+    for fault in scan.findings.faults:
+        if fault.kind not in ("missing label", "missing image"):
+            return fault
+    files = {fault.kind: Path(fault.file).name for fault in scan.findings.faults if fault.file}
+    shown = " and ".join(
+        files[kind] for kind in ("missing label", "missing image") if kind in files
+    )
+    hint = (
+        "rename the labels like their images, or `label_path` in classes.yaml says how they differ"
+    )
+    return InputError(f"no image has a label of its name, as in {shown}", hint=hint, file=root)
+
+
+def _first_class(keys: Mapping[str, Any]) -> str:
+    classes = keys.get("classes")
+    if isinstance(classes, list):
+        return str(classes[0])
+    return str(next(iter((classes or keys["labels"]).values())))
+
+
+def _sizes(images: Sequence[Path]) -> Counter[tuple[int, int]]:
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(SIZED, len(images))).astype(int))
+    found: Counter[tuple[int, int]] = Counter()
+    for index in chosen:
+        try:
+            with Image.open(images[index]) as picture:
+                found[picture.height, picture.width] += 1
+        except (OSError, ValueError, SyntaxError):
+            read_image(images[index])  # raises the line about it
+    return found
