@@ -12,14 +12,13 @@ Python has the same: `study.load(EXPORT).predict(picture)`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from study.core.console import Parser, run_command, show
-from study.core.errors import InputError
-from study.core.files import made_folder
+from study.core.errors import InputError, deed, printable
+from study.core.files import is_free, made_folder
 
 EXIT_SOME_FAILED = 1
 MUCH_LARGER = 2.0  # times the size of the training, from which --window is mentioned
@@ -53,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> int:
     window = None if options.window is None else _window(options.window)
     margin = _margin(options.margin, window)
-    if os.path.lexists(options.out) and not (
-        options.out.is_dir() and not any(options.out.iterdir())
-    ):
+    if not is_free(options.out):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
     from study.inference.loading import load
@@ -74,9 +71,16 @@ def _predict(options: argparse.Namespace) -> int:
             show(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        found = predictor.predict(
-            image, window=window, margin=margin, probabilities=options.probabilities
-        )
+        try:
+            found = predictor.predict(
+                image, window=window, margin=margin, probabilities=options.probabilities
+            )
+        except Exception as error:  # the network may be anyone's
+            height, width = image.shape[:2]
+            what = f"the network fails on {one.file} ({height}x{width}): {deed(error)}"
+            show(f"error: {printable(what)}", file=sys.stderr)
+            failed += 1
+            continue
         writer.write(one.name, image, found)
         larger += window is None and _is_much_larger(image.shape[:2], predictor.size)
     done = len(pictures) - failed

@@ -12,7 +12,6 @@ and config.safetensors beside it has the weights.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.core.console import Parser, run_command, show
 from study.core.errors import InputError, deed
-from study.core.files import append_line, made_folder, write_text
+from study.core.files import append_line, is_free, made_folder, write_text
 from study.core.names import VAL, VAL_TUNED_MIOU
 
 if TYPE_CHECKING:
@@ -58,11 +57,7 @@ def _train(options: argparse.Namespace) -> int:
 
     read = read_config(options.config, seed=options.seed, trust=options.trust)
     config, provenance, in_its_file = read.config, read.provenance, read.in_its_file
-    if (
-        options.out is not None
-        and os.path.lexists(options.out)
-        and not _is_empty_folder(options.out)
-    ):
+    if options.out is not None and not is_free(options.out):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
 
     from study.data import data_faults, open_data
@@ -122,10 +117,6 @@ def _train(options: argparse.Namespace) -> int:
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
     show(*verdict.lines)
     return 0 if verdict.accepted else EXIT_MISMATCH
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _threads() -> int:

@@ -35,6 +35,11 @@ def resolved(path: str | Path, key: str) -> Path:
     return path.resolve()
 
 
+def is_free(path: Path) -> bool:
+    """Whether nothing is at the path, or an empty folder."""
+    return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+
+
 def made_folder(path: str | Path, key: str) -> Path:
     """Return the folder, made if it is missing. Raises InputError if it is not writable."""
     try:

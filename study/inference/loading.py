@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,7 @@ def load(
     if read.weights is None:
         raise InputError(
             "the export has no weights",
-            hint=f"`python -m study.train {path} --out DIR` trains them",
+            hint=f"`python -m study.train {shlex.quote(str(path))} --out DIR` trains them",
             file=path,
             key="weights",
         )
@@ -71,8 +72,17 @@ def load(
     content = _content(file, path, read.weights.sha256)
     about = _about(file)
     task = read.config.task
-    with torch.random.fork_rng(devices=[]):  # the random weights are replaced
-        model = build_model(_without_download(task), len(about.class_names))
+    num_classes = len(about.class_names)
+    decision = build_decision(path)
+    known = len(decision.log_prior)
+    if known not in (0, num_classes):
+        message = f"the rule is for {known} classes, the weights are for {num_classes}"
+        raise InputError(message, file=path, key="decision/log_prior")
+    try:
+        with torch.random.fork_rng(devices=[]):  # the random weights are replaced
+            model = build_model(_without_download(task), num_classes)
+    except InputError as error:
+        raise read.in_its_file(error) from error
     try:
         model.load_state_dict(read_tensors(content))
     except (RuntimeError, SafetensorError) as error:
@@ -81,13 +91,12 @@ def load(
             f"the weights do not fit the export's model: {reason}", file=file
         ) from error
     size, fit = _frame(task)
-    num_classes = len(about.class_names)
     palette: Any = about.palette
     if palette is None or len(palette) != num_classes:
         palette = default_palette(num_classes)
     return Predictor(
         model,
-        build_decision(path),
+        decision,
         class_names=about.class_names,
         palette=palette,
         mean=about.mean,

@@ -81,6 +81,14 @@ def elsewhere(content: dict[str, Any]) -> None:
     content["weights"]["file"] = "other.safetensors"
 
 
+def shorter(content: dict[str, Any]) -> None:
+    content["decision"]["log_prior"].pop()
+
+
+def misspelt(content: dict[str, Any]) -> None:
+    content["task"]["model"]["arch"] = "unett"
+
+
 def widened(content: dict[str, Any]) -> None:
     content["task"]["model"]["kwargs"]["decoder_channels"] = [24, 16, 8]
 
@@ -104,6 +112,8 @@ def somebodys(content: dict[str, Any]) -> None:
             widened,
             r"best_miou.safetensors: the weights do not fit the export's model: size mismatch",
         ),
+        (shorter, r"best_miou.yaml: decision/log_prior: the rule is for 10 classes, .* are for 11"),
+        (misspelt, r"best_miou.yaml:\d+: task/model/arch: .* no arch named 'unett'"),
         (somebodys, r"best_miou.yaml:\d+: task/model/factory: .*add --trust"),
     ],
 )

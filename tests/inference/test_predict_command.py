@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from exported_network import Exported
 from PIL import Image
 
 import study
 from study.predict import main
+from study.storage.weights import weights_block
+from study.training.weights import save_weights
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +135,34 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert told.out == "" and told.err.count("\n") == 1
     assert told.err.startswith("error: ") and says in told.err
     assert files(tmp_path) == before and not (tmp_path / "out").exists()
+
+
+def narrow(num_classes: int) -> torch.nn.Module:
+    """A network that takes no picture higher than 60 pixels."""
+
+    class Narrow(torch.nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.shape[2] > 60:
+                raise ValueError("too high\nfor me")
+            return super().forward(images)
+
+    return Narrow(3, num_classes, 1)
+
+
+def test_a_network_that_fails_on_a_picture_is_a_line(
+    exported: Exported, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def foreign(content: dict[str, Any]) -> None:
+        content["task"]["model"] = {"factory": f"{__name__}:narrow"}
+
+    path = exported.changed(tmp_path, foreign)
+    weights = path.with_suffix(".safetensors")
+    save_weights(weights, narrow(exported.data.num_classes), exported.data)
+    content = yaml.safe_load(path.read_text()) | weights_block(weights)
+    path.write_text(yaml.safe_dump(content))
+    given = [str(path), str(album / "C.JPEG"), str(album / "a.png"), "--trust", "--device", "cpu"]
+    assert main([*given, "--window", "64x64", "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 2 and "the network fails on" in told.err
+    assert r"raised ValueError: too high\nfor me" in told.err
+    assert main([*given, "--out", str(tmp_path / "again")]) == 0, "at the training's size it works"

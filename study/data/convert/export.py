@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from study.core.errors import InputError, did_you_mean, shown
 from study.core.files import resolved
-from study.core.names import TEST, TRAIN, VAL
+from study.data.formats.folder_classes import SPLIT_OF
 
 Size = tuple[int, int]  # height, width
 Rle = Mapping[str, Any]  # a mask, run-length encoded by pycocotools
@@ -27,11 +27,6 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"),
     *(".webp", ".gif", ".jp2", ".ppm", ".pgm"),
 )
-_SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), VAL),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
 _KINDS: Mapping[Any, str] = {
     str: "text",
     int: "a whole number",
@@ -95,7 +90,7 @@ class Export:
 def split_of(name: str) -> str:
     """The split that a name such as `instances_train2017` or `valid` speaks of, or nothing."""
     words = re.split(r"[^a-z]+", name.lower())
-    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    found = {SPLIT_OF[word] for word in words if word in SPLIT_OF}
     return found.pop() if len(found) == 1 else ""
 
 

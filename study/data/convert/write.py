@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from study.core.errors import InputError, is_control
-from study.core.files import make_folder, resolved
+from study.core.files import is_free, make_folder, resolved
 from study.core.names import TEST, TRAIN, VAL
 from study.data.convert import raster
 from study.data.convert.export import Export, Picture, Size
@@ -67,7 +67,7 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
     Raises InputError for the first fault of the export; then nothing is written.
     """
     target = resolved(target, "DST")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if not is_free(target):
         raise InputError("DST must be a new or an empty folder", file=target)
     _drop_boxes(export, options)
     splits = _splits(export.pictures)
