@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -34,18 +35,22 @@ def experiment_of(tracking_uri: str, task: str, study: str) -> str:
 
     prepare_environment()
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     path = sqlite_path(tracking_uri)
     if path is None or path.is_file():  # an SQLite file would be made
         client = MlflowClient(tracking_uri=tracking_uri)
-        found = client.get_experiment_by_name(task)
-        if found is not None:
+        try:
+            found = client.get_experiment_by_name(task)
             wanted = f"tags.study = '{study}'"
-            if client.search_runs([found.experiment_id], wanted, max_results=1):
+            if found and client.search_runs([found.experiment_id], wanted, max_results=1):
                 return str(found.experiment_id)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"MLflow at {tracking_uri} does not answer: {reason}") from error
     raise InputError(
         f"study {study!r} is not in MLflow at {tracking_uri}",
-        hint=f"`python -m study.track {study}` writes it there",
+        hint=f"`python -m study.track {shlex.quote(study)}` writes it there",
     )
 
 

@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,25 @@ def test_a_study_that_is_not_in_mlflow_says_how_to_bring_it_there(
     assert not (tmp_path / "mlflow.db").exists()
     assert main([str(folder), "--tracking-uri", uri, "--port", "0"]) == 2
     assert "--port: port must be in [1, 65535], got 0" in capsys.readouterr().err
+
+
+def test_a_server_that_answers_with_errors_is_one_line() -> None:
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+            self.wfile.write(b"broken")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((ui.HOST, 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://{ui.HOST}:{server.server_address[1]}"
+        with pytest.raises(InputError, match=f"MLflow at {address} does not answer: ") as caught:
+            ui.experiment_of(address, "synthetic", "demo")
+        server.shutdown()
+    assert "\n" not in str(caught.value)
 
 
 def test_the_link_is_quoted() -> None:
