@@ -21,6 +21,7 @@ from study.core.errors import InputError, printable
 from study.data import SegmentationData, data_faults, data_warnings, open_data, scan_files
 from study.data.repeats import HINT, REFUSE, in_words, serious
 from study.data.resizing import surveyed
+from study.data.scan import Scan
 from study.data.splits import FileProblem, Repeat
 from study.data.tables import class_table, object_table
 
@@ -57,6 +58,8 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         if isinstance(config, FileData):
             scan = scan_files(config, data_root)
+            if out is not None:
+                _refuse_among_pictures(out, scan)
             checked = scan.check()
             if checked.problems:
                 print(list_problems(checked.problems, scan.root), file=sys.stderr)
@@ -79,6 +82,13 @@ def _check(arguments: argparse.Namespace) -> int:
         write_sheet(data, out)
         show(f"contact sheet: {out}")
     return 0
+
+
+def _refuse_among_pictures(out: Path, scan: Scan) -> None:
+    """The contact sheet would be taken for an image of the data at the next look."""
+    if out.parent.resolve() in {pair.image.parent.resolve() for pair in scan.findings.pairs}:
+        message = f"the folder of {out} holds images of the data, and the sheet would be one more"
+        raise InputError(message, hint="write it elsewhere", key="--out")
 
 
 def _problem(repeat: Repeat) -> FileProblem:

@@ -209,6 +209,10 @@ def test_what_it_writes_is_checked_and_planned_as_it_is(
     assert check([str(tmp_path / "task.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0
     assert "foreground" in capsys.readouterr().out
     assert (tmp_path / "sheet.png").exists()
+    among = tmp_path / "images" / "train" / "sheet.png"
+    assert check([str(tmp_path / "task.yaml"), "--out", str(among)]) == 2
+    assert "holds images of the data, and the sheet would be one more" in capsys.readouterr().err
+    assert not among.exists()
 
 
 def damaged(root: Path) -> None:
@@ -246,7 +250,7 @@ def published(root: Path) -> None:
         ),
         (annotated, "`python -m study.data convert labelme "),
         (published, "a published data set, voc; a task with `data: {format: voc}`"),
-        (damaged, "classes.yaml: "),
+        (damaged, "classes.yaml:1: the file is not UTF-8 text"),
         (lambda root: None, ": no such folder"),
     ],
 )
