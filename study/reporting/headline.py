@@ -71,7 +71,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
     measured = f"mean IoU on test {at}: {percent(winner.mean(key))} %"
     full = spelt(_loss(state, winner))
     if reference is None:
-        yield f"`{winner.label}` is best: {full}; {measured}."
+        yield f"`{winner.label}` is best by val: {full}; {measured}."
         yield "There is no cross entropy to compare it with, so it is not known to be a gain."
     elif winner is reference:
         others = sum(config.family != CE for config in answer.configs)
@@ -86,8 +86,8 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
             )
     else:
         yield (
-            f"`{winner.label}` is best: {full}; {measured}, where {answer.reference_name} has "
-            f"{percent(reference.mean(key))} %."
+            f"`{winner.label}` is best by val: {full}; {measured}, where "
+            f"{answer.reference_name} has {percent(reference.mean(key))} %."
         )
         yield _capital(_how_sure(winner, answer))
         yield _price(winner, reference, answer, classes)

@@ -43,7 +43,7 @@ def test_three_sentences_say_which_loss_how_sure_and_at_what_price(
     assert winner is not None and reference is not None and winner is not reference
     which, sure, price = said(state, found, folder)
     key = "test/tuned/miou"
-    assert which.startswith(f"`{winner.label}` is best: cross entropy with ")
+    assert which.startswith(f"`{winner.label}` is best by val: cross entropy with ")
     assert f"{percent(winner.mean(key))} %, where tuned cross entropy has" in which
     assert percent(reference.mean(key)) in which and "arXiv" in which
     against = winner.versus[key]
