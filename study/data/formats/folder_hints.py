@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -333,7 +334,6 @@ def convert_command(root: Path) -> str:
                 except OSError:
                     continue
                 if re.search(mark, head, re.DOTALL | (re.MULTILINE if tool == "yolo" else 0)):
-                    return (
-                        f"`python -m study.data convert {tool} {root} DST` makes labels of {name}"
-                    )
+                    source = shlex.quote(str(root))
+                    return f"`python -m study.data convert {tool} {source} DST` reads {name}"
     return ""
