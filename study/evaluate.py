@@ -56,7 +56,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         labelled = folder_of(Path(options.data), predictor, options.split)
     else:
         try:
-            labelled = data_of(task.config.data, predictor, options.data_root, options.split)
+            labelled = data_of(task.trained_here.data, predictor, options.data_root, options.split)
         except InputError as error:
             raise error.of_file(task.file, task.lines) from error
     found = score(predictor, labelled)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from study.core.names import VAL, VAL_TUNED_MIOU
 if TYPE_CHECKING:
     from study.config.task import TrialConfig
     from study.data import SegmentationData
+    from study.training.config_file import ConfigFile
     from study.training.trainer import EpochReport
 
 EXIT_MISMATCH = 1
@@ -53,12 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise InputError(f"seed must be in [0, 2**63), got {options.seed}", key="--seed")
+    from study.config.own_training import OwnTrainingTask
     from study.training.config_file import read_config
 
     read = read_config(options.config, seed=options.seed, trust=options.trust)
     config, provenance, in_its_file = read.config, read.provenance, read.in_its_file
     if options.out is not None and not is_free(options.out):
         raise InputError(f"out must be a new or empty folder, got {options.out}", key="--out")
+
+    if isinstance(config.task, OwnTrainingTask):
+        return _train_own(options, read)
 
     from study.data import data_faults, open_data
     from study.losses import family
@@ -69,25 +75,26 @@ def _train(options: argparse.Namespace) -> int:
     device = resolve_device(options.device)
     if provenance is not None:
         config = provenance.restore(config)
+    task = config.trained_here
     num_threads = provenance.environment.num_threads if provenance is not None else None
     set_up_process(num_threads or _threads())
     begun = provenance is not None
     try:
-        data = open_data(config.task.data, data_root=options.data_root, begun=begun)
+        data = open_data(task.data, data_root=options.data_root, begun=begun)
         loss_for(config.loss, data)
-        check_task(config.task, data.num_classes, data.train.images.shape[1:3], device)
+        check_task(task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
-    for fault in data_faults(data, config.task.data) if begun else ():
+    for fault in data_faults(data, task.data) if begun else ():
         show(f"warning: {fault}", flush=True)
-    for line in task_warnings(config.task, len(data.train), data.train.images.shape[1:3]):
+    for line in task_warnings(task, len(data.train), data.train.images.shape[1:3]):
         show(f"warning: {line}", flush=True)
     if options.out is not None:
         made_folder(options.out, "--out")
     here = environment(config, device)
     show(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
-        f"{config.task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
+        f"{task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
         f"{here['precision']}, {here['num_threads']} CPU threads",
         flush=True,
     )
@@ -115,6 +122,44 @@ def _train(options: argparse.Namespace) -> int:
         print(f"another seed than the export's {provenance.seed}: no numbers to compare")
         return 0
     verdict = provenance.compare(report.metrics, here, data.fingerprint)
+    show(*verdict.lines)
+    return 0 if verdict.accepted else EXIT_MISMATCH
+
+
+def _train_own(options: argparse.Namespace, read: ConfigFile) -> int:
+    """Run a training of the user's own once, and compare it to an export's numbers."""
+    from study.config.own_training import OwnTrainingTask
+    from study.training.environment import environment, set_up_process
+    from study.trials.context import Stopped
+    from study.trials.local import Terminal, context_of
+    from study.trials.run import run_trial
+
+    config, provenance = read.config, read.provenance
+    assert isinstance(config.task, OwnTrainingTask)
+    if options.data_root is not None:
+        raise InputError("the task reads no data folder", hint="leave it out", key="--data-root")
+    num_threads = provenance.environment.num_threads if provenance is not None else None
+    set_up_process(num_threads or _threads())
+    folder = None if options.out is None else made_folder(options.out, "--out")
+    terminal = Terminal(config.task.num_epochs, partial(show, flush=True))
+    judged = provenance is not None and provenance.judged_on_test
+    context = context_of(config, terminal, judged, options.device, folder)
+    show(f"training {options.config} by {config.task.trained_by} in {context.folder}", flush=True)
+    try:
+        run_trial(context)
+    except InputError as error:
+        raise read.in_its_file(error) from error
+    except Stopped:
+        pass
+    except Exception as error:
+        place = f" ({error.__notes__[-1]})" if getattr(error, "__notes__", None) else ""
+        message = f"{config.task.trained_by} {deed(error)}{place}"
+        raise read.in_its_file(InputError(message, key="trial")) from error
+    if provenance is None or provenance.seed != config.seed:
+        return 0
+    verdict = provenance.compare(
+        terminal.metrics, environment(config, options.device), config.task.fingerprint
+    )
     show(*verdict.lines)
     return 0 if verdict.accepted else EXIT_MISMATCH
 

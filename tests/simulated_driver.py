@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from study.config.task import TaskConfig, load_task
+from study.config.task import Task, load_task
 from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
@@ -57,11 +57,11 @@ class Driver:
         self,
         folder: Path,
         metrics: Curve = curve,
-        target: TaskConfig | None = None,
+        target: Task | None = None,
         **options: Any,
     ) -> None:
         self.metrics = metrics
-        self.task: TaskConfig = load_task("synthetic").config
+        self.task: Task = load_task("synthetic").config
         self.space: SearchSpace = load_space(options.pop("space", "joint"))
         self.plan: Plan = make_plan(self.space, self.task, target=target, num_trials=None, seed=0)
         self.ledger = Ledger(folder)

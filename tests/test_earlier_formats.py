@@ -47,7 +47,7 @@ def test_infinities_and_nan_are_numbers_again() -> None:
 @pytest.mark.parametrize(("name", "fraction"), [("voc", 0.2), ("deepglobe", 0.15)])
 def test_a_study_on_data_that_are_elsewhere_opens(name: str, fraction: float) -> None:
     prepared = reopen(name, Options(storage=FOLDER))
-    data = prepared.task.config.data.model_dump()
+    data = prepared.task.trained_here.data.model_dump()
     assert (data["format"], data["root"]) == (name, f"data/{name}")
     assert fraction in data.values()
     assert prepared.plan.num_trials == 16
@@ -139,7 +139,7 @@ def test_a_training_goes_on_from_its_checkpoint(file: str) -> None:
     config = _config(tree)
     lines = (TRAINED / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     whole = {(report := json.loads(line)).pop("epoch"): report for line in lines}
-    found = run(config, open_data(config.task.data), resume_from=TRAINED / file)
+    found = run(config, open_data(config.trained_here.data), resume_from=TRAINED / file)
     assert [report.epoch for report in found] == ([3, 4] if file == "epoch-2.pt" else [])
     for report in found:
         expected = {k: v for k, v in whole[report.epoch].items() if not k.startswith("time/")}

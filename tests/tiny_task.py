@@ -40,7 +40,7 @@ def tiny(loss: dict[str, Any] | None = None, seed: int = 0, **task: Any) -> Tria
 
 def tiny_data() -> SegmentationData:
     """Its data, drawn once per session."""
-    return open_data(tiny().task.data)
+    return open_data(tiny().trained_here.data)
 
 
 def run(config: TrialConfig, data: SegmentationData, **options: Any) -> list[EpochReport]:

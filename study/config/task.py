@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from study.config.budget import Budgeted, EpochBudget, StepBudget
+from study.config.own_training import OwnTrainingTask
 from study.config.shipped import TASKS, open_shipped
 from study.core.errors import InputError, shown
 from study.core.validation import validate
@@ -263,25 +265,6 @@ class LrSchedule(Config):
     warmup: float = Field(0.0, ge=0, lt=1)
 
 
-class EpochBudget(Config):
-    epochs: int = Field(ge=1, le=10**6)
-
-
-class StepBudget(Config):
-    """A budget in optimiser steps; an epoch is then one of `reports` equal parts of it."""
-
-    steps: int = Field(ge=1, le=10**9)
-    reports: int = Field(ge=1, le=10**6)
-
-    @model_validator(mode="after")
-    def _a_report_has_a_step(self) -> StepBudget:
-        if self.reports > self.steps:
-            raise ValueError(
-                f"reports must be <= steps, got {self.reports} reports and {self.steps} steps"
-            )
-        return self
-
-
 class ClassesBelow(Config):
     """The classes with less than this fraction of the training pixels."""
 
@@ -368,7 +351,7 @@ class Evaluation(Config):
         return found
 
 
-class TaskConfig(Config):
+class TaskConfig(Budgeted):
     """Data, model, optimiser and budget: equal terms for every loss.
 
     deterministic: on a GPU, allow only kernels that give the same bits each time (slower; a model
@@ -395,11 +378,6 @@ class TaskConfig(Config):
         return data
 
     @property
-    def num_epochs(self) -> int:
-        """Epoch reports of a full budget."""
-        return self.budget.epochs if isinstance(self.budget, EpochBudget) else self.budget.reports
-
-    @property
     def factories(self) -> dict[str, str]:
         """The factories that the task names, by their keys."""
         parts = {"data/factory": self.data, "model/factory": self.model}
@@ -408,11 +386,6 @@ class TaskConfig(Config):
             for key, part in parts.items()
             if isinstance(part, FactoryData | FactoryModel)
         }
-
-    def stretched(self, factor: int) -> TaskConfig:
-        """The task with so many times the budget; all else is equal."""
-        values = {name: factor * number for name, number in self.budget}
-        return self.model_copy(update={"budget": self.budget.model_copy(update=values)})
 
 
 def refuse_code(
@@ -423,20 +396,34 @@ def refuse_code(
     line: int | None = None,
     above: str = "",
 ) -> None:
-    """Raise InputError for a factory: importing it runs code of whoever wrote the file. Call this
-    before anything is imported for a file that the user has not given as a task or a space.
+    """Raise InputError for a factory, a function or a command: it runs code of whoever wrote the
+    file. Call this before anything is imported for a file that the user has not given as a task or
+    a space.
 
     factories: by their keys. origin: what they come out of, in words. above: begins the key, such
     as ``task/``.
     """
-    for key, factory in factories.items():
+    for key, code in factories.items():
         raise InputError(
-            f"{origin} names the factory {factory!r}, which is code that would be run",
+            f"{origin} names the {key.rpartition('/')[2]} {code!r}, which is code that would "
+            "be run",
             hint="if you trust it, add --trust (in Python: trust=True)",
             file=file,
             line=line,
             key=f"{above}{key}",
         )
+
+
+def _task_tag(value: Any) -> str:
+    has = "trial" in value if isinstance(value, Mapping) else isinstance(value, OwnTrainingTask)
+    return "trial" if has else "data"
+
+
+Task = TaskConfig | OwnTrainingTask
+AnyTask = Annotated[
+    Annotated[TaskConfig, Tag("data")] | Annotated[OwnTrainingTask, Tag("trial")],
+    Discriminator(_task_tag),
+]
 
 
 class TrialOptimizer(Config):
@@ -448,14 +435,23 @@ class TrialOptimizer(Config):
 class TrialConfig(Config):
     """Everything one training needs; an export is this and its provenance."""
 
-    task: TaskConfig
+    task: AnyTask
     loss: AnyLoss = LossConfig()
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
 
     @property
+    def trained_here(self) -> TaskConfig:
+        """The task, where this package trains it.
+
+        Raises:
+            InputError: where a training of the user's own does.
+        """
+        return _trained_here(self.task)
+
+    @property
     def factories(self) -> dict[str, str]:
-        """The factories that the config names, by their keys."""
+        """The code that the config names, by its keys."""
         own = {"loss/factory": self.loss.factory} if isinstance(self.loss, FactoryLoss) else {}
         return {**self.task.factories, **own}
 
@@ -466,8 +462,26 @@ class NamedTask:
 
     name: str
     file: str | None
-    config: TaskConfig
+    config: Task
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def trained_here(self) -> TaskConfig:
+        """The config, where this package trains it; InputError where a training of the user's own
+        does."""
+        return _trained_here(self.config)
+
+
+def _trained_here(task: Task) -> TaskConfig:
+    if isinstance(task, OwnTrainingTask):
+        raise InputError("the task has a training of its own, and no data here", key="trial")
+    return task
+
+
+def task_of(tree: Mapping[str, Any]) -> Task:
+    """The task that a ledger holds. Raises pydantic's ValidationError."""
+    kind = OwnTrainingTask if _task_tag(tree) == "trial" else TaskConfig
+    return kind.model_validate(tree)
 
 
 def load_task(ref: str | Path | Mapping[str, Any]) -> NamedTask:
@@ -477,5 +491,8 @@ def load_task(ref: str | Path | Mapping[str, Any]) -> NamedTask:
         InputError: with the file, the line and the key of the first fault.
     """
     source, name = open_shipped(TASKS, ref)
-    config = validate(TaskConfig, source.data, file=source.file, lines=source.lines)
+    kind: type[TaskConfig | OwnTrainingTask] = (
+        OwnTrainingTask if _task_tag(source.data) == "trial" else TaskConfig
+    )
+    config = validate(kind, source.data, file=source.file, lines=source.lines)
     return NamedTask(name, source.file, config, source.lines)

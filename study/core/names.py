@@ -15,6 +15,8 @@ TEST_NLL, TEST_CALIBRATION = f"{TEST}/nll", f"{TEST}/calibration_error"
 TRAIN_LOSS = f"{TRAIN}/loss"
 ANSWER = "answer.json"
 IN_BATCHES = f"{TRAIN}/in_batches"
+EPOCH_SECONDS = "time/epoch_s"
+IN_EPOCH = "training or evaluating"  # what a trial does between two reports
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
@@ -25,6 +27,7 @@ CE = "ce"  # the family of the neutral loss, and the name of its preset
 TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
 
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in a study's folder
+TRIALS = "trials"  # that of what trainings of the user's own write
 WEIGHTS = "weights"  # that of confirmed trainings' weights
 
 RANDOM, GRID = "random", "grid"

@@ -53,9 +53,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
     data_root, out = arguments.data_root, arguments.out
     named = load_task(arguments.task)
-    config = named.config.data
     lines: list[str] = []
     try:
+        task = named.trained_here
+        config = task.data
         if isinstance(config, FileData):
             scan = scan_files(config, data_root)
             if out is not None:
@@ -75,7 +76,7 @@ def _check(arguments: argparse.Namespace) -> int:
             data = open_data(config, data_root=data_root)
     except InputError as error:
         raise error.of_file(named.file, named.lines) from error
-    show(*describe(data, named.config.model).split("\n"), *lines)
+    show(*describe(data, task.model).split("\n"), *lines)
     if out is not None:
         from study.data.sheet import write_sheet
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 ORDER, MESSAGE = "order", "message"
-IN_EPOCH = "training or evaluating"  # what a trial does between two reports
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def drain(address: str, node_ip: str, seconds: float) -> int:
     return drain_nodes(address, node_ip, deadline_ms=deadline_ms, timeout=CLUSTER_TIMEOUT)
 
 
-class Drained(Exception):
+class Drained(BaseException):
     """The node of this process is drained: the process must leave it."""
 
 

@@ -17,8 +17,8 @@ from ray.tune.search import Searcher
 
 from study.analysis.evidence import path_of
 from study.core.files import write_bytes
+from study.core.names import IN_EPOCH
 from study.engine.messages import (
-    IN_EPOCH,
     MESSAGE,
     ORDER,
     BeatMessage,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,12 @@ from typing import Any
 import torch
 from ray import tune
 
-from study.analysis.evidence import pack
-from study.config.task import TaskConfig, TrialConfig
+from study.config.own_training import OwnTrainingTask
+from study.config.task import TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
-from study.core.names import CONFIRM
-from study.data import SegmentationData, open_data
+from study.core.names import TRIALS
 from study.engine import spot
 from study.engine.messages import (
-    IN_EPOCH,
     MESSAGE,
     BeatMessage,
     EpochMessage,
@@ -31,32 +31,19 @@ from study.engine.messages import (
 )
 from study.engine.ray_internals import TRIAL_ENDED
 from study.scheduler.retries import GPU_MEMORY, MEMORY
-from study.storage.checkpoints import CheckpointStore, open_checkpoint_store
+from study.storage.checkpoints import open_checkpoint_store
 from study.storage.weights import open_weights_store
-from study.training.checkpoint import IncompatibleCheckpoint
-from study.training.environment import environment, set_up_process
-from study.training.trainer import train
-
-_opened: dict[str, SegmentationData] = {}
-
-
-def _data(task: TaskConfig, beat: _Beats) -> SegmentationData:
-    """The task's data, opened once per process; all processes of a machine share its cache's
-    pages."""
-    key = task.data.model_dump_json()
-    if key not in _opened:
-        beat("opening its data")
-        _opened.clear()
-        progress = partial(beat, "opening its data")
-        _opened[key] = open_data(task.data, on_progress=progress, begun=True)
-    return _opened[key]
+from study.training.environment import environment, resolve_device, set_up_process
+from study.trials.command import OutOfMemory
+from study.trials.context import Place, Stopped, TrialContext
+from study.trials.run import run_trial
 
 
 def run(order: TrialOrder) -> None:
     """Train one trial, from scratch or from its last checkpoint, and report each epoch to Tune."""
     try:
         _run(order)
-    except _Stopped:
+    except Stopped:
         sys.exit(0)  # as Tune's report did: a return would wait for Tune to take one more report
 
 
@@ -90,32 +77,59 @@ def _run(order: TrialOrder) -> None:
         _train(TrialConfig.model_validate(order.config), order, beat)
     except spot.Drained:
         os._exit(0)  # not to be handed the next trial
-    except _Stopped:
+    except Stopped:
         raise
     except torch.AcceleratorError:
         raise  # this process can use the device no more; the trial is tried again in a fresh one
+    except OutOfMemory as error:
+        _send(FaultMessage(GPU_MEMORY if error.on_gpu else MEMORY, _line(str(error))))
     except torch.OutOfMemoryError as error:
         _send(FaultMessage(GPU_MEMORY, f"out of GPU memory: {_line(str(error))}"))
     except BaseException as error:  # a KeyboardInterrupt, too: Ctrl-C never gets into this thread
         if is_out_of_memory(error):
             _send(FaultMessage(MEMORY, f"out of memory: {_line(str(error))}"))
             return
-        what = deed(error)
-        if not isinstance(error, Exception) or what.startswith("raised StopIteration"):
-            what = f"the trial's own code {what}"
-        reason = _line(what.removeprefix("raised "))
-        _send(FailureMessage(reason, by_machine=isinstance(error, OSError)))
+        own = "trial" in order.config["task"]
+        by_machine = isinstance(error, OSError) and not own
+        _send(FailureMessage(_reason(error, own), by_machine=by_machine))
 
 
-class _Stopped(BaseException):
-    """Tune has ended the trial."""
+def _reason(error: BaseException, own: bool) -> str:
+    """Why a trial has failed, in a line. own: whether its training is the user's own."""
+    if own and isinstance(error, InputError):
+        return _line(str(error))
+    what = deed(error)
+    if not isinstance(error, Exception) or what.startswith("raised StopIteration"):
+        what = f"the trial's own code {what}"
+    place = f" ({error.__notes__[-1]})" if own and getattr(error, "__notes__", None) else ""
+    return _line(f"{what.removeprefix('raised ')}{place}")
+
+
+class _Link:
+    """The driver, as a trial sees it."""
+
+    def __init__(self, beat: _Beats) -> None:
+        self.beat = beat
+
+    def report(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        evidence: bytes | None,
+        environment: dict[str, Any] | None,
+        trouble: str,
+        no_weights: str,
+    ) -> None:
+        """Send the report; leave a node that is drained."""
+        _send(EpochMessage(epoch, metrics, evidence, environment, trouble, no_weights))
+        spot.leave_if_drained()
 
 
 def _send(message: Message) -> None:
     try:
         tune.report({MESSAGE: message})
     except TRIAL_ENDED:
-        raise _Stopped from None
+        raise Stopped from None
 
 
 def _line(text: str) -> str:
@@ -123,21 +137,29 @@ def _line(text: str) -> str:
 
 
 def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
-    data = _data(config.task, beat)
-    settings = order.settings
-    store = open_checkpoint_store(Path(settings.folder), settings.prefix, order.trial)
+    settings, device = order.settings, None if order.gpus else "cpu"
+    folder = Path(settings.folder)
+    store = open_checkpoint_store(folder, settings.prefix, order.trial)
+    weights = open_weights_store(folder, settings.prefix)
     try:
-        begun = order.attempt or order.reported
-        beat("loading its checkpoint and model" if begun else "building its model")
-        for checkpoint in itertools.chain(store.found() if begun else (), (None,)):
-            try:
-                _report_all(config, data, order, store, checkpoint, beat)
-                return
-            except IncompatibleCheckpoint:
-                raise
-            except InputError:
-                if checkpoint is None:
-                    raise
+        with _own_folder(config, order) as own:
+            place = Place(
+                trial=order.trial,
+                stage=order.stage,
+                folder=own,
+                device=str(resolve_device(device)),
+                num_threads=settings.num_threads,
+                rungs=settings.rungs,
+                reported=order.reported,
+                begun=bool(order.attempt or order.reported),
+                keep_last=settings.keep_last,
+                keep_weights=partial(weights.keep, order.trial) if settings.keep_weights else None,
+            )
+            context = TrialContext(config, place, _Link(beat), store)
+            context.environment = environment(config, device)
+            run_trial(context)
+            if context.has_stopped:
+                raise Stopped
     except spot.Drained:
         store.flush()
         raise
@@ -145,42 +167,18 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
         store.close()
 
 
-def _report_all(
-    config: TrialConfig,
-    data: SegmentationData,
-    order: TrialOrder,
-    store: CheckpointStore,
-    checkpoint: Path | None,
-    beat: _Beats,
-) -> None:
-    settings = order.settings
-    device = None if order.gpus else "cpu"
-    judged = order.stage == CONFIRM
-    weights = open_weights_store(Path(settings.folder), settings.prefix)
-    trained_on: dict[str, Any] | None = environment(config, device)
-    for report in train(
-        config,
-        data=data,
-        device=device,
-        resume_from=checkpoint,
-        reported=order.reported,
-        evaluate_test=judged,
-        evaluate_at=settings.rungs,
-        on_step=partial(beat, IN_EPOCH),
-    ):
-        counts = report.evidence if judged else None
-        evidence = None if counts is None else pack(counts.class_names, counts.splits)
-        last = report.epoch == report.num_epochs
-        if last:
-            beat("storing its last checkpoint and weights")
-        if not report.again and (not last or settings.keep_last):
-            store.keep(report.epoch, report.save)
-        if last and settings.keep_last and not store.trouble:
-            store.flush()
-        no_weights = ""
-        if last and judged and settings.keep_weights:
-            no_weights = weights.keep(order.trial, report.save_weights)
-        metrics = dict(report.metrics)
-        _send(EpochMessage(report.epoch, metrics, evidence, trained_on, store.trouble, no_weights))
-        trained_on = None
-        spot.leave_if_drained()
+@contextmanager
+def _own_folder(config: TrialConfig, order: TrialOrder) -> Iterator[Path]:
+    """A folder for what a training of the user's own writes: below the study's folder where this
+    node sees that, and kept; else a temporary one."""
+    study = Path(order.settings.folder)
+    if not isinstance(config.task, OwnTrainingTask):
+        yield study
+        return
+    if order.settings.prefix is None and study.is_dir():
+        folder = study / TRIALS / order.trial
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{order.trial}-") as temporary:
+        yield Path(temporary)

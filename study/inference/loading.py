@@ -71,7 +71,10 @@ def load(
     file = path.parent / read.weights.file
     content = _content(file, path, read.weights.sha256)
     about = _about(file)
-    task = read.config.task
+    try:
+        task = read.config.trained_here
+    except InputError as error:
+        raise read.in_its_file(error) from error
     num_classes = len(about.class_names)
     decision = build_decision(path)
     known = len(decision.log_prior)

@@ -24,6 +24,7 @@ from study.losses.class_weights import Counts, class_weights
 from study.losses.compiled import opaque_loss, register
 from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
+from study.losses.digest import echo, loss_digest
 from study.losses.family import family, has_class_weights
 from study.losses.kernel import WEIGHTS, evaluate
 from study.losses.recall import RecallState
@@ -88,6 +89,7 @@ class SegmentationLoss(nn.Module):
         )
         self.measure_gradients = False
         self._is_neutral = family(config) == CE
+        self._is_used = False
         self._terms: dict[str, Tensor] = {}
         self._number = register(self)
 
@@ -128,6 +130,9 @@ class SegmentationLoss(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """As forward, for float32 or float64 logits, but returns the gradient instead of a
         graph."""
+        if not self._is_used:
+            self._is_used = True
+            echo(self.digest)
         if target.numel() == 0:
             return self._without_pixels(logits), torch.zeros_like(logits)
         if self._is_neutral and suits(logits, target):
@@ -137,6 +142,11 @@ class SegmentationLoss(nn.Module):
         if self.measure_gradients:
             self._terms |= self._gradient_norms(scores, labels)
         return value, None if gradient is None else gradient.view(logits.shape)
+
+    @property
+    def digest(self) -> str:
+        """The digest of its config; see `loss_digest`."""
+        return loss_digest(self.config)
 
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from study.core.errors import InputError
 from study.core.factories import faults_named, load_factory
-from study.losses.config import FactoryLoss
+from study.losses import build_loss
+from study.losses.config import FactoryLoss, LossConfig
+from study.losses.digest import echo, loss_digest
+from study.losses.loss import SegmentationLoss
 from study.losses.targets import compute_dtype
 
 KEY = "factory"
@@ -23,18 +26,22 @@ class OwnLoss(nn.Module):
         function: called with logits (B, C, H, W), float32 or float64 even under autocast, and a
             target (B, H, W) int64 with `ignore_index` where a pixel does not count; returns a
             scalar. A module's buffers are kept in checkpoints.
-        spec: the factory's name, for messages.
+        config: the factory that made it.
     """
 
-    def __init__(self, function: Any, spec: str) -> None:
+    def __init__(self, function: Any, config: FactoryLoss) -> None:
         super().__init__()
         self.function = function
-        self.spec = spec
+        self.config = config
+        self._is_used = False
         self.measure_gradients = False
         self.step_terms: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch. Raises InputError where it is no scalar tensor with a gradient."""
+        if not self._is_used:
+            self._is_used = True
+            echo(self.digest)
         with torch.autocast(logits.device.type, enabled=False):
             value = self.function(logits.to(compute_dtype(logits)), target)
         if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
@@ -42,9 +49,15 @@ class OwnLoss(nn.Module):
                 f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             )
             raise InputError(
-                f"{self.spec} must give a scalar tensor with a gradient, got {got}", key=KEY
+                f"{self.config.factory} must give a scalar tensor with a gradient, got {got}",
+                key=KEY,
             )
         return value
+
+    @property
+    def digest(self) -> str:
+        """The digest of its factory and kwargs; see `loss_digest`."""
+        return loss_digest(self.config)
 
 
 def own_loss(
@@ -83,8 +96,36 @@ def own_loss(
     target = torch.arange(2 * 8 * 8).reshape(2, 8, 8) % num_classes
     target[:, 0] = ignore_index
     with faults_named(f"{config.factory}: the loss of a small batch", key=KEY):
-        OwnLoss(made, config.factory)(logits, target).backward()
-    return OwnLoss(make(), config.factory)
+        trial = OwnLoss(made, config)
+        trial._is_used = True  # nobody is to hear of a try
+        trial(logits, target).backward()
+    return OwnLoss(make(), config)
+
+
+def build_any_loss(
+    config: LossConfig | FactoryLoss, *, num_classes: int, class_counts: Any, ignore_index: int
+) -> SegmentationLoss | OwnLoss:
+    """Build a loss of this package or of the user's.
+
+    Raises:
+        InputError: below the key `loss`, where classes or counts do not fit it, or a factory of
+            the user's fails.
+    """
+    given = {
+        "num_classes": num_classes,
+        "class_counts": class_counts,
+        "ignore_index": ignore_index,
+    }
+    try:
+        return (
+            own_loss(config, **given)
+            if isinstance(config, FactoryLoss)
+            else build_loss(config, **given)
+        )
+    except InputError as error:
+        raise error.below("loss") from error
+    except ValueError as error:
+        raise InputError(str(error), key="loss") from error
 
 
 def _accepted(factory: Any, offered: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
+
+from study.metrics.decision import ARGMAX, TAUS, Taus
+from study.metrics.segmentation import SegmentationMetrics
 
 Ints = NDArray[np.int64]
 MIN_GROUPS = 5  # with fewer, there is no interval over images
@@ -31,3 +35,26 @@ class SplitEvidence:
     curve: Ints | None = None
     tuned_counts: Ints | None = None
     tuned_macc_counts: Ints | None = None
+
+
+def evidence_of(
+    metrics: SegmentationMetrics, rules: Taus | None, groups: npt.ArrayLike | None = None
+) -> SplitEvidence:
+    """The counts of a split. rules: that val chose, where decision rules are measured.
+
+    groups: (images,), equal for images that are resampled together; default each by itself.
+    """
+    counts, curve = metrics.image_counts().cpu().numpy(), metrics.curve
+    each = np.arange(len(counts)) if groups is None else groups
+    if curve is None or rules is None:
+        return SplitEvidence(
+            metrics.confusion.cpu().numpy(), counts, np.asarray(each, dtype=np.int64)
+        )
+    return SplitEvidence(
+        confusion=curve[ARGMAX],
+        counts=metrics.rule_counts(TAUS[ARGMAX]),
+        groups=np.asarray(each, dtype=np.int64),
+        curve=curve,
+        tuned_counts=metrics.rule_counts(rules.miou),
+        tuned_macc_counts=metrics.rule_counts(rules.macc),
+    )

@@ -138,8 +138,8 @@ def _confirmation(config: Confirmed, answer: Answer) -> dict[str, Any]:
 def export_text(title: str, content: Mapping[str, Any]) -> str:
     """The text of the file: a comment that explains it, then the YAML."""
     origin = content["provenance"]
-    data = content["task"]["data"]
-    placed = " --data-root DIR" if data.get("root") else ""
+    data = content["task"].get("data")
+    placed = " --data-root DIR" if data and data.get("root") else ""
     seeds = len(origin["confirmed"]["seeds"]) if origin["confirmed"] else 0
     failed = len(origin["confirmed"].get("failed_seeds", ())) if seeds else 0
     failures = f" ({failed} more failed)" if failed else ""

@@ -103,6 +103,8 @@ def _pictures(folder: Path, state: State, answer: Answer, trust: bool) -> Pictur
     winner, reference = answer.config(answer.best_miou), answer.reference
     if state.study is None or not answer.confirmed or winner is None:
         raise InputError("nothing is confirmed yet")
+    if "trial" in (state.study.confirm_task or state.study.task):
+        raise InputError("the data and the network are those of a training of your own")
     own = {
         factory
         for tree in (state.study.task, state.study.confirm_task or {})
@@ -113,7 +115,7 @@ def _pictures(folder: Path, state: State, answer: Answer, trust: bool) -> Pictur
     if reference is not None and reference is not winner:
         configs = {OLD: reference, NEW: winner}
     sides = {name: _side(folder, answer, name, one, own, trust) for name, one in configs.items()}
-    data = open_data(sides[NEW].config.task.data, begun=True)
+    data = open_data(sides[NEW].config.trained_here.data, begun=True)
     if data.fingerprint != state.study.judged_data.get("fingerprint"):
         raise InputError("the data are not those of the study")
     if any(len(side.scores) != len(data.test) for side in sides.values()):

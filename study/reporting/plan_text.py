@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from study.analysis.statistics import MIN_SEEDS, resolvable
+from study.config.own_training import OwnTrainingTask
 from study.config.task import NamedTask
 from study.core.names import CE, CONFIRM, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
@@ -29,6 +30,7 @@ def plan_text(
     lines = [
         f"study {name}: {space.name} on {task.name}, {plan.epochs} epochs a trial, "
         f"seed {plan.seed}",
+        *_own_training(task, target),
         *_target(plan, task, target),
         f"objectives: {', '.join(plan.objectives)}",
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
@@ -68,6 +70,17 @@ def data_lines(study: StudyRecord) -> list[str]:
 def warning_lines(study: StudyRecord) -> list[str]:
     """Warn of classes of a study's data that cannot be learned, selected by or judged on."""
     return [f"warning: {line}" for line in study.warnings]
+
+
+def _own_training(*tasks: NamedTask | None) -> list[str]:
+    """Whose training trials are, where it is not this package's."""
+    return list(
+        dict.fromkeys(
+            f"{task.name} trains by {task.config.trained_by}; {task.config.if_interrupted}"
+            for task in tasks
+            if task is not None and isinstance(task.config, OwnTrainingTask)
+        )
+    )
 
 
 def _target(plan: Plan, task: NamedTask, target: NamedTask | None) -> list[str]:

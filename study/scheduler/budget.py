@@ -18,11 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from study.core.names import CONFIRM
+from study.core.names import CONFIRM, EPOCH_SECONDS
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 
-EPOCH_SECONDS = "time/epoch_s"
 RECENT = 16  # epochs
 UNTIMED_FRACTION = 0.5  # of a budget, for a search while an epoch of the target is not timed
 REPORT_FRACTION, REPORT_SECONDS = 0.1, 30.0  # reserved for exports and report: the lesser one

@@ -14,8 +14,17 @@ from typing import Any
 
 from study.analysis.answer import choose_seeds
 from study.analysis.selection import select
-from study.config.task import TaskConfig
-from study.core.names import BASELINE, CE, COMPLETED, CONFIRM, FAILED, REFERENCE, STOPPED_EARLY
+from study.config.task import Task
+from study.core.names import (
+    BASELINE,
+    CE,
+    COMPLETED,
+    CONFIRM,
+    EPOCH_SECONDS,
+    FAILED,
+    REFERENCE,
+    STOPPED_EARLY,
+)
 from study.ledger.journal import Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import (
@@ -29,7 +38,7 @@ from study.ledger.records import (
     WaitRecord,
 )
 from study.ledger.state import Trial
-from study.scheduler.budget import EPOCH_SECONDS, Budget
+from study.scheduler.budget import Budget
 from study.scheduler.retries import should_retry, slots_needed
 from study.scheduler.stages import (
     Action,
@@ -73,9 +82,9 @@ class StudyScheduler:
         ledger: Ledger,
         plan: Plan,
         space: SearchSpace,
-        task: TaskConfig,
+        task: Task,
         *,
-        target: TaskConfig | None = None,
+        target: Task | None = None,
         slots: int = 1,
         time_budget: float = math.inf,
         gpu_hours: float = math.inf,

@@ -7,7 +7,7 @@ from typing import Any
 
 from study.analysis.ablation import in_words, without
 from study.analysis.tuning import tried
-from study.config.task import TaskConfig, TrialConfig, TrialOptimizer
+from study.config.task import Task, TrialConfig, TrialOptimizer
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
@@ -36,10 +36,10 @@ class TrialFactory:
 
     plan: Plan
     space: SearchSpace
-    task: TaskConfig
+    task: Task
     state: State
     gpus: float
-    target: TaskConfig | None = None
+    target: Task | None = None
     _memory: Memory = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from study.core.names import EPOCH_SECONDS
 from study.ledger.state import State, Trial
-from study.scheduler.budget import EPOCH_SECONDS
 
 LEAST_SECONDS = 600.0
 MEDIANS = 10

@@ -118,9 +118,9 @@ def _space(value: Any, info: ValidationInfo) -> Any:
 def _task(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, (str, Path, Mapping)):
         return value
-    from study.config.task import NamedTask, TaskConfig
+    from study.config.task import NamedTask, Task
 
-    if isinstance(value, TaskConfig):
+    if isinstance(value, Task):
         return NamedTask("custom", None, value)
     if isinstance(value, NamedTask):
         return value

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from study.analysis.ablation import most_axes
+from study.config.own_training import OwnTrainingTask
 from study.config.task import (
     FileData,
     NamedTask,
+    Task,
     TaskConfig,
     TrialConfig,
     TrialOptimizer,
     load_task,
     refuse_code,
+    task_of,
 )
 from study.core.errors import InputError
 from study.core.files import resolved
@@ -30,6 +33,7 @@ from study.ledger.records import StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
 from study.search.asha import rung_epochs
+from study.session import own_training
 from study.session.options import Options, flag_of
 from study.space.search_space import SearchSpace, load_space
 from study.space.settings import MIN_SEEDS
@@ -98,9 +102,9 @@ class Prepared:
         return self.storage.prefix_of(self.folder)
 
 
-def with_root(task: TaskConfig, data_root: Path | None, flag: str = "--data-root") -> TaskConfig:
+def with_root(task: Task, data_root: Path | None, flag: str = "--data-root") -> Task:
     """The task with the absolute path of its data, which `data_root` replaces if it is given."""
-    if not isinstance(task.data, FileData):
+    if isinstance(task, OwnTrainingTask) or not isinstance(task.data, FileData):
         if data_root is not None:
             hint = f"leave {flag} out"
             raise InputError("the task reads no data folder", hint=hint, key=flag)
@@ -123,8 +127,8 @@ def _with_roots(
     root, flag = options.confirm_data_root, "--confirm-data-root"
     if target is None and root is not None:
         raise InputError("there is no target", hint="name it by --confirm-task", key=flag)
-    target_reads = target is not None and isinstance(target.config.data, FileData)
-    serves_target_alone = target_reads and not isinstance(task.config.data, FileData)
+    target_reads = target is not None and _reads_files(target.config)
+    serves_target_alone = target_reads and not _reads_files(task.config)
     with _in_file_of(task):
         own = None if serves_target_alone else options.data_root
         task = replace(task, config=with_root(task.config, own))
@@ -134,6 +138,10 @@ def _with_roots(
         root, flag = options.data_root, "--data-root"
     with _in_file_of(target):
         return task, replace(target, config=with_root(target.config, root, flag))
+
+
+def _reads_files(task: Task) -> bool:
+    return isinstance(task, TaskConfig) and isinstance(task.data, FileData)
 
 
 @contextmanager
@@ -147,9 +155,9 @@ def _in_file_of(task: NamedTask) -> Iterator[None]:
 
 def make_plan(
     space: SearchSpace,
-    task: TaskConfig,
+    task: Task,
     *,
-    target: TaskConfig | None = None,
+    target: Task | None = None,
     num_trials: int | None,
     seed: int,
     confirm_seeds: int | None = None,
@@ -229,6 +237,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
 
     space = load_space(options.space)
     given = options.task if isinstance(options.task, NamedTask) else load_task(options.task)
+    space = own_training.with_objectives(space, given.config)
     task, target = _with_roots(options, given, _target(options, space))
     if target is not None and target.config == task.config:
         target = None
@@ -302,10 +311,10 @@ def reopen(
     assert state.study is not None
     first = state.study
     try:
-        task = NamedTask(first.task_name, None, TaskConfig.model_validate(first.task))
+        task = NamedTask(first.task_name, None, task_of(first.task))
         target = None
         if first.confirm_task is not None:
-            config = TaskConfig.model_validate(first.confirm_task)
+            config = task_of(first.confirm_task)
             target = NamedTask(first.judged_task_name, None, config)
         plan = Plan.from_dict(first.plan)
         space = load_space(first.space)
@@ -388,9 +397,11 @@ def _check_plain(line: StudyRecord) -> None:
         ) from error
 
 
-def _check_data(task: TaskConfig, fingerprint: str, flag: str) -> tuple[str, ...]:
+def _check_data(task: Task, fingerprint: str, flag: str) -> tuple[str, ...]:
     """Refuse other images than those that the study began with: its trials are compared. Returns
     what a new study would be refused for."""
+    if isinstance(task, OwnTrainingTask):
+        return ()
     from study.data import data_faults, open_data
 
     data = open_data(task.data, begun=True)
@@ -408,14 +419,10 @@ def _first_line(
     folder: Path, space: SearchSpace, task: NamedTask, target: NamedTask | None, plan: Plan
 ) -> StudyRecord:
     """Check the data, the losses and the model of both tasks, and record what is studied."""
-    from study.data import data_faults, open_data
     from study.training.environment import environment
-    from study.training.evaluation import measured_names
 
     with _in_file_of(task):
-        data = open_data(task.config.data)
-        _check_trains(space, task.config, data)
-        space.check_objectives(measured_names(data, task.config.evaluation))
+        facts, data = _facts_of_own(space, task.config)
         line = StudyRecord(
             name=folder.name,
             seed=plan.seed,
@@ -424,23 +431,34 @@ def _first_line(
             space_name=space.name,
             space=dict(space.data),
             plan=plan.as_dict(),
-            data=_facts(task.config, data),
+            data=facts,
             environment=environment(TrialConfig(task=task.config)),
         )
     if target is None:
         return line
     with _in_file_of(target):
-        found = open_data(target.config.data, begun=True)
-        _check_classes(task.name, data.class_names, target.name, found.class_names)
-        if faults := data_faults(found, target.config.data):
-            raise faults[0]
-        facts = _facts_of_target(space, (task, data), (target, found))
+        facts = _facts_of_target(space, task, data, target)
     return replace(
         line,
         confirm_task_name=target.name,
         confirm_task=target.config.model_dump(),
         confirm_data=facts,
     )
+
+
+def _facts_of_own(space: SearchSpace, task: Task) -> tuple[dict[str, Any], SegmentationData | None]:
+    """What a ledger says of the study's own task, whose training is checked; and its data, if this
+    package opens them."""
+    if isinstance(task, OwnTrainingTask):
+        own_training.check(space, task)
+        return own_training.facts(task), None
+    from study.data import open_data
+    from study.training.evaluation import measured_names
+
+    data = open_data(task.data)
+    _check_trains(space, task, data)
+    space.check_objectives(measured_names(data, task.evaluation))
+    return _facts(task, data), data
 
 
 def _check_trains(space: SearchSpace, task: TaskConfig, data: SegmentationData) -> None:
@@ -479,27 +497,36 @@ def _facts(task: TaskConfig, data: SegmentationData) -> dict[str, Any]:
 
 
 def _facts_of_target(
-    space: SearchSpace,
-    proxy: tuple[NamedTask, SegmentationData],
-    target: tuple[NamedTask, SegmentationData],
+    space: SearchSpace, proxy: NamedTask, data: SegmentationData | None, target: NamedTask
 ) -> dict[str, Any]:
-    """What a ledger says of the target's data. Raises InputError where it does not measure an
-    objective."""
+    """What a ledger says of the target's data. Raises InputError where it has other classes than
+    its proxy, or does not measure an objective."""
+    task, config = proxy.config, target.config
+    if isinstance(task, OwnTrainingTask) or isinstance(config, OwnTrainingTask) or data is None:
+        own, of_target = own_training.both(task, config)
+        own_training.check(space, of_target)
+        names = (one.classes.names if one.classes else () for one in (own, of_target))
+        _check_classes(proxy.name, next(names), target.name, next(names))
+        return own_training.facts(of_target)
+    from study.data import data_faults, open_data
     from study.training.evaluation import measured_names
 
-    (task, _), (named, found) = proxy, target
-    _check_trains(space, named.config, found)
-    measured = measured_names(found, named.config.evaluation)
+    found = open_data(config.data, begun=True)
+    _check_classes(proxy.name, data.class_names, target.name, found.class_names)
+    if faults := data_faults(found, config.data):
+        raise faults[0]
+    _check_trains(space, config, found)
+    measured = measured_names(found, config.evaluation)
     for name in space.settings.objectives:
         if name not in measured:
             group = name.rpartition("/")[2]
             hint = "its val has no pixel of that class"
-            if group in task.config.evaluation.groups:
+            if group in task.evaluation.groups:
                 hint = f"name the group {group!r} in its evaluation/groups, too"
-            message = f"the target {named.name} does not measure the objective {name!r}"
+            message = f"the target {target.name} does not measure the objective {name!r}"
             raise InputError(message, hint=hint, key="evaluation/groups")
-    facts = _facts(named.config, found)
-    facts["warnings"] += _unequal_groups(space, proxy, target)
+    facts = _facts(config, found)
+    facts["warnings"] += _unequal_groups(space, (task, data), (config, found))
     return facts
 
 
@@ -526,11 +553,11 @@ def _check_classes(
 
 
 def _unequal_groups(
-    space: SearchSpace, *tasks: tuple[NamedTask, SegmentationData]
+    space: SearchSpace, *tasks: tuple[TaskConfig, SegmentationData]
 ) -> Iterator[str]:
     """Warn of groups of an objective that hold other classes on the target than on the proxy."""
     members, of_target = (
-        task.config.evaluation.members(data.class_names, data.train.class_counts.sum(axis=0))
+        task.evaluation.members(data.class_names, data.train.class_counts.sum(axis=0))
         for task, data in tasks
     )
     for group in members:

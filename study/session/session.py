@@ -23,7 +23,7 @@ from study.storage.weights import WeightsStore
 
 if TYPE_CHECKING:
     from study.analysis.answer import Answer
-    from study.config.task import NamedTask, TaskConfig
+    from study.config.task import NamedTask, Task
     from study.engine.cluster import Resources
     from study.engine.connection import Connection
     from study.engine.nodes import NodeCheck
@@ -179,10 +179,10 @@ def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
 
 def run_study(
     space: str | Path | Mapping[str, Any] = "joint",
-    task: str | Path | Mapping[str, Any] | NamedTask | TaskConfig = "synthetic",
+    task: str | Path | Mapping[str, Any] | NamedTask | Task = "synthetic",
     *,
     data_root: str | Path | None = None,
-    confirm_task: str | Path | Mapping[str, Any] | NamedTask | TaskConfig | None = None,
+    confirm_task: str | Path | Mapping[str, Any] | NamedTask | Task | None = None,
     confirm_data_root: str | Path | None = None,
     num_trials: int | None = None,
     confirm_seeds: int | None = None,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from study.config.own_training import OwnTrainingTask
 from study.config.task import TaskConfig, TrialConfig
 from study.core.errors import InputError
 
@@ -112,17 +113,20 @@ def environment(
         num_threads: those of the training process; default this process's.
 
     Returns:
-        Keys: device ("cpu" or "cuda"), device_name, precision, num_threads, python, versions
+        Keys: device ("cpu" or "cuda"), device_name, precision (None where a training of the user's
+            own decides it), num_threads, python, versions
             {distribution: version}, commit (None outside a checkout; ends in "+changes" when
             edited).
     """
     task = config.task if isinstance(config, TrialConfig) else config
-    precision = "auto" if task is None else task.precision
+    precision = getattr(task, "precision", "auto")
     resolved = device if isinstance(device, torch.device) else resolve_device(device)
     return {
         "device": resolved.type,
         "device_name": _device_name(resolved),
-        "precision": resolve_precision(precision, resolved),
+        "precision": None
+        if isinstance(task, OwnTrainingTask)
+        else resolve_precision(precision, resolved),
         "num_threads": torch.get_num_threads() if num_threads is None else num_threads,
         "python": platform.python_version(),
         "versions": _versions(),

@@ -14,7 +14,6 @@ from study.config.task import Evaluation
 from study.core.names import TUNED, TUNED_MACC, VAL
 from study.metrics import SegmentationMetrics
 from study.metrics.counts import named_metrics
-from study.metrics.decision import ARGMAX, TAUS, Taus
 from study.metrics.evidence import SplitEvidence
 from study.training.batches import Batches
 
@@ -78,17 +77,3 @@ def evaluate(
             metrics.update(logits, target)
             on_step()
     return metrics
-
-
-def evidence_of(metrics: SegmentationMetrics, split: Split, taus: Taus) -> SplitEvidence:
-    """The evidence of a split that was measured with decision rules."""
-    curve = metrics.curve
-    assert curve is not None
-    return SplitEvidence(
-        confusion=curve[ARGMAX],
-        counts=metrics.rule_counts(TAUS[ARGMAX]),
-        groups=np.asarray(split.groups, dtype=np.int64),
-        curve=curve,
-        tuned_counts=metrics.rule_counts(taus.miou),
-        tuned_macc_counts=metrics.rule_counts(taus.macc),
-    )

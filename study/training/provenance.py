@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from study.config.own_training import OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.names import (
     TEST,
@@ -74,10 +75,11 @@ class Provenance(_Record):
     def restore(self, config: TrialConfig) -> TrialConfig:
         """Return the config with `precision: auto` replaced by the recorded precision."""
         precision = self.environment.precision
-        if precision is None or config.task.precision != "auto":
+        task = config.task
+        if precision is None or isinstance(task, OwnTrainingTask) or task.precision != "auto":
             return config
-        task = {**config.task.model_dump(), "precision": precision}
-        return TrialConfig.model_validate({**config.model_dump(), "task": task})
+        resolved = {**task.model_dump(), "precision": precision}
+        return TrialConfig.model_validate({**config.model_dump(), "task": resolved})
 
     def compare(
         self, metrics: Mapping[str, float], here: Mapping[str, Any], fingerprint: str

@@ -23,12 +23,11 @@ from study.config.task import StepBudget, TrialConfig
 from study.core.errors import InputError, is_out_of_memory
 from study.core.names import IN_BATCHES, TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
-from study.losses import build_loss
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.loss import SegmentationLoss, named_terms
-from study.losses.own import OwnLoss, own_loss
+from study.losses.own import OwnLoss, build_any_loss
 from study.metrics.decision import Taus
-from study.metrics.evidence import SplitEvidence
+from study.metrics.evidence import SplitEvidence, evidence_of
 from study.training.batches import Batches, TrainOrder, draw
 from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
 from study.training.environment import (
@@ -38,7 +37,7 @@ from study.training.environment import (
     resolve_precision,
     set_up_process,
 )
-from study.training.evaluation import Evidence, evaluate, evidence_of
+from study.training.evaluation import Evidence, evaluate
 from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -144,17 +143,18 @@ def train(
         1 of 2 True
         2 of 2 True
     """
+    task = config.trained_here
     if data is None:
-        data = open_data(config.task.data, data_root=data_root)
+        data = open_data(task.data, data_root=data_root)
     training = _Training(config, data, resolve_device(device), on_step or _nothing)
     if resume_from is not None:
         training.load(resume_from)
-    num_epochs = config.task.num_epochs
+    num_epochs = task.num_epochs
     if resume_from is not None and reported is not None:
         yield from _again(training, resume_from, reported, num_epochs)
     for epoch in range(training.epoch + 1, num_epochs + 1):
         last = epoch == num_epochs
-        due = last or epoch % config.task.evaluation.every == 0 or epoch in evaluate_at
+        due = last or epoch % task.evaluation.every == 0 or epoch in evaluate_at
         start = time.perf_counter()
         metrics = training.train_epoch()
         splits = [VAL] * due + [TEST] * (last and evaluate_test)
@@ -191,9 +191,10 @@ class _Training:
         device: torch.device,
         on_step: Callable[[], object],
     ) -> None:
-        task = config.task
+        task = config.trained_here
         self.on_step = on_step
         self.config = config
+        self.task = task
         self.data = data
         self.device = device
         self.identity = digest(config, data.fingerprint)
@@ -222,7 +223,7 @@ class _Training:
         self.on_step()
         self.epoch += 1
         # A step budget is split into epochs that differ by at most one step.
-        task = self.config.task
+        task = self.task
         end = self.num_steps * self.epoch // task.num_epochs
         first, num_images, lr = self.step, 0, 0.0
         draws = draw(self.order, first, end)
@@ -254,7 +255,7 @@ class _Training:
         losses: list[Held],
         terms: list[dict[str, Held]],
     ) -> float:
-        task = self.config.task
+        task = self.task
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
         with self.batches.autocast():
@@ -300,22 +301,22 @@ class _Training:
         for name in names:
             split = self.data.val if name == VAL else self.data.test
             # Without gradients twice the training batch fits; larger ones exceed the CPU's caches.
-            size = 2 * self.config.task.batch_size
-            with deterministic_kernels(self.config.task.deterministic):
+            size = 2 * self.task.batch_size
+            with deterministic_kernels(self.task.deterministic):
                 result = evaluate(
                     self.model,
                     self.data,
                     split,
                     self.batches,
                     batch_size=size,
-                    evaluation=self.config.task.evaluation,
+                    evaluation=self.task.evaluation,
                     calibration=last,
                     on_step=self.on_step,
                 )
             measured |= {f"{name}/{key}": value for key, value in result.compute(rules).items()}
             rules = rules or result.taus()
             if last and rules is not None:
-                counts[name] = evidence_of(result, split, rules)
+                counts[name] = evidence_of(result, rules, split.groups)
         return measured, counts
 
     def remember(self, metrics: dict[str, float]) -> None:
@@ -406,19 +407,12 @@ def loss_for(
 ) -> SegmentationLoss | OwnLoss:
     """Build the loss for these data. Raises InputError if their classes or counts do not fit, or a
     factory of the user's fails."""
-    given: dict[str, Any] = {
-        "num_classes": data.num_classes,
-        "class_counts": torch.as_tensor(data.train.class_counts),
-        "ignore_index": data.ignore_index,
-    }
-    try:
-        if isinstance(config, FactoryLoss):
-            return own_loss(config, **given)
-        return build_loss(config, **given)
-    except InputError as error:
-        raise error.below("loss") from error
-    except ValueError as error:
-        raise InputError(str(error), key="loss") from error
+    return build_any_loss(
+        config,
+        num_classes=data.num_classes,
+        class_counts=torch.as_tensor(data.train.class_counts),
+        ignore_index=data.ignore_index,
+    )
 
 
 class _OwnRandomNumbers:

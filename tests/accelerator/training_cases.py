@@ -59,7 +59,7 @@ UNSTEADY = (
 
 def data_of(config: TrialConfig, larger: int = 1) -> SegmentationData:
     data = {**TINY["data"], "num_train": 12 * larger, "num_val": 8 * larger}
-    return open_data(tiny(data=data).task.data)
+    return open_data(tiny(data=data).trained_here.data)
 
 
 def on_the_stand_in(

@@ -303,7 +303,7 @@ def test_what_is_read_is_what_was_drawn_and_what_is_left_out_is_told(
 
 def assert_read(root: Path, names: Sequence[str], expected: int) -> None:
     """Every image is there once, and each of its pixels has the name of what was drawn."""
-    data = open_data(load_task(root / "task.yaml").config.data)
+    data = open_data(load_task(root / "task.yaml").trained_here.data)
     drawn = [*scenes()]
     seen = [number for split in data.splits for number in numbers(data, split, names, drawn)]
     assert len(seen) == len({*seen}) == expected
@@ -341,7 +341,7 @@ def test_edges_between_colours_are_no_classes(tmp_path: Path) -> None:
         path = tmp_path / f"labels/{split}/{n}.png"
         save(np.asarray(smooth.rotate(3, Image.Resampling.BICUBIC)), path)
     assert main([str(tmp_path)]) == 0
-    data = open_data(load_task(tmp_path / "task.yaml").config.data)
+    data = open_data(load_task(tmp_path / "task.yaml").trained_here.data)
     assert data.class_names == ("background", "class_1", "class_2")
 
 

@@ -155,7 +155,7 @@ def test_what_is_written_for_a_folder_reads_every_pixel_as_it_was_meant(
         f"  python -m study.data '{root}/task.yaml' --out sheet.png",
         f"  python -m study.run --task '{root}/task.yaml'",
     ]
-    task = load_task(root / "task.yaml").config
+    task = load_task(root / "task.yaml").trained_here
     assert isinstance(task.data, FolderData) and task.data.size == SHAPE
     data = open_data(task.data, cache_dir=tmp_path / "cache")
     assert data.class_names == names
@@ -272,7 +272,7 @@ def test_frames_of_one_sequence_stay_in_one_split(tmp_path: Path) -> None:
         save(photo, tmp_path / "images" / f"drive{number // 4}_{number % 4:03d}.png")
         save(label, tmp_path / "labels" / f"drive{number // 4}_{number % 4:03d}.png")
     assert main([str(tmp_path)]) == 0
-    config = load_task(tmp_path / "task.yaml").config.data
+    config = load_task(tmp_path / "task.yaml").trained_here.data
     data = open_data(config, cache_dir=tmp_path / "cache")
     of = {
         name: {one.partition("_")[0] for one in split.names} for name, split in data.splits.items()
@@ -311,7 +311,7 @@ def test_the_size_keeps_the_proportions_of_most_files(sizes, has_gpu, expected) 
 def test_the_network_fits_what_is_at_hand(tmp_path, machine, encoder, weights) -> None:
     text = task_text(tmp_path, {(480, 640): 5, (300, 300): 2}, 100, machine)
     (tmp_path / "task.yaml").write_text(text)
-    task = load_task(tmp_path / "task.yaml").config
+    task = load_task(tmp_path / "task.yaml").trained_here
     assert isinstance(task.model, SmpModel) and isinstance(task.data, FolderData)
     assert isinstance(task.budget, EpochBudget)
     assert (task.model.encoder, task.model.encoder_weights) == (encoder, weights)

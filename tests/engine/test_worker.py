@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 from tiny_task import TINY, tiny
 
 from study.config.task import TrialConfig
-from study.core.names import CONFIRM, SEARCH
+from study.core.names import CONFIRM, IN_EPOCH, SEARCH
 from study.data import open_data
 from study.engine import worker
 from study.engine.messages import (
-    IN_EPOCH,
     MESSAGE,
     BeatMessage,
     EpochMessage,
@@ -36,6 +35,7 @@ from study.scheduler.retries import MEMORY
 from study.storage.checkpoints import checkpoint_key
 from study.training.models import build_model
 from study.training.trainer import train
+from study.trials import builtin
 
 WIDTH = 1
 
@@ -129,7 +129,7 @@ def epochs(sent: list[Message]) -> list[int]:
 
 def first_checkpoint(config: TrialConfig, folder: Path) -> Path:
     path = folder / checkpoint_key("t0000", 1)
-    next(iter(train(config, data=open_data(config.task.data), device="cpu"))).save(path)
+    next(iter(train(config, data=open_data(config.trained_here.data), device="cpu"))).save(path)
     return path
 
 
@@ -177,7 +177,7 @@ def test_a_model_that_has_changed_under_its_checkpoint_fails_the_trial_with_one_
 def test_a_checkpoint_that_finds_no_room_is_no_reason_to_fail(
     tmp_path: Path, config: TrialConfig, sent: list[Message]
 ) -> None:
-    open_data(config.task.data)
+    open_data(config.trained_here.data)
     with full_at(500):
         run(config, tmp_path)
     assert epochs(sent) == [1, 2]
@@ -192,10 +192,10 @@ def test_a_confirmation_keeps_the_weights_of_its_numbers(
     last = sent[-1]
     assert isinstance(last, EpochMessage) and last.no_weights == ""
     file = tmp_path / "weights" / "t0000.safetensors"
-    data = open_data(config.task.data)
+    data = open_data(config.trained_here.data)
     with safe_open(file, "pt") as content:
         about = json.loads(content.metadata()["data"])
-    model = build_model(config.task.model, len(about["class_names"]))
+    model = build_model(config.trained_here.model, len(about["class_names"]))
     model.load_state_dict(load_file(file))
     mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
     metrics = SegmentationMetrics(data.num_classes, data.ignore_index, calibration=True)
@@ -219,7 +219,7 @@ def test_no_weights_are_kept_of_a_search_or_where_none_are_wanted(
 def test_weights_that_find_no_room_are_no_reason_to_fail(
     tmp_path: Path, config: TrialConfig, sent: list[Message]
 ) -> None:
-    open_data(config.task.data)
+    open_data(config.trained_here.data)
     with full_at(100):
         run(config, tmp_path, stage=CONFIRM)
     assert epochs(sent) == [1, 2]
@@ -297,7 +297,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_trial_says_what_it_is_about_to_do_once(
     tmp_path: Path, config: TrialConfig, said: list[str]
 ) -> None:
-    worker._opened.clear()
+    builtin._opened.clear()
     run(config, tmp_path)
     begins = ["setting up its process", "opening its data"]
     ends = [IN_EPOCH, "1", "storing its last checkpoint and weights", "2"]
@@ -312,9 +312,9 @@ def test_each_step_and_each_evaluated_batch_is_a_sign_of_life(
 ) -> None:
     monkeypatch.setattr(worker, "_Beats", lambda every: said.append)
     run(config, tmp_path)
-    data = open_data(config.task.data)
-    steps = -(-len(data.train.images) // config.task.batch_size)
-    batches = -(-len(data.val.images) // (2 * config.task.batch_size))
+    data = open_data(config.trained_here.data)
+    steps = -(-len(data.train.images) // config.trained_here.batch_size)
+    batches = -(-len(data.val.images) // (2 * config.trained_here.batch_size))
     assert said[: said.index("1")].count(IN_EPOCH) == 1 + steps + batches
 
 
@@ -344,7 +344,7 @@ def test_a_process_trains_the_target_on_its_own_data_after_a_trial_of_the_proxy(
     run(target, tmp_path, stage=CONFIRM)
     found = sent[-1]
     assert isinstance(found, EpochMessage)
-    data = open_data(target.task.data)
+    data = open_data(target.trained_here.data)
     *_, expected = train(target, data=data, device="cpu", evaluate_test=True)
     timeless = {key: item for key, item in found.metrics.items() if not key.startswith("time/")}
     assert timeless == {k: v for k, v in expected.metrics.items() if not k.startswith("time/")}

@@ -282,7 +282,7 @@ def test_an_export_of_a_real_training_runs_again_to_its_numbers(
     torch.set_num_threads(1)
     folder = tmp_path / "real"
     ledger = Ledger(folder)
-    data = open_data(tiny().task.data)
+    data = open_data(tiny().trained_here.data)
     plan = {"objectives": ["val/miou", "val/macc"], "confirm_top": 1, "confirm_seeds": 1}
     counts = data.train.class_counts.sum(axis=0).tolist()
     facts = {

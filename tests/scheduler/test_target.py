@@ -122,7 +122,7 @@ def test_a_study_that_is_killed_goes_on_with_each_trial_on_its_own_task(
     ]
     assert len(again) == 1
     (line,) = again
-    task = target() if line["stage"] == CONFIRM else load_task("synthetic").config
+    task = target() if line["stage"] == CONFIRM else load_task("synthetic").trained_here
     assert line["on_target"] is (line["stage"] == CONFIRM)
     assert line["config"]["task"]["data"] == json.loads(task.data.model_dump_json())
 

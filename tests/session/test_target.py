@@ -52,7 +52,7 @@ def roots(prepared: Prepared) -> tuple[str | None, str | None]:
     """Where the data of the task and of the target lie."""
     found = []
     for one in (prepared.task, prepared.target):
-        data = one.config.data if one is not None else None
+        data = one.trained_here.data if one is not None else None
         found.append(data.root if isinstance(data, FileData) else None)
     return found[0], found[1]
 

@@ -30,7 +30,7 @@ def data() -> SegmentationData:
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(tiny().task.model.model_dump(), marks=pytest.mark.slow), CONVOLUTION, NOISY],
+    [pytest.param(tiny().trained_here.model.model_dump(), marks=pytest.mark.slow), CONVOLUTION, NOISY],
 )
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):

@@ -1,0 +1,90 @@
+"""Checks a task whose trials are a training of the user's own, before a study starts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from study.config.own_training import CommandTrial, FunctionTrial, OwnTrainingTask
+from study.core.errors import InputError
+from study.losses.config import FactoryLoss, LossConfig
+from study.space.search_space import SearchSpace
+
+
+def with_objectives(space: SearchSpace, task: object) -> SearchSpace:
+    """The space with the objectives of the task, where that names some."""
+    if not isinstance(task, OwnTrainingTask) or task.objectives is None:
+        return space
+    settings = space.settings.model_copy(update={"objectives": task.objectives})
+    return replace(space, settings=settings)
+
+
+def check(space: SearchSpace, task: OwnTrainingTask) -> None:
+    """Refuse a function or a program that is not there, and losses that do not fit the classes.
+
+    Raises:
+        InputError: with the key of the task or of the space.
+    """
+    if isinstance(task.trial, FunctionTrial):
+        from study.trials.function import load_function
+
+        load_function(task.trial)
+    else:
+        _check_command(task.trial)
+    if task.classes is not None:
+        space.check(lambda loss: _fits(loss, task))
+
+
+def _check_command(trial: CommandTrial) -> None:
+    program = trial.words[0]
+    if "{" in program or shutil.which(program) is not None:
+        return
+    raise InputError(f"no program {program!r} to run", key="trial/command")
+
+
+def _fits(loss: LossConfig | FactoryLoss, task: OwnTrainingTask) -> None:
+    import torch
+
+    from study.losses.own import build_any_loss
+
+    assert task.classes is not None
+    pixels = task.classes.pixels
+    build_any_loss(
+        loss,
+        num_classes=len(task.classes.names),
+        # counts of single images, which some schemes take, are known to the training alone
+        class_counts=torch.tensor([pixels or [1.0] * len(task.classes.names)]),
+        ignore_index=task.classes.ignore,
+    )
+
+
+def both(task: object, target: object) -> tuple[OwnTrainingTask, OwnTrainingTask]:
+    """A task and its target, which must be of one kind."""
+    if isinstance(task, OwnTrainingTask) and isinstance(target, OwnTrainingTask):
+        return task, target
+    raise InputError(
+        "a target must be trained as its proxy is: both by this package, or both by a training of "
+        "your own",
+        key="trial" if isinstance(target, OwnTrainingTask) else "data",
+    )
+
+
+def facts(task: OwnTrainingTask) -> dict[str, Any]:
+    """What a ledger says of a task whose data the study does not see."""
+    found: dict[str, Any] = {"fingerprint": task.fingerprint, "warnings": list(warnings(task))}
+    if task.classes is not None:
+        found["class_names"] = list(task.classes.names)
+        if task.classes.pixels is not None:
+            total = sum(task.classes.pixels)
+            found["class_counts"] = list(task.classes.pixels)
+            found["class_fraction"] = [round(one / total, 8) for one in task.classes.pixels]
+    return found
+
+
+def warnings(task: OwnTrainingTask) -> list[str]:
+    """What a study cannot do for such a task."""
+    found = ["the study does not see the data: that all trials have the same is up to the training"]
+    if task.classes is None:
+        found.append("the task names no classes: no class tables, and losses are checked in trials")
+    return found

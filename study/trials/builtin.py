@@ -1,0 +1,70 @@
+"""The training of this package as the training of a trial."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from pathlib import Path
+
+from study.analysis.evidence import pack
+from study.config.task import TaskConfig
+from study.core.errors import InputError
+from study.core.names import IN_EPOCH
+from study.data import SegmentationData, open_data
+from study.training.checkpoint import IncompatibleCheckpoint
+from study.training.trainer import train
+from study.trials.context import TrialContext
+
+OPENING = "opening its data"
+_opened: dict[str, SegmentationData] = {}
+
+
+def _data(task: TaskConfig, context: TrialContext) -> SegmentationData:
+    """The task's data, opened once per process; all processes of a machine share its cache's
+    pages."""
+    key = task.data.model_dump_json()
+    if key not in _opened:
+        context.beat(OPENING)
+        _opened.clear()
+        progress = partial(context.beat, OPENING)
+        _opened[key] = open_data(task.data, on_progress=progress, begun=True)
+    return _opened[key]
+
+
+def train_task(context: TrialContext, task: TaskConfig) -> None:
+    """Train a task of this package, from scratch or from the trial's last good checkpoint."""
+    data, begun = _data(task, context), context.place.begun
+    context.beat("loading its checkpoint and model" if begun else "building its model")
+    for checkpoint in itertools.chain(context.store.found() if begun else (), (None,)):
+        try:
+            _train_from(checkpoint, context, data)
+            return
+        except IncompatibleCheckpoint:
+            raise
+        except InputError:
+            if checkpoint is None:
+                raise
+
+
+def _train_from(checkpoint: Path | None, context: TrialContext, data: SegmentationData) -> None:
+    judged = context.is_confirmation
+    for report in train(
+        context.config,
+        data=data,
+        device=context.device,
+        resume_from=checkpoint,
+        reported=context.place.reported,
+        evaluate_test=judged,
+        evaluate_at=context.place.rungs,
+        on_step=partial(context.beat, IN_EPOCH),
+    ):
+        counts = report.evidence if judged else None
+        goes_on = context.deliver(
+            report.epoch,
+            dict(report.metrics),
+            None if counts is None else pack(counts.class_names, counts.splits),
+            save=None if report.again else report.save,
+            weights=report.save_weights,
+        )
+        if not goes_on:
+            return

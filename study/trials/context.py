@@ -1,0 +1,351 @@
+"""What a trial is told, and how it reports: the one contract between a study and any training."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from study.config.own_training import Classes, OwnTrainingTask
+from study.config.task import TrialConfig
+from study.core.errors import InputError
+from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH
+from study.losses.config import FactoryLoss, LossConfig
+from study.losses.digest import ECHO, KEY, loss_digest
+from study.losses.own import build_any_loss
+from study.metrics import SegmentationMetrics
+from study.trials.checkpoint import read_checkpoint, write_checkpoint
+from study.trials.measured import Values, measured
+
+Save = Callable[[Path], None]
+
+
+class Stopped(BaseException):
+    """The study has ended this trial, which trains on all the same."""
+
+
+class Checkpoints(Protocol):
+    """Where the checkpoints of a trial are kept; `trouble`: why the latest is not."""
+
+    trouble: str
+
+    def keep(self, epoch: int, save: Save) -> None:
+        """Store what `save` writes to a path that it is given, as the latest."""
+
+    def found(self) -> Iterator[Path]:
+        """Yield the checkpoints, latest first."""
+
+    def flush(self) -> None:
+        """Wait until the latest is stored."""
+
+
+class Link(Protocol):
+    """The other end: the study, or a terminal."""
+
+    def beat(self, doing: str) -> None:
+        """Take in a sign of life."""
+
+    def report(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        evidence: bytes | None,
+        environment: dict[str, Any] | None,
+        trouble: str,
+        no_weights: str,
+    ) -> None:
+        """Take in an epoch. Raises Stopped where the trial has ended with it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a trial is trained.
+
+    trial, stage: of the study. folder: its own. device: such as "cpu" or "cuda". num_threads: its
+    CPU threads. rungs: epochs that are judged. reported: how many epochs the study has from earlier
+    attempts. begun: whether there were any. keep_last: whether the last epoch's checkpoint is kept.
+    keep_weights: stores the weights of a confirmation; None keeps none.
+    """
+
+    trial: str
+    stage: str
+    folder: Path
+    device: str
+    num_threads: int
+    rungs: tuple[int, ...] = ()
+    reported: int = 0
+    begun: bool = False
+    keep_last: bool = False
+    keep_weights: Callable[[Save], str] | None = None
+
+
+class TrialContext:
+    """One trial of a study, as a training function of your own sees it.
+
+        def train(context: TrialContext) -> None:
+            loss = context.build_loss(num_classes=19, class_counts=counts)
+            optimizer = AdamW(model.parameters(), lr=3e-4 * context.lr_scale)
+            for epoch in range(1, context.num_epochs + 1):
+                ...  # loss(logits, labels).backward()
+                if not context.report(epoch, {"val/miou": miou}):
+                    return
+
+    Every trial must have the same data, model and budget, and differ in what the context says:
+    the loss, `lr_scale` and the seed.
+
+    Attributes:
+        loss_config: the loss as a config; `build_loss` makes it.
+        lr_scale: the factor on your own learning rate.
+        seed: of this trial; seed everything with it.
+        num_epochs: of the full budget; a learning rate schedule ends there.
+        device: such as "cpu" or "cuda": the GPU that the trial has.
+        num_threads: CPU threads that it has.
+        folder: a folder of its own, which outlives an interruption where the study's folder is
+            visible.
+        is_confirmation: whether the last epoch must report test metrics, too.
+        classes: of the task, if it names them.
+
+    Example:
+        >>> from study.trials.local import local_context
+        >>> context = local_context(
+        ...     {"trial": "mine:train", "budget": {"epochs": 2}}, loss={"focal_gamma": 2.0}
+        ... )
+        >>> loss = context.build_loss(num_classes=2)
+        >>> value = loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
+        >>> context.report(1, {"val/miou": 0.5})
+        epoch 1/2  val/miou 0.5000
+        True
+    """
+
+    def __init__(self, config: TrialConfig, place: Place, link: Link, store: Checkpoints) -> None:
+        self.config = config
+        self.place = place
+        self.store = store
+        self._link = link
+        self.loss_config: LossConfig | FactoryLoss = config.loss
+        self.lr_scale = config.optimizer.lr_scale
+        self.seed = config.seed
+        self.num_epochs = config.task.num_epochs
+        self.device = place.device
+        self.num_threads = place.num_threads
+        self.folder = place.folder
+        self.is_confirmation = place.stage == CONFIRM
+        self.environment: dict[str, Any] | None = None
+        self.reported = 0  # the last epoch of this attempt
+        self.has_stopped = False
+        self._since = time.perf_counter()
+        self._save: Save | None = None
+        self._losses: list[nn.Module] = []
+        self._loss_state: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> Classes | None:
+        """The classes that the task names."""
+        return self.config.task.classes if isinstance(self.config.task, OwnTrainingTask) else None
+
+    def build_loss(
+        self,
+        num_classes: int | None = None,
+        class_counts: Any = None,
+        ignore_index: int | None = None,
+    ) -> nn.Module:
+        """Build the loss of this trial: call it with logits (B, C, H, W) and labels (B, H, W).
+
+        Args:
+            num_classes: C; not needed where the task names its classes.
+            class_counts: pixels of each class in the training images, (C,) or (images, C); some
+                losses need them. Not needed where the task gives `pixels`.
+            ignore_index: label of the pixels that do not count; 255, unless the task says.
+
+        Raises:
+            InputError: where the classes are not known, or do not fit the loss.
+        """
+        classes = self.classes
+        if num_classes is None:
+            if classes is None:
+                hint = "give it, or let the task name its classes"
+                raise InputError("build_loss needs num_classes", hint=hint)
+            num_classes = len(classes.names)
+        if class_counts is None and classes is not None and classes.pixels is not None:
+            class_counts = torch.tensor(classes.pixels, dtype=torch.float64)
+        if ignore_index is None:
+            ignore_index = 255 if classes is None else classes.ignore
+        loss = build_any_loss(
+            self.loss_config,
+            num_classes=num_classes,
+            class_counts=class_counts,
+            ignore_index=ignore_index,
+        ).to(self.device)
+        if self._loss_state is not None and not self._losses:
+            loss.load_state_dict(self._loss_state)
+        self._losses.append(loss)
+        loss.register_forward_hook(self._on_step)
+        return loss
+
+    def _on_step(self, *_: object) -> None:
+        self.beat()
+
+    def metrics(self) -> SegmentationMetrics:
+        """New metrics for one split: `update(logits, labels)` takes each batch, in the order of the
+        images, and `report` takes the whole. Needs the classes of the task; with their `pixels`
+        the decision rules are measured, too.
+
+        Raises:
+            InputError: where the task names no classes.
+        """
+        if self.classes is None:
+            raise InputError(
+                "the task names no classes", hint="add classes: {names: [...]}", key="classes"
+            )
+        return SegmentationMetrics(
+            len(self.classes.names),
+            ignore_index=self.classes.ignore,
+            class_names=self.classes.names,
+            class_counts=self.classes.pixels,
+            calibration=self.is_confirmation and self.classes.pixels is not None,
+        )
+
+    def resume(self, save: Save, load: Callable[[Path], object]) -> int:
+        """Say how the training is saved and loaded, and load what an interrupted attempt left.
+
+        Without it, an interrupted trial starts again. The state of the loss is kept in any case.
+
+        Args:
+            save: writes all that the next epoch needs into a file: model, optimiser, schedule,
+                random states. Called after each reported epoch.
+            load: reads it back.
+
+        Returns:
+            The epochs that are done; train those after it.
+        """
+        self._save = save
+        if not self.place.begun:
+            return 0
+        for path in self.store.found():
+            found = read_checkpoint(path, load, self.folder)
+            if found is not None:
+                self.reported, self._loss_state = found
+                for loss in self._losses[:1]:
+                    loss.load_state_dict(self._loss_state)
+                return self.reported
+        return 0
+
+    def _write(self, path: Path) -> None:
+        assert self._save is not None
+        state = self._losses[0].state_dict() if self._losses else {}
+        write_checkpoint(path, self._save, self.reported, state)
+
+    def beat(self, doing: str = IN_EPOCH) -> None:
+        """Give a sign of life. The loss gives one with each step; a long pause needs more of them,
+        else the trial is taken for hung."""
+        self._link.beat(doing)
+
+    def report(self, epoch: int, values: Values) -> bool:
+        """Report an epoch, and learn whether to go on.
+
+        Args:
+            epoch: from 1 to num_epochs, each once and in order.
+            values: numbers by name, such as `val/miou`, in 0..1; or `val` and `test` as
+                SegmentationMetrics, from which all of ours are computed, the tuned rules too. The
+                study's objectives must be among them where a trial is judged: at its rungs and at
+                the last epoch. In a confirmation the last epoch must report test, too.
+
+        Returns:
+            False where the study has ended the trial: return soon. At the last epoch it is always
+            False.
+
+        Raises:
+            InputError: for an epoch out of order, and for values that are no such numbers: the
+                trial fails.
+        """
+        if self.has_stopped:
+            raise Stopped
+        self._check_order(epoch)
+        self._check_loss()
+        last = epoch == self.num_epochs
+        metrics, evidence = measured(values, last=last and self.is_confirmation)
+        metrics.setdefault(EPOCH_SECONDS, time.perf_counter() - self._since)
+        self.reported = epoch
+        goes_on = self.deliver(epoch, metrics, evidence, save=self._write if self._save else None)
+        self._since = time.perf_counter()
+        return goes_on
+
+    def deliver(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        evidence: bytes | None,
+        *,
+        save: Save | None,
+        weights: Save | None = None,
+    ) -> bool:
+        """Store what an epoch leaves, then report it; return whether to go on."""
+        place, last = self.place, epoch == self.num_epochs
+        if last:
+            self.beat("storing its last checkpoint and weights")
+        if save is not None and (not last or place.keep_last):
+            self.store.keep(epoch, save)
+        if last and place.keep_last and not self.store.trouble:
+            self.store.flush()
+        no_weights = ""
+        if last and self.is_confirmation and weights is not None and place.keep_weights:
+            no_weights = place.keep_weights(weights)
+        here, self.environment = self.environment, None
+        try:
+            self._link.report(epoch, metrics, evidence, here, self.store.trouble, no_weights)
+        except Stopped:
+            self.has_stopped = True
+        return not self.has_stopped
+
+    def _check_order(self, epoch: object) -> None:
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:
+            raise InputError(f"an epoch must be a whole number from 1, got {epoch!r}")
+        if epoch > self.num_epochs:
+            raise InputError(f"epoch {epoch} is reported, and the budget is {self.num_epochs}")
+        first = range(1, self.place.reported + 2)  # where an attempt may begin
+        allowed = [self.reported + 1] if self.reported else list(first)
+        if epoch not in allowed:
+            after = f"after epoch {self.reported}" if self.reported else "as the first"
+            raise InputError(f"epoch {epoch} is reported {after}; each must be reported once")
+
+    def _check_loss(self) -> None:
+        """Refuse a training that has not called its loss: all trials would be alike."""
+        if self.reported or not isinstance(self.config.task, OwnTrainingTask):
+            return
+        expected, found = loss_digest(self.loss_config), self.echoes()
+        if not found:
+            raise InputError(
+                "the training has not called the loss of its trial, so that all trials would be "
+                "trained alike",
+                hint="use what context.build_loss() returns",
+            )
+        if expected not in found:
+            raise InputError(
+                f"the training has called another loss ({', '.join(found)}) than that of its "
+                f"trial ({expected})"
+            )
+
+    @property
+    def echo_file(self) -> Path:
+        """Where a loss writes its digest when it is first called."""
+        return self.folder / "loss_digest.jsonl"
+
+    def echoes(self) -> list[str]:
+        """The digests of the losses that have been called."""
+        try:
+            lines = self.echo_file.read_text(encoding="utf-8").splitlines()
+            return list(dict.fromkeys(str(json.loads(line)[KEY]) for line in lines))
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def listen(self) -> None:
+        """Begin to hear of losses that are called in this process and its children."""
+        self.echo_file.unlink(missing_ok=True)
+        os.environ[ECHO] = str(self.echo_file)
