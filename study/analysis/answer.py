@@ -240,6 +240,7 @@ def answer(state: State, folder: Path) -> Answer:
             *_added_note(state),
             *_at_the_edge(configs),
             *_still_rising(state, configs, rules[0]),
+            *_not_reported(state, rules[0]),
         ),
         warnings=tuple(study.warnings) if study else (),
         rules=rules,
@@ -405,6 +406,15 @@ def _still_rising(state: State, configs: Sequence[Confirmed], rule: Rule) -> lis
     return rising_note(trials, rule.val_miou, measured=bool(_longer_budgets(state)))
 
 
+def _not_reported(state: State, rule: Rule) -> list[str]:
+    """What the answer lacks because a training of the user's own has not reported it."""
+    if state.study is None or "trial" not in (state.study.confirm_task or state.study.task):
+        return []
+    said = [] if rule is TUNED else ["nothing is said of what decision rules do"]
+    said += [] if rule.has_macc else ["nothing is best by mean accuracy"]
+    return [f"{one}: the training does not report it" for one in said]
+
+
 def _longer_budgets(state: State) -> list[int]:
     return list(state.study.plan.get("confirm_budgets", (1,)))[1:] if state.study else []
 
@@ -531,7 +541,7 @@ def _confirmed(
 
 
 def _judged_keys(rules: Sequence[Rule]) -> list[str]:
-    return [key for rule in rules for key in (rule.test_miou, rule.test_macc)]
+    return [key for rule in rules for key in rule.judged]
 
 
 def _judged(
@@ -610,6 +620,8 @@ def _best_confirmed(configs: Sequence[Confirmed], rule: Rule) -> tuple[str | Non
     floor = next((c.mean(rule.val_miou) for c in configs if c.is_reference), None)
     sound = [c for c in configs if not c.failed] or configs
     kept = [c for c in sound if keeps_miou(c.mean(rule.val_miou), floor)]
+    if not rule.has_macc:
+        return sound[0].source, None
     by_macc = sorted(kept, key=lambda c: -_or_worst(c.mean(rule.val_macc)))
     return sound[0].source, by_macc[0].source if by_macc else None
 
@@ -621,7 +633,7 @@ def _best_so_far(state: State, rule: Rule) -> tuple[str | None, str | None]:
     by_miou = ranked(full, rule.val_miou)
     by_macc = [
         trial
-        for trial in ranked(full, rule.val_macc)
+        for trial in (ranked(full, rule.val_macc) if rule.has_macc else ())
         if keeps_miou(value(trial, rule.val_miou), floor)
     ]
     return by_miou[0].id if by_miou else None, by_macc[0].id if by_macc else None

@@ -163,8 +163,10 @@ def study_picture(state: State, answer: Answer, path: Path) -> None:
     plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
     if _has_curves(answer):
         plots.rule_curves(axes[0, 1], answer)
-    else:
+    elif answer.primary.has_macc:
         plots.pareto(axes[0, 1], state, answer)
+    else:
+        axes[0, 1].set_axis_off()
     plots.forest(axes[1, 0], answer)
     best, reference = answer.config(answer.best_miou), answer.reference
     if best is not None and reference is not None and best is not reference:
@@ -176,29 +178,32 @@ def study_picture(state: State, answer: Answer, path: Path) -> None:
 
 def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
     if any(trial.reports for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)):
-        made, axes = plots.figure(11, 4.2, 1, 2)
-        plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
-        plots.curves(axes[0, 1], state, answer, answer.primary.val_macc)
+        keys = [answer.primary.val_miou, answer.primary.val_macc][: len(answer.primary.judged)]
+        made, axes = plots.figure(5.5 * len(keys), 4.2, 1, len(keys))
+        for one, key in zip(axes.flat, keys, strict=True):
+            plots.curves(one, state, answer, key)
         yield "curves", made
     lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
     if _has_curves(answer):
         made, axes = plots.figure(8, 5.6 + 0.085 * sum(lines))
         plots.rule_curves(axes[0, 0], answer)
         yield "rules", made
-    elif state.completed(BASELINE, REFERENCE, SEARCH):
+    elif state.completed(BASELINE, REFERENCE, SEARCH) and answer.primary.has_macc:
         made, axes = plots.figure(6.5, 4.8)
         plots.pareto(axes[0, 0], state, answer)
         yield "pareto", made
     if any(config.versus for config in answer.configs):
         room = 0.1 + 0.15 * len(answer.rules)
-        made, axes = plots.figure(10, 2.4 + 2 * sum(room + 0.17 * count for count in lines), 2, 1)
-        plots.forest(axes[0, 0], answer, MIOU)
-        plots.forest(axes[1, 0], answer, MACC)
+        metrics = (MIOU, MACC)[: len(answer.primary.judged)]
+        height = 1.2 + sum(room + 0.17 * count for count in lines)
+        made, axes = plots.figure(10, height * len(metrics), len(metrics), 1)
+        for one, metric in zip(axes.flat, metrics, strict=True):
+            plots.forest(one, answer, metric)
         yield "differences", made
     reference = answer.reference
     others = [config for config in answer.configs if config is not reference]
-    if reference is not None and others:
-        order = _by_frequency(state)
+    order = _by_frequency(state)
+    if reference is not None and others and order:
         across = min(PER_ROW, len(others))
         down = math.ceil(len(others) / across)
         made, axes = plots.figure(4.2 * across, (1.5 + 0.28 * len(order)) * down, down, across)

@@ -94,7 +94,7 @@ def seeds(config: Confirmed) -> str:
 def columns(answer: Answer) -> tuple[str, ...]:
     """The column heads of `rows`."""
     against = f"vs {'tuned CE' if answer.tuned else 'CE'}"
-    judged = [part for metric in ("mIoU", "mAcc") for part in (f"test {metric}", against, "p")]
+    judged = [part for metric in _metrics(answer) for part in (f"test {metric}", against, "p")]
     rule = ("rule",) if TUNED in answer.rules else ()
     calibration = ("test nll", "test cal. error") if _is_calibrated(answer) else ()
     return ("config", "trial", "seeds", *rule, "val mIoU", *judged, "test mPrec", *calibration)
@@ -111,7 +111,7 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
             row += [seeds(config) if first else ""]
             row += [rule.name] if TUNED in answer.rules else []
             row += [percent(config.mean(rule.val_miou))]
-            for key in (rule.test_miou, rule.test_macc):
+            for key in rule.judged:
                 row += [with_sd(config, key), versus(config, key), _p(config, key)]
             row += [percent(config.mean(_precision(rule)))]
             if _is_calibrated(answer):
@@ -120,10 +120,14 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
     return found
 
 
+def _metrics(answer: Answer) -> tuple[str, ...]:
+    return ("mIoU", "mAcc") if answer.primary.has_macc else ("mIoU",)
+
+
 def wide_columns(answer: Answer) -> tuple[str, ...]:
     """The column heads of `wide_rows`."""
     rules = [f", {rule.name}" if TUNED in answer.rules else "" for rule in answer.rules]
-    judged = [f"test {metric}{rule}" for metric in ("mIoU", "mAcc") for rule in rules]
+    judged = [f"test {metric}{rule}" for metric in _metrics(answer) for rule in rules]
     calibration = ("test nll, cal. error",) if _is_calibrated(answer) else ()
     return ("config", "trial", "seeds", "val mIoU", *judged, "test mPrec", *calibration)
 
@@ -135,7 +139,7 @@ def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
     for config in answer.configs:
         row = [name(config, answer), config.source, seeds(config)]
         row += [percent(config.mean(answer.primary.val_miou))]
-        for keys in ([r.test_miou for r in answer.rules], [r.test_macc for r in answer.rules]):
+        for keys in zip(*(rule.judged for rule in answer.rules), strict=True):
             row += ["\n".join(_judgement(config, key)) for key in keys]
         row += ["\n".join(percent(config.mean(_precision(rule))) for rule in answer.rules)]
         if _is_calibrated(answer):
@@ -171,9 +175,8 @@ def conclusions(answer: Answer) -> Iterator[str]:
         yield from _gain_lines(answer)
     elif answer.best_miou is not None:
         on = f"val of the proxy {answer.proxy}" if answer.proxy else "val"
-        yield f"best so far, one seed, on {on}, unconfirmed: {answer.best_miou} (mIoU), " + (
-            f"{answer.best_macc} (mAcc)"
-        )
+        by_macc = "" if answer.best_macc is None else f", {answer.best_macc} (mAcc)"
+        yield f"best so far, one seed, on {on}, unconfirmed: {answer.best_miou} (mIoU){by_macc}"
     if answer.tuned and answer.tuning is not None:
         yield tuning_line(answer.tuning) + (f" (val of {answer.proxy})" if answer.proxy else "")
     if answer.foretold is not None:
@@ -273,12 +276,13 @@ def _notes_of_comparisons(answer: Answer) -> Iterator[str]:
     """What is said beside the comparisons, once, with the metrics that it is said of."""
     places: dict[str, list[str]] = {}
     for rule in answer.rules:
-        for metric, key in (("mIoU", rule.test_miou), ("mean accuracy", rule.test_macc)):
+        for metric, key in zip(("mIoU", "mean accuracy"), rule.judged, strict=False):
             said = {item.versus[key].note for item in answer.configs if key in item.versus}
             for note in sorted(said - {""}):
                 places.setdefault(note, []).append(f"{metric}{_at(rule, answer)}")
     for note, of in places.items():
-        where = "" if len(of) == 2 * len(answer.rules) else f"{', '.join(of)}: "
+        everywhere = len(of) == sum(len(rule.judged) for rule in answer.rules)
+        where = "" if everywhere else f"{', '.join(of)}: "
         yield f"note: {where}{note}"
 
 

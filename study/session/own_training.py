@@ -85,6 +85,12 @@ def facts(task: OwnTrainingTask) -> dict[str, Any]:
 def warnings(task: OwnTrainingTask) -> list[str]:
     """What a study cannot do for such a task."""
     found = ["the study does not see the data: that all trials have the same is up to the training"]
+    tuned = task.objectives is None and (task.classes is None or task.classes.pixels is None)
+    if tuned or (task.objectives is None and isinstance(task.trial, CommandTrial)):
+        found.append(
+            "the space's objectives are measured at tuned decision rules, which the training must "
+            "report, as context.metrics() does with classes/pixels; else add objectives: [val/miou]"
+        )
     if task.classes is None:
         found.append("the task names no classes: no class tables, and losses are checked in trials")
     return found

@@ -16,7 +16,7 @@ from torch import nn
 from study.config.own_training import Classes, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError
-from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH
+from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH, TEST_MIOU, VAL_MIOU
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import ECHO, KEY, loss_digest
 from study.losses.own import build_any_loss
@@ -255,7 +255,8 @@ class TrialContext:
             values: numbers by name, such as `val/miou`, in 0..1; or `val` and `test` as
                 SegmentationMetrics, from which all of ours are computed, the tuned rules too. The
                 study's objectives must be among them where a trial is judged: at its rungs and at
-                the last epoch. In a confirmation the last epoch must report test, too.
+                the last epoch. The last epoch must have `val/miou`, that of a confirmation
+                `test/miou`, too.
 
         Returns:
             False where the study has ended the trial: return soon. At the last epoch it is always
@@ -271,6 +272,13 @@ class TrialContext:
         self._check_loss()
         last = epoch == self.num_epochs
         metrics, evidence = measured(values, last=last and self.is_confirmation)
+        needed = [VAL_MIOU, *[TEST_MIOU] * self.is_confirmation] if last else []
+        if missing := [key for key in needed if key not in metrics]:
+            hint = "a confirmation is judged on test: context.is_confirmation"
+            raise InputError(
+                f"the last epoch must report {' and '.join(missing)}",
+                hint=hint if TEST_MIOU in missing else "",
+            )
         metrics.setdefault(EPOCH_SECONDS, time.perf_counter() - self._since)
         self.reported = epoch
         goes_on = self.deliver(epoch, metrics, evidence, save=self._write if self._save else None)
