@@ -41,6 +41,7 @@ from typing import Any
 
 from study.analysis import evidence
 from study.analysis.ablation import Ablated, axes, axis_effect, in_words
+from study.analysis.alike import alike
 from study.analysis.bootstrap import difference_interval
 from study.analysis.longer import LadderEntry, ladder, rising_note
 from study.analysis.pareto import front, pareto_trials
@@ -242,7 +243,7 @@ def answer(state: State, folder: Path) -> Answer:
             *_still_rising(state, configs, rules[0]),
             *_not_reported(state, rules[0]),
         ),
-        warnings=tuple(study.warnings) if study else (),
+        warnings=(*alike(state), *(study.warnings if study else ())),
         rules=rules,
         epochs=_epochs(study.plan) if study else 0,
         ladder=_ladder(state, configs, rules) if settled else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from study.config.own_training import CommandTrial, FunctionTrial, OwnTrainingTask
@@ -37,10 +38,12 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
 
 
 def _check_command(trial: CommandTrial) -> None:
-    program = trial.words[0]
-    if "{" in program or shutil.which(program) is not None:
-        return
-    raise InputError(f"no program {program!r} to run", key="trial/command")
+    program, *words = trial.words
+    if "{" not in program and shutil.which(program) is None:
+        raise InputError(f"no program {program!r} to run", key="trial/command")
+    for word in words[:1]:
+        if word.endswith(".py") and "{" not in word and not Path(word).is_file():
+            raise InputError(f"no file {word!r} in {Path.cwd()}", key="trial/command")
 
 
 def _fits(loss: LossConfig | FactoryLoss, task: OwnTrainingTask) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from study.config.own_training import Classes, OwnTrainingTask
+from study.config.own_training import Classes, FunctionTrial, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError
 from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH, TEST_MIOU, VAL_MIOU
@@ -325,14 +325,18 @@ class TrialContext:
 
     def _check_loss(self) -> None:
         """Refuse a training that has not called its loss: all trials would be alike."""
-        if self.reported or not isinstance(self.config.task, OwnTrainingTask):
+        task = self.config.task
+        if self.reported or not isinstance(task, OwnTrainingTask):
             return
         expected, found = loss_digest(self.loss_config), self.echoes()
         if not found:
             raise InputError(
                 "the training has not called the loss of its trial, so that all trials would be "
                 "trained alike",
-                hint="use what context.build_loss() returns",
+                hint="use what context.build_loss() returns"
+                if isinstance(task.trial, FunctionTrial)
+                else "build the loss of {loss_file} with study.losses.build_loss, or use "
+                "{loss_python}",
             )
         if expected not in found:
             raise InputError(

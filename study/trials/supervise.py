@@ -4,7 +4,7 @@
 output and errors into FOLDER/output.log. It ends the command once its own standard input closes: so
 also where the trial's process was killed. First STOP_FILE appears; after GRACE seconds the command
 gets SIGTERM; after as many again, SIGKILL. What the command leaves behind is killed. At the end a
-line of JSON says its exit code and how many processes it has left. Needs the standard library.
+line of JSON says its exit code. Needs the standard library.
 """
 
 from __future__ import annotations
@@ -103,9 +103,12 @@ def main() -> int:
             _wait(process, float(grace))
         _signal(process.pid, signal.SIGKILL)
         process.wait()
-    left = _kill_what_is_left(process.pid)
+    if left := _kill_what_is_left(process.pid):
+        note = f"study: the command left {left} process{'es' * (left > 1)} behind, now killed\n"
+        with open(Path(folder) / LOG, "ab") as log:
+            log.write(note.encode())
     with contextlib.suppress(OSError):
-        print(json.dumps({"code": process.returncode, "left": left}), flush=True)
+        print(json.dumps({"code": process.returncode}), flush=True)
     return 0
 
 

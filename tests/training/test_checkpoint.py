@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import torch
 from full_disk import full_at
-from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, run, timeless, tiny, tiny_data
+from tiny_task import (
+    CONVOLUTION,
+    NOISY,
+    STATEFUL_LOSS,
+    TINY,
+    run,
+    timeless,
+    tiny,
+    tiny_data,
+)
 
 from study.core.errors import InputError
 from study.data import SegmentationData, open_data
@@ -30,7 +39,11 @@ def data() -> SegmentationData:
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(tiny().trained_here.model.model_dump(), marks=pytest.mark.slow), CONVOLUTION, NOISY],
+    [
+        pytest.param(TINY["model"], marks=pytest.mark.slow),
+        CONVOLUTION,
+        NOISY,
+    ],
 )
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(data, tmp_path, model, epoch):

@@ -1,0 +1,310 @@
+"""The contract with a training of the user's own, in this process: no Ray."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import own_trainings
+import pytest
+import torch
+from own_trainings import CLASSES, Heard, context, task
+
+from study.core.errors import InputError
+from study.core.names import CONFIRM, IN_EPOCH
+from study.losses import LossConfig, build_loss
+from study.losses.digest import loss_digest
+from study.metrics import SegmentationMetrics
+from study.trials.context import Stopped, TrialContext
+from study.trials.function import train_function
+from study.trials.run import run_trial
+
+LABELS = torch.tensor([[[0, 1], [2, 1]]])
+
+
+def call(loss: torch.nn.Module) -> torch.Tensor:
+    return loss(torch.zeros(1, 3, 2, 2, requires_grad=True), LABELS)
+
+
+def test_a_function_trains_its_trial_and_every_report_arrives(tmp_path: Path) -> None:
+    heard = Heard(stop_after=3)
+    made = context(tmp_path, heard=heard, loss={"focal_gamma": 2.0}, optimizer={"lr_scale": 3.0})
+    run_trial(made)
+    assert heard.epochs == [1, 2, 3]
+    assert made.has_stopped
+    assert (made.lr_scale, made.seed, made.num_epochs) == (3.0, 0, 3)
+    values = heard.reports[-1][1]
+    assert values.keys() == {"val/miou", "val/iou/pole", "time/epoch_s"}
+    assert IN_EPOCH in heard.beats
+
+
+def test_the_loss_the_seed_and_the_learning_rate_reach_the_function(tmp_path: Path) -> None:
+    def last(name: str, **config: Any) -> float:
+        heard = Heard(stop_after=3)
+        run_trial(context(tmp_path / name, heard=heard, **config))
+        return heard.reports[-1][1]["val/miou"]
+
+    plain = last("plain")
+    assert last("again") == plain
+    assert last("loss", loss={"recall": {"ema_momentum": 0.5}}) != plain
+    assert last("seed", seed=3) != plain
+    assert last("lr", optimizer={"lr_scale": 2.0}) != plain
+
+
+def test_the_loss_is_that_of_the_config_with_the_classes_of_the_task(tmp_path: Path) -> None:
+    config = {"class_weights": {"scheme": "inverse_frequency", "exponent": 0.5}}
+    made = context(tmp_path, task(classes=CLASSES), loss=config)
+    expected = build_loss(config, num_classes=3, class_counts=CLASSES["pixels"])
+    assert call(made.build_loss()) == call(expected)
+    others = build_loss(config, num_classes=3, class_counts=[1, 2, 3])
+    assert call(made.build_loss(class_counts=[1, 2, 3])) == call(others) != call(expected)
+    ignored = made.build_loss(ignore_index=2)
+    assert call(ignored) != call(expected)
+
+
+def test_without_classes_the_function_has_to_give_them(tmp_path: Path) -> None:
+    made = context(tmp_path)
+    with pytest.raises(InputError, match="build_loss needs num_classes; give it, or let the task"):
+        made.build_loss()
+    with pytest.raises(InputError, match="classes: the task names no classes"):
+        made.metrics()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ([2], "epoch 2 is reported as the first; each must be reported once"),
+        ([1, 1], "epoch 1 is reported after epoch 1; each must be reported once"),
+        ([1, 3], "epoch 3 is reported after epoch 1; each must be reported once"),
+        ([1, 2, 3, 4], "epoch 4 is reported, and the budget is 3"),
+        ([0], "an epoch must be a whole number from 1, got 0"),
+        ([True], "an epoch must be a whole number from 1, got True"),
+        ([1.0], r"an epoch must be a whole number from 1, got 1\.0"),
+    ],
+)
+def test_epochs_come_once_and_in_order(tmp_path: Path, epochs: list[Any], message: str) -> None:
+    made = context(tmp_path)
+    call(made.build_loss(3))
+    for epoch in epochs[:-1]:
+        made.report(epoch, {"val/miou": 0.5})
+    with pytest.raises(InputError, match=f"^{message}"):
+        made.report(epochs[-1], {"val/miou": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"val/miou": 41.3}, "val/miou must be in 0..1, got 41.3; report 0.413"),
+        ({"val/iou/pole": -0.1}, "val/iou/pole must be in 0..1, got -0.1"),
+        ({"val/miou": "0.4"}, "val/miou must be a number, got '0.4'"),
+        ({"val/miou": True}, "val/miou must be a number, got True"),
+        ({"val/miou": None}, "val/miou must be a number, got None"),
+        ({"": 1.0}, "the name of a metric must be text, got ''"),
+        ({"train": SegmentationMetrics(3)}, "metrics must be those of val or test, got 'train'"),
+    ],
+)
+def test_a_value_that_is_none_is_named(
+    tmp_path: Path, values: dict[Any, Any], message: str
+) -> None:
+    made = context(tmp_path)
+    call(made.build_loss(3))
+    with pytest.raises(InputError) as error:
+        made.report(1, values)
+    assert str(error.value) == message
+
+
+def test_numbers_of_any_kind_and_scale_are_taken_where_they_are_no_fractions(
+    tmp_path: Path,
+) -> None:
+    heard = Heard()
+    made = context(tmp_path, heard=heard)
+    call(made.build_loss(3))
+    values: dict[str, Any] = {
+        "train/loss": torch.tensor(7.5), "val/boundary_px": np.float32(41.5), "val/miou": np.nan,
+    }  # fmt: skip
+    assert made.report(1, values)
+    found = heard.reports[0][1]
+    assert (found["train/loss"], found["val/boundary_px"]) == (7.5, 41.5)
+    assert all(type(value) is float for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "message"),
+    [
+        ("search", {"val/iou/pole": 0.5}, "the last epoch must report val/miou"),
+        (CONFIRM, {"val/miou": 0.5}, "the last epoch must report test/miou; a confirmation is"),
+    ],
+)
+def test_the_last_epoch_has_what_the_answer_needs(
+    tmp_path: Path, stage: str, values: dict[str, float], message: str
+) -> None:
+    made = context(tmp_path, stage=stage)
+    call(made.build_loss(3))
+    for epoch in (1, 2):
+        made.report(epoch, values)
+    with pytest.raises(InputError, match=f"^{message}"):
+        made.report(3, values)
+
+
+def test_metrics_of_logits_give_all_numbers_and_the_evidence(tmp_path: Path) -> None:
+    heard = Heard()
+    made = context(tmp_path, task(classes=CLASSES, epochs=1), heard, stage=CONFIRM)
+    call(made.build_loss())
+    generator = torch.Generator().manual_seed(0)
+    val, test = made.metrics(), made.metrics()
+    for one in (val, test):
+        for _ in range(2):
+            labels = torch.randint(3, (2, 4, 4), generator=generator)
+            one.update(torch.randn(2, 3, 4, 4, generator=generator), labels)
+    made.report(1, {"val": val, "test": test, "train/loss": 0.5})
+    values = heard.reports[0][1]
+    expected = {f"val/{key}": value for key, value in val.compute().items()}
+    expected |= {f"test/{key}": value for key, value in test.compute(val.taus()).items()}
+    assert {k: v for k, v in values.items() if k in expected} == expected
+    assert "test/nll" in values and "val/tuned/miou" in values
+    assert heard.evidence is not None
+    with np.load(io.BytesIO(heard.evidence)) as arrays:
+        assert arrays["class_names"].tolist() == CLASSES["names"]
+        assert arrays["test_confusion"].sum() == 4 * 16
+        assert arrays["test_groups"].tolist() == [0, 1, 2, 3]
+        assert np.array_equal(arrays["test_counts"], test.image_counts().numpy())
+        taus = val.taus()
+        assert taus is not None
+        assert np.array_equal(arrays["test_tuned_counts"], test.rule_counts(taus.miou))
+
+
+def test_evidence_is_left_by_the_last_epoch_of_a_confirmation_alone(tmp_path: Path) -> None:
+    heard = Heard()
+    made = context(tmp_path, task(classes={"names": ["a", "b", "c"]}, epochs=2), heard)
+    call(made.build_loss())
+    for epoch in (1, 2):
+        metrics = made.metrics()
+        metrics.update(torch.zeros(1, 2, 2, dtype=torch.int64), LABELS)
+        made.report(epoch, {"val": metrics})
+        assert heard.evidence is None
+
+
+def test_a_training_that_never_calls_its_loss_fails_by_name(tmp_path: Path) -> None:
+    made = context(tmp_path)
+    made.build_loss(3)
+    with pytest.raises(InputError, match="the training has not called the loss of its trial"):
+        made.report(1, {"val/miou": 0.5})
+
+
+def test_a_training_that_calls_another_loss_fails_with_both_digests(tmp_path: Path) -> None:
+    made = context(tmp_path, loss={"focal_gamma": 1.0})
+    call(build_loss({"focal_gamma": 2.0}, num_classes=3))
+    theirs, expected = (loss_digest(LossConfig(focal_gamma=gamma)) for gamma in (2.0, 1.0))
+    with pytest.raises(InputError) as error:
+        made.report(1, {"val/miou": 0.5})
+    assert theirs in str(error.value) and expected in str(error.value)
+
+
+def test_a_further_loss_beside_its_own_does_no_harm(tmp_path: Path) -> None:
+    made = context(tmp_path, loss={"focal_gamma": 1.0})
+    call(build_loss({}, num_classes=3))
+    call(made.build_loss(3))
+    assert made.report(1, {"val/miou": 0.5})
+
+
+def test_a_loss_of_the_users_own_is_heard_too(tmp_path: Path) -> None:
+    made = context(tmp_path, loss={"factory": "torch.nn:CrossEntropyLoss"})
+    loss = made.build_loss(3)
+    assert made.echoes() == []  # not of the small batch that it was tried on
+    call(loss)
+    assert made.report(1, {"val/miou": 0.5})
+
+
+def test_the_verdict_reaches_the_function_once_and_ends_it_the_second_time(tmp_path: Path) -> None:
+    made = context(tmp_path, heard=Heard(stop_after=1))
+    call(made.build_loss(3))
+    assert made.report(1, {"val/miou": 0.5}) is False
+    with pytest.raises(Stopped):
+        made.report(2, {"val/miou": 0.5})
+
+
+def resumable(made: TrialContext, upto: int) -> list[float]:
+    """A training that can be interrupted: a weight, and the state of a loss."""
+    weight = torch.zeros(1, 3, 2, 2, requires_grad=True)
+
+    def load(path: Path) -> None:
+        weight.data = torch.load(path)
+
+    done = made.resume(lambda path: torch.save(weight.data, path), load)
+    loss = made.build_loss(3)
+    for epoch in range(done + 1, upto + 1):
+        value = loss(weight, LABELS)
+        (gradient,) = torch.autograd.grad(value, weight)
+        weight.data -= gradient
+        made.report(epoch, {"val/miou": float(value.detach()) / 10})
+    return weight.data.flatten().tolist()
+
+
+STATEFUL = {"recall": {"ema_momentum": 0.9}}
+
+
+def test_an_interrupted_training_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    whole, first, second = Heard(), Heard(), Heard()
+    expected = resumable(context(tmp_path / "a", task(epochs=6), whole, loss=STATEFUL), 6)
+    resumable(context(tmp_path / "b", task(epochs=6), first, loss=STATEFUL), 4)
+    again = context(tmp_path / "b", task(epochs=6), second, loss=STATEFUL, reported=4, begun=True)
+    assert resumable(again, 6) == expected
+    assert second.epochs == [5, 6]
+    numbers = [values["val/miou"] for _, values in first.reports + second.reports]
+    assert numbers == [values["val/miou"] for _, values in whole.reports]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    resumable(context(tmp_path, task(epochs=6), loss=STATEFUL), 3)
+    (tmp_path / "checkpoints" / "3.pt").write_bytes(b"PK\x03\x04 cut")
+    heard = Heard()
+    again = context(tmp_path, task(epochs=6), heard, loss=STATEFUL, reported=3, begun=True)
+    resumable(again, 6)
+    assert heard.epochs == [3, 4, 5, 6]
+
+
+def test_what_starts_again_may_begin_at_any_epoch_that_is_known(tmp_path: Path) -> None:
+    heard = Heard()
+    made = context(tmp_path, heard=heard, reported=2, begun=True)
+    train_function(made, made.config.task.trial)  # type: ignore[union-attr, arg-type]
+    assert heard.epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"nothing": 1}, r"own_trainings:quick\(context.*cannot be called with \(context, nothing"),
+    ],
+)
+def test_a_function_of_other_arguments_is_refused(
+    tmp_path: Path, kwargs: dict[str, Any], message: str
+) -> None:
+    trial = {"function": "own_trainings:quick", "kwargs": kwargs}
+    with pytest.raises(InputError, match=message):
+        run_trial(context(tmp_path, {"trial": trial, "budget": {"epochs": 1}}))
+
+
+def test_a_function_that_returns_early_and_one_that_fails_say_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="test_context:idle returned after 0 of 3 epochs"):
+        run_trial(context(tmp_path, task(f"{__name__}:idle")))
+    with pytest.raises(KeyError) as error:
+        run_trial(context(tmp_path, task(f"{__name__}:broken")))
+    assert error.value.__notes__[-1].startswith("test_context.py:")
+
+
+def idle(context: TrialContext) -> None:
+    """Does nothing."""
+
+
+def broken(context: TrialContext) -> None:
+    raise KeyError("weights")
+
+
+def test_kwargs_reach_the_function(tmp_path: Path) -> None:
+    trial = {"function": "own_trainings:quick", "kwargs": {"leave_out": ["val/iou/pole"]}}
+    heard = Heard(stop_after=1)
+    run_trial(context(tmp_path, {"trial": trial, "budget": {"epochs": 2}}, heard))
+    assert "val/iou/pole" not in heard.reports[0][1]
+    assert own_trainings.quick.__kwdefaults__ == {"leave_out": ()}
