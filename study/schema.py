@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from study.config.own_training import OwnTrainingTask
 from study.config.task import TaskConfig, TrialOptimizer
 from study.core.console import Parser, run_command
 from study.core.files import made_folder, write_text
@@ -30,7 +31,20 @@ REF = "#/$defs/{model}"
 
 def task_schema() -> Schema:
     """The schema of a task: `study/tasks/*.yaml`."""
-    return {"$schema": DIALECT, **TaskConfig.model_json_schema(), "title": "A task"}
+    own, schema = models_json_schema(
+        [(TaskConfig, "validation"), (OwnTrainingTask, "validation")], ref_template=REF
+    )
+    of_data, of_trial = (own[(model, "validation")] for model in (TaskConfig, OwnTrainingTask))
+    trial = schema["$defs"]["OwnTrainingTask"]["properties"]["trial"]
+    trial["anyOf"] = [*trial.pop("oneOf"), {"type": "string"}]
+    return {
+        "$schema": DIALECT,
+        "title": "A task",
+        "if": {"required": ["trial"]},
+        "then": of_trial,
+        "else": of_data,
+        "$defs": schema["$defs"],
+    }
 
 
 def classes_schema() -> Schema:

@@ -42,6 +42,8 @@ print("epoch 1 begins, and this is { no report }")
 rows = ["epoch, seg(mIoU), other"]
 for epoch in range(1, int(epochs) + 1):
     report: dict[str, object] = {"epoch": epoch, "val/miou": epoch / 10}
+    if mode == "tuned":
+        report["val/miou"] = (tree["jaccard"]["mix"] + epoch) / 10
     if test == "1":
         report["test/miou"] = epoch / 10
     if mode == "nan":
