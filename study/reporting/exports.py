@@ -156,13 +156,20 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     if seeds:
         key = origin["confirmed"]["stated_by_median_of"]
         lines.append(f"The numbers are those of seed {origin['seed']}, the median by {key}.")
+    own = "trial" in content["task"]
     lines += [
-        f"To run it again, to the same numbers: python -m study.train THIS_FILE{placed}",
+        "To run it again, to the same numbers if your training is deterministic:"
+        if own
+        else f"To run it again, to the same numbers: python -m study.train THIS_FILE{placed}",
+        *["    python -m study.train THIS_FILE --trust"] * own,
         "In your own training: study.losses.build_loss(yaml.safe_load(open(THIS_FILE))['loss'],",
         "    num_classes=..., class_counts=...), counts of shape (images, C), with your",
         "    learning rate times optimizer/lr_scale;",
         "    then classes = study.metrics.build_decision(THIS_FILE)(logits)",
     ]
+    if own:
+        lines.append(f"What that training wrote is in trials/{origin['trial']} of the study.")
+        return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
     why_none = "None of its weights are kept." if seeds else "Only confirmed trials keep weights."
     if "weights" in content:
         lines += [
