@@ -22,7 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("track", __doc__)
     add_study(parser)
     parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
+    parser.add_argument(
+        "--register",
+        metavar="MODEL",
+        type=_model_name,
+        help="then make the network of the export best_miou a version of MODEL in MLflow's model "
+        "registry, unless it is one; `mlflow.pyfunc.load_model('models:/MODEL/1')` gives classes",
+    )
     return run_command(parser, _track, argv)
+
+
+def _model_name(text: str) -> str:
+    if not text.strip() or set(text) & set("/:"):
+        raise argparse.ArgumentTypeError(f"a name without / and : is needed, got {text!r}")
+    return text
 
 
 def _track(arguments: argparse.Namespace) -> int:
@@ -54,6 +67,8 @@ def _track(arguments: argparse.Namespace) -> int:
     if not done:
         show(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
         return EXIT_UNSENT
+    if arguments.register is not None:
+        show(follower.projection.register(arguments.register))
     show(f"MLflow: {tracking.ui_command(uri)}")
     return 0
 

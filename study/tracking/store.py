@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from study.core import yaml_text as configs
-from study.core.names import ANSWER
+from study.core.names import ANSWER, EXPORTS
 from study.core.telemetry import turn_off
 from study.ledger.journal import LEDGER
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 from study.tracking import content, database
+from study.tracking.models import Models
 from study.tracking.uri import artifact_location, sqlite_path
 
 STUDY_FILES = (
     "report.html", "results.csv", ANSWER, "space.yaml", "task.yaml", "confirm_task.yaml", LEDGER,
 )  # fmt: skip
-STUDY_FOLDERS = ("exports", "plots", "tables")
+STUDY_FOLDERS = (EXPORTS, "plots", "tables")
 PLOTS = "plots"
 RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values
 
@@ -271,6 +272,12 @@ class Store:
         note = content.answer_note(self.study, answer)
         points = content.answer_points(answer, ended)
         self._log(self._parent, points, {}, {"mlflow.note.content": note})
+
+    @property
+    def models(self) -> Models:
+        """The exported networks of the study in MLflow."""
+        run = self._parent.id
+        return Models(self._client, self._experiment, run, self.study, self.folder)
 
     def tidy(self) -> None:
         """Delete runs that a slow server made after all and that were discovered too late."""
