@@ -65,7 +65,8 @@ def _track(arguments: argparse.Namespace) -> int:
     for trial, error in follower.projection.refused.items():
         show(f"{trial} is refused: {str(error).splitlines()[0]}", file=sys.stderr)
     if not done:
-        show(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
+        missing = f"{unsent} lines are not" if unsent else "not all files are"
+        show(f"{missing}; the same command tries them again", file=sys.stderr)
         return EXIT_UNSENT
     if arguments.register is not None:
         show(follower.projection.register(arguments.register))

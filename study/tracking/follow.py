@@ -119,6 +119,8 @@ class Follower:
                 self._log(error)
                 silent = time.monotonic() - projection.last_success
                 if over and silent > self._waits.grace:
+                    if self._out is not None and not projection.num_unsent:
+                        self._say(f"MLflow stores no files: {in_a_line(error)}")
                     return False
                 if over:
                     time.sleep(self._waits.failure)
