@@ -44,6 +44,14 @@ class Connection:
         )
         self._thread.start()
 
+    @property
+    def awaited(self) -> str:
+        """What `wait` has to wait for, in words; empty once there is an answer."""
+        if self._is_decided.is_set():
+            return ""
+        there, words = cluster.where(self._address)
+        return f"waiting for {words}" if there else f"starting {words}"
+
     def wait(self) -> str:
         """Wait for the connection; return the cluster in words. Raises InputError without an
         answer."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
 from study.core import telemetry
+from study.core.console import show
 from study.core.files import write_text
 from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
@@ -69,6 +70,8 @@ def run_session(
     """
     from study.engine.cluster import nodes
 
+    if awaited := connection.awaited:
+        show(f"{awaited} ...", file=file, flush=True)
     words = connection.wait()
     resources = resources_for(options, words, nodes(connection.nodes.unfit))
     prepared = prepared.with_gpus(resources.gpus_per_trial)

@@ -45,6 +45,22 @@ def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("there", "said"), [(None, "starting a cluster"), ("here:1", "waiting for a cluster")]
+)
+def test_what_is_waited_for_is_said_until_it_is_there(calls, monkeypatch, there, said):
+    answers = threading.Event()
+    monkeypatch.setattr(cluster, "where", lambda address: (there, "a cluster"))
+    monkeypatch.setattr(cluster, "connect", lambda *_, **__: str(answers.wait(240)))
+    monkeypatch.setattr("study.engine.nodes.NodeCheck.find", lambda self: None)
+    with Connection(None) as connection:
+        connection.begin()
+        assert connection.awaited == said
+        answers.set()
+        connection.wait()
+        assert connection.awaited == ""
+
+
 def test_without_a_beginning_it_is_joined_when_it_is_needed(calls):
     with Connection(None) as connection:
         assert connection.wait() == "a cluster"
