@@ -52,8 +52,8 @@ def test_what_is_waited_for_is_said_until_it_is_there(calls, monkeypatch, there,
     answers = threading.Event()
     monkeypatch.setattr(cluster, "where", lambda address: (there, "a cluster"))
     monkeypatch.setattr(cluster, "connect", lambda *_, **__: str(answers.wait(240)))
-    monkeypatch.setattr("study.engine.nodes.NodeCheck.find", lambda self: None)
     with Connection(None) as connection:
+        connection.nodes.find = lambda: None
         connection.begin()
         assert connection.awaited == said
         answers.set()
