@@ -70,8 +70,6 @@ def run_session(
     """
     from study.engine.cluster import nodes
 
-    if awaited := connection.awaited:
-        show(f"{awaited} ...", file=file, flush=True)
     words = connection.wait()
     resources = resources_for(options, words, nodes(connection.nodes.unfit))
     prepared = prepared.with_gpus(resources.gpus_per_trial)
@@ -216,7 +214,7 @@ def run_study(
     telemetry.turn_off()
     with argument_names():
         options = Options.of(given)
-        with Connection(options.address) as connection:
+        with Connection(options.address, show) as connection:
             return run_session(prepare(options, connection.begin), options, connection)
 
 
