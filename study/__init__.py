@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["load", "run_study"]
 
 
+def __dir__() -> list[str]:
+    """For completion: what `__getattr__` gives, too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`run_study` and `load` are imported when they are asked for: they bring a lot with them."""
     if name == "run_study":

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def _study(resume: str | None, trust: bool, options: Options, command: str | Non
     from study.ledger.journal import LEDGER
     from study.session.session import run_session
 
-    with Connection(options.address) as connection:
+    with Connection(options.address, partial(show, flush=True)) as connection:
         prepared = _prepared(resume, trust, options, connection.begin)
         try:
             finished = run_session(prepared, options, connection)

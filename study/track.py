@@ -22,7 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("track", __doc__)
     add_study(parser)
     parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
+    parser.add_argument(
+        "--register",
+        metavar="MODEL",
+        type=_model_name,
+        help="then make the network of the export best_miou a version of MODEL in MLflow's model "
+        "registry, unless it is one; `mlflow.pyfunc.load_model('models:/MODEL/1')` gives classes",
+    )
     return run_command(parser, _track, argv)
+
+
+def _model_name(text: str) -> str:
+    if not text.strip() or set(text) & set("/:"):
+        raise argparse.ArgumentTypeError(f"a name without / and : is needed, got {text!r}")
+    return text
 
 
 def _track(arguments: argparse.Namespace) -> int:
@@ -52,8 +65,11 @@ def _track(arguments: argparse.Namespace) -> int:
     for trial, error in follower.projection.refused.items():
         show(f"{trial} is refused: {str(error).splitlines()[0]}", file=sys.stderr)
     if not done:
-        show(f"{unsent} lines are not; the same command tries them again", file=sys.stderr)
+        missing = f"{unsent} lines are not" if unsent else "not all files are"
+        show(f"{missing}; the same command tries them again", file=sys.stderr)
         return EXIT_UNSENT
+    if arguments.register is not None:
+        show(follower.projection.register(arguments.register))
     show(f"MLflow: {tracking.ui_command(uri)}")
     return 0
 

@@ -207,18 +207,8 @@ class Answer:
 def answer(state: State, folder: Path) -> Answer:
     """The answer so far, from the ledger's state and the evidence in the study's folder."""
     study = state.study
-    selection = state.selection
-    default_ce = (
-        state.trials.get(selection.default_ce or "") if selection else default_ce_trial(state)
-    )
-    sources = [state.trials[trial] for trial in selection.sources] if selection else []
-    if selection is None and default_ce is not None:
-        sources = [default_ce]
-    distinct = list({trial.id: trial for trial in sources}.values())
+    distinct, failed, configs = _of_selection(state, folder)
     rules = rules_of(state)
-    failed = {source.id: _failed(state, source, _judged_keys(rules)) for source in distinct}
-    reference = confirmed_reference(state)
-    configs = _confirmed(state, folder, distinct, reference, default_ce, failed)
     tuned = is_tuned(state)
     settled = bool(configs) and _settled(state, {item.source for item in configs}, failed)
     best = _best_confirmed(configs, rules[0]) if settled else _best_so_far(state, rules[0])
@@ -290,6 +280,50 @@ def _foretold(
         val=rules[0].val_miou,
         test=rules[0].test_miou,
     )
+
+
+def _of_selection(
+    state: State, folder: Path | None
+) -> tuple[list[Trial], dict[str, tuple[int, ...]], list[Confirmed]]:
+    """The sources of the selection, the seeds with which each failed, and the configs with a judged
+    seed, best mean val mIoU first; without a folder these have no comparisons."""
+    selection = state.selection
+    default_ce = (
+        state.trials.get(selection.default_ce or "") if selection else default_ce_trial(state)
+    )
+    sources = [state.trials[trial] for trial in selection.sources] if selection else []
+    if selection is None and default_ce is not None:
+        sources = [default_ce]
+    distinct = list({trial.id: trial for trial in sources}.values())
+    keys = _judged_keys(rules_of(state))
+    failed = {source.id: _failed(state, source, keys) for source in distinct}
+    reference = confirmed_reference(state)
+    return distinct, failed, _confirmed(state, folder, distinct, reference, default_ce, failed)
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """Who is ahead by mIoU and by mean accuracy, and the reference: what an answer would call best
+    now. Before it is `confirmed`, trials of the search at full budget, by val of one seed; then
+    configs, by mean val over the seeds that they have so far."""
+
+    miou: Trial | Confirmed | None
+    macc: Trial | Confirmed | None
+    reference: Trial | Confirmed | None
+    confirmed: bool
+
+
+def leaders(state: State) -> Leaders:
+    """Who is ahead, from the state alone and at little cost."""
+    _, failed, configs = _of_selection(state, None)
+    rule = rules_of(state)[0]
+    if configs and _settled(state, {item.source for item in configs}, failed):
+        of = {config.source: config for config in configs}
+        miou, macc = (of.get(name or "") for name in _best_confirmed(configs, rule))
+        reference = next((item for item in configs if item.is_reference), None)
+        return Leaders(miou, macc, reference, confirmed=True)
+    by_miou, by_macc = (state.trials.get(name or "") for name in _best_so_far(state, rule))
+    return Leaders(by_miou, by_macc, reference_trial(state), confirmed=False)
 
 
 def confirmed_reference(state: State) -> Trial | None:
@@ -491,7 +525,7 @@ def _planned_seeds(state: State) -> int:
 
 def _confirmed(
     state: State,
-    folder: Path,
+    folder: Path | None,
     sources: Sequence[Trial],
     reference: Trial | None,
     default_ce: Trial | None,
@@ -503,11 +537,14 @@ def _confirmed(
     repeats = {source: trials for source, trials in repeats.items() if trials}
     control = repeats.get(reference.id, []) if reference else []
     others = {s: trials for s, trials in repeats.items() if reference and s != reference.id}
-    tested = {source: _tested(folder, trials) for source, trials in repeats.items()}
+    tested = {
+        source: [] if folder is None else _tested(folder, trials)
+        for source, trials in repeats.items()
+    }
     versus: dict[str, dict[str, Comparison]] = {source: {} for source in repeats}
     images: dict[str, dict[str, Interval]] = {source: {} for source in repeats}
     judged = tested[reference.id] if reference and control else []
-    for key in keys if control else ():
+    for key in keys if control and folder is not None else ():
         confidence = JOINT if key in (rules[0].test_miou, rules[0].test_macc) else CONFIDENCE
         values = {s: _by_seed(t, key) for s, t in others.items()}
         compared = compare(

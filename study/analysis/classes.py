@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis import evidence
-from study.analysis.answer import Answer, Confirmed
+from study.analysis.answer import Answer, Confirmed, Leaders
 from study.analysis.rules import ARGMAX, prefix_of, rules_of
 from study.analysis.selection import ranked, reference_trial, value
 from study.analysis.statistics import mean
@@ -92,6 +92,18 @@ def classes_so_far(state: State) -> Classes:
         return Classes(VAL, ())
     rows = _rows(study.data, prefix, sides, lambda name: _best(state, f"{prefix}iou/{name}"))
     return Classes(VAL, tuple(rows), study.task_name if study.confirm_task_name else "")
+
+
+def rarest(state: State, ahead: Leaders, most: int) -> tuple[ClassRow, ...]:
+    """The rarest classes in training, with the figures on val of the reference and of the config
+    that is ahead by mIoU, where both have them."""
+    study = state.study
+    if study is None or ahead.reference is None or ahead.miou is None:
+        return ()
+    prefix = prefix_of(rules_of(state)[0].val_miou)
+    data = study.judged_data if ahead.confirmed else study.data
+    sides = (ahead.reference, ahead.miou)
+    return tuple(_rows(data, prefix, sides, lambda name: None))[:most]
 
 
 def _best(state: State, key: str) -> tuple[str, str, float] | None:

@@ -29,5 +29,6 @@ TUNED_CE, DEFAULT_CE = "tuned cross entropy", "default cross entropy"
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in a study's folder
 TRIALS = "trials"  # that of what trainings of the user's own write
 WEIGHTS = "weights"  # that of confirmed trainings' weights
+EXPORTS = "exports"  # that of the best configs
 
 RANDOM, GRID = "random", "grid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from study.engine import cluster
 from study.engine.nodes import Installed, NodeCheck
@@ -16,11 +17,12 @@ class Connection:
     time, its thread ends and takes along what it has started; another one tries once more, longer.
 
     address: HOST:PORT, "auto", "local", or None for RAY_ADDRESS or a cluster on this machine.
-    nodes: the check of a cluster that it joins.
+    say: shows the line that it begins. nodes: the check of a cluster that it joins.
     """
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, say: Callable[[str], None] = lambda line: None) -> None:
         self._address = address
+        self._say = say
         self.nodes = NodeCheck()
         self._thread: threading.Thread | None = None
         self._is_decided = threading.Event()
@@ -32,7 +34,8 @@ class Connection:
 
     def begin(self) -> None:
         """Start to connect, and return at once. Raises InputError for a bad address."""
-        there, _ = cluster.where(self._address)
+        there, words = cluster.where(self._address)
+        self._say(f"{'starting' if there is None else 'joining'} {words} ...")
         import ray  # noqa: F401  # here: modules are not imported in two threads at once
 
         self._here = None if there is None else self.nodes.find()

@@ -11,6 +11,7 @@ from typing import Any
 from study.analysis.answer import JUDGED, Answer, Confirmed
 from study.core.files import write_text
 from study.core.names import (
+    EXPORTS,
     TAU_MACC,
     TAU_MIOU,
     VAL,
@@ -25,7 +26,7 @@ from study.ledger.state import State, Trial
 from study.metrics.exported import decision_block
 from study.storage.weights import SUFFIX, WeightsStore, weights_block
 
-FOLDER = "exports"
+FOLDER = EXPORTS
 PARETO = "pareto"
 BEST_MIOU, BEST_MACC, REFERENCE = "best_miou.yaml", "best_macc.yaml", "reference.yaml"
 

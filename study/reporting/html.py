@@ -47,7 +47,8 @@ from study.reporting.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT, RESULTS, PLOTS, PICTURES = "report.html", "results.csv", "plots", "pictures"
+REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
+PICTURES, PREDICTIONS = "pictures", "predictions"
 DPI = 110
 PER_ROW = 3
 FAIRNESS = (
@@ -118,14 +119,15 @@ def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = Fa
     return the page's path.
 
     plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix,
-    plots/pictures/ the pictures of the page. `trust`: the factories that the study's tasks name
-    may be imported for these.
+    plots/pictures/ the pictures of the page, plots/<trial>/predictions/ what the trial of the
+    reference or of the winner predicts of the same images. `trust`: the factories that the study's
+    tasks name may be imported for these.
     """
     figures = {name: _png(one) for name, one in _figures(state, answer)}
     for name, picture in figures.items():
         write_bytes(folder / PLOTS / f"{name}.png", picture)
     drawn = pictures.pictures(folder, state, answer, trust=trust)
-    _write_pictures(folder / PLOTS / PICTURES, drawn)
+    _write_pictures(folder / PLOTS, drawn)
     for trial in state.completed(CONFIRM):
         for name, one in _trial_figures(folder, state, trial):
             write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
@@ -137,11 +139,16 @@ def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = Fa
 
 
 def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
-    written = dict(pictures.files(drawn.rows)) if isinstance(drawn, Pictures) else {}
-    for name, content in written.items():
-        write_bytes(folder / name, content)
-    for path in folder.glob("*.png"):
-        if path.name not in written:
+    written = {}
+    if isinstance(drawn, Pictures):
+        written = {folder / PICTURES / name: png for name, png in pictures.files(drawn.rows)}
+        for side, trial in drawn.trials.items():
+            for name, png in pictures.files_of_trial(drawn, side):
+                written[folder / trial / PREDICTIONS / name] = png
+    for path, png in written.items():
+        write_bytes(path, png)
+    for path in (*folder.glob(f"{PICTURES}/*.png"), *folder.glob(f"*/{PREDICTIONS}/*.png")):
+        if path not in written:
             path.unlink()
 
 

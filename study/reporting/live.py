@@ -7,14 +7,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
+from rich.live_render import LiveRender
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from study.analysis.answer import Confirmed, Leaders, leaders
+from study.analysis.classes import rarest
+from study.analysis.rules import rules_of
+from study.analysis.selection import MIOU_TOLERANCE, ranked, value
 from study.core.errors import printable
 from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
 from study.ledger.plan import Plan
@@ -28,8 +36,9 @@ from study.ledger.records import (
     TrialRecord,
     WaitRecord,
 )
-from study.ledger.state import State, Trial
+from study.ledger.state import State
 from study.reporting.plan_text import epochs_text
+from study.reporting.tables import percent
 from study.scheduler.stages import (
     ablations,
     confirmations,
@@ -42,6 +51,7 @@ STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2
 PLAIN: dict[str, Any] = dict(highlight=False, soft_wrap=True, markup=False, emoji=False)
 WAITS = "waits for a machine that can hold it"
+RAREST = 3
 
 
 def duration(seconds: float) -> str:
@@ -143,14 +153,82 @@ def _literal(text: str) -> Text:
     return Text(printable(text))
 
 
-def best(state: State, key: str) -> Trial | None:
-    """The trial with the highest last value of a metric so far, confirmations excluded."""
-    rated = [
-        trial
-        for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)
-        if trial.last.get(key) == trial.last.get(key, float("nan"))
-    ]
-    return max(rated, key=lambda trial: trial.last[key], default=None)
+@dataclass(frozen=True)
+class Best:
+    """Who is best so far by an objective: the trial that its config comes from, and its value."""
+
+    trial: str
+    label: str
+    value: float
+
+
+def best(state: State, ahead: Leaders, key: str) -> Best | None:
+    """Who is best by an objective: by the two that the answer ranks by those who are ahead, by
+    any other the highest at full budget."""
+    rule = rules_of(state)[0]
+    if key in (rule.val_miou, rule.val_macc):
+        found = ahead.miou if key == rule.val_miou else ahead.macc
+    else:
+        found = next(iter(ranked(state.completed(BASELINE, REFERENCE, SEARCH), key)), None)
+    if isinstance(found, Confirmed):
+        return Best(found.source, found.label, found.mean(key))
+    return None if found is None else Best(found.id, found.label, value(found, key))
+
+
+def best_rule(ahead: Leaders) -> str:
+    """What "best" means, in words."""
+    if ahead.miou is None:
+        return "best: nobody yet, as no trial has reached the full budget"
+    how = "mean over fresh seeds" if ahead.confirmed else "of one seed, at full budget"
+    then = "" if ahead.confirmed else "; fresh seeds will decide"
+    return (
+        f"best: highest on val, {how}; by mean accuracy only where mIoU is at most "
+        f"{100 * MIOU_TOLERANCE:g} points below that of the best cross entropy{then}"
+    )
+
+
+def rare_line(state: State, ahead: Leaders) -> str:
+    """The rarest classes, and what the config ahead makes of them; empty before there is one."""
+    classes = ", ".join(
+        f"{row.name} {percent(row.reference.iou, 1)} -> {percent(row.winner.iou, 1)}"
+        for row in rarest(state, ahead, RAREST)
+        if row.reference is not None and row.winner is not None
+    )
+    if not classes:
+        return ""
+    return f"rarest classes, IoU on val, best cross entropy -> best by mIoU: {classes}"
+
+
+class _Rewrapped(LiveRender):
+    """What `Live` draws and erases. A terminal that becomes narrower wraps the rows that are drawn
+    already, so that more of them are to be erased than were written."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__("")
+        self._console = console
+        self._widths: list[int] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        drawn = list(super().__rich_console__(console, options))
+        segments = [part for part in drawn if isinstance(part, Segment)]
+        self._widths = [Segment.get_line_length(row) for row in Segment.split_lines(segments)]
+        yield from drawn
+
+    def position_cursor(self) -> Control:
+        """Go to the first row, erasing all."""
+        self._count_again()
+        return super().position_cursor()
+
+    def restore_cursor(self) -> Control:
+        """The same from the row below the last."""
+        self._count_again()
+        return super().restore_cursor()
+
+    def _count_again(self) -> None:
+        if self._shape is not None:
+            width = self._console.width
+            rows = sum(max(1, math.ceil(drawn / width)) for drawn in self._widths)
+            self._shape = width, rows
 
 
 class Display:
@@ -160,6 +238,7 @@ class Display:
         self._plan = plan
         self._state = state
         self._progress = Progress(plan, state)
+        self._ahead = leaders(state)
         self._console = Console(file=file or sys.stdout, **PLAIN)
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -169,10 +248,11 @@ class Display:
                 refresh_per_second=REFRESH_PER_SECOND,
                 transient=True,
             )
+            self._live._live_render = _Rewrapped(self._console)  # rich has no way to give one
 
     def __enter__(self) -> Display:
         if self._live is not None:
-            self._live.start()
+            self._live.start(refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,6 +265,8 @@ class Display:
 
     def on(self, record: Record) -> None:
         """Take in one more ledger line."""
+        if isinstance(record, EndRecord):
+            self._ahead = leaders(self._state)
         match record:
             case TrialRecord(attempt=attempt) if attempt:
                 epoch = self._state.trials[record.trial].epochs
@@ -215,7 +297,7 @@ class Display:
 
     def _status_line(self) -> str:
         text, left = self._progress.text, self._progress.seconds_left
-        return text if left is None else f"{text} (about {duration(left)})"
+        return text if left is None else f"{text}; at most {duration(left)} to go"
 
     def _end_line(self, record: EndRecord) -> str:
         trial = self._state.trials[record.trial]
@@ -234,7 +316,10 @@ class Display:
         """The panel: trials by state, running trials, the best so far, epochs done and time
         left."""
         gap = Text("")
-        return Group(self._counts(), gap, self._running(), gap, self._best(), gap, self._bar())
+        rare = rare_line(self._state, self._ahead)
+        told = [_literal(line) for line in (best_rule(self._ahead), rare) if line]
+        shown = Group(self._best(), *told)
+        return Group(self._counts(), gap, self._running(), gap, shown, gap, self._bar())
 
     def _counts(self) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -260,12 +345,11 @@ class Display:
     def _best(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
         for key in self._plan.objectives:
-            trial = best(self._state, key)
-            if trial is not None:
-                value = f"{100 * trial.last[key]:.1f}"
-                on = " of the proxy" if self._plan.has_target else ""
-                head, label = _literal(f"best {key}{on}"), _literal(trial.label)
-                table.add_row(head, Text(value, style="bold"), trial.id, label)
+            found = best(self._state, self._ahead, key)
+            if found is not None:
+                on = " of the proxy" if self._plan.has_target and not self._ahead.confirmed else ""
+                head, label = _literal(f"best {key}{on}"), _literal(found.label)
+                table.add_row(head, Text(percent(found.value, 1), style="bold"), found.trial, label)
         return table
 
     def _bar(self) -> Table:
@@ -275,9 +359,9 @@ class Display:
         if not math.isfinite(done + left):  # the target is not timed: the bar shows the search
             done, left = self._progress.done[0], self._progress.left[0]
         seconds = self._progress.seconds_left
-        text = f"{self._progress.text}; {duration(self._progress.elapsed)}"
+        text = f"{self._progress.text}; this session: {duration(self._progress.elapsed)} so far"
         if seconds is not None:
-            text += f", at most {duration(seconds)} left"
+            text += f", at most {duration(seconds)} to go"
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_row(ProgressBar(total=max(1, done + left), completed=done, width=40), text)
         return table

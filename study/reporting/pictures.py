@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +64,14 @@ class Row:
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """The pictures of a study. rule: how the images were chosen, in words. classes: those that
-    occur in them, in the order of the task. differences: what the colours of that panel mean."""
+    occur in them, in the order of the task. differences: what the colours of that panel mean.
+    trials: whose predictions the panels named `reference` and `winner` are."""
 
     rows: tuple[Row, ...]
     rule: str
     classes: tuple[Named, ...]
     differences: tuple[Named, ...]
+    trials: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,9 @@ def _pictures(folder: Path, state: State, answer: Answer, trust: bool) -> Pictur
             (f"the {OLD} alone is right", RED),
             ("both are wrong", GREY),
         )
-    return Pictures(rows, _rule(answer, configs, state.study.seed), tuple(classes), differences)
+    trials = {name: BY_MIOU.stated(of)[0] for name, of in configs.items()}
+    rule = _rule(answer, trials, state.study.seed)
+    return Pictures(rows, rule, tuple(classes), differences, trials)
 
 
 def _side(
@@ -211,11 +215,11 @@ def choose(
     return chosen
 
 
-def _rule(answer: Answer, configs: Mapping[str, Confirmed], seed: int) -> str:
-    trials = ", ".join(f"{BY_MIOU.stated(of)[0]} ({name})" for name, of in configs.items())
-    at = f"at the {answer.primary.name}, from the pixel counts of trials {trials}"
+def _rule(answer: Answer, trials: Mapping[str, str], seed: int) -> str:
+    named = ", ".join(f"{trial} ({name})" for name, trial in trials.items())
+    at = f"at the {answer.primary.name}, from the pixel counts of trials {named}"
     first = f"those with the lowest mean IoU over their classes {at}"
-    if OLD in configs:
+    if OLD in trials:
         first = (
             f"the {GAINS} where the winner gains most on the reference and the {LOSSES} where it "
             f"loses most, by mean IoU over the classes of the image {at}"
@@ -321,6 +325,14 @@ def files(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """The names and contents of the rows' files: ``1_gain.png`` and so on."""
     for number, row in enumerate(rows, 1):
         yield f"{number}_{row.kind}.png", row_png(row)
+
+
+def files_of_trial(drawn: Pictures, name: str) -> Iterator[tuple[str, bytes]]:
+    """The same of what one of the two predicts: image, truth, prediction."""
+    shown = (IMAGE, TRUTH, name)
+    yield from files(
+        [replace(row, panels={one: row.panels[one] for one in shown}) for row in drawn.rows]
+    )
 
 
 def _saved(image: Image.Image) -> bytes:

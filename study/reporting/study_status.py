@@ -8,11 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from study.analysis.answer import Leaders, leaders
 from study.analysis.option_epochs import option_epochs
 from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
-from study.reporting.live import STAGES, WAITS, Progress, best, duration, in_epochs
+from study.reporting.live import (
+    STAGES,
+    WAITS,
+    Progress,
+    best,
+    best_rule,
+    duration,
+    in_epochs,
+)
 from study.scheduler.retries import GPU_MEMORY
 from study.search.asha import bars
 
@@ -37,7 +46,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
     """
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
-    progress = Progress(plan, state)
+    progress, ahead = Progress(plan, state), leaders(state)
     trials = list(state.trials.values())
     rates = _epochs_per_second(state, now) if driven else None
     done, left = progress.done, (0, 0) if state.finished else progress.left
@@ -66,7 +75,9 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
         "trials": {stage: _counts(state, stage) for stage in STAGES},
         "running": [_running(trial, plan, now) for trial in trials if trial.end is None],
         "rungs": [_rung(*rung, values, plan) for rung, values in state.brackets.items()],
-        "best": {key: _best(state, key) for key in plan.objectives},
+        "best": {key: _best(state, ahead, key) for key in plan.objectives},
+        "best_rule": best_rule(ahead),
+        "confirmed": ahead.confirmed,
         "failed": [
             {"trial": trial.id, "label": trial.label, "epoch": trial.epochs, "reason": _why(trial)}
             for trial in trials
@@ -115,9 +126,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         text.append(f"rung at epoch {rung['epoch']}{of}: {rung['size']} values, {needs}")
     for key, item in found["best"].items():
         if item is not None:
-            on = " of the proxy" if found["target"] else ""
+            on = " of the proxy" if found["target"] and not found["confirmed"] else ""
             value = f"{100 * item['value']:.1f}"
             text.append(f"best {key}{on}: {value}, {item['trial']} {item['label']}")
+    text.append(found["best_rule"])
     text.append(_pace(found))
     text.append(_cost_line(found))
     for path in dict.fromkeys(item["path"] for item in found["option_epochs"]):
@@ -170,11 +182,9 @@ def _rung(
     }
 
 
-def _best(state: State, key: str) -> dict[str, Any] | None:
-    trial = best(state, key)
-    if trial is None:
-        return None
-    return {"trial": trial.id, "label": trial.label, "value": trial.last[key]}
+def _best(state: State, ahead: Leaders, key: str) -> dict[str, Any] | None:
+    found = best(state, ahead, key)
+    return None if found is None else asdict(found)
 
 
 def _why(trial: Trial) -> str:

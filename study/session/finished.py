@@ -43,8 +43,8 @@ class Finished:
 
     def __repr__(self) -> str:
         done = "finished" if self.state.finished else "unfinished"
-        best = self.best
-        told = f", best_miou: {best.stem} in {best.parent}" if best else ""
+        best = self.state.trials.get(self.answer.best_miou or "")
+        told = f", best_miou: {best.label}" if best else ""
         return f"<study {self.answer.study!r}, {done}, {len(self.state.trials)} trials{told}>"
 
     def _repr_html_(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
 from study.core import telemetry
+from study.core.console import show
 from study.core.files import write_text
 from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
@@ -213,7 +214,7 @@ def run_study(
     telemetry.turn_off()
     with argument_names():
         options = Options.of(given)
-        with Connection(options.address) as connection:
+        with Connection(options.address, show) as connection:
             return run_session(prepare(options, connection.begin), options, connection)
 
 

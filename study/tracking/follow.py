@@ -23,7 +23,7 @@ from study.core.errors import InputError
 from study.ledger.journal import LEDGER, read
 from study.ledger.records import ReportRecord
 from study.tracking.database import Replaced
-from study.tracking.projection import Projection
+from study.tracking.projection import Projection, in_a_line
 from study.tracking.sidecar import NOTE, UNSENT
 
 LOCK = "tracking.lock"
@@ -87,6 +87,7 @@ class Follower:
             thorough=thorough,
             on_success=self._show_life,
             on_replaced=self._take_replaced,
+            say=say,
         )
         self._folder = folder
         self._uri = tracking_uri
@@ -118,6 +119,8 @@ class Follower:
                 self._log(error)
                 silent = time.monotonic() - projection.last_success
                 if over and silent > self._waits.grace:
+                    if self._out is not None and not projection.num_unsent:
+                        self._say(f"MLflow stores no files: {in_a_line(error)}")
                     return False
                 if over:
                     time.sleep(self._waits.failure)
@@ -181,11 +184,6 @@ class Follower:
         if text != self._logged:
             self._logged = text
             print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
-
-
-def in_a_line(error: Exception) -> str:
-    """Format an error in one line: its kind, and the first line of its text."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def await_a_report(folder: Path, closing: threading.Event, timeout: float = START_SECONDS) -> None:

@@ -30,6 +30,11 @@ PUSH_SECONDS = 5.0
 OF_THE_STUDY = StudyRecord | SessionRecord | SelectRecord | SeedsRecord | FinishRecord
 
 
+def in_a_line(error: Exception) -> str:
+    """Format an error in one line: its kind, and the first line of its text."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 class Tail:
     """The whole lines of a growing file."""
 
@@ -86,6 +91,7 @@ class Projection:
         thorough: also write what seems to be in MLflow already.
         on_success: called after every one or few successful requests.
         on_replaced: called if a new database had to take the place of an unusable one.
+        say: shows a line to the user.
         open_store: makes the writer; takes the arguments of Store.
     """
 
@@ -97,6 +103,7 @@ class Projection:
         thorough: bool = False,
         on_success: Callable[[], None] = lambda: None,
         on_replaced: Callable[[Replaced], None] = lambda replaced: None,
+        say: Callable[[str], None] = lambda line: None,
         open_store: Callable[..., Store] = Store,
     ) -> None:
         self._folder = folder
@@ -104,6 +111,7 @@ class Projection:
         self._thorough = thorough
         self._on_success = on_success
         self._on_replaced = on_replaced
+        self._say = say
         self._open_store = open_store
         self._tail = Tail(folder / LEDGER)
         self._study = State()  # state of the lines that belong to no trial
@@ -259,4 +267,17 @@ class Projection:
         self._store.tidy()
         self._store.write_answer(self._finished_at)
         self._store.write_files(self._confirmed, self._succeeded)
+        try:
+            self._store.models.write(self._succeeded)
+        except Exception as error:
+            self._say(f"the exported networks are not in MLflow: {in_a_line(error)}")
         return True
+
+    def register(self, name: str) -> str:
+        """Register the best network under a name, once all is written; returns a line about it.
+
+        Raises:
+            InputError: if there is none.
+        """
+        assert self._store is not None
+        return self._store.models.register(name)

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from study.core import yaml_text as configs
-from study.core.names import ANSWER
+from study.core.names import ANSWER, EXPORTS
 from study.core.telemetry import turn_off
 from study.ledger.journal import LEDGER
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 from study.tracking import content, database
+from study.tracking.models import Models
 from study.tracking.uri import artifact_location, sqlite_path
 
 STUDY_FILES = (
     "report.html", "results.csv", ANSWER, "space.yaml", "task.yaml", "confirm_task.yaml", LEDGER,
 )  # fmt: skip
-STUDY_FOLDERS = ("exports", "plots", "tables")
+STUDY_FOLDERS = (EXPORTS, "plots", "tables")
 PLOTS = "plots"
 RUNS_PER_PAGE = 200  # each comes with all its params, tags and last values
 
@@ -89,6 +90,8 @@ class Store:
         self._runs: dict[str, _Run] = {}
         self._doubtful: set[str] = set()  # trials that may have a run unknown to us
         self._late_runs = False
+        self._configs: dict[str, str] = {}  # of trials, not uploaded yet
+        self._takes_files = True
         self._find_runs()
         if "" not in self._runs:
             tags = {**content.study_tags(study), "stage": content.STUDY_STAGE}
@@ -195,7 +198,8 @@ class Store:
         self._doubtful.add(trial)
 
     def write_trial(self, trial: Trial, epochs: Iterable[int], *, live: bool) -> None:
-        """Update the trial's run; of its metrics, write those of these epochs."""
+        """Update the trial's run; of its metrics, write those of these epochs. Where files cannot
+        be stored, its config waits for `write_files`."""
         parent = self._parent.id
         tags = {**content.trial_tags(self.study, trial), content.PARENT: parent}
         is_new = trial.id not in self._runs
@@ -218,11 +222,22 @@ class Store:
                 run = self._create_for(trial, tags)
                 points = content.trial_points(trial) + content.final_points(trial)
                 self._log(run, points, params, {})
-            self._client.log_text(run.id, configs.as_yaml(trial.config), "config.yaml")
+            self._configs[trial.id] = configs.as_yaml(trial.config)
             run.described = True
         ended = content.milliseconds(trial.end.time) if trial.end else None
         self._set_status(run, content.run_status(trial, live=live), ended)
         run.digest = None
+        if self._takes_files:
+            try:
+                self._write_configs()
+            except Exception:
+                self._takes_files = False
+
+    def _write_configs(self) -> None:
+        for trial, text in list(self._configs.items()):
+            if trial in self._runs:
+                self._client.log_text(self._runs[trial].id, text, "config.yaml")
+            del self._configs[trial]
 
     def _create_for(self, trial: Trial, tags: dict[str, str]) -> _Run:
         return self._create(trial.id, content.trial_name(trial), trial.started, tags)
@@ -249,7 +264,8 @@ class Store:
 
     def write_files(self, confirmed: Iterable[str], on_success: Callable[[], None]) -> None:
         """Upload the present files of the folder: exports, report, plots, and the pictures of
-        these trials."""
+        these trials; and the configs that are not uploaded yet."""
+        self._write_configs()
         for name in STUDY_FILES:
             if (path := self.folder / name).is_file():
                 self._client.log_artifact(self._parent.id, str(path))
@@ -271,6 +287,12 @@ class Store:
         note = content.answer_note(self.study, answer)
         points = content.answer_points(answer, ended)
         self._log(self._parent, points, {}, {"mlflow.note.content": note})
+
+    @property
+    def models(self) -> Models:
+        """The exported networks of the study in MLflow."""
+        run = self._parent.id
+        return Models(self._client, self._experiment, run, self.study, self.folder)
 
     def tidy(self) -> None:
         """Delete runs that a slow server made after all and that were discovered too late."""

@@ -45,6 +45,23 @@ def test_the_cluster_is_joined_beside_what_is_done_and_left_at_the_end(calls):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("there", "said"), [(None, "starting a cluster ..."), ("here:1", "joining a cluster ...")]
+)
+def test_what_is_begun_is_said_before_it_is_there(calls, monkeypatch, there, said):
+    told, answers = [], threading.Event()
+    monkeypatch.setattr(cluster, "where", lambda address: (there, "a cluster"))
+    monkeypatch.setattr(cluster, "connect", lambda *_, **__: str(answers.wait(240)))
+    with Connection(None, told.append) as connection:
+        connection.nodes.find = lambda: None
+        assert told == []
+        connection.begin()
+        assert told == [said]
+        answers.set()
+        connection.wait()
+    assert told == [said]
+
+
 def test_without_a_beginning_it_is_joined_when_it_is_needed(calls):
     with Connection(None) as connection:
         assert connection.wait() == "a cluster"

@@ -149,8 +149,10 @@ def test_a_study_joins_the_cluster_that_ray_start_left_running_here(
     done = run_study(tmp_path, head, "--name", "s")
     assert done.returncode == 0, done.stderr
     words = f"the Ray cluster running here ({head.address})"
-    assert done.stdout.startswith(f"s on {words}: 1 trial at a time, 1 CPU each\n")
-    assert done.stdout.splitlines()[1].startswith("warning: in no image of test, so not judged: ")
+    first, second, third, *_ = done.stdout.splitlines()
+    assert first == f"joining {words} ..."
+    assert second == f"s on {words}: 1 trial at a time, 1 CPU each"
+    assert third.startswith("warning: in no image of test, so not judged: ")
     state = load(tmp_path / "studies" / "s")
     assert state.sessions[0].cluster == words
     assert {trial.status for trial in state.trials.values()} == {COMPLETED}

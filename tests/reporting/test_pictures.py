@@ -221,6 +221,12 @@ def test_each_row_shows_what_the_exported_networks_predict(place: Path) -> None:
         for name, network in networks.items():
             classes = network.predict(np.asarray(data.test.images[index])).classes
             assert np.array_equal(row.panels[name], data.palette[classes])
+        width = 2 * row.panels["image"].shape[1]  # small images are enlarged
+    for name in (OLD, NEW):
+        sheets = dict(pictures.files_of_trial(found, name))
+        for row, sheet in zip(found.rows, sheets.values(), strict=True):
+            last = np.asarray(Image.open(io.BytesIO(sheet)).convert("RGB"))[-1, -width::2]
+            assert np.array_equal(last, row.panels[name][-1])
     shown = {data.class_names.index(name) for name, _ in found.classes}
     assert shown == set().union(*(row.classes for row in found.rows)) - {255}
 
@@ -236,6 +242,12 @@ def test_the_page_and_the_folder_hold_the_pictures_of_this_report_alone(place: P
     assert isinstance(found, Pictures)
     names = {f"{n}_{row.kind}.png" for n, row in enumerate(found.rows, 1)}
     assert {path.name for path in old.parent.iterdir()} == names
+    predictions = {path.parent.name: path for path in place.glob("plots/*/predictions")}
+    exports = {name: place / "exports" / f"{name}.yaml" for name in ("reference", "best_miou")}
+    stated = {yaml.safe_load(path.read_text())["provenance"]["trial"] for path in exports.values()}
+    assert predictions.keys() == stated and len(stated) == 2
+    for folder in predictions.values():
+        assert {path.name for path in folder.iterdir()} == names
     for row in found.rows:
         for panel in row.panels:
             assert f'alt="{panel} of {row.name}" src="data:image/png;base64,' in page
@@ -244,7 +256,7 @@ def test_the_page_and_the_folder_hold_the_pictures_of_this_report_alone(place: P
     page = write_report(place, state, answer(state, place), trust=True).read_text()
     (said,) = re.findall("<p>No pictures of what is predicted: (.*)</p>", page)
     assert "the weights are not those that the export names" in said
-    assert not [*old.parent.iterdir()]
+    assert not [*old.parent.iterdir()] and not [*place.glob("plots/*/predictions/*")]
 
 
 def remove_export(folder: Path) -> None:

@@ -14,6 +14,7 @@ from study.analysis.answer import answer
 from study.analysis.classes import classes
 from study.core.errors import InputError
 from study.inference import Predictor
+from study.ledger.journal import LEDGER
 from study.reporting.table_files import write_tables
 from study.session.finished import Finished
 from study.storage.studies import load
@@ -35,10 +36,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_it_is_one_line_as_text_and_the_answer_in_a_notebook(finished: Finished) -> None:
     line = repr(finished)
-    assert line.startswith("<study 'demo', finished, 33 trials, best_miou: best_miou in ")
     page = finished._repr_html_()
     best = finished.answer.config(finished.answer.best_miou)
     assert best is not None and best.label in page
+    assert line == f"<study 'demo', finished, 33 trials, best_miou: {best.label}>"
     assert page.count("<table>") == 1 and page.count("data:image/png") == 2
     assert "<html" not in page and "<style" not in page
 
@@ -64,6 +65,20 @@ def test_its_networks(finished: Finished) -> None:
     assert isinstance(finished.load(), Predictor)
     with pytest.raises(InputError, match=r"unknown export 'reference' \(allowed: best_miou\)"):
         finished.load("reference")
+
+
+def test_an_interrupted_confirmation_shows_what_there_is(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "halfway", rules=True)
+    lines = (folder / LEDGER).read_bytes().splitlines(keepends=True)
+    ends = [number for number, line in enumerate(lines) if b'"kind": "end"' in line]
+    (folder / LEDGER).write_bytes(b"".join(lines[: ends[-5] + 1]))
+    state = load(folder)
+    halfway = Finished(folder, state, answer(state, folder), (), 0, "", interrupted=True)
+    assert repr(halfway).startswith("<study 'halfway', unfinished, ")
+    confirmed = {config.label for config in halfway.answer.configs}
+    assert {*halfway.table()["config"]} == confirmed != set()
+    assert "<table>" in halfway._repr_html_()
+    assert {*halfway.curves()["trial"]} == {*state.trials}
 
 
 def test_before_there_is_an_answer(tmp_path: Path) -> None:

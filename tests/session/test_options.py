@@ -40,6 +40,12 @@ def test_flags_arguments_and_fields_are_the_same() -> None:
     assert {name: arguments[name].default for name in fields} == fields
 
 
+def test_an_editor_can_complete_what_there_is() -> None:
+    assert {"run_study", "load"} <= {*dir(study)}
+    for name, option in inspect.signature(study.run_study).parameters.items():
+        assert option.annotation not in (inspect.Parameter.empty, "Any"), name
+
+
 def test_help_and_the_docstring_have_the_text_of_every_option() -> None:
     help_text, docstring = parser().format_help(), study.run_study.__doc__
     assert docstring is not None

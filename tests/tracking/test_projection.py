@@ -65,6 +65,13 @@ class MadeUpStore:
     def write_files(self, *_: Any) -> None:
         pass
 
+    @property
+    def models(self) -> MadeUpStore:
+        return self
+
+    def write(self, *_: Any) -> None:
+        pass
+
 
 @pytest.fixture
 def stores() -> list[MadeUpStore]:

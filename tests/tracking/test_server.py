@@ -4,6 +4,7 @@ it would have held without, and nothing twice."""
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import re
 import threading
@@ -254,6 +255,38 @@ def test_a_command_that_loses_its_server_says_what_is_left(
     assert said.out.startswith("0 ledger lines ")
     assert "the same command tries them again" in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_server_that_cannot_store_files_has_all_the_rest(
+    study: Path,
+    proxy: Proxy,
+    server: Server,
+    undisturbed: Rows,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("study.tracking.follow.PATIENCE", Waits(failure=0.05, grace=0.3))
+    proxy.fault = lambda method, path: ERROR if "mlflow-artifacts" in path else WELL
+    assert track.main([str(study), "--tracking-uri", proxy.uri]) == 1
+    said = capsys.readouterr()
+    assert re.match(r"\d+ ledger lines and 10 trials are in MLflow\n", said.out)
+    reason, last = said.err.splitlines()
+    assert "config.yaml" in reason
+    assert last == "not all files are; the same command tries them again"
+    without = {trial: {**row, "files": []} for trial, row in undisturbed.items()}
+    assert server.rows() == without
+    tries = [path for method, path in proxy.requests if "mlflow-artifacts" in path]
+    assert len({path for path in tries if path.endswith("config.yaml")}) == 1
+    told: list[str] = []
+    closing = threading.Event()
+    closing.set()
+    waits = Waits(failure=0.05, grace=0.3)
+    out = io.StringIO()
+    assert not Follower(study, proxy.uri, waits=waits, out=out, say=told.append).run(closing)
+    assert len(told) == 1 and told[0].startswith("MLflow stores no files: ")
+    proxy.well()
+    assert track.main([str(study), "--tracking-uri", proxy.uri]) == 0
+    assert server.rows() == undisturbed
 
 
 def test_a_partial_experiment_is_repaired(
