@@ -65,13 +65,14 @@ def class_weights(config: ClassWeights, counts: Counts | None, num_classes: int)
             hint="pass the training split's pixel counts",
             key="class_weights/scheme",
         )
-    table = _read_counts(counts, num_classes)
+    table = read_counts(counts, num_classes)
     pixels = table.sum(0) if table.ndim == 2 else table
     weights = torch.where(pixels > 0, _shape(config, table, pixels), torch.zeros_like(pixels))
     return weights / (weights * pixels).sum() * pixels.sum()
 
 
-def _read_counts(counts: Counts, num_classes: int) -> Tensor:
+def read_counts(counts: Counts, num_classes: int) -> Tensor:
+    """Counts as a tensor, (C,) or (images, C) float64. Raises ValueError if they do not fit."""
     try:
         table = torch.as_tensor(counts).detach().to("cpu", torch.float64)
     except (TypeError, ValueError) as error:

@@ -63,6 +63,13 @@ def spelt(loss: LossConfig | FactoryLoss) -> str:
     return f"{text}, the preset {preset.name} ({preset.source})" if preset else text
 
 
+def papers(loss: LossConfig) -> list[str]:
+    """The papers of a loss's parts, each as `the part: the paper`."""
+    axes = family(loss)
+    parts = [] if axes == CE else [_named(axis, loss) for axis in axes.split("+")]
+    return [f"{name}: {paper}" for name, paper in parts if paper]
+
+
 def _named(axis: str, loss: LossConfig) -> tuple[str, str]:
     if axis == "class_weights":
         return SCHEMES.get(type(loss.class_weights), ("given class weights", ""))
