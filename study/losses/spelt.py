@@ -17,6 +17,7 @@ from study.losses.family import family
 from study.losses.presets import PRESETS
 
 CROSS_ENTROPY = "cross entropy"
+CLASS_WEIGHTS = "class weights"
 AXES = {
     "label_smoothing": ("label smoothing", "Szegedy et al., CVPR 2016, arXiv 1512.00567"),
     "boundary_smoothing": (

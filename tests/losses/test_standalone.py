@@ -28,10 +28,13 @@ from losses.standalone_files import (
 )
 from losses.variants import AXES, configs, each
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from study.config.shipped import SEARCH_SPACES, shipped
+from study.core.errors import InputError
 from study.losses import PRESETS, LossConfig
 from study.losses.family import family
+from study.losses.standalone.equivalents import HAS, KEYS, LIBRARIES, equivalent_source
 from study.losses.standalone.source import PARTS, loss_source
 from study.metrics import build_decision
 from study.search.sampler import stratified
@@ -207,8 +210,11 @@ def test_a_file_imports_what_it_uses_and_nothing_of_this_package(config: Any) ->
 @pytest.mark.slow
 def test_files_are_formatted_and_clean(tmp_path: Path) -> None:
     losses = [standalone(config) for config in CONFIGS.values()]
-    for number, loss in enumerate([*losses, everything]):
-        (tmp_path / f"loss_{number}.py").write_text(loss_source(loss), encoding="utf-8")
+    texts = [loss_source(loss) for loss in [*losses, everything]]
+    texts += [equivalent_source("smp", standalone({})), equivalent_source("mmseg", losses[0])]
+    texts.append(equivalent_source("mmseg", standalone(MEDIAN, class_names=NAMES)))
+    for number, text in enumerate(texts):
+        (tmp_path / f"loss_{number}.py").write_text(text, encoding="utf-8")
     options = ["--config", str(ROOT / "pyproject.toml"), str(tmp_path)]
     for command in (["check", "--no-cache"], ["format", "--no-cache", "--diff"]):
         done = subprocess.run(
@@ -372,3 +378,81 @@ def test_the_loss_of_a_file_can_be_given_other_numbers(tmp_path: Path) -> None:
     assert other.class_weights.tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="2 class weights for 4 classes"):
         module.Loss(class_weights=[1.0, 2.0])
+
+
+# --- other libraries ----------------------------------------------------------------------------
+
+
+def _mmseg(
+    pred: Tensor, label: Tensor, class_weight: Any = None, *, avg_non_ignore: bool
+) -> Tensor:
+    """CrossEntropyLoss of mmsegmentation 1.2, by its formula: the sum over valid pixels of
+    w[y] * ce over the sum of w[y] (their number without weights) plus float32's epsilon."""
+    assert avg_non_ignore
+    counted = label != 255
+    if class_weight is None:
+        weight = torch.ones_like(pred[:, 0])
+    else:
+        weight = torch.tensor(class_weight, dtype=pred.dtype)[label]  # 255: an IndexError
+    losses = -pred.log_softmax(1).gather(1, label.where(counted, 0)[:, None])[:, 0]
+    total = (weight * losses).where(counted, 0).sum()
+    return total / (weight.where(counted, 0).sum() + torch.finfo(torch.float32).eps)
+
+
+MEDIAN = {"class_weights": {"scheme": "median_frequency"}, "normalizer": "weight"}
+
+
+def test_cross_entropy_of_mmsegmentation_is_equal(tmp_path: Path) -> None:
+    decode = imported(equivalent_source("mmseg", standalone({})), tmp_path).loss_decode
+    assert decode == {"type": "CrossEntropyLoss", "avg_non_ignore": True}
+    logits, labels = steps(torch.float32)[0]
+    value = _mmseg(logits, labels, avg_non_ignore=True)
+    torch.testing.assert_close(value, of_package(standalone({}))(logits, labels), rtol=1e-6, atol=0)
+    loss = standalone(MEDIAN, class_names=NAMES)
+    weighted = imported(equivalent_source("mmseg", loss), tmp_path)
+    assert loss.digest == weighted.DIGEST
+    given = dict(weighted.loss_decode)
+    assert given.pop("type") == "CrossEntropyLoss"
+    labels = labels.where(labels != 255, 1)
+    value = _mmseg(logits, labels, **given)
+    torch.testing.assert_close(value, of_package(loss)(logits, labels), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1}], ids=["ce", "smoothing"])
+def test_cross_entropy_of_segmentation_models_pytorch_is_equal(config: Any, tmp_path: Path) -> None:
+    loss = standalone(config)
+    module = imported(equivalent_source("smp", loss), tmp_path)
+    assert loss.digest == module.DIGEST
+    for logits, labels in steps(torch.float32)[:3]:
+        ours, theirs = of_package(loss)(logits, labels), module.loss(logits, labels)
+        torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=0)
+        gradients = [torch.autograd.grad(value, logits)[0] for value in (theirs, ours)]
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("library", "config", "line"),
+    [
+        ("mmseg", AXES["recall"], "loss/recall: mmsegmentation has no equal of recall weights"),
+        ("smp", AXES["recall"], "loss/recall: segmentation-models-pytorch has no equal of recall"),
+        ("smp", MEDIAN, "loss/class_weights: segmentation-models-pytorch has no equal of class w"),
+        ("mmseg", AXES["boundary"], "loss/smoothing_region: mmsegmentation has no equal of label"),
+        ("mmseg", AXES["median_frequency"], "loss/normalizer: mmsegmentation divides by the sum"),
+    ],
+)
+def test_an_axis_without_an_equal_is_named(library: str, config: Any, line: str) -> None:
+    with pytest.raises(InputError, match=rf"^{line}.*; --format python writes"):
+        equivalent_source(library, standalone(config))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("axis", sorted(KEYS))
+def test_every_axis_has_an_equal_or_is_named(library: str, axis: str) -> None:
+    config = next(c for c in CONFIGS.values() if family(standalone(c).config) == axis)
+    if axis in HAS[library]:
+        assert equivalent_source(library, standalone(config | {"normalizer": "weight"}))
+        return
+    with pytest.raises(InputError) as raised:
+        equivalent_source(library, standalone(config))
+    assert raised.value.key == f"loss/{KEYS[axis]}"
+    assert KEYS.keys() == PARTS.keys()

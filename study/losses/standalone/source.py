@@ -65,7 +65,16 @@ def loss_source(loss: StandaloneLoss) -> str:
     flags = {name: name in on for name in FLAGS.findall(source)}
     assert on <= flags.keys(), on - flags.keys()
     roots = {"DIGEST", "Loss", *(["decide"] if loss.decision else [])}
-    return _head(loss) + "\n" + specialise(source, flags, _values(loss), roots)
+    use = [
+        "loss = Loss().to(device)",
+        "value = loss(network(images), labels)  # (B, C, H, W), (B, H, W) with 255 ignored",
+        "value.backward()",
+        "loss.eval()  # while validating, as the network; then loss.train()",
+    ]
+    if loss.decision is not None:
+        use.append("classes = decide(network(images))  # by the rule that val chose")
+    top = head(loss, needs="It needs torch alone.", use=use)
+    return top + "\n" + specialise(source, flags, _values(loss), roots)
 
 
 def _flags(loss: StandaloneLoss) -> set[str]:
@@ -124,13 +133,13 @@ def _values(loss: StandaloneLoss) -> dict[str, str]:
     found = {name: repr(value) for name, value in values.items()}
     found["DIGEST"] = f'"{loss.digest}"'
     if loss.class_names:
-        found["CLASS_NAMES"] = _rows([_text(name) for name in loss.class_names])
+        found["CLASS_NAMES"] = rows([_text(name) for name in loss.class_names])
     if (weights := loss.class_weights) is not None:
-        found["CLASS_WEIGHTS"] = _rows(list(map(repr, weights)), loss.class_names)
+        found["CLASS_WEIGHTS"] = rows(list(map(repr, weights)), loss.class_names)
     if loss.decision is not None:
         tau, prior = loss.decision
         found["TAU"] = repr(tau)
-        found["LOG_PRIOR"] = _rows(list(map(repr, prior)), loss.class_names)
+        found["LOG_PRIOR"] = rows(list(map(repr, prior)), loss.class_names)
     return found
 
 
@@ -140,30 +149,25 @@ def _text(text: str) -> str:
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
-def _rows(items: Sequence[str], names: Sequence[str] = ()) -> str:
-    """A tuple, an item in a line, each with the name of its class."""
+def rows(items: Sequence[str], names: Sequence[str] = ()) -> str:
+    """The literal of a tuple, an item in a line, each with the name of its class."""
     notes = [f"  # {printable(name)}" for name in names] or [""] * len(items)
     rows = [f"    {item},{note}\n" for item, note in zip(items, notes, strict=True)]
     return f"(\n{''.join(rows)})"
 
 
-def _head(loss: StandaloneLoss) -> str:
+def head(loss: StandaloneLoss, *, needs: str, use: Sequence[str], notes: Sequence[str] = ()) -> str:
     """Comments: what the file is, how it is used, the config and the papers."""
     scale, words = loss.lr_scale, spelt(loss.config)
     rate = "that of cross entropy" if scale == 1 else f"{scale:.4g} times that of cross entropy"
-    use = [
-        "loss = Loss().to(device)",
-        "value = loss(network(images), labels)  # (B, C, H, W), (B, H, W) with 255 ignored",
-        "value.backward()",
-        "loss.eval()  # while validating, as the network; then loss.train()",
+    sentences = [
+        f"{words[0].upper()}{words[1:]}.",
+        *loss.origin,
+        f"{needs} Where pixels are ignored, labels are 255. Learning rate: {rate}.",
+        *notes,
     ]
-    if loss.decision is not None:
-        use.append("classes = decide(network(images))  # by the rule that val chose")
     lines = [
-        *_wrapped(f"{words[0].upper()}{words[1:]}."),
-        *(line for sentence in loss.origin for line in _wrapped(sentence)),
-        "It needs torch alone. Where pixels are ignored, labels are 255.",
-        f"Learning rate: {rate}.",
+        *(line for sentence in sentences for line in _wrapped(sentence)),
         "",
         *(f"    {line}" for line in use),
         "",
