@@ -80,7 +80,7 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
         "epochs": trial.epochs,
         "metrics": dict(trial.last),
         "environment": trial.environment or study.environment,
-        "data": {"fingerprint": _data(study, trial).get("fingerprint")},
+        "data": {"fingerprint": data_of(study, trial).get("fingerprint")},
         "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
     if judged_by is not None:
@@ -90,13 +90,14 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
     return {**tree, **decision, "provenance": provenance}
 
 
-def _data(study: StudyRecord, trial: Trial) -> dict[str, Any]:
+def data_of(study: StudyRecord, trial: Trial) -> dict[str, Any]:
+    """What the ledger says of the data that a trial was trained on."""
     return study.judged_data if trial.on_target else study.data
 
 
 def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
     """The block `decision`; earlier studies have the class fractions to eight digits."""
-    data = _data(study, trial)
+    data = data_of(study, trial)
     fractions = data.get("class_counts") or data.get("class_fraction")
     if rule.tau not in trial.last or not fractions:
         return {}
