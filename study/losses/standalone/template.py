@@ -213,7 +213,7 @@ def max_pooling(losses: Tensor, num_valid: Tensor, p: float, ratio: float) -> Te
     """
     n = float(num_valid)
     m = max(1, int(ratio * n))
-    cap = n ** (1 / p - 1) * m ** (-1 / p)
+    cap = math.pow(n, 1 / p - 1) * math.pow(m, -1 / p)
     losses = losses.double()
     positive = losses > 0
     if int(positive.sum()) <= m:
