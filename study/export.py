@@ -2,7 +2,7 @@
 
 With --format python, mmseg or smp it writes their losses for other trainers, beside the YAML: NAME
 is the study, for a file of each of its exports, or one export, such as
-studies/NAME/exports/best_miou.yaml (whatever ends in .yaml or .yml), for its file alone.
+studies/NAME/exports/best_miou.yaml (a file that ends in .yaml or .yml), for its file alone.
 
     python   best_miou_loss.py: a torch module that needs neither this package nor others, with the
              config's numbers, its digest, and the decision rule as a function
@@ -58,7 +58,7 @@ def _export(arguments: argparse.Namespace) -> None:
         _export_losses(arguments)
         return
     _refuse(arguments, ("out", "data_root", "trust"), "only for loss files")
-    if _is_export(arguments.name):
+    if _is_export(arguments):
         raise InputError(
             f"{arguments.name} is YAML already",
             hint="--format python, mmseg or smp writes its loss",
@@ -83,7 +83,7 @@ def _export_losses(arguments: argparse.Namespace) -> None:
 
     access = DataAccess(arguments.data_root, arguments.trust)
     out: Path | None = arguments.out
-    if _is_export(arguments.name):
+    if _is_export(arguments):
         if arguments.storage != STUDIES:
             raise InputError("only for the name of a study, not for an export", key="--storage")
         export = Path(arguments.name)
@@ -102,8 +102,12 @@ def _export_losses(arguments: argparse.Namespace) -> None:
     _show(found.missing, paths)
 
 
-def _is_export(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) and not Path(name).is_dir()
+def _is_export(arguments: argparse.Namespace) -> bool:
+    """Whether NAME is that of a file, there or not, and of no study."""
+    name, storage = arguments.name, arguments.storage
+    if not name.endswith((".yaml", ".yml")) or Path(storage, name).is_dir():
+        return False
+    return Path(name).is_file() or not storage.startswith("s3://")
 
 
 def _answer(study: StoredStudy) -> Answer:

@@ -137,6 +137,17 @@ def test_the_counts_of_a_ledger_are_enough(tmp_path: Path) -> None:
         assert float(module.Loss().class_weights[-1]) == 0
 
 
+def test_a_study_may_be_named_like_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "demo.yaml").write_text("loss: {}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    copied("finished", tmp_path).rename(tmp_path / "demo.yaml")
+    assert export_command.main(["demo.yaml", "--storage", str(tmp_path)]) == 0
+    exports = tmp_path / "demo.yaml" / "exports"
+    assert export_command.main([str(exports.parent), "--format", "python"]) == 0
+    assert (exports / "best_miou_loss.py").is_file()
+
+
 def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """The error line of a command that ends with exit code 2 and writes nothing."""
     before = files(folder)
