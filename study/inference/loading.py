@@ -70,7 +70,7 @@ def load(
         )
     file = path.parent / read.weights.file
     content = _content(file, path, read.weights.sha256)
-    about = _about(file)
+    about = read_about(file)
     try:
         task = read.config.trained_here
     except InputError as error:
@@ -120,7 +120,8 @@ def _content(file: Path, export: Path, digest: str) -> bytes:
     return content
 
 
-def _about(file: Path) -> About:
+def read_about(file: Path) -> About:
+    """What the file of weights says. Raises InputError where it does not."""
     try:
         with safe_open(file, "pt") as content:
             told = json.loads((content.metadata() or {})[METADATA])

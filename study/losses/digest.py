@@ -15,6 +15,7 @@ from study.losses.config import FactoryLoss, LossConfig
 
 ECHO = "STUDY_LOSS_ECHO"
 KEY = "loss_digest"
+DIGITS = 16
 
 
 def loss_digest(config: LossConfig | FactoryLoss) -> str:
@@ -26,8 +27,8 @@ def loss_digest(config: LossConfig | FactoryLoss) -> str:
     >>> loss_digest(LossConfig(focal_gamma=2.0))
     'e7a59e23c5688355'
     """
-    tree = config.model_dump(mode="json", exclude_defaults=True)
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+    tree = config.model_dump(exclude_defaults=True)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def echo(digest: str) -> None:

@@ -17,6 +17,7 @@ from study.losses.family import family
 from study.losses.presets import PRESETS
 
 CROSS_ENTROPY = "cross entropy"
+CLASS_WEIGHTS = "class weights"
 AXES = {
     "label_smoothing": ("label smoothing", "Szegedy et al., CVPR 2016, arXiv 1512.00567"),
     "boundary_smoothing": (
@@ -61,6 +62,13 @@ def spelt(loss: LossConfig | FactoryLoss) -> str:
         told[0] = f"{CROSS_ENTROPY} with {told[0]}"
     text = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
     return f"{text}, the preset {preset.name} ({preset.source})" if preset else text
+
+
+def papers(loss: LossConfig) -> list[str]:
+    """The papers of a loss's parts, each as `the part: the paper`."""
+    axes = family(loss)
+    parts = [] if axes == CE else [_named(axis, loss) for axis in axes.split("+")]
+    return [f"{name}: {paper}" for name, paper in parts if paper]
 
 
 def _named(axis: str, loss: LossConfig) -> tuple[str, str]:

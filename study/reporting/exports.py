@@ -81,7 +81,7 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
         "epochs": trial.epochs,
         "metrics": dict(trial.last),
         "environment": trial.environment or study.environment,
-        "data": {"fingerprint": _data(study, trial).get("fingerprint")},
+        "data": {"fingerprint": data_of(study, trial).get("fingerprint")},
         "confirmed": _confirmation(confirmed, answer) if confirmed else None,
     }
     if judged_by is not None:
@@ -91,13 +91,14 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
     return {**tree, **decision, "provenance": provenance}
 
 
-def _data(study: StudyRecord, trial: Trial) -> dict[str, Any]:
+def data_of(study: StudyRecord, trial: Trial) -> dict[str, Any]:
+    """What the ledger says of the data that a trial was trained on."""
     return study.judged_data if trial.on_target else study.data
 
 
 def _decision(study: StudyRecord, trial: Trial, rule: Rule) -> dict[str, Any]:
     """The block `decision`; earlier studies have the class fractions to eight digits."""
-    data = _data(study, trial)
+    data = data_of(study, trial)
     fractions = data.get("class_counts") or data.get("class_fraction")
     if rule.tau not in trial.last or not fractions:
         return {}
@@ -183,18 +184,10 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
 
 
-def write_exports(
-    folder: Path, state: State, answer: Answer, weights: WeightsStore
-) -> tuple[Path, ...]:
-    """Write the exports of the study in `folder`; return the paths of those that exist.
-
-    ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
-    confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
-    They come with the weights of the confirmed trial whose numbers they state, if they are stored;
-    once the study is finished, no others stay in the store.
-    """
+def wanted_exports(exports: Path, answer: Answer) -> dict[Path, tuple[str, str, Rule]]:
+    """The exports of an answer below the folder `exports`: each with its title, the trial that it
+    comes from, and its rule."""
     wanted: dict[Path, tuple[str, str, Rule]] = {}
-    exports = folder / FOLDER
     if answer.best_miou is not None:
         wanted[exports / BEST_MIOU] = ("Best by mean IoU", answer.best_miou, BY_MIOU)
     if answer.best_macc is not None:
@@ -206,6 +199,21 @@ def write_exports(
     for source in answer.pareto:
         path = exports / PARETO / f"{source}.yaml"
         wanted[path] = ("One of the Pareto set", source, BY_MIOU)
+    return wanted
+
+
+def write_exports(
+    folder: Path, state: State, answer: Answer, weights: WeightsStore
+) -> tuple[Path, ...]:
+    """Write the exports of the study in `folder`; return the paths of those that exist.
+
+    ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
+    confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
+    They come with the weights of the confirmed trial whose numbers they state, if they are stored;
+    once the study is finished, no others stay in the store.
+    """
+    exports = folder / FOLDER
+    wanted = wanted_exports(exports, answer)
     chosen = [exports / name for name in (BEST_MIOU, BEST_MACC, REFERENCE)]
     stated = set()
     for path, (title, source, rule) in wanted.items():

@@ -33,6 +33,8 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
         load_function(task.trial)
     else:
         _check_command(task.trial)
+        if "{loss_python}" in task.trial.command:
+            _check_written(space, task)
     if task.classes is not None:
         space.check(lambda loss: _fits(loss, task))
 
@@ -44,6 +46,16 @@ def _check_command(trial: CommandTrial) -> None:
     for word in words[:1]:
         if word.endswith(".py") and "{" not in word and not Path(word).is_file():
             raise InputError(f"no file {word!r} in {Path.cwd()}", key="trial/command")
+
+
+def _check_written(space: SearchSpace, task: OwnTrainingTask) -> None:
+    if task.classes is None:
+        hint = "add classes: {names: [...], pixels: [...]}"
+        raise InputError("{loss_python} needs the classes of the task", hint=hint, key="classes")
+    for place, loss in space.settings.own_baselines.items():
+        if isinstance(loss, FactoryLoss):
+            message = f"{{loss_python}} cannot hold a loss of your own: {place} of the baselines"
+            raise InputError(message, hint="use {loss_file}", key="trial/command")
 
 
 def _fits(loss: LossConfig | FactoryLoss, task: OwnTrainingTask) -> None:

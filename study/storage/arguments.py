@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from study.ledger.state import State
     from study.storage.studies import Storage
 
+STUDIES = "studies"  # the default of --storage
+
 
 @dataclass(frozen=True)
 class StoredStudy:
@@ -21,12 +23,12 @@ class StoredStudy:
     state: State
 
 
-def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add NAME and --storage."""
-    parser.add_argument("name", help="a study in the storage, or the path of its folder")
+def add_study(parser: argparse.ArgumentParser, *, other: str = "") -> None:
+    """Add NAME and --storage. other: what else NAME may be, for --help."""
+    parser.add_argument("name", help=f"a study in the storage, or the path of its folder{other}")
     parser.add_argument(
         "--storage",
-        default="studies",
+        default=STUDIES,
         metavar="DIR",
         help="folder of all studies, or s3://BUCKET/PREFIX (default: ./studies)",
     )

@@ -15,6 +15,7 @@ from study.config.own_training import CommandTrial
 from study.core.errors import InputError
 from study.core.files import write_text
 from study.core.yaml_text import as_yaml
+from study.losses.config import FactoryLoss
 from study.trials import supervise
 from study.trials.context import TrialContext
 from study.trials.reports import Reader, reader
@@ -148,7 +149,34 @@ def _filled(words: list[str], values: dict[str, str]) -> Iterator[str]:
 
 
 def _python(context: TrialContext) -> str:
-    raise NotImplementedError
+    """The loss as a file that needs torch alone."""
+    from study.losses.standalone.source import StandaloneLoss, loss_source
+
+    classes, config = context.classes, context.loss_config
+    if classes is None:
+        hint = "add classes: {names: [...], pixels: [...]}"
+        raise InputError("{loss_python} needs the classes of the task", hint=hint, key="classes")
+    if isinstance(config, FactoryLoss):
+        message = (
+            f"{{loss_python}} cannot hold the loss {config.factory}, which is code of your own"
+        )
+        raise InputError(message, hint="use {loss_file}", key="trial/command")
+    loss = StandaloneLoss(
+        config,
+        len(classes.names),
+        classes.names,
+        None if classes.pixels is None else [classes.pixels],
+        lr_scale=context.lr_scale,
+        origin=[f"Of trial {context.place.trial}."],
+        echo=True,
+        ignore_index=classes.ignore,
+    )
+    try:
+        return loss_source(loss)
+    except InputError as error:
+        raise error.below("loss") from error
+    except ValueError as error:
+        raise InputError(str(error), key="loss") from error
 
 
 def _environment(context: TrialContext, trial: CommandTrial) -> dict[str, str]:

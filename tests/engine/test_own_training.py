@@ -77,7 +77,7 @@ def test_our_own_loop_and_a_function_give_the_same_ledger(tmp_path: Path) -> Non
 def test_a_function_fails_in_words_and_the_study_goes_on(tmp_path: Path) -> None:
     space = {**SPACE, "study": {**SPACE["study"], "rungs": None}}
     trial = {"function": "own_trainings:faulty", "kwargs": {"folder": str(tmp_path)}}
-    found = run(tmp_path, "s", task(trial, epochs=2), space=space)  # type: ignore[arg-type]
+    found = run(tmp_path, "s", task(trial, epochs=2), space=space)
     trials = list(found.state.trials.values())
     reasons = [trial.end.reason for trial in trials if trial.end and trial.status == FAILED]
     assert sorted(reasons) == sorted(
@@ -105,7 +105,7 @@ def test_a_training_that_ignores_its_loss_is_told_of(tmp_path: Path) -> None:
 
 def test_a_command_is_tuned_stopped_confirmed_and_exported(tmp_path: Path) -> None:
     words = f"{sys.executable} {SCRIPT} tuned {{loss_file}} {{folder}} {{stop_file}} {{test}}"
-    trial = {"command": f"{words} {{epochs}}", "grace_s": 0.2}
+    command = {"command": f"{words} {{epochs}}", "grace_s": 0.2}
     space = {
         "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
         "study": {
@@ -116,7 +116,7 @@ def test_a_command_is_tuned_stopped_confirmed_and_exported(tmp_path: Path) -> No
             "confirm": {"top": 1, "num_seeds": 3},
         },
     }
-    the_task = {"trial": trial, "budget": {"epochs": 4}, "objectives": ["val/miou"]}
+    the_task = {"trial": command, "budget": {"epochs": 4}, "objectives": ["val/miou"]}
     found = run(tmp_path, "s", the_task, space=space)
     trials = found.state.trials.values()
     assert {trial.status for trial in trials} == {COMPLETED, STOPPED_EARLY}
@@ -129,8 +129,8 @@ def test_a_command_is_tuned_stopped_confirmed_and_exported(tmp_path: Path) -> No
         if trial.stage == "search" and trial.status == COMPLETED
     ]
     assert best.config["loss"]["jaccard"]["mix"] == max(mixes)  # the script scores by it
-    for trial in trials:
-        folder = found.folder / "trials" / trial.id
+    for one in trials:
+        folder = found.folder / "trials" / one.id
         assert "epoch 1 begins" in (folder / "output.log").read_text()
         digests = (folder / "loss_digest.jsonl").read_text().splitlines()
         assert len({json.loads(line)["loss_digest"] for line in digests}) == 1

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_trainings import Heard, context
+import torch
+from own_trainings import CLASSES, Heard, context
 
 from study.config.own_training import CommandTrial, CsvReports, LineReports
 from study.core.errors import InputError
+from study.losses import build_loss
 from study.trials.command import OutOfMemory
 from study.trials.context import TrialContext
 from study.trials.reports import reader
@@ -225,3 +227,36 @@ def test_rows_are_read_from_a_file_that_is_written_anew(tmp_path: Path) -> None:
         list(read.new())
     assert "columns/val/miou: unknown column 'metrics/mIoU'" in str(error.value)
     assert "(allowed: epoch, miou, loss)" in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_loss_as_python_gives_the_same_numbers_without_this_package(tmp_path: Path) -> None:
+    config = {
+        "class_weights": {"scheme": "inverse_frequency", "exponent": 0.5},
+        "recall": {"ema_momentum": 0.5},
+    }
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import importlib.util, json, sys, torch\n"
+        "sys.modules['study'] = None\n"
+        "spec = importlib.util.spec_from_file_location('loss', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "value = module.Loss()(torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 9]]]))\n"
+        "print(json.dumps({'epoch': 1, 'val/miou': 0.5, 'value': value.item()}))\n"
+    )
+    trial = {"command": f"{sys.executable} -I {script} {{loss_python}}"}
+    classes = {**CLASSES, "ignore": 9}
+    the_task = {"trial": trial, "budget": {"epochs": 1}, "classes": classes}
+    heard = Heard(stop_after=1)
+    one = context(tmp_path, the_task, heard, loss=config)
+    run_trial(one)
+    expected = build_loss(config, num_classes=3, class_counts=CLASSES["pixels"], ignore_index=9)(
+        torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 9]]])
+    )
+    assert heard.reports[0][1]["value"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_loss_as_python_needs_classes(tmp_path: Path) -> None:
+    trial = {"command": "python train.py {loss_python}"}
+    with pytest.raises(InputError, match=r"classes: \{loss_python\} needs the classes"):
+        run_trial(context(tmp_path, {"trial": trial, "budget": {"epochs": 1}}))
