@@ -36,15 +36,14 @@ def _report(arguments: argparse.Namespace) -> None:
 
     study = open_study(arguments)
     found = answer(study.state, study.folder)
-    if picture is not None:
-        study_picture(study.state, found, picture)
+    drawn = picture is not None and study_picture(study.state, found, picture)
     page = write_report(study.folder, study.state, found, trust=arguments.trust)
     study.storage.ship_files(study.folder)
     print_answer(found)
     show(*class_lines(classes(study.state, study.folder, found), found.reference_name))
     show(f"report: {page}")
     if picture is not None:
-        show(f"picture: {picture}")
+        show(f"picture: {picture if drawn else 'none, as no trial has reported yet'}")
 
 
 def _picture(path: str) -> Path:
