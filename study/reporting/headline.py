@@ -21,7 +21,7 @@ from study.ledger.state import State
 from study.losses.spelt import spelt
 from study.reporting.exports import BEST_MIOU, FOLDER
 from study.reporting.live import duration
-from study.reporting.study_status import device_hours
+from study.reporting.study_status import GPU, device_hours
 from study.reporting.tables import percent, points
 from study.storage.weights import SUFFIX
 
@@ -69,7 +69,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
     key = answer.primary.test_miou
     at = "at the argmax" if answer.primary == ARGMAX else "at the decision rule tuned on val"
     measured = f"mean IoU on test {at}: {percent(winner.mean(key))} %"
-    full = spelt(_loss(state, winner))
+    full = in_full(state, winner)
     if reference is None:
         yield f"`{winner.label}` is best by val: {full}; {measured}."
         yield "There is no cross entropy to compare it with, so it is not known to be a gain."
@@ -81,7 +81,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
         )
         rival = next((config for config in answer.configs if config.family != CE), None)
         if rival is not None:
-            yield f"The best other loss, `{rival.label}` ({spelt(_loss(state, rival))}), " + (
+            yield f"The best other loss, `{rival.label}` ({in_full(state, rival)}), " + (
                 f"differs from it: {_how_sure(rival, answer)}"
             )
     else:
@@ -106,8 +106,9 @@ def _so_far(state: State, answer: Answer) -> Iterator[str]:
         )
 
 
-def _loss(state: State, config: Confirmed) -> Any:
-    return TrialConfig.model_validate(state.trials[config.source].config).loss
+def in_full(state: State, config: Confirmed) -> str:
+    """The loss of a confirmed config in full words, with its papers."""
+    return spelt(TrialConfig.model_validate(state.trials[config.source].config).loss)
 
 
 def _how_sure(config: Confirmed, answer: Answer) -> str:
@@ -160,8 +161,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def cost(state: State) -> str:
-    """What the study cost so far: dates, time at work, epochs, hours of devices, what was saved."""
+def cost(state: State, price: float | None = None) -> str:
+    """What the study cost so far: dates, time at work, epochs, hours of devices, what was saved.
+    price: of a GPU-hour."""
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(state.study.time))
@@ -181,7 +183,20 @@ def cost(state: State) -> str:
     if saved:
         part = saved / (saved + own + target)
         text += f" Early stopping saved {saved} epochs of {len(stopped)} trials, {part:.0%} of all."
-    return text
+    return text if price is None else f"{text} {_money(state, price, saved)}"
+
+
+def _money(state: State, price: float, saved: int) -> str:
+    """What the training cost at a price of a GPU-hour. saved: epochs of the study's own task."""
+    device, hours = device_hours(state)
+    if device != GPU:
+        return f"It has no price: it trained on CPUs, and {price:g} is that of a GPU-hour."
+    text = f"At {price:g} per GPU-hour that is {price * hours:.2f}"
+    work = state.work[False]
+    if saved and work.timed:
+        spared = price * saved * work.epoch_s * state.sessions[-1].gpus_per_trial / 3600
+        text += f"; the saved epochs would have been about {spared:.2f} more"
+    return f"{text}."
 
 
 def _at_work(state: State) -> float:

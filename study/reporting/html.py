@@ -27,6 +27,7 @@ from study.reporting.class_table import (
     class_explanation,
     class_notes,
     class_rows,
+    rarest_line,
 )
 from study.reporting.exports import export
 from study.reporting.page import document, drawing, escaped, image, png, sentence, table
@@ -69,13 +70,15 @@ PARALLEL = (
 )
 
 
-def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = False) -> Path:
+def write_report(
+    folder: Path, state: State, answer: Answer, *, trust: bool = False, price: float | None = None
+) -> Path:
     """Write report.html, results.csv, answer.json, tables/ and plots/ into the study's folder;
     return the page's path.
 
     plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix,
     plots/pictures/ the pictures of the page. `trust`: the factories that the study's tasks name
-    may be imported for these.
+    may be imported for these. price: of a GPU-hour.
     """
     mattered = _importances(state)
     figures = dict(_figures(state, answer, mattered))
@@ -91,7 +94,9 @@ def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = Fa
     write_text(folder / RESULTS, results_csv(state))
     found = classes(state, folder, answer)
     write_tables(folder, answer, found)
-    write_text(folder / REPORT, _page(folder, state, answer, found, figures, mattered, drawn))
+    write_text(
+        folder / REPORT, _page(folder, state, answer, found, figures, mattered, drawn, price)
+    )
     return folder / REPORT
 
 
@@ -303,10 +308,11 @@ def _page(
     figures: Mapping[str, Figure],
     mattered: Mapping[str, Importances],
     drawn: Pictures | str,
+    price: float | None,
 ) -> str:
     assert state.study is not None
     plot = {name: drawing(name, made) for name, made in figures.items()}
-    parts = [*_top(folder, state, answer, found_classes)]
+    parts = [*_top(folder, state, answer, found_classes, price)]
     notes = ("missing", "note", "warning")
     lines = [*conclusions(answer)]
     parts += [f'<p class="note">{sentence(line)}</p>' for line in lines if line.startswith(notes)]
@@ -322,7 +328,9 @@ def _page(
     if found_classes.rows:
         reference = answer.reference_name
         shown = table(class_columns(found_classes, reference), class_rows(found_classes))
-        parts += ["<h2>Classes</h2>", f"<p>{escaped(class_explanation(found_classes))}</p>", shown]
+        told = [line for line in (rarest_line(found_classes),) if line]
+        told.append(class_explanation(found_classes))
+        parts += ["<h2>Classes</h2>", *(f"<p>{escaped(line)}</p>" for line in told), shown]
         parts += [f"<p>{escaped(note)}</p>" for note in class_notes(found_classes, reference)]
     parts += [plot.pop("per_class")] if "per_class" in plot else []
     parts += _pictures_part(drawn)
@@ -400,13 +408,15 @@ def _pictures_part(drawn: Pictures | str) -> Iterator[str]:
         yield f'<section class="row"><p>{told}</p><div>{shown}</div></section>'
 
 
-def _top(folder: Path, state: State, answer: Answer, found: Classes) -> Iterator[str]:
+def _top(
+    folder: Path, state: State, answer: Answer, found: Classes, price: float | None
+) -> Iterator[str]:
     """The question, the answer in three sentences, its use, and what it cost."""
     yield f"<h1>{escaped(title(answer))}</h1>"
     yield f"<p>{sentence(headline.question(state, answer))}</p>"
     told = "".join(f"<p>{sentence(one)}</p>" for one in headline.sentences(state, answer, found))
     yield f'<div class="answer">{told}</div>'
-    yield f"<p>{escaped(headline.cost(state))}</p>"
+    yield f"<p>{escaped(headline.cost(state, price))}</p>"
     if commands := headline.use(folder, state):
         yield f"<h2>How to use it</h2><pre>{escaped(chr(10).join(commands))}</pre>"
 

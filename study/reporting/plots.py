@@ -54,14 +54,22 @@ TIP = "tip:"  # begins the id of an artist that tells the rest of it under the p
 UNUSED = -0.14  # where parallel coordinates show a parameter that a trial does not have
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """Make a figure without a display; its axes are an array (rows, columns)."""
+def figure(
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    heights: Sequence[float] | None = None,
+) -> tuple[Figure, Any]:
+    """Make a figure without a display; its axes are an array (rows, columns). heights: of the rows,
+    in proportion."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False)
+    axes = made.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25, linewidth=0.6)
