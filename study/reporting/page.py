@@ -245,7 +245,8 @@ def drawing(name: str, made: Figure) -> str:
         made.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(rf'<g id="{TIP}([^"]*)">', r'<g class="tip"><title>\1</title>', text)
+    tip = rf"""<g id=(["']){TIP}(.*?)\1>"""
+    text = re.sub(tip, r'<g class="tip"><title>\2</title>', text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     label = f'<svg role="img" aria-label="{escaped(name)}"'
     return f'<div class="scroll plot">{text.replace("<svg", label, 1)}</div>'
