@@ -18,7 +18,7 @@ from study.ledger.plan import Plan
 from study.ledger.state import State
 from study.reporting import headline, plots
 from study.reporting.class_table import rarest_line, share
-from study.reporting.page import document, drawing, escaped, facts, sentence, table
+from study.reporting.page import document, drawing, escaped, facts, sentence, sentences, table
 from study.reporting.table_files import confirmed_records, csv_text
 from study.reporting.tables import (
     MISSING,
@@ -139,7 +139,7 @@ def _beware(unlike: Differences) -> str:
 
 
 def _list(lines: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escaped(line)}</li>' for line in lines)}</ul>"
+    return "".join(sentences(f"- {line}" for line in lines))
 
 
 def _facts(side: Side, price: float | None) -> dict[str, str]:

@@ -30,7 +30,7 @@ from study.reporting.class_table import (
     rarest_line,
 )
 from study.reporting.exports import export
-from study.reporting.page import document, drawing, escaped, image, png, sentence, table
+from study.reporting.page import document, drawing, escaped, image, png, sentence, sentences, table
 from study.reporting.pictures import Pictures
 from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
@@ -111,7 +111,7 @@ def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
 
 def in_short(state: State, answer: Answer) -> str:
     """The sentences, table and first plots of a report, as part of another page."""
-    parts = [f"<p>{told}</p>" for told in map(sentence, conclusions(answer))]
+    parts = [*sentences(conclusions(answer))]
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
         parts.append(table(wide_columns(answer), wide_rows(answer), best))
@@ -321,7 +321,7 @@ def _page(
         shown = table(wide_columns(answer), wide_rows(answer), best)
         parts += ["<h2>Confirmed on fresh seeds</h2>", shown]
         parts += [f"<p>{escaped(explanation(answer))}</p>"]
-    parts += [f"<p>{sentence(line)}</p>" for line in lines if not line.startswith(notes)]
+    parts += sentences(line for line in lines if not line.startswith(notes))
     if "rules" in plot:
         parts += [plot.pop("rules"), f"<p>{CURVES}</p>"]
     parts += [plot.pop(name) for name in ("pareto", "differences") if name in plot]

@@ -11,7 +11,8 @@ import base64
 import html
 import io
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from study.core.errors import printable_lines
@@ -81,6 +82,7 @@ pre { background: var(--block); padding: 1em; overflow-x: auto; font-size: 12px;
   table { font-size: 9px; width: 100%; }
   th, td { padding: 2px 4px; }
   td:first-child, td:last-child { overflow-wrap: anywhere; }
+  td:first-child { min-width: 8em; }
   td:not(:first-child):not(:last-child) { white-space: pre-line; }
   .facts td { min-width: 0; }
   thead { display: table-header-group; }
@@ -191,6 +193,15 @@ def escaped(text: str) -> str:
 def sentence(line: str) -> str:
     """A line of text as HTML; what is in backticks is a name."""
     return re.sub("`([^`]*)`", r"<code>\1</code>", escaped(line))
+
+
+def sentences(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of text as paragraphs, those that begin with a dash as items of a list."""
+    for dashed, group in groupby(lines, key=lambda line: line.startswith("- ")):
+        if dashed:
+            yield f"<ul>{''.join(f'<li>{sentence(line[2:])}</li>' for line in group)}</ul>"
+        else:
+            yield from (f"<p>{sentence(line)}</p>" for line in group)
 
 
 def table(

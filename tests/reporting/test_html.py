@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from ledgers import CLASS_NAMES, chained, make_study
 from study import report as report_command
 from study.analysis import evidence
 from study.analysis.answer import Confirmed, answer
+from study.analysis.classes import classes
 from study.analysis.importance import Importance, Importances
 from study.analysis.option_epochs import option_epochs
 from study.core.names import BASELINE, CONFIRM, SEARCH
 from study.ledger.chain import parts
 from study.ledger.journal import LEDGER
 from study.ledger.state import State
+from study.reporting import headline, plots
 from study.reporting import html as html_report
-from study.reporting import plots
+from study.reporting.class_table import rarest_line
 from study.reporting.html import _figures, results_csv, study_picture, write_report
 from study.reporting.remains import remaining_gains
-from study.reporting.tables import print_answer
+from study.reporting.tables import percent, points, print_answer
 from study.storage.studies import load
 
 pytestmark = pytest.mark.slow
@@ -536,3 +539,31 @@ def test_an_epoch_that_is_not_evaluated_has_no_curve_yet(tmp_path: Path) -> None
         trial.reports = {1: {"train/loss": 1.0}}
         trial.end = None
     assert dict(_figures(state, answer(state, folder))) == {}
+
+
+def test_a_price_stands_in_the_sentence_of_the_cost(
+    two_rules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off(two_rules, tmp_path, 40)
+    assert report_command.main([str(tmp_path), "--price-per-gpu-hour", "2.5"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (told,) = re.findall("<p>(Begun .*)</p>", page)
+    assert told == headline.cost(load(tmp_path), 2.5) and "2.5 is that of a GPU-hour" in told
+
+
+def test_the_rarest_classes_are_summed_up(two_rules: Path) -> None:
+    state = load(two_rules)
+    found = classes(state, two_rules, answer(state, two_rules))
+    rarest = found.rows[:3]
+    assert [row.name for row in rarest] == ["sign", "pole", "person"]
+    best, base = (
+        sum(figures.iou for row in rarest if (figures := of(row))) / 3
+        for of in (attrgetter("winner"), attrgetter("reference"))
+    )
+    line = rarest_line(found)
+    assert line == (
+        f"Mean IoU of the rarest (sign, pole, person): the winner's {percent(best, 1)} %, the "
+        f"reference's {percent(base, 1)} % ({points(best - base)} points)."
+    )
+    assert f"<p>{line.replace(chr(39), '&#x27;')}</p>" in (two_rules / "report.html").read_text()
+    assert rarest_line(replace(found, rows=())) == ""

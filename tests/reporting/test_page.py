@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from study.reporting import plots
-from study.reporting.page import document, drawing, sentence, table
+from study.reporting.page import document, drawing, sentence, sentences, table
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -49,6 +49,14 @@ def rows(page: str) -> list[str]:
 
 def test_without_a_script_a_table_is_in_its_own_order() -> None:
     assert rows(page_with("")) == ["beta", "alpha", "gamma"]
+
+
+def test_lines_with_dashes_are_a_list() -> None:
+    assert [*sentences(["a:", "- `b`", "- c", "d"])] == [
+        "<p>a:</p>",
+        "<ul><li><code>b</code></li><li>c</li></ul>",
+        "<p>d</p>",
+    ]
 
 
 def test_text_is_escaped_and_names_are_marked() -> None:
