@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 REPORT, RESULTS, PLOTS, PICTURES = "report.html", "results.csv", "plots", "pictures"
 FIGURES = ("curves", "rules", "pareto", "differences", "per_class", "parallel", "importance")
 PER_ROW = 3
+MISSES = "missing: "  # begins a conclusion
 FAIRNESS = (
     "However many of its trials are stopped, an option of a choice gets at least half of an equal "
     "share, short of one trial at most, which shows in a search of a few trials. Trials that tune "
@@ -313,15 +314,18 @@ def _page(
     assert state.study is not None
     plot = {name: drawing(name, made) for name, made in figures.items()}
     parts = [*_top(folder, state, answer, found_classes, price)]
-    notes = ("missing", "note", "warning")
+    notes = ("note", "warning")
     lines = [*conclusions(answer)]
     parts += [f'<p class="note">{sentence(line)}</p>' for line in lines if line.startswith(notes)]
+    if lacking := [f"- {line.removeprefix(MISSES)}" for line in lines if line.startswith(MISSES)]:
+        told = "".join(sentences(["What is missing:", *lacking]))
+        parts.append(f'<div class="note">{told}</div>')
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
         shown = table(wide_columns(answer), wide_rows(answer), best)
         parts += ["<h2>Confirmed on fresh seeds</h2>", shown]
         parts += [f"<p>{escaped(explanation(answer))}</p>"]
-    parts += sentences(line for line in lines if not line.startswith(notes))
+    parts += sentences(line for line in lines if not line.startswith((*notes, MISSES)))
     if "rules" in plot:
         parts += [plot.pop("rules"), f"<p>{CURVES}</p>"]
     parts += [plot.pop(name) for name in ("pareto", "differences") if name in plot]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
+LEAST_WIDTH = 600  # pixels to which a narrow window shrinks a plot, which it scrolls then
 STYLE = """
 :root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ddd; --block: #f6f6f6;
         --best: #eefaf2; --note: #a15c00; --answer: #12a150; }
@@ -38,6 +39,7 @@ table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 td:not(:first-child):not(:last-child) { white-space: pre; }
+td:last-child { white-space: pre-line; }
 .facts th, .facts td { text-align: left; vertical-align: top; }
 .facts td:not(:first-child):not(:last-child) { white-space: pre-line; }
 .facts td { white-space: pre-line; min-width: 14em; }
@@ -49,9 +51,8 @@ th[aria-sort=descending]::after { content: " \\25bc"; }
 .choose { font-size: 13px; margin-bottom: -.6em; }
 .choose label { display: inline-block; margin-right: 1em; }
 img { max-width: 100%; display: block; }
-.plot > * { min-width: 600px; max-width: 100%; height: auto; margin: 1em 0; background: #fff;
+.plot svg { display: block; max-width: 100%; height: auto; margin: 1em 0; background: #fff;
             border-radius: 6px; }
-.plot svg { display: block; }
 .tip:hover path { stroke-width: 3.5px !important; }
 .tip:hover path.near { stroke-width: 12px !important; }
 svg:has(.tip:hover) .tip:not(:hover) { opacity: .25; }
@@ -60,6 +61,7 @@ svg:has(.tip:hover) .tip:not(:hover) { opacity: .25; }
 pre { background: var(--block); padding: 1em; overflow-x: auto; font-size: 12px; }
 .scroll { overflow-x: auto; }
 .note { color: var(--note); }
+.note li { font-size: 13px; }
 .key i { display: inline-block; width: .9em; height: .9em; margin: 0 .4em 0 1em; }
 .key span { white-space: nowrap; }
 .row div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 8px; }
@@ -88,7 +90,7 @@ pre { background: var(--block); padding: 1em; overflow-x: auto; font-size: 12px;
   thead { display: table-header-group; }
   tr, img, svg, .row, .answer { break-inside: avoid; }
   h2 { break-after: avoid; }
-  .plot > * { min-width: 0; max-height: 170mm; }
+  .plot svg { min-width: 0 !important; max-height: 170mm; }
 }
 """
 SCRIPT = """
@@ -259,5 +261,6 @@ def drawing(name: str, made: Figure) -> str:
     tip = rf"""<g id=(["']){TIP}(.*?)\1>"""
     text = re.sub(tip, r'<g class="tip"><title>\2</title>', text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    label = f'<svg role="img" aria-label="{escaped(name)}"'
+    width = min(LEAST_WIDTH, 96 * made.get_size_inches()[0])
+    label = f'<svg role="img" aria-label="{escaped(name)}" style="min-width: {width:.0f}px"'
     return f'<div class="scroll plot">{text.replace("<svg", label, 1)}</div>'

@@ -123,7 +123,7 @@ def test_an_unfinished_study_has_a_report(
     arguments = ["demo", "--storage", str(tmp_path), "--picture", str(tmp_path / "all.png")]
     assert report_command.main(arguments) == 0
     assert str(folder / "report.html") in capsys.readouterr().out
-    assert "missing" in (folder / "report.html").read_text()
+    assert "<p>What is missing:</p><ul><li>" in (folder / "report.html").read_text()
     if until == "start":
         assert not (tmp_path / "all.png").exists(), "there is nothing to draw"
     else:
