@@ -332,9 +332,8 @@ def _page(
     if found_classes.rows:
         reference = answer.reference_name
         shown = table(class_columns(found_classes, reference), class_rows(found_classes))
-        told = [line for line in (rarest_line(found_classes),) if line]
-        told.append(class_explanation(found_classes))
-        parts += ["<h2>Classes</h2>", *(f"<p>{escaped(line)}</p>" for line in told), shown]
+        heads = [rarest_line(found_classes), class_explanation(found_classes)]
+        parts += ["<h2>Classes</h2>", *(f"<p>{escaped(head)}</p>" for head in heads if head), shown]
         parts += [f"<p>{escaped(note)}</p>" for note in class_notes(found_classes, reference)]
     parts += [plot.pop("per_class")] if "per_class" in plot else []
     parts += _pictures_part(drawn)

@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ledgers import CLASS_NAMES, chained, make_study
 
@@ -527,7 +528,9 @@ def test_no_figure_of_an_unfinished_study_has_an_empty_axes(
         for name, figure in _figures(state, answer(state, tmp_path)):
             seen.add(name)
             for axes in figure.axes:
-                drawn = [line for line in axes.lines if len(line.get_xdata()) and line.get_gid()]
+                drawn = [
+                    line for line in axes.lines if np.size(line.get_xdata()) and line.get_gid()
+                ]
                 assert not axes.axison or drawn or axes.patches, (lines, name)
     assert seen == {*html_report.FIGURES} - {"importance"}
 
