@@ -56,15 +56,16 @@ def class_notes(found: Classes, reference: str) -> Iterator[str]:
 def rarest_line(found: Classes) -> str:
     """What the reference and the winner make of the rarest classes together; empty without a figure
     of them."""
-    rows = [
+    known = [
         (row.name, row.reference.iou, row.winner.iou)
         for row in found.rows
         if row.reference is not None and row.winner is not None
     ]
-    rows = [row for row in rows if not (math.isnan(row[1]) or math.isnan(row[2]))][:RAREST]
+    rows = [one for one in known if math.isfinite(one[1]) and math.isfinite(one[2])][:RAREST]
     if not rows:
         return ""
-    base, best = (sum(row[at] for row in rows) / len(rows) for at in (1, 2))
+    base = sum(one[1] for one in rows) / len(rows)
+    best = sum(one[2] for one in rows) / len(rows)
     who = "the winner's" if found.split == TEST else "that of the best so far, by one seed on val,"
     return (
         f"Mean IoU of the rarest ({', '.join(_short(row[0]) for row in rows)}): {who} "
