@@ -18,7 +18,7 @@ Numbers = tuple[tuple[str, float], ...]
 def alike(state: State) -> list[str]:
     """Warn of pairs of trials with one seed and different configs whose val curves are equal, in a
     study whose training is the user's own."""
-    if state.study is None or "trial" not in (state.study.confirm_task or state.study.task):
+    if state.study is None or not state.study.has_own_training:
         return []
     found = list(_pairs(state))
     lines = [

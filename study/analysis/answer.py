@@ -443,7 +443,7 @@ def _still_rising(state: State, configs: Sequence[Confirmed], rule: Rule) -> lis
 
 def _not_reported(state: State, rule: Rule) -> list[str]:
     """What the answer lacks because a training of the user's own has not reported it."""
-    if state.study is None or "trial" not in (state.study.confirm_task or state.study.task):
+    if state.study is None or not state.study.has_own_training:
         return []
     said = [] if rule is TUNED else ["nothing is said of what decision rules do"]
     said += [] if rule.has_macc else ["nothing is best by mean accuracy"]

@@ -50,10 +50,8 @@ def importances(state: State, objective: str) -> Importances | None:
     baseline reaches (at the last epoch in a study without rungs). Importance holds for these ranges
     on this task, and does not show a cause.
     """
-    rungs = state.study.plan.get("rungs", ()) if state.study else ()
-    trials = [t for t in state.of_stage(BASELINE, REFERENCE, SEARCH) if t.params]
-    rated = [(t.params or {}, _value(t, objective, rungs)) for t in trials]
-    rated = [(params, number) for params, number in rated if math.isfinite(number)]
+    found = rated_trials(state, objective)
+    rated = [(trial.params or {}, number) for trial, number in found]
     values = np.array([number for _, number in rated])
     if len(rated) < MIN_TRIALS or np.ptp(values) == 0:
         return None
@@ -66,6 +64,15 @@ def importances(state: State, objective: str) -> Importances | None:
     ranked = [Importance(path, float(mean), float(sd)) for path, mean, sd in rows]
     ranked.sort(key=lambda item: (-item.mean, item.path))
     return Importances(r2, len(rated), tuple(ranked) if r2 > 0 else ())
+
+
+def rated_trials(state: State, objective: str) -> list[tuple[Trial, float]]:
+    """The trials that have parameters, each with its value of equal fidelity; those without one
+    left out."""
+    rungs = state.study.plan.get("rungs", ()) if state.study else ()
+    trials = [trial for trial in state.of_stage(BASELINE, REFERENCE, SEARCH) if trial.params]
+    rated = [(trial, _value(trial, objective, rungs)) for trial in trials]
+    return [(trial, number) for trial, number in rated if math.isfinite(number)]
 
 
 def _errors(table: np.ndarray, values: np.ndarray) -> np.ndarray:

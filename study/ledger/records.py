@@ -109,6 +109,16 @@ class StudyRecord(_Line):
         return self.task_name if self.confirm_task_name is None else self.confirm_task_name
 
     @property
+    def judged_task(self) -> Tree:
+        """The task that confirmations train."""
+        return self.task if self.confirm_task is None else self.confirm_task
+
+    @property
+    def has_own_training(self) -> bool:
+        """Whether trials are trained by code of the user's own, and not by this package."""
+        return "trial" in self.judged_task
+
+    @property
     def judged_data(self) -> Tree:
         """The data of the task that confirmations train."""
         return self.data if self.confirm_data is None else self.confirm_data

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from study.analysis.classes import Classes, Figures
 from study.core.errors import printable
 from study.core.names import TEST
-from study.reporting.tables import MISSING, aligned, percent
+from study.reporting.tables import MISSING, aligned, percent, points
 
 MOST_CLASSES = 12  # of a terminal; the rarest come first
+RAREST = 3  # classes that a line sums up
 MOST_LETTERS = 24  # of a name
 
 
@@ -35,7 +36,7 @@ def class_rows(found: Classes) -> list[tuple[str, ...]]:
     return [
         (
             _short(row.name),
-            _share(row.share),
+            share(row.share),
             " / ".join(str(count) for count in row.images.values()) or MISSING,
             _figures(row.reference),
             _figures(row.winner),
@@ -50,6 +51,27 @@ def class_notes(found: Classes, reference: str) -> Iterator[str]:
     for row in found.rows:
         if row.missed:
             yield f"class {row.name}: {reference} at its argmax: {row.missed}"
+
+
+def rarest_line(found: Classes) -> str:
+    """What the reference and the winner make of the rarest classes together; empty without a figure
+    of them."""
+    known = [
+        (row.name, row.reference.iou, row.winner.iou)
+        for row in found.rows
+        if row.reference is not None and row.winner is not None
+    ]
+    rows = [one for one in known if math.isfinite(one[1]) and math.isfinite(one[2])][:RAREST]
+    if not rows:
+        return ""
+    base = sum(one[1] for one in rows) / len(rows)
+    best = sum(one[2] for one in rows) / len(rows)
+    who = "the winner's" if found.split == TEST else "that of the best so far, by one seed on val,"
+    return (
+        f"Mean IoU of the rarest ({', '.join(_short(row[0]) for row in rows)}): {who} "
+        f"{percent(best, 1)} %, the reference's {percent(base, 1)} % "
+        f"({points(best - base)} points)."
+    )
 
 
 def class_explanation(found: Classes) -> str:
@@ -79,8 +101,9 @@ def _short(name: str) -> str:
     return told if len(told) <= MOST_LETTERS else f"{told[: MOST_LETTERS - 1]}…"
 
 
-def _share(share: float) -> str:
-    return MISSING if math.isnan(share) else f"{100 * share:.2g} %"
+def share(part: float) -> str:
+    """A share of the pixels, in percent."""
+    return MISSING if math.isnan(part) else f"{100 * part:.2g} %"
 
 
 def _figures(of: Figures | None) -> str:

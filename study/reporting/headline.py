@@ -6,14 +6,14 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import Classes
 from study.analysis.rules import ARGMAX, prefix_of
+from study.config.own_training import OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.names import CE, STOPPED_EARLY, TEST
 from study.ledger.plan import Plan
@@ -21,7 +21,7 @@ from study.ledger.state import State
 from study.losses.spelt import spelt
 from study.reporting.exports import BEST_MIOU, FOLDER
 from study.reporting.live import duration
-from study.reporting.study_status import device_hours
+from study.reporting.study_status import GPU, device_hours
 from study.reporting.tables import percent, points
 from study.storage.weights import SUFFIX
 
@@ -40,18 +40,21 @@ def question(state: State, answer: Answer) -> str:
     """What the study asks, with its data and its network."""
     assert state.study is not None
     study = state.study
-    task = study.task if study.confirm_task is None else study.confirm_task
-    facts = study.judged_data
+    task, facts = study.judged_task, study.judged_data
     data, model = task.get("data", {}), task.get("model", {})
-    told = [DATA.get(data.get("format"), "data of a factory")]
+    told = [] if study.has_own_training else [DATA.get(data.get("format"), "data of a factory")]
     if counts := facts.get("num_images"):
         told.append(", ".join(f"{count} {split}" for split, count in counts.items()) + " images")
     if classes := facts.get("class_names"):
         told.append(f"{len(classes)} classes")
     network = model.get("factory") or f"{model.get('arch')} with encoder {model.get('encoder')}"
+    if study.has_own_training:
+        network = f"trained by {OwnTrainingTask.model_validate(task).trained_by}"
     proxy = f", searched on its proxy {answer.proxy}" if answer.proxy else ""
+    about = f"{'; '.join(told)}{proxy}".removeprefix(", ")
+    about = f" ({about})" if about else ""
     return (
-        f"Which loss makes a network ({network}) segment {answer.task} ({'; '.join(told)}{proxy}) "
+        f"Which loss makes a network ({network}) segment {answer.task}{about} "
         "with the best mean IoU, in which a rare class counts as much as a frequent one, and is "
         "it better than cross entropy, tuned with equal care?"
     )
@@ -69,7 +72,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
     key = answer.primary.test_miou
     at = "at the argmax" if answer.primary == ARGMAX else "at the decision rule tuned on val"
     measured = f"mean IoU on test {at}: {percent(winner.mean(key))} %"
-    full = spelt(_loss(state, winner))
+    full = in_full(state, winner)
     if reference is None:
         yield f"`{winner.label}` is best by val: {full}; {measured}."
         yield "There is no cross entropy to compare it with, so it is not known to be a gain."
@@ -81,7 +84,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
         )
         rival = next((config for config in answer.configs if config.family != CE), None)
         if rival is not None:
-            yield f"The best other loss, `{rival.label}` ({spelt(_loss(state, rival))}), " + (
+            yield f"The best other loss, `{rival.label}` ({in_full(state, rival)}), " + (
                 f"differs from it: {_how_sure(rival, answer)}"
             )
     else:
@@ -106,8 +109,9 @@ def _so_far(state: State, answer: Answer) -> Iterator[str]:
         )
 
 
-def _loss(state: State, config: Confirmed) -> Any:
-    return TrialConfig.model_validate(state.trials[config.source].config).loss
+def in_full(state: State, config: Confirmed) -> str:
+    """The loss of a confirmed config in full words, with its papers."""
+    return spelt(TrialConfig.model_validate(state.trials[config.source].config).loss)
 
 
 def _how_sure(config: Confirmed, answer: Answer) -> str:
@@ -160,8 +164,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def cost(state: State) -> str:
-    """What the study cost so far: dates, time at work, epochs, hours of devices, what was saved."""
+def cost(state: State, price: float | None = None) -> str:
+    """What the study cost so far: dates, time at work, epochs, hours of devices, what was saved.
+    price: of a GPU-hour."""
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(state.study.time))
@@ -181,7 +186,20 @@ def cost(state: State) -> str:
     if saved:
         part = saved / (saved + own + target)
         text += f" Early stopping saved {saved} epochs of {len(stopped)} trials, {part:.0%} of all."
-    return text
+    return text if price is None else f"{text} {_money(state, price, saved)}"
+
+
+def _money(state: State, price: float, saved: int) -> str:
+    """What the training cost at a price of a GPU-hour. saved: epochs of the study's own task."""
+    device, hours = device_hours(state)
+    if device != GPU:
+        return f"It has no price: it trained on CPUs, and {price:g} is that of a GPU-hour."
+    text = f"At {price:g} per GPU-hour that is {price * hours:.2f}"
+    work = state.work[False]
+    if saved and work.timed:
+        spared = price * saved * work.epoch_s * state.sessions[-1].gpus_per_trial / 3600
+        text += f"; the saved epochs would have been about {spared:.2f} more"
+    return f"{text}."
 
 
 def _at_work(state: State) -> float:
@@ -200,7 +218,14 @@ def use(folder: Path, state: State) -> list[str]:
     export = folder / FOLDER / BEST_MIOU
     if state.study is None or not export.is_file():
         return []
-    task: Mapping[str, Any] = state.study.confirm_task or state.study.task
+    task = state.study.judged_task
+    if state.study.has_own_training:
+        return [
+            "# the loss as a file that needs torch alone:",
+            f"python -m study.export {shlex.quote(_shown(folder))} --format python",
+            "# its training once more, by your own code:",
+            f"python -m study.train {shlex.quote(_shown(export))} --trust",
+        ]
     trust = any("factory" in task.get(part, {}) for part in ("data", "model"))
     path, flag = shlex.quote(_shown(export)), " --trust" * trust
     if not export.with_suffix(SUFFIX).is_file():
@@ -237,7 +262,8 @@ def reproduce(folder: Path, state: State) -> list[str]:
     if export.is_file():
         lines += [
             "# the winner's training alone, to the numbers that its export states:",
-            f"python -m study.train {shlex.quote(_shown(export))}",
+            f"python -m study.train {shlex.quote(_shown(export))}"
+            + " --trust" * study.has_own_training,
         ]
     return lines
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analysis import evidence
 from study.analysis.answer import Answer
 from study.analysis.classes import Classes, classes
-from study.analysis.importance import importances
+from study.analysis.importance import Importances, importances, rated_trials
 from study.analysis.option_epochs import OptionEpochs, option_epochs
 from study.analysis.rules import TUNED, rules_of
-from study.core.errors import printable_lines
 from study.core.files import write_bytes, write_text
 from study.core.names import BASELINE, CONFIRM, MACC, MIOU, REFERENCE, SEARCH, TEST
 from study.core.yaml_text import as_yaml
@@ -30,8 +27,10 @@ from study.reporting.class_table import (
     class_explanation,
     class_notes,
     class_rows,
+    rarest_line,
 )
 from study.reporting.exports import export
+from study.reporting.page import document, drawing, escaped, image, png, sentence, sentences, table
 from study.reporting.pictures import Pictures
 from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
@@ -45,12 +44,14 @@ from study.reporting.tables import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 REPORT, RESULTS, PLOTS = "report.html", "results.csv", "plots"
 PICTURES, PREDICTIONS = "pictures", "predictions"
-DPI = 110
+FIGURES = ("curves", "rules", "pareto", "differences", "per_class", "parallel", "importance")
 PER_ROW = 3
+MISSES = "missing: "  # begins a conclusion
 FAIRNESS = (
     "However many of its trials are stopped, an option of a choice gets at least half of an equal "
     "share, short of one trial at most, which shows in a search of a few trials. Trials that tune "
@@ -63,78 +64,42 @@ CURVES = (
     "seeds, ± sd of mIoU. A loss is better where its curve lies outside; where two curves "
     "coincide, a decision rule does what the loss does."
 )
-STYLE = """
-:root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ddd; --block: #f6f6f6;
-        --best: #eefaf2; --note: #a15c00; --answer: #12a150; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e4e4e4; --page: #17191c; --line: #44474c; --block: #24272b; --best: #173a26;
-          --note: #e9a84c; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em;
-       color: var(--text); background: var(--page); }
-h1, h2, p { overflow-wrap: anywhere; }
-.answer { border-left: 4px solid var(--answer); padding-left: 1em; font-size: 17px; }
-table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
-th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-td:not(:first-child):not(:last-child) { white-space: pre; }
-tr.best { font-weight: 600; background: var(--best); }
-img { max-width: 100%; display: block; }
-.plot img { min-width: 600px; margin: 1em 0; background: #fff; border-radius: 6px; }
-pre { background: var(--block); padding: 1em; overflow-x: auto; font-size: 12px; }
-.scroll { overflow-x: auto; }
-.note { color: var(--note); }
-.key i { display: inline-block; width: .9em; height: .9em; margin: 0 .4em 0 1em; }
-.key span { white-space: nowrap; }
-.row div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 8px; }
-.row figure { margin: 0; }
-.row img { width: 100%; image-rendering: pixelated; }
-.row figcaption { font-size: 12px; }
-@media (max-width: 600px) {
-  .row div { grid-template-columns: repeat(2, 1fr); }
-  h1 { font-size: 1.4em; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-}
-@media print {
-  @page { size: A4 landscape; margin: 12mm; }
-  :root { color-scheme: light; --text: #000; --page: #fff; --line: #bbb; --block: #f6f6f6;
-          --best: #eefaf2; --note: #a15c00; }
-  body { max-width: none; margin: 0; padding: 0; print-color-adjust: exact; }
-  .scroll, pre { overflow: visible; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  table { font-size: 9px; width: 100%; }
-  th, td { padding: 2px 4px; }
-  td:first-child, td:last-child { overflow-wrap: anywhere; }
-  td:not(:first-child):not(:last-child) { white-space: pre-line; }
-  thead { display: table-header-group; }
-  tr, img, .row, .answer { break-inside: avoid; }
-  h2 { break-after: avoid; }
-  .plot img { min-width: 0; max-height: 170mm; }
-}
-"""
+PARALLEL = (
+    "Each line is a trial, from parameter to parameter, to its val mIoU at the right, where all "
+    "are equally long trained; the darker, the better. Names and ends stand beside each axis; "
+    '"absent": a trial lacks the parameter, as its loss lacks the part. What is under the pointer '
+    "says which trial it is."
+)
 
 
-def write_report(folder: Path, state: State, answer: Answer, *, trust: bool = False) -> Path:
+def write_report(
+    folder: Path, state: State, answer: Answer, *, trust: bool = False, price: float | None = None
+) -> Path:
     """Write report.html, results.csv, answer.json, tables/ and plots/ into the study's folder;
     return the page's path.
 
     plots/<trial>/ of a confirmation trial holds its per-class metrics and its confusion matrix,
     plots/pictures/ the pictures of the page, plots/<trial>/predictions/ what the trial of the
     reference or of the winner predicts of the same images. `trust`: the factories that the study's
-    tasks name may be imported for these.
+    tasks name may be imported for these. price: of a GPU-hour.
     """
-    figures = {name: _png(one) for name, one in _figures(state, answer)}
-    for name, picture in figures.items():
-        write_bytes(folder / PLOTS / f"{name}.png", picture)
+    mattered = _importances(state)
+    figures = dict(_figures(state, answer, mattered))
+    for name, made in figures.items():
+        write_bytes(folder / PLOTS / f"{name}.png", png(made))
+    for name in {*FIGURES} - {*figures}:
+        (folder / PLOTS / f"{name}.png").unlink(missing_ok=True)
     drawn = pictures.pictures(folder, state, answer, trust=trust)
     _write_pictures(folder / PLOTS, drawn)
     for trial in state.completed(CONFIRM):
         for name, one in _trial_figures(folder, state, trial):
-            write_bytes(folder / PLOTS / trial.id / f"{name}.png", _png(one))
+            write_bytes(folder / PLOTS / trial.id / f"{name}.png", png(one))
     write_text(folder / RESULTS, results_csv(state))
     found = classes(state, folder, answer)
     write_tables(folder, answer, found)
-    write_text(folder / REPORT, _page(folder, state, answer, found, figures, drawn))
+    write_text(
+        folder / REPORT, _page(folder, state, answer, found, figures, mattered, drawn, price)
+    )
     return folder / REPORT
 
 
@@ -154,48 +119,62 @@ def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
 
 def in_short(state: State, answer: Answer) -> str:
     """The sentences, table and first plots of a report, as part of another page."""
-    parts = [f"<p>{told}</p>" for told in map(_sentence, conclusions(answer))]
+    parts = [*sentences(conclusions(answer))]
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
-        parts.append(_table(wide_columns(answer), wide_rows(answer), best))
+        parts.append(table(wide_columns(answer), wide_rows(answer), best))
     for name, one in _figures(state, answer):
         if name in ("curves", "rules"):
-            parts.append(_image(name, _png(one)))
+            parts.append(image(name, png(one)))
     return "\n".join(parts)
 
 
-def study_picture(state: State, answer: Answer, path: Path) -> None:
-    """Write one PNG of a finished study: curves, trials, differences, classes."""
-    made, axes = plots.figure(13, 8.5, 2, 2)
-    plots.curves(axes[0, 0], state, answer, answer.primary.val_miou)
+def study_picture(state: State, answer: Answer, path: Path) -> bool:
+    """Write one PNG of a study: curves, trials, differences, classes, as far as there are any;
+    return whether there are."""
+    draws: list[Callable[[Axes], None]] = [
+        partial(plots.curves, state=state, answer=answer, key=key)
+        for key in _curve_keys(state, answer)[:1]
+    ]
     if _has_curves(answer):
-        plots.rule_curves(axes[0, 1], answer)
-    elif answer.primary.has_macc:
-        plots.pareto(axes[0, 1], state, answer)
-    else:
-        axes[0, 1].set_axis_off()
-    plots.forest(axes[1, 0], answer)
+        draws.append(partial(plots.rule_curves, answer=answer))
+    elif _has_front(state, answer):
+        draws.append(partial(plots.pareto, state=state, answer=answer))
+    if any(config.versus for config in answer.configs):
+        draws.append(partial(plots.forest, answer=answer))
     best, reference = answer.config(answer.best_miou), answer.reference
     if best is not None and reference is not None and best is not reference:
-        plots.per_class(axes[1, 1], answer, best, _by_frequency(state))
-    else:
-        axes[1, 1].set_axis_off()
-    write_bytes(path, _png(made))
+        order = _by_frequency(state)
+        draws.append(partial(plots.per_class, answer=answer, config=best, order=order))
+    if not draws:
+        return False
+    across = min(2, len(draws))
+    down = math.ceil(len(draws) / across)
+    made, axes = plots.figure(6.5 * across, 4.25 * down, down, across)
+    for one in axes.flat[len(draws) :]:
+        one.set_axis_off()
+    for one, draw in zip(axes.flat, draws, strict=False):
+        draw(one)
+    write_bytes(path, png(made))
+    return True
 
 
-def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
-    if any(trial.reports for trial in state.of_stage(BASELINE, REFERENCE, SEARCH)):
-        keys = [answer.primary.val_miou, answer.primary.val_macc][: len(answer.primary.judged)]
+def _figures(
+    state: State, answer: Answer, mattered: Mapping[str, Importances] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """The figures of a report by name, each only where there is something in every axes."""
+    if keys := _curve_keys(state, answer):
         made, axes = plots.figure(5.5 * len(keys), 4.2, 1, len(keys))
         for one, key in zip(axes.flat, keys, strict=True):
-            plots.curves(one, state, answer, key)
+            plots.curves(one, state, answer, key, legend=False)
+        plots.legend_below(made, axes[0, 0])
         yield "curves", made
     lines = [plots.config_name(config).count("\n") + 1 for config in answer.configs]
     if _has_curves(answer):
         made, axes = plots.figure(8, 5.6 + 0.085 * sum(lines))
         plots.rule_curves(axes[0, 0], answer)
         yield "rules", made
-    elif state.completed(BASELINE, REFERENCE, SEARCH) and answer.primary.has_macc:
+    elif _has_front(state, answer):
         made, axes = plots.figure(6.5, 4.8)
         plots.pareto(axes[0, 0], state, answer)
         yield "pareto", made
@@ -219,16 +198,53 @@ def _figures(state: State, answer: Answer) -> Iterator[tuple[str, Figure]]:
         for one, config in zip(axes.flat, others, strict=False):
             plots.per_class(one, answer, config, order)
         yield "per_class", made
-    objectives = state.study.plan["objectives"] if state.study else ()
-    found = {key: item for key in objectives if (item := importances(state, key)) is not None}
+    yield from _search_figures(state, answer, mattered or {})
+
+
+def _search_figures(
+    state: State, answer: Answer, mattered: Mapping[str, Importances]
+) -> Iterator[tuple[str, Figure]]:
+    key = answer.primary.val_miou
+    rated = rated_trials(state, key)
+    trials = {trial.id: trial for trial, _ in rated}
+    searched = sum(trial.stage == SEARCH for trial in trials.values())
+    if searched > 1 and (paths := plots.varied(trials.values())):
+        made, axes = plots.figure(max(8, 2 + 1.15 * len(paths)), 4.6)
+        values = {trial.id: number for trial, number in rated}
+        plots.parallel(axes[0, 0], trials, values, _at_rung(state, "val mIoU"), answer.best_miou)
+        axes[0, 0].set_title("What was tried" + (f" on {answer.proxy}" * bool(answer.proxy)))
+        yield "parallel", made
+    found = {key: item for key, item in mattered.items() if item.items}
     if found:
-        down = math.ceil(len(found) / 2)
-        made, axes = plots.figure(11, 3.6 * down, down, 2)
+        across = min(2, len(found))
+        down = math.ceil(len(found) / across)
+        made, axes = plots.figure(5.5 * across, 3.6 * down, down, across)
         for one in axes.flat[len(found) :]:
             one.set_axis_off()
-        for one, (key, item) in zip(axes.flat, found.items(), strict=False):
-            plots.importance(one, item, key, answer.proxy)
+        for one, (objective, item) in zip(axes.flat, found.items(), strict=False):
+            plots.importance(one, item, objective, answer.proxy)
         yield "importance", made
+
+
+def _at_rung(state: State, what: str) -> str:
+    rungs = state.study.plan.get("rungs", ()) if state.study else ()
+    return f"{what} (%)\nat epoch {rungs[0]}" if rungs else f"{what} (%)"
+
+
+def _importances(state: State) -> dict[str, Importances]:
+    objectives = state.study.plan["objectives"] if state.study else ()
+    return {key: item for key in objectives if (item := importances(state, key)) is not None}
+
+
+def _curve_keys(state: State, answer: Answer) -> list[str]:
+    """The metrics whose learning curves there are."""
+    trials = state.of_stage(BASELINE, REFERENCE, SEARCH)
+    keys = (answer.primary.val_miou, answer.primary.val_macc)
+    return [key for key in keys if any(plots.has_curve(trial, key) for trial in trials)]
+
+
+def _has_front(state: State, answer: Answer) -> bool:
+    return answer.primary.has_macc and bool(state.completed(BASELINE, REFERENCE, SEARCH))
 
 
 def _has_curves(answer: Answer) -> bool:
@@ -258,21 +274,6 @@ def _by_frequency(state: State) -> list[str]:
     return [name for _, name in sorted(zip(fractions, names, strict=True), key=lambda x: -x[0])]
 
 
-def _png(made: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with plots.literal(made):
-        made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _escaped(text: str) -> str:
-    return html.escape(printable_lines(text))
-
-
-def _sentence(line: str) -> str:
-    return re.sub("`([^`]*)`", r"<code>\1</code>", _escaped(line))
-
-
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, item in tree.items():
         path = f"{prefix}/{key}"
@@ -289,7 +290,7 @@ def _task_of(state: State, trial: Trial) -> str:
 
 def results_csv(state: State) -> str:
     """One row per trial: its origin, outcome, loss and last epoch's metrics."""
-    table = []
+    rows = []
     for trial in state.trials.values():
         row: dict[str, Any] = {
             "trial": trial.id, "stage": trial.stage, "label": trial.label,
@@ -300,12 +301,12 @@ def results_csv(state: State) -> str:
         }  # fmt: skip
         for part in ("optimizer", "loss"):
             row |= dict(_leaves(trial.config.get(part, {}), part))
-        table.append({key: csv_cell(value) for key, value in {**row, **trial.last}.items()})
-    columns = list(dict.fromkeys(key for row in table for key in row))
+        rows.append({key: csv_cell(value) for key, value in {**row, **trial.last}.items()})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
@@ -314,35 +315,38 @@ def _page(
     state: State,
     answer: Answer,
     found_classes: Classes,
-    figures: dict[str, bytes],
+    figures: Mapping[str, Figure],
+    mattered: Mapping[str, Importances],
     drawn: Pictures | str,
+    price: float | None,
 ) -> str:
     assert state.study is not None
-    plot = {
-        name: f'<div class="scroll plot">{_image(name, picture)}</div>'
-        for name, picture in figures.items()
-    }
-    parts = [*_top(folder, state, answer, found_classes)]
-    notes = ("missing", "note", "warning")
+    plot = {name: drawing(name, made) for name, made in figures.items()}
+    parts = [*_top(folder, state, answer, found_classes, price)]
+    notes = ("note", "warning")
     lines = [*conclusions(answer)]
-    parts += [f'<p class="note">{_sentence(line)}</p>' for line in lines if line.startswith(notes)]
+    parts += [f'<p class="note">{sentence(line)}</p>' for line in lines if line.startswith(notes)]
+    if lacking := [f"- {line.removeprefix(MISSES)}" for line in lines if line.startswith(MISSES)]:
+        told = "".join(sentences(["What is missing:", *lacking]))
+        parts.append(f'<div class="note">{told}</div>')
     if answer.configs:
         best = [is_best(config, answer) for config in answer.configs]
-        shown = _table(wide_columns(answer), wide_rows(answer), best)
+        shown = table(wide_columns(answer), wide_rows(answer), best)
         parts += ["<h2>Confirmed on fresh seeds</h2>", shown]
-        parts += [f"<p>{_escaped(explanation(answer))}</p>"]
-    parts += [f"<p>{_sentence(line)}</p>" for line in lines if not line.startswith(notes)]
+        parts += [f"<p>{escaped(explanation(answer))}</p>"]
+    parts += sentences(line for line in lines if not line.startswith((*notes, MISSES)))
     if "rules" in plot:
         parts += [plot.pop("rules"), f"<p>{CURVES}</p>"]
     parts += [plot.pop(name) for name in ("pareto", "differences") if name in plot]
     if found_classes.rows:
         reference = answer.reference_name
-        shown = _table(class_columns(found_classes, reference), class_rows(found_classes))
-        parts += ["<h2>Classes</h2>", f"<p>{_escaped(class_explanation(found_classes))}</p>", shown]
-        parts += [f"<p>{_escaped(note)}</p>" for note in class_notes(found_classes, reference)]
+        shown = table(class_columns(found_classes, reference), class_rows(found_classes))
+        heads = [rarest_line(found_classes), class_explanation(found_classes)]
+        parts += ["<h2>Classes</h2>", *(f"<p>{escaped(head)}</p>" for head in heads if head), shown]
+        parts += [f"<p>{escaped(note)}</p>" for note in class_notes(found_classes, reference)]
     parts += [plot.pop("per_class")] if "per_class" in plot else []
     parts += _pictures_part(drawn)
-    parts += ["<h2>The search</h2>", *plot.values()] if plot else []
+    parts += _search_part(answer, plot, mattered)
     roles: dict[str, list[str]] = {}
     for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
@@ -350,17 +354,18 @@ def _page(
     for source, names in roles.items():
         tree = export(state, answer, source)
         shown = as_yaml({key: tree[key] for key in ("loss", "optimizer", "seed")})
-        parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{_escaped(shown)}</pre>")
-    if found := option_epochs(state):
+        parts.append(f"<h2>{', '.join(names)}: {source}</h2><pre>{escaped(shown)}</pre>")
+    found = option_epochs(state)
+    if any(item.epochs for item in found):
         parts += ["<h2>Epochs of the search</h2>", f"<p>{FAIRNESS}</p>", _shares_table(found)]
     at = f", at the {TUNED.name}" if answer.primary == TUNED else ""
     if answer.proxy:
         at += f"; those of stage confirm on {answer.task}, all others on its proxy {answer.proxy}"
     parts += [
-        f"<h2>All trials{_escaped(at)}</h2>",
+        f"<h2>All trials{escaped(at)}</h2>",
         _trials_table(state),
         "<h2>How it was done</h2>",
-        f"<pre>{_escaped(chr(10).join(headline.reproduce(folder, state)))}</pre>",
+        f"<pre>{escaped(chr(10).join(headline.reproduce(folder, state)))}</pre>",
     ]
     record = {
         "plan": state.study.plan,
@@ -368,52 +373,64 @@ def _page(
         **({"data_of_target": state.study.confirm_data} if answer.proxy else {}),
         "environment": state.study.environment,
     }
-    parts.append(f"<pre>{_escaped(as_yaml(record))}</pre>")
-    page_title = _escaped(f"Study {answer.study}")
-    view = '<meta name="viewport" content="width=device-width">'
-    head = f'<meta charset="utf-8">{view}<title>{page_title}</title><style>{STYLE}</style>'
-    body = "\n".join(parts)
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    parts.append(f"<pre>{escaped(as_yaml(record))}</pre>")
+    return document(f"Study {answer.study}", parts)
 
 
-def _image(alt: str, content: bytes) -> str:
-    code = base64.b64encode(content).decode()
-    return f'<img alt="{_escaped(alt)}" src="data:image/png;base64,{code}">'
+def _search_part(
+    answer: Answer, plot: Mapping[str, str], mattered: Mapping[str, Importances]
+) -> Iterator[str]:
+    """The section of the search: its plots, each with a sentence; nothing where there is none."""
+    told = [
+        plots.no_pattern(item, key, answer.proxy)
+        for key, item in mattered.items()
+        if not item.items
+    ]
+    if not (plot or told):
+        return
+    yield "<h2>The search</h2>"
+    for name, words in (("curves", ""), ("parallel", PARALLEL), ("importance", "")):
+        if name in plot:
+            yield plot[name]
+            yield f"<p>{words}</p>" if words else ""
+    yield from (f"<p>{escaped(line)}</p>" for line in told)
 
 
 def _pictures_part(drawn: Pictures | str) -> Iterator[str]:
     """The section of the pictures: rule, colours, a row for each image; or why there is none."""
     yield "<h2>Pictures</h2>"
     if isinstance(drawn, str):
-        yield f"<p>No pictures of what is predicted: {_escaped(drawn)}.</p>"
+        yield f"<p>No pictures of what is predicted: {escaped(drawn)}.</p>"
         return
-    yield f"<p>{_escaped(drawn.rule)}</p>"
+    yield f"<p>{escaped(drawn.rule)}</p>"
     for what, colours in (("Difference", drawn.differences), ("Classes", drawn.classes)):
         told = "".join(
-            f'<span><i style="background: rgb{colour}"></i>{_escaped(name)}</span>'
+            f'<span><i style="background: rgb{colour}"></i>{escaped(name)}</span>'
             for name, colour in colours
         )
         yield f'<p class="key">{what}: {told}</p>'
     yield "<p>Ignored pixels are hatched.</p>"
     for row in drawn.rows:
         shown = "".join(
-            f"<figure>{_image(f'{name} of {row.name}', pictures.png(panel))}"
+            f"<figure>{image(f'{name} of {row.name}', pictures.png(panel))}"
             f"<figcaption>{name}</figcaption></figure>"
             for name, panel in row.panels.items()
         )
-        told = f"<b>{_escaped(row.name)}</b>: {_escaped(row.why)}"
+        told = f"<b>{escaped(row.name)}</b>: {escaped(row.why)}"
         yield f'<section class="row"><p>{told}</p><div>{shown}</div></section>'
 
 
-def _top(folder: Path, state: State, answer: Answer, found: Classes) -> Iterator[str]:
+def _top(
+    folder: Path, state: State, answer: Answer, found: Classes, price: float | None
+) -> Iterator[str]:
     """The question, the answer in three sentences, its use, and what it cost."""
-    yield f"<h1>{_escaped(title(answer))}</h1>"
-    yield f"<p>{_sentence(headline.question(state, answer))}</p>"
-    told = "".join(f"<p>{_sentence(one)}</p>" for one in headline.sentences(state, answer, found))
+    yield f"<h1>{escaped(title(answer))}</h1>"
+    yield f"<p>{sentence(headline.question(state, answer))}</p>"
+    told = "".join(f"<p>{sentence(one)}</p>" for one in headline.sentences(state, answer, found))
     yield f'<div class="answer">{told}</div>'
-    yield f"<p>{_escaped(headline.cost(state))}</p>"
+    yield f"<p>{escaped(headline.cost(state, price))}</p>"
     if commands := headline.use(folder, state):
-        yield f"<h2>How to use it</h2><pre>{_escaped(chr(10).join(commands))}</pre>"
+        yield f"<h2>How to use it</h2><pre>{escaped(chr(10).join(commands))}</pre>"
 
 
 def _shares_table(found: Sequence[OptionEpochs]) -> str:
@@ -430,7 +447,7 @@ def _shares_table(found: Sequence[OptionEpochs]) -> str:
         )
         for item in found
     ]
-    return _table(columns, lines)
+    return table(columns, lines)
 
 
 def _trials_table(state: State) -> str:
@@ -449,16 +466,4 @@ def _trials_table(state: State) -> str:
         )
         for trial in state.trials.values()
     ]
-    return _table(columns, lines)
-
-
-def _table(
-    columns: Sequence[str], lines: Iterable[Sequence[str]], best: Sequence[bool] = ()
-) -> str:
-    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
-    head = f"<thead><tr>{head}</tr></thead>"
-    body = ""
-    for index, line in enumerate(lines):
-        kind = ' class="best"' if index < len(best) and best[index] else ""
-        body += f"<tr{kind}>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>\n"
-    return f'<div class="scroll"><table>{head}<tbody>\n{body}</tbody></table></div>'
+    return table(columns, lines, pick=("stage", "status"))

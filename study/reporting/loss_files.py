@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis.answer import Answer
+from study.config.own_training import OwnTrainingTask
 from study.config.task import FactoryData, TrialConfig, refuse_code
 from study.core.errors import InputError
 from study.core.files import write_text
@@ -77,7 +78,7 @@ def loss_files_of_study(
             _rule(content),
             content["provenance"],
             _in(str(file)),
-            tuple(data["class_names"]),
+            tuple(data.get("class_names", ())),
             data.get("class_counts"),
         )
         texts[_beside(out / file, library)] = _text(exported, library, access)
@@ -174,6 +175,10 @@ def _counted(exported: _Exported, access: DataAccess) -> _Exported:
     """With the class names and counts of the data themselves."""
     from study.data import open_data
 
+    if isinstance(exported.config.task, OwnTrainingTask):
+        hint = "add classes: {names: [...], pixels: [...]} to the task, or export the whole study"
+        error = InputError("the classes of the task are not known", hint=hint, key="classes")
+        raise exported.in_its_file(error)
     data = exported.config.trained_here.data
     if isinstance(data, FactoryData) and exported.origin and not access.trust:
         try:

@@ -105,7 +105,7 @@ def _pictures(folder: Path, state: State, answer: Answer, trust: bool) -> Pictur
     winner, reference = answer.config(answer.best_miou), answer.reference
     if state.study is None or not answer.confirmed or winner is None:
         raise InputError("nothing is confirmed yet")
-    if "trial" in (state.study.confirm_task or state.study.task):
+    if state.study.has_own_training:
         raise InputError("the data and the network are those of a training of your own")
     own = {
         factory

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.importance import Importances
 from study.analysis.rules import ARGMAX, TUNED, Rule, prefix_of
-from study.analysis.selection import value
-from study.core.errors import printable
+from study.analysis.selection import reference_trial, value
+from study.core.errors import printable, printable_lines
 from study.core.names import (
     BASELINE,
     CE,
@@ -32,6 +33,7 @@ from study.core.names import (
     VAL_TUNED_MIOU,
 )
 from study.ledger.state import State, Trial
+from study.reporting.tables import difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,16 +48,28 @@ TITLES |= {VAL_TUNED_MIOU: "val mIoU at the tuned rule"}
 TITLES |= {VAL_TUNED_MACC: "val mean accuracy at the tuned rule"}
 MARGIN = 3.0  # points that the curves of decision rules are shown beyond the rules that were chosen
 LINE, MAX_LINES = 44, 3
+MOST_NAMED = 8  # learning curves that a legend names
+MOST_POINTS = 40  # of a learning curve, that tell their value
+TIP = "tip:"  # begins the id of an artist that tells the rest of it under the pointer
+UNUSED = -0.14  # where parallel coordinates show a parameter that a trial does not have
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """Make a figure without a display; its axes are an array (rows, columns)."""
+def figure(
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    heights: Sequence[float] | None = None,
+) -> tuple[Figure, Any]:
+    """Make a figure without a display; its axes are an array (rows, columns). heights: of the rows,
+    in proportion."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False)
+    axes = made.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25, linewidth=0.6)
@@ -76,9 +90,9 @@ def literal(made: Figure) -> Iterator[None]:
         yield
 
 
-def shown_names(names: Sequence[str]) -> list[str]:
+def shown_names(names: Sequence[str], *, lines: bool = False) -> list[str]:
     """The names of classes beside an axis, which long ones would leave no room."""
-    told = map(printable, names)
+    told = map(printable_lines if lines else printable, names)
     return [one if len(one) <= LINE else f"{one[: LINE - 1]}…" for one in told]
 
 
@@ -102,6 +116,24 @@ def _legend(axes: Axes, **options: Any) -> None:
         axes.legend(list(unique.values()), list(unique), frameon=False, fontsize=8, **options)
 
 
+def tip(text: str) -> str:
+    """The id of an artist that tells this text under the pointer, where a page shows it."""
+    return TIP + printable_lines(text)
+
+
+def legend_below(made: Figure, axes: Axes) -> None:
+    """Give a figure the legend of one of its axes, below all of them; it grows by as much."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    lines = sum(label.count("\n") + 1 for label in unique)
+    width, height = made.get_size_inches()
+    made.set_size_inches(width, height + 0.3 + 0.1 * lines)
+    made.legend(
+        list(unique.values()), list(unique), loc="outside lower left", ncols=2, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+
+
 def _title(key: str) -> str:
     return TITLES.get(key) or shown_names([key])[0]
 
@@ -121,25 +153,175 @@ def _on_proxy(proxy: str) -> str:
     return f" on the proxy {shown_names([proxy])[0]}" if proxy else ""
 
 
-def curves(axes: Axes, state: State, answer: Answer, key: str) -> None:
-    """Plot every trial's metric by epoch, in %; rungs are dotted lines."""
+def has_curve(trial: Trial, key: str) -> bool:
+    """Whether the trial has a learning curve of a metric."""
+    return any(math.isfinite(report.get(key, math.nan)) for report in trial.reports.values())
+
+
+def _named(state: State, answer: Answer) -> dict[str, tuple[str, str]]:
+    """The trials whose learning curves are named: by id, what each is, and its colour."""
+    reference = answer.reference
+    if reference is None and not answer.configs:
+        best, tuned = state.trials.get(answer.best_miou or ""), reference_trial(state)
+        found = {} if tuned is None else {tuned.id: ("best cross entropy", CE_COLOR)}
+        return found if best is None else {best.id: ("best so far", BEST_COLOR), **found}
+    best_role = "winner" if answer.confirmed else "best so far"
+    found = {} if answer.best_miou is None else {answer.best_miou: (best_role, BEST_COLOR)}
+    if reference is not None:
+        found[reference.source] = ("reference", CE_COLOR)
+    others = [config for config in answer.configs if config.source not in found]
+    for index, config in enumerate(others[: MOST_NAMED - len(found)]):
+        color = "#e9a3ad" if config.family == CE else CURVE_COLORS[index % len(CURVE_COLORS)]
+        found[config.source] = ("confirmed", color)
+    if answer.confirmed and reference is not None and answer.best_miou == reference.source:
+        found[reference.source] = ("winner and reference", BEST_COLOR)
+    return found
+
+
+def curves(axes: Axes, state: State, answer: Answer, key: str, *, legend: bool = True) -> None:
+    """Plot every trial's metric by epoch, in %; rungs are dotted lines. The winner, the reference
+    and other confirmed configs have names."""
     from matplotlib.ticker import MaxNLocator
 
-    for trial in state.of_stage(BASELINE, REFERENCE, SEARCH):
-        label, color, layer = _kind(trial, answer.best_miou)
+    named = _named(state, answer)
+    rungs = state.study.plan.get("rungs", ()) if state.study else ()
+    shown = [
+        trial for trial in state.of_stage(BASELINE, REFERENCE, SEARCH) if has_curve(trial, key)
+    ]
+    order = {trial: index for index, trial in enumerate(named)}
+    for trial in sorted(shown, key=lambda one: order.get(one.id, len(order))):
+        kind, color, layer = _kind(trial, None)
+        label = f"other: {kind.removeprefix('other ')}"
+        if trial.id in named:
+            role, color = named[trial.id]
+            label, layer = shorten(f"{role}: {trial.id} {trial.label}"), 6
         epochs = [epoch for epoch, report in sorted(trial.reports.items()) if key in report]
         values = [100 * trial.reports[epoch][key] for epoch in epochs]
-        width = 2.2 if label == "best" else 1.0
-        axes.plot(epochs, values, color=color, linewidth=width, zorder=layer, label=label)
-        if trial.status != COMPLETED and epochs:
+        head = f"{trial.id} {trial.label}\n"
+        last = f"{trial.status or 'unfinished'}, epoch {epochs[-1]}: {values[-1]:.2f} %"
+        axes.plot(
+            epochs, values, color=color, linewidth=2.2 if trial.id in named else 1.0,
+            alpha=1.0 if trial.id in named else 0.45, zorder=layer, label=label,
+            gid=tip(head + last), rasterized=len(shown) > 200 and trial.id not in named,
+        )  # fmt: skip
+        if trial.id in named:
+            step = math.ceil(len(epochs) / MOST_POINTS)
+            for epoch, number in [*zip(epochs, values, strict=True)][::-step]:
+                axes.plot(
+                    epoch, number, "o", color=color, markersize=3, zorder=layer,
+                    gid=tip(f"{head}epoch {epoch}: {number:.2f} %"),
+                )  # fmt: skip
+        elif trial.status != COMPLETED:
             axes.plot(epochs[-1], values[-1], "o", color=color, markersize=3.5, zorder=layer)
-    for epoch in state.study.plan.get("rungs", ()) if state.study else ():
+    for epoch in rungs:
         axes.axvline(epoch, color="black", linestyle=":", linewidth=1, label="rung")
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{_title(key)} (%)")
     axes.set_title("Learning curves" + _on_proxy(answer.proxy))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes, loc="lower right")
+    if legend:
+        _legend(axes, loc="lower right")
+
+
+def parallel(
+    axes: Axes,
+    trials: Mapping[str, Trial],
+    values: Mapping[str, float],
+    what: str,
+    best: str | None,
+) -> None:
+    """Plot each trial as a line through its parameters, and at the right `values`, in %, which
+    `what` names; the darker, the higher. Below an axis: a trial that lacks the parameter."""
+    from matplotlib import colormaps
+
+    paths = varied(trials.values())
+    scales = [
+        _Scale.of([(trial.params or {}).get(path) for trial in trials.values()]) for path in paths
+    ]
+    scales.append(_Scale.of([100 * value for value in values.values()]))
+    for source, trial in sorted(trials.items(), key=lambda item: values[item[0]]):
+        params, score = trial.params or {}, 100 * values[source]
+        line = [params.get(path) for path in paths] + [score]
+        told = "\n".join(f"{path}: {_told(params[path])}" for path in paths if path in params)
+        shade = colormaps["viridis_r"](0.1 + 0.8 * scales[-1].at(score))
+        axes.plot(
+            range(len(line)),
+            [scale.at(one) for scale, one in zip(scales, line, strict=True)],
+            color=BEST_COLOR if source == best else shade,
+            linewidth=2.6 if source == best else 1.1,
+            alpha=1.0 if source == best else 0.75,
+            zorder=4 if source == best else 2,
+            label="winner" if source == best else None,
+            gid=tip(f"{source} {trial.label}: {score:.2f} %\n{told}"),
+        )
+    for place, scale in enumerate(scales):
+        axes.axvline(place, color="black", linewidth=0.8, zorder=1)
+        for mark, text in scale.marks.items():
+            axes.text(
+                place, mark, f" {text}", fontsize=7, zorder=5, va="center",
+                bbox={"facecolor": "white", "alpha": 0.65, "linewidth": 0, "pad": 0.4},
+            )  # fmt: skip
+    axes.grid(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_yticks([])
+    axes.set_ylim(UNUSED - 0.06, 1.06)
+    names = [path.removeprefix("loss/").replace("/", "/\n") for path in paths]
+    axes.set_xticks(range(len(scales)), [*shown_names(names, lines=True), what], fontsize=8)
+    _legend(axes, loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def varied(trials: Iterable[Trial]) -> list[str]:
+    """The parameters that differ among trials, those of each subtree together."""
+    found: dict[str, set[Any]] = {}
+    for trial in trials:
+        for path, item in (trial.params or {}).items():
+            found.setdefault(path, set()).add(item)
+    return sorted(path for path, items in found.items() if len(items) > 1)
+
+
+def _told(item: Any) -> str:
+    return f"{item:.3g}" if isinstance(item, float) else str(item)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """An axis of parallel coordinates: numbers between their ends, by their logarithms where these
+    are a factor of ten apart; names as steps."""
+
+    steps: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    lacks: bool = False
+
+    @classmethod
+    def of(cls, items: Sequence[Any]) -> _Scale:
+        held = [item for item in items if item is not None]
+        lacks = len(held) < len(items)
+        if any(isinstance(item, (str, bool)) for item in held):
+            return cls(tuple(sorted(set(map(str, held)))), lacks=lacks)
+        low, high = float(min(held)), float(max(held))
+        return cls((), low, high, low > 0 and high >= 10 * low, lacks)
+
+    def at(self, item: Any) -> float:
+        """Where a value lies, from 0 to 1."""
+        if item is None:
+            return UNUSED
+        if self.steps:
+            return self.steps.index(str(item)) / max(1, len(self.steps) - 1)
+        if self.high == self.low:
+            return 0.5
+        if self.log:
+            return math.log(item / self.low) / math.log(self.high / self.low)
+        return (float(item) - self.low) / (self.high - self.low)
+
+    @property
+    def marks(self) -> dict[float, str]:
+        """What is written beside the axis, and where."""
+        found = {self.at(step): step for step in self.steps}
+        if not self.steps:
+            found = {self.at(end): f"{end:.3g}" for end in (self.low, self.high)}
+        return {**found, UNUSED: "absent"} if self.lacks else found
 
 
 def pareto(axes: Axes, state: State, answer: Answer) -> None:
@@ -150,7 +332,10 @@ def pareto(axes: Axes, state: State, answer: Answer) -> None:
     for trial in state.completed(BASELINE, REFERENCE, SEARCH):
         x, y = 100 * value(trial, across), 100 * value(trial, up)
         label, color, layer = _kind(trial, answer.best_miou)
-        axes.plot(x, y, "o", color=color, markersize=6, zorder=layer, label=label)
+        axes.plot(
+            x, y, "o", color=color, markersize=6, zorder=layer, label=label,
+            gid=tip(f"{trial.id} {trial.label}\n{x:.2f} %, {y:.2f} %"),
+        )  # fmt: skip
         if answer.config(trial.id):
             axes.plot(
                 x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor="black",
@@ -197,14 +382,18 @@ def rule_curves(axes: Axes, answer: Answer) -> None:
         axes.fill_between(x, y - spread, y + spread, color=color, alpha=0.13, linewidth=0)
         axes.plot(
             x, y, color=color, linewidth=1.6, linestyle="--" if secondary else "-",
-            label=config_name(config),
+            label=config_name(config), gid=tip(f"{config.source} {config.label}"),
         )  # fmt: skip
-        for _, marker, face, across, up in rules:
+        for rule, marker, face, across, up in rules:
             at = (100 * config.mean(across), 100 * config.mean(up))
             marks.append(at)
             axes.plot(
-                *at, marker, color=color, markerfacecolor=face or color, markersize=6, zorder=5
-            )
+                *at, marker, color=color, markerfacecolor=face or color, markersize=6, zorder=5,
+                gid=tip(
+                    f"{config.source} {config.label}, {rule}\nmean accuracy {at[0]:.2f} %, "
+                    f"mIoU {at[1]:.2f} %"
+                ),
+            )  # fmt: skip
     for label, marker, face, *_ in rules:
         axes.plot(
             [], [], marker, color="black", markerfacecolor=face or "black", markersize=6,
@@ -266,7 +455,10 @@ def _difference(
             alpha=0.75 if primary else 0.35, solid_capstyle="butt", label="seeds (Dunnett)",
         )  # fmt: skip
     face = color if primary else "white"
-    axes.plot(100 * against.difference, at, "o", color=color, markerfacecolor=face, markersize=7)
+    axes.plot(
+        100 * against.difference, at, "o", color=color, markerfacecolor=face, markersize=7,
+        gid=tip(f"{config.source} {config.label}\n{difference(against)} points"),
+    )  # fmt: skip
 
 
 def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str]) -> None:
@@ -282,7 +474,10 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
         key = f"{prefix}{name}"
         base = reference.mean(key)
         gain = 100 * (config.mean(key) - base)
-        axes.barh(row, gain, color=BEST_COLOR if gain >= 0 else CE_COLOR, alpha=0.65)
+        axes.barh(
+            row, gain, color=BEST_COLOR if gain >= 0 else CE_COLOR, alpha=0.65,
+            gid=tip(f"{name}: {100 * base:.2f} % and {gain:+.2f} points"),
+        )  # fmt: skip
         seeds = [100 * (one - base) for one in config.metrics[key]]
         axes.plot(seeds, [row] * len(seeds), "o", color="black", markersize=2.5, alpha=0.7)
     axes.axvline(0, color="black", linewidth=0.8)
@@ -330,18 +525,12 @@ def confusion(axes: Axes, table: np.ndarray, names: Sequence[str]) -> None:
 
 
 def importance(axes: Axes, found: Importances, key: str, proxy: str = "") -> None:
-    """Plot how much worse a forest predicts without each parameter, or write that it cannot
-    predict."""
-    title = f"What moved {_title(key)}{_on_proxy(proxy)}"
+    """Plot how much worse a forest predicts without each parameter."""
     axes.set_title(
-        f"{title}\nR² {found.r2:.2f} on {found.num_trials} trials, each unseen", fontsize=11
+        f"What moved {_title(key)}{_on_proxy(proxy)}\nR² {found.r2:.2f} on {found.num_trials} "
+        "trials, each unseen",
+        fontsize=11,
     )
-    if not found.items:
-        axes.set_axis_off()
-        axes.set_title(title, fontsize=11)
-        words = f"no pattern that predicts a trial from the others\n({found.num_trials} trials)"
-        axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
-        return
     shown = list(found.items[:12])[::-1]
     bars = [max(item.mean, 0.0) for item in shown]
     axes.barh(
@@ -349,3 +538,13 @@ def importance(axes: Axes, found: Importances, key: str, proxy: str = "") -> Non
     )
     axes.set_yticks(range(len(shown)), shown_names([item.path for item in shown]))
     axes.set_xlabel("R² lost without it")
+
+
+def no_pattern(found: Importances, key: str, proxy: str = "") -> str:
+    """Instead of that plot, where the forest predicts nothing."""
+    return (
+        f"What moved {_title(key)}{_on_proxy(proxy)}: no pattern. A forest does not predict a "
+        "trial from the others' parameters better than their mean does "
+        f"(R² {found.r2:.2f} on {found.num_trials} trials, each unseen), so no parameter is said "
+        "to matter."
+    )

@@ -45,7 +45,7 @@ def write_tables(folder: Path, answer: Answer, found: Classes) -> None:
         for suffix, text in (
             ("md", markdown(head, lines)),
             ("tex", latex(head, lines)),
-            ("csv", _csv(records)),
+            ("csv", csv_text(records)),
         ):
             path = folder / TABLES / f"{name}.{suffix}"
             if lines:
@@ -159,10 +159,12 @@ def _line(cell: str) -> str:
     return printable(cell.replace("\n", "; "))
 
 
-def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV; what a record lacks is empty."""
     buffer = io.StringIO()
     if records:
-        writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+        columns = list(dict.fromkeys(key for row in records for key in row))
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows([{key: csv_cell(value) for key, value in row.items()} for row in records])
     return buffer.getvalue()

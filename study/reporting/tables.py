@@ -113,7 +113,7 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
             row += [percent(config.mean(rule.val_miou))]
             for key in rule.judged:
                 row += [with_sd(config, key), versus(config, key), _p(config, key)]
-            row += [percent(config.mean(_precision(rule)))]
+            row += [percent(config.mean(precision(rule)))]
             if _is_calibrated(answer):
                 row += [nll(config), percent(config.mean(TEST_CALIBRATION))] if first else ["", ""]
             found.append(tuple(row))
@@ -140,15 +140,15 @@ def wide_rows(answer: Answer) -> list[tuple[str, ...]]:
         row = [name(config, answer), config.source, seeds(config)]
         row += [percent(config.mean(answer.primary.val_miou))]
         for keys in zip(*(rule.judged for rule in answer.rules), strict=True):
-            row += ["\n".join(_judgement(config, key)) for key in keys]
-        row += ["\n".join(percent(config.mean(_precision(rule))) for rule in answer.rules)]
+            row += ["\n".join(judgement(config, key)) for key in keys]
+        row += ["\n".join(percent(config.mean(precision(rule))) for rule in answer.rules)]
         if _is_calibrated(answer):
             row += [f"{nll(config)}\n{percent(config.mean(TEST_CALIBRATION))}"]
         found.append(tuple(row))
     return found
 
 
-def _precision(rule: Rule) -> str:
+def precision(rule: Rule) -> str:
     """Mean precision on test: what a gain of recall costs in false positives."""
     return f"{prefix_of(rule.test_miou)}mprec"
 
@@ -441,7 +441,7 @@ def _head(config: Confirmed, answer: Answer) -> list[str]:
     count = len(config.seeds)
     failed = f", {len(config.failed)} failed" if config.failed else ""
     lines = [name(config, answer), f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"]
-    precision = " / ".join(percent(config.mean(_precision(rule))) for rule in answer.rules)
+    precision = " / ".join(percent(config.mean(precision(rule))) for rule in answer.rules)
     lines.append(f"mean precision {precision}")
     if _is_calibrated(answer):
         lines.append(f"nll {nll(config)}, cal. error {percent(config.mean(TEST_CALIBRATION))}")
@@ -461,10 +461,11 @@ def _figures(config: Confirmed, answer: Answer) -> list[list[str]]:
 def _figures_at(config: Confirmed, answer: Answer, rule: Rule) -> list[list[str]]:
     named = [rule.name] if TUNED in answer.rules else []
     val = [*named, percent(config.mean(rule.val_miou))]
-    return [val, _judgement(config, rule.test_miou), _judgement(config, rule.test_macc)]
+    return [val, judgement(config, rule.test_miou), judgement(config, rule.test_macc)]
 
 
-def _judgement(config: Confirmed, key: str) -> list[str]:
+def judgement(config: Confirmed, key: str) -> list[str]:
+    """The lines of a metric: mean and spread, the difference to the reference, p."""
     p = _p(config, key)
     lines = [with_sd(config, key), versus(config, key), f"p {p}" if p else ""]
     return [line for line in lines if line]

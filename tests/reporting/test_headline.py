@@ -135,6 +135,27 @@ def test_the_cost_counts_what_was_trained_and_what_was_not(state: State) -> None
     assert "CPU-hours" in told and saved > 0
 
 
+def test_a_price_is_of_gpu_hours(folder: Path) -> None:
+    state = load(folder)
+    free = headline.cost(state)
+    told = headline.cost(state, 2.5)
+    assert told.startswith(free) and "trained on CPUs, and 2.5 is that of a GPU-hour" in told
+    state.sessions = [replace(state.sessions[-1], gpus_per_trial=0.5)]
+    state.gpu_s = 7200.0
+    saved = sum(8 - one.epochs for one in state.trials.values() if one.status == STOPPED_EARLY)
+    more = 2.5 * saved * state.work[False].epoch_s * 0.5 / 3600
+    told = headline.cost(state, 2.5)
+    assert "2 GPU-hours of training" in told and "At 2.5 per GPU-hour that is 5.00;" in told
+    assert f"the saved epochs would have been about {more:.2f} more." in told
+    assert more > 0 and "per GPU-hour" not in headline.cost(state)
+
+
+def test_the_price_of_a_study_that_has_not_begun_is_nothing(tmp_path: Path) -> None:
+    state = load(make_study(tmp_path / "demo", until="start"))
+    state.sessions = [replace(state.sessions[-1], gpus_per_trial=1.0)]
+    assert headline.cost(state, 2.5).endswith("At 2.5 per GPU-hour that is 0.00.")
+
+
 def test_a_pause_between_sessions_is_not_time_at_work(folder: Path) -> None:
     state = load(folder)
     (first,) = state.sessions

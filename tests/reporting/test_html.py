@@ -8,25 +8,30 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ledgers import CLASS_NAMES, chained, make_study
 
 from study import report as report_command
 from study.analysis import evidence
 from study.analysis.answer import Confirmed, answer
+from study.analysis.classes import classes
 from study.analysis.importance import Importance, Importances
 from study.analysis.option_epochs import option_epochs
 from study.core.names import BASELINE, CONFIRM, SEARCH
 from study.ledger.chain import parts
 from study.ledger.journal import LEDGER
 from study.ledger.state import State
-from study.reporting import plots
+from study.reporting import headline, plots
+from study.reporting import html as html_report
+from study.reporting.class_table import rarest_line
 from study.reporting.html import _figures, results_csv, study_picture, write_report
 from study.reporting.remains import remaining_gains
-from study.reporting.tables import print_answer
+from study.reporting.tables import percent, points, print_answer
 from study.storage.studies import load
 
 pytestmark = pytest.mark.slow
@@ -49,6 +54,8 @@ class Checker(html.parser.HTMLParser):
             link = given.get(key)
             if link and not link.startswith("data:"):
                 self.outside.append(link)
+        if given.get("role") == "img":
+            self.images.append(given.get("aria-label") or "")
         if tag == "img":
             self.images.append(given.get("alt") or "")
         elif tag != "meta":
@@ -70,7 +77,7 @@ def test_the_page_needs_no_other_file_and_shows_every_plot(folder: Path) -> None
     checker = Checker()
     checker.feed((folder / "report.html").read_text(encoding="utf-8"))
     assert checker.outside == [] and checker.open == []
-    assert checker.images == ["pareto", "differences", "per_class", "curves", "importance"]
+    assert checker.images == ["pareto", "differences", "per_class", "curves", "parallel"]
     for name in checker.images:
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(PNG)
 
@@ -117,15 +124,18 @@ def test_an_unfinished_study_has_a_report(
     arguments = ["demo", "--storage", str(tmp_path), "--picture", str(tmp_path / "all.png")]
     assert report_command.main(arguments) == 0
     assert str(folder / "report.html") in capsys.readouterr().out
-    assert "missing" in (folder / "report.html").read_text()
-    assert (tmp_path / "all.png").read_bytes().startswith(PNG)
+    assert "<p>What is missing:</p><ul><li>" in (folder / "report.html").read_text()
+    if until == "start":
+        assert not (tmp_path / "all.png").exists(), "there is nothing to draw"
+    else:
+        assert (tmp_path / "all.png").read_bytes().startswith(PNG)
 
 
 def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "demo", until="baselines", task_name="<script>x</script>")
     state = load(folder)
     page = write_report(folder, state, answer(state, folder)).read_text()
-    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "<script>x" not in page and "&lt;script&gt;x" in page
 
 
 NAMES = (
@@ -237,20 +247,23 @@ def test_the_front_is_drawn_in_the_plane_of_the_two_objectives(folder: Path) -> 
             assert max(ys) >= best
 
 
-def test_one_objective_has_its_importance_picture(folder: Path, tmp_path: Path) -> None:
-    state = with_objectives(folder, "val/miou")
-    write_report(tmp_path, state, answer(state, folder))
-    assert (tmp_path / "plots" / "importance.png").is_file()
-
-
-def test_what_a_forest_cannot_predict_shows_no_bars() -> None:
-    _, axes = plots.figure(4, 4, 1, 2)
+def test_what_a_forest_cannot_predict_is_a_sentence_and_no_plot(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     item = Importance("loss/mix", 0.5, 0.1)
-    plots.importance(axes[0, 0], Importances(0.6, 20, (item,)), "val/miou")
-    plots.importance(axes[0, 1], Importances(-0.3, 20, ()), "val/miou")
-    assert [len(one.patches) for one in axes[0]] == [1, 0]
-    assert "R² 0.60 on 20 trials" in axes[0, 0].get_title()
-    assert "no pattern" in axes[0, 1].texts[0].get_text()
+    results = {"val/miou": Importances(0.6, 20, (item,)), "val/macc": Importances(-0.3, 20, ())}
+    monkeypatch.setattr(html_report, "importances", lambda state, key: results[key])
+    state = load(folder)
+    found = answer(state, folder)
+    (axes,) = dict(_figures(state, found, results))["importance"].axes
+    assert len(axes.patches) == 1 and "R² 0.60 on 20 trials" in axes.get_title()
+    page = write_report(tmp_path, state, found).read_text()
+    assert "val mean accuracy: no pattern" in page and "(R² -0.30 on 20 trials" in page
+    assert "val mIoU: no pattern" not in page
+    results["val/miou"] = results["val/macc"]
+    page = write_report(tmp_path, state, found).read_text()
+    assert 'aria-label="importance"' not in page and "val mIoU: no pattern" in page
+    assert not (tmp_path / "plots" / "importance.png").exists()
 
 
 LONG = "inverse frequency^0.33 + recall(ema 0.93) + max-pooling(p 1.7, ratio 0.35) + jaccard 0.75"
@@ -346,7 +359,7 @@ def test_the_page_of_measured_rules_has_both_columns_and_their_curves(two_rules:
     checker = Checker()
     checker.feed(page)
     assert checker.outside == [] and checker.open == []
-    assert checker.images == ["rules", "differences", "per_class", "curves", "importance"]
+    assert checker.images == ["rules", "differences", "per_class", "curves", "parallel"]
     found = answer(load(two_rules), two_rules)
     for sentence in remaining_gains(found):
         before, label, after = sentence.split("`")
@@ -437,3 +450,123 @@ def test_names_and_legends_of_two_rules_do_not_overlap(two_rules: Path) -> None:
             assert legend is not None
             box = legend.get_window_extent()
             assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figures[name].bbox.x1
+
+
+def test_the_legend_of_learning_curves_names_the_winner_and_the_reference(folder: Path) -> None:
+    state = load(folder)
+    found = answer(state, folder)
+    assert found.best_miou is not None and found.reference is not None
+    figure = dict(_figures(state, found))["curves"]
+    (legend,) = figure.legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert any(one.startswith(f"winner: {found.best_miou} ") for one in told)
+    assert any(one.startswith(f"reference: {found.reference.source} ") for one in told)
+    assert "rung" in told
+    many = tuple(
+        replace(found.configs[0], source=trial.id, is_reference=False)
+        for trial in state.of_stage(BASELINE, SEARCH)
+    )
+    figure = dict(_figures(state, replace(found, configs=(*many, *found.configs))))["curves"]
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len([one for one in told if one.startswith(("winner", "reference", "confirmed"))]) == 8
+
+
+def test_what_is_under_the_pointer_is_told(folder: Path) -> None:
+    state = load(folder)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    titles = re.findall(r'<g class="tip"><title>([^<]*)</title>', page)
+    best = answer(state, folder).best_miou
+    assert best is not None
+    last = state.trials[best].last["val/miou"]
+    head = f"{best} {state.trials[best].label}\n"
+    assert f"{head}epoch 8: {100 * last:.2f} %" in titles
+    assert any(one.startswith(head) and "loss/jaccard" not in one for one in titles)
+    told = [one for one in titles if "loss/jaccard/mix: " in one]
+    assert len(told) == len([trial for trial in state.trials.values() if trial.params]) - 1, (
+        "each line of the parallel coordinates but that of a trial which ended before the rung"
+    )
+
+
+def test_a_parameter_that_a_trial_lacks_lies_below_its_axis(folder: Path) -> None:
+    state = load(folder)
+    one, other, third = state.of_stage(SEARCH)[:3]
+    one.params = {"loss/jaccard": "on", "loss/jaccard/mix": 0.2, "loss/same": 1.0}
+    other.params = {"loss/jaccard": "off", "loss/same": 1.0}
+    third.params = {"loss/jaccard": "on", "loss/jaccard/mix": 0.8, "loss/same": 1.0}
+    trials = {trial.id: trial for trial in (one, other, third)}
+    values = {one.id: 0.3, other.id: 0.2, third.id: 0.4}
+    _, axes = plots.figure(6, 4)
+    plots.parallel(axes[0, 0], trials, values, "val mIoU (%)", third.id)
+    drawn = [list(line.get_ydata()) for line in axes[0, 0].lines if len(line.get_xdata()) == 3]
+    assert drawn == [
+        pytest.approx([0, plots.UNUSED, 0]),
+        pytest.approx([1, 0, 0.5]),
+        pytest.approx([1, 1, 1]),
+    ]
+    assert [tick.get_text() for tick in axes[0, 0].get_xticklabels()] == [
+        "jaccard",
+        "jaccard/\nmix",
+        "val mIoU (%)",
+    ]
+
+
+def cut_off(folder: Path, place: Path, lines: int) -> State:
+    """The study as it was when its ledger had so many lines."""
+    shutil.copytree(folder / evidence.FOLDER, place / evidence.FOLDER, dirs_exist_ok=True)
+    held = (folder / LEDGER).read_bytes().splitlines(keepends=True)
+    (place / LEDGER).write_bytes(b"".join(held[:lines]))
+    return load(place)
+
+
+def test_no_figure_of_an_unfinished_study_has_an_empty_axes(
+    two_rules: Path, tmp_path: Path
+) -> None:
+    count = len((two_rules / LEDGER).read_bytes().splitlines())
+    seen = set()
+    for lines in [*range(1, 20), *range(20, count, 41), count]:
+        state = cut_off(two_rules, tmp_path, lines)
+        for name, figure in _figures(state, answer(state, tmp_path)):
+            seen.add(name)
+            for axes in figure.axes:
+                drawn = [
+                    line for line in axes.lines if np.size(line.get_xdata()) and line.get_gid()
+                ]
+                assert not axes.axison or drawn or axes.patches, (lines, name)
+    assert seen == {*html_report.FIGURES} - {"importance"}
+
+
+def test_an_epoch_that_is_not_evaluated_has_no_curve_yet(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "demo", until="baselines")
+    state = load(folder)
+    for trial in state.trials.values():
+        trial.reports = {1: {"train/loss": 1.0}}
+        trial.end = None
+    assert dict(_figures(state, answer(state, folder))) == {}
+
+
+def test_a_price_stands_in_the_sentence_of_the_cost(
+    two_rules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off(two_rules, tmp_path, 40)
+    assert report_command.main([str(tmp_path), "--price-per-gpu-hour", "2.5"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (told,) = re.findall("<p>(Begun .*)</p>", page)
+    assert told == headline.cost(load(tmp_path), 2.5) and "2.5 is that of a GPU-hour" in told
+
+
+def test_the_rarest_classes_are_summed_up(two_rules: Path) -> None:
+    state = load(two_rules)
+    found = classes(state, two_rules, answer(state, two_rules))
+    rarest = found.rows[:3]
+    assert [row.name for row in rarest] == ["sign", "pole", "person"]
+    best, base = (
+        sum(figures.iou for row in rarest if (figures := of(row))) / 3
+        for of in (attrgetter("winner"), attrgetter("reference"))
+    )
+    line = rarest_line(found)
+    assert line == (
+        f"Mean IoU of the rarest (sign, pole, person): the winner's {percent(best, 1)} %, the "
+        f"reference's {percent(base, 1)} % ({points(best - base)} points)."
+    )
+    assert f"<p>{line.replace(chr(39), '&#x27;')}</p>" in (two_rules / "report.html").read_text()
+    assert rarest_line(replace(found, rows=())) == ""
