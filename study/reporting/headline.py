@@ -220,9 +220,12 @@ def use(folder: Path, state: State) -> list[str]:
         return []
     task = state.study.judged_task
     if state.study.has_own_training:
-        return [
+        written = [
             "# the loss as a file that needs torch alone:",
             f"python -m study.export {shlex.quote(_shown(folder))} --format python",
+        ]
+        return [
+            *(written if state.study.judged_data.get("class_names") else []),
             "# its training once more, by your own code:",
             f"python -m study.train {shlex.quote(_shown(export))} --trust",
         ]
