@@ -5,13 +5,15 @@
         study = StudyCallbacks(context, context.build_loss(num_classes=19))
         study.add_to(model)
         model.train(data="mine.yaml", epochs=context.num_epochs, seed=context.seed,
-                    lr0=0.01 * context.lr_scale, optimizer="AdamW", project=context.folder, ...)
+                    lr0=0.01 * context.lr_scale, optimizer="AdamW", project=str(context.folder),
+                    ...)
         if context.is_confirmation:
             last = YOLO(model.trainer.last)
             study.tested(last.val(data="mine.yaml", split="test").results_dict)
 
-This is its task `semantic`. Its instance segmentation (`segment`) has no loss over class logits of pixels, so nothing here
-serves it. An interrupted trial starts again. Written for a single process and 8.4; imports nothing.
+This is its task `semantic`; instance segmentation, its `segment`, has no loss over the classes of
+pixels. `optimizer="auto"` passes over lr0, so that lr_scale would do nothing. An interrupted trial
+starts again. For one process and 8.4; imports nothing of Ultralytics.
 """
 
 from __future__ import annotations
