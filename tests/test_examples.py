@@ -64,6 +64,25 @@ def test_a_task_states_the_pixels_of_its_data(folder: str) -> None:
     assert classes["pixels"] == torch.bincount(labels[labels != 255]).tolist()
 
 
+@pytest.mark.parametrize("page", [EXAMPLES / "README.md", ROOT / "docs" / "your_trainer.md"])
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_page_names_what_the_adapters_have() -> None:
+    page = (ROOT / "docs" / "your_trainer.md").read_text("utf-8")
+    rows = re.findall(r"^\| \S.* \| `(\w+)\.(\w+)`(?:, `(\w+)`)? \|", page, flags=re.MULTILINE)
+    adapters = ROOT / "study" / "adapters"
+    assert {row[0] for row in rows} == {
+        path.stem for path in adapters.glob("*.py") if path.stem not in ("__init__", "relay")
+    }
+    for file, *names in rows:
+        text = (adapters / f"{file}.py").read_text("utf-8")
+        assert all(f"class {name}" in text for name in names if name), (file, names)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
