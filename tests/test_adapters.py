@@ -346,7 +346,7 @@ def test_the_criterion_for_ultralytics(tmp_path: Path) -> None:
     assert value > 2 * parts["loss"]
     with torch.no_grad():
         state = copy.deepcopy(loss.state_dict())
-        criterion(logits, batch)
+        criterion(-logits, batch)
     assert all(torch.equal(one, state[name]) for name, one in loss.state_dict().items())
     assert copy.deepcopy(SimpleNamespace(criterion=criterion)).criterion is criterion
     nothing, _ = criterion((logits, logits), {"semantic_mask": torch.full_like(labels, 255)})
