@@ -35,8 +35,8 @@ def _needs(name: str) -> None:
 
 def _diff(changed: Path) -> str:
     before, after = (path.read_text("utf-8").splitlines() for path in (ORIGINAL, changed))
-    names = (str(path.relative_to(EXAMPLES)) for path in (ORIGINAL, changed))
-    return "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
+    one, other = (str(path.relative_to(EXAMPLES)) for path in (ORIGINAL, changed))
+    return "\n".join(difflib.unified_diff(before, after, one, other, lineterm=""))
 
 
 @pytest.mark.parametrize("changed", CHANGED, ids=lambda path: path.parent.name)
