@@ -30,10 +30,14 @@ ONLY_IN = {
     "rich": {"study.reporting"},
     "matplotlib": {"study.reporting"},
     "boto3": {"study.storage"},
+    "lightning": {"study.adapters"},
+    "transformers": {"study.adapters"},
+    "mmengine": {"study.adapters"},
 }
 LOSS_LIBRARIES = {"torch", "numpy", "pydantic"}
 # What a user may lift into other training code, and what that may stand on.
 LOSS_ROOMS = {"study.losses", "study.metrics"}
+ADAPTED = {library for library, rooms in ONLY_IN.items() if rooms == {"study.adapters"}}
 # Needed, but by another dependency's code.
 UNSEEN = {"torchvision"}
 # Import paths that stay: users' code holds them.
@@ -203,11 +207,23 @@ def test_dependencies_are_what_is_imported() -> None:
     declared, distributions = _dependencies(), packages_distributions()
     used: set[str] = set()
     for module in MODULES:
-        for library in _libraries(module):
+        for library in _libraries(module) - ADAPTED:
             names = {name.lower().replace("_", "-") for name in distributions[library]}
             assert names & declared, f"{module} imports {library}: declare it in pyproject.toml"
             used |= names
     assert declared - used == UNSEEN
+
+
+def test_each_adapters_framework_is_an_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for library in ADAPTED:
+        assert library in {re.split(r"[\[>=]", line)[0] for line in extras[library]}
+
+
+def test_nothing_imports_an_adapter() -> None:
+    others = [module for module in MODULES if room(module) != "study.adapters"]
+    assert [m for m in others if any(room(n) == "study.adapters" for n in imports(m))] == []
 
 
 # Where packages come from is the user's own setting. (Brackets, so that this file does not match.)

@@ -16,6 +16,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from study.config.own_training import OwnTrainingTask
 from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
 from study.engine.cluster import Resources
 from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
@@ -137,7 +138,8 @@ def run_trials(
                 ),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
-                reuse_actors=True,
+                # Ray gives a training that has been told to end 2 s, then loses the next trial
+                reuse_actors=not isinstance(scheduler.task, OwnTrainingTask),
                 trial_name_creator=_own_id,
                 trial_dirname_creator=_own_folder,
             ),

@@ -38,13 +38,15 @@ class OwnLoss(nn.Module):
         self.step_terms: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch. Raises InputError where it is no scalar tensor with a gradient."""
+        """The loss of a batch. Raises InputError where it is no scalar tensor, or has no gradient
+        where the logits have one."""
         if not self._is_used:
             self._is_used = True
             echo(self.digest)
         with torch.autocast(logits.device.type, enabled=False):
             value = self.function(logits.to(compute_dtype(logits)), target)
-        if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+        trains = logits.requires_grad and torch.is_grad_enabled()
+        if not isinstance(value, Tensor) or value.dim() or (trains and not value.requires_grad):
             got = (
                 f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             )

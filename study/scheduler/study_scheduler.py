@@ -96,6 +96,7 @@ class StudyScheduler:
         self.ledger = ledger
         self.state = ledger.state
         self.plan = plan
+        self.task = task
         self.slots = slots
         self.gpus_per_trial = gpus_per_trial
         self.listeners = listeners

@@ -98,6 +98,15 @@ def test_it_has_seen_no_batch_before_the_first() -> None:
     assert float(loss.function.steps) == 0
 
 
+def test_it_has_a_value_without_gradients_as_in_a_validation() -> None:
+    loss = own_loss(named("cross_entropy"), num_classes=4, class_counts=None, ignore_index=255)
+    logits, target = torch.randn(1, 4, 2, 2, requires_grad=True), torch.zeros(1, 2, 2).long()
+    with torch.no_grad():
+        validated = loss(logits, target)
+    assert torch.equal(validated, loss(logits, target).detach())
+    assert torch.equal(validated, loss(logits.detach(), target))
+
+
 def test_its_state_is_resumed(data: SegmentationData, tmp_path: Path) -> None:
     config = tiny({"factory": f"{__name__}:Stateful"})
     whole = []
