@@ -112,7 +112,14 @@ def test_the_original_runs_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(
+    "folder",
+    [
+        # the loops of the others run above; as studies they differ in nothing that Ray sees
+        pytest.param(one, marks=[] if one in ("plain_torch", "command") else pytest.mark.long)
+        for one in FOLDERS
+    ],
+)
 def test_an_example_runs_as_a_study(folder: str, tmp_path: Path) -> None:
     _needs(folder)
     python = Path(sys.executable).parent
