@@ -60,7 +60,7 @@ def picture() -> bytes:
     figure.text(0.015, 0.1, told, fontsize=SMALL, va="top")
     colours = dict(drawn.classes)
     shown = [name for name in rarest if name in colours][:NAMED]
-    keys = [Patch(facecolor=np.array(colours[name]) / 255, label=name) for name in shown]
+    keys = [Patch(facecolor=_hex(colours[name]), label=name) for name in shown]
     figure.legend(
         handles=keys,
         loc="lower left",
@@ -86,6 +86,10 @@ def stated(answer: Answer) -> dict[str, str]:
     """What the picture rests on, as its metadata keep it: the recorded study, and the gain."""
     digest = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
     return {"study": digest, "gain": tables.versus(_winner(answer), TUNED.test_miou)}
+
+
+def _hex(colour: tuple[int, ...]) -> str:
+    return f"#{bytes(colour).hex()}"
 
 
 def chosen(drawn: Pictures, name: str) -> Row:
@@ -122,8 +126,8 @@ def _curves(axes: Axes, answer: Answer) -> None:
         fontsize=SMALL,
     )
     axes.set_title("Each loss at every decision rule", fontsize=LARGE)
-    axes.xaxis.label.set_size(LARGE)
-    axes.yaxis.label.set_size(LARGE)
+    axes.xaxis.label.set_fontsize(LARGE)
+    axes.yaxis.label.set_fontsize(LARGE)
     axes.tick_params(labelsize=SMALL)
     winner, reference = _winner(answer), answer.reference
     assert reference is not None
