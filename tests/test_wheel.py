@@ -89,6 +89,21 @@ def test_the_default_study_is_planned_from_an_empty_folder(installed: Installed)
     assert list(installed.empty.iterdir()) == []
 
 
+def test_the_recorded_study_is_shown_and_the_package_left_as_it_is(
+    installed: Installed, tmp_path: Path
+) -> None:
+    def files() -> set[Path]:
+        return {path for path in installed.target.rglob("*") if "__pycache__" not in path.parts}
+
+    before = files()
+    out = tmp_path / "demo"
+    printed = installed.python("-m", "study.demo", "--no-browser", "--out", str(out))
+    assert f"report: {out / 'report.html'}" in printed
+    assert (out / "report.html").is_file()
+    assert files() == before
+    assert list(installed.empty.iterdir()) == []
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_study_runs_to_its_exports_from_an_empty_folder(installed: Installed) -> None:

@@ -177,7 +177,7 @@ def cost(state: State, price: float | None = None) -> str:
     if plan.has_target:
         epochs += f" of {state.study.task_name} and {target} of {state.study.judged_task_name}"
     text = (
-        f"Begun {began}, {duration(_at_work(state))} at work in {sessions} "
+        f"Begun {began}, {duration(at_work(state))} at work in {sessions} "
         f"session{'s' * (sessions != 1)}: {len(state.trials)} trials, {epochs}, "
         f"{hours:.3g} {device}-hours of training."
     )
@@ -202,7 +202,7 @@ def _money(state: State, price: float, saved: int) -> str:
     return f"{text}."
 
 
-def _at_work(state: State) -> float:
+def at_work(state: State) -> float:
     """Seconds from each session's start to the last that happened in it."""
     happened = [time for trial in state.trials.values() for time in trial.report_times.values()]
     happened += [trial.end.time for trial in state.trials.values() if trial.end]

@@ -103,6 +103,16 @@ def write_report(
     return folder / REPORT
 
 
+def write_page(folder: Path, state: State, answer: Answer, drawn: Pictures) -> Path:
+    """Write report.html alone, with pictures that are drawn already; return its path."""
+    mattered = _importances(state)
+    figures = dict(_figures(state, answer, mattered))
+    found = classes(state, folder, answer)
+    page = _page(folder, state, answer, found, figures, mattered, drawn, None)
+    write_text(folder / REPORT, page)
+    return folder / REPORT
+
+
 def _write_pictures(folder: Path, drawn: Pictures | str) -> None:
     written = {}
     if isinstance(drawn, Pictures):

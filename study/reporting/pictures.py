@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -333,6 +334,45 @@ def files_of_trial(drawn: Pictures, name: str) -> Iterator[tuple[str, bytes]]:
     yield from files(
         [replace(row, panels={one: row.panels[one] for one in shown}) for row in drawn.rows]
     )
+
+
+def pack(drawn: Pictures) -> bytes:
+    """The bytes of a file that holds the pictures; `unpack` reads it."""
+    arrays = {
+        f"{number}/{name}": panel
+        for number, row in enumerate(drawn.rows)
+        for name, panel in row.panels.items()
+    }
+    about = {
+        "rows": [[row.name, row.kind, row.why, sorted(row.classes)] for row in drawn.rows],
+        "rule": drawn.rule,
+        "classes": drawn.classes,
+        "differences": drawn.differences,
+        "trials": drawn.trials,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> Pictures:
+    """The pictures of a file that `pack` has made."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["about"]))
+        panels: list[dict[str, UInt8Array]] = [{} for _ in about["rows"]]
+        for key in arrays.files:
+            number, _, name = key.partition("/")
+            if name:
+                panels[int(number)][name] = arrays[key]
+    rows = tuple(
+        Row(name, kind, why, frozenset(seen), of)
+        for (name, kind, why, seen), of in zip(about["rows"], panels, strict=True)
+    )
+    classes, differences = (
+        tuple((name, tuple(colour)) for name, colour in about[key])
+        for key in ("classes", "differences")
+    )
+    return Pictures(rows, about["rule"], classes, differences, about["trials"])
 
 
 def _saved(image: Image.Image) -> bytes:

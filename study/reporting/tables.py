@@ -441,8 +441,8 @@ def _head(config: Confirmed, answer: Answer) -> list[str]:
     count = len(config.seeds)
     failed = f", {len(config.failed)} failed" if config.failed else ""
     lines = [name(config, answer), f"{config.source}, {count} seed{'s' * (count > 1)}{failed}"]
-    precision = " / ".join(percent(config.mean(precision(rule))) for rule in answer.rules)
-    lines.append(f"mean precision {precision}")
+    precisions = " / ".join(percent(config.mean(precision(rule))) for rule in answer.rules)
+    lines.append(f"mean precision {precisions}")
     if _is_calibrated(answer):
         lines.append(f"nll {nll(config)}, cal. error {percent(config.mean(TEST_CALIBRATION))}")
     return lines

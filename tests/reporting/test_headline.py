@@ -156,18 +156,18 @@ def test_the_price_of_a_study_that_has_not_begun_is_nothing(tmp_path: Path) -> N
     assert headline.cost(state, 2.5).endswith("At 2.5 per GPU-hour that is 0.00.")
 
 
-def test_a_pause_between_sessions_is_not_time_at_work(folder: Path) -> None:
+def test_a_pause_between_sessions_is_not_timeat_work(folder: Path) -> None:
     state = load(folder)
     (first,) = state.sessions
     ends = [trial.end.time for trial in state.trials.values() if trial.end]
     seconds = max(ends) - first.time
     later = SessionRecord(2, "local", 1, 1.0, 0.0, "", time=max(ends) + 86_400.0)
     state.sessions.append(later)
-    assert headline._at_work(state) == pytest.approx(seconds)
+    assert headline.at_work(state) == pytest.approx(seconds)
     last = state.trials[max(state.trials)]
     assert last.end is not None
     last.end = replace(last.end, time=later.time + 7.0)
-    assert headline._at_work(state) == pytest.approx(seconds + 7.0, abs=0.5)
+    assert headline.at_work(state) == pytest.approx(seconds + 7.0, abs=0.5)
     assert "in 2 sessions" in headline.cost(state)
 
 

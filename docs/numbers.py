@@ -1,0 +1,284 @@
+"""Writes the numbers that README.md and the pages below docs/ state, from what is recorded here.
+
+    python -m docs.numbers             # brings every block up to date
+    python -m docs.numbers --list      # what each block would say
+
+A block is a pair of HTML comments, the first with the block's name, the second `/numbers`; what is
+between them is generated. A value stands in a line, a table between blank lines. Markdown takes a
+line that begins with a comment for HTML, so a value has a word of the sentence before it. The
+sources are the study that comes with the package and docs/reproduced.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from docs.architecture import ROOT
+from study.analysis.answer import Answer, Confirmed
+from study.analysis.classes import FINDS, Classes, ClassRow, classes
+from study.analysis.rules import ARGMAX, Rule
+from study.ledger.state import State
+from study.reporting.class_table import share
+from study.reporting.headline import at_work
+from study.reporting.recorded import unpack_recorded
+from study.reporting.tables import difference, name, percent, points, table, versus, with_sd
+
+REPRODUCED = ROOT / "docs" / "reproduced.csv"
+BLOCK = re.compile(r"<!-- numbers: ([\w-]+) -->(.*?)<!-- /numbers -->", re.DOTALL)
+BEGIN, END = "<!-- numbers:", "<!-- /numbers -->"
+RAREST = 3  # classes of the table
+WIDTH = 120  # columns of the terminal
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the numbers are taken from. reproduced: the rows of docs/reproduced.csv."""
+
+    state: State
+    answer: Answer
+    classes: Classes
+    reproduced: Sequence[Mapping[str, str]]
+
+    @property
+    def winner(self) -> Confirmed:
+        """The config with the best mean IoU on val."""
+        found = self.answer.config(self.answer.best_miou)
+        assert found is not None and self.answer.confirmed
+        return found
+
+    @property
+    def reference(self) -> Confirmed:
+        """Tuned cross entropy."""
+        assert self.answer.reference is not None and self.answer.tuned
+        return self.answer.reference
+
+
+def recorded() -> Recorded:
+    """Read the sources."""
+    with tempfile.TemporaryDirectory() as folder:
+        state, answer = unpack_recorded(Path(folder))
+        found = classes(state, Path(folder), answer)
+    with REPRODUCED.open(encoding="utf-8", newline="") as file:
+        return Recorded(state, answer, found, tuple(csv.DictReader(file)))
+
+
+def blocks(of: Recorded) -> dict[str, str]:
+    """The text of every block, by name."""
+    answer, winner = of.answer, of.winner
+    tuned, assessed = answer.primary, ("miou", "macc")
+    gains = {
+        f"gain-{metric}{at}": f"{versus(winner, key)} points"
+        for rule, at in ((tuned, ""), (ARGMAX, "-argmax"))
+        for metric, key in zip(assessed, rule.judged, strict=True)
+    }
+    rarest = _rarest_found(of)
+    assert rarest.reference is not None and rarest.winner is not None
+    session = of.state.sessions[0]
+    cores = session.slots * session.cpus_per_trial
+    epochs = of.state.work[False].epochs
+    minutes = round(at_work(of.state) / 60)
+    exact = sum(row["exact"] == "yes" for row in of.reproduced)
+    return {
+        **gains,
+        "winner": f"`{winner.label}`",
+        "conditions": (
+            f"task `{answer.task}`, {len(winner.seeds)} seeds, {answer.epochs} epochs a training"
+        ),
+        "miou": _two(of, tuned.test_miou),
+        "miou-argmax": _two(of, ARGMAX.test_miou),
+        "rarest": (
+            f"`{rarest.name}` ({share(rarest.share)} of the training pixels): IoU "
+            f"{percent(rarest.reference.iou, 1)} % with {answer.reference_name}, "
+            f"{percent(rarest.winner.iou, 1)} % with the winner"
+        ),
+        "cost": (
+            f"{len(of.state.trials)} trials, {epochs} epochs, {minutes} minutes on {cores:g} CPU "
+            "cores"
+        ),
+        "recorded": _recorded_at(of),
+        "reproduced": f"{exact} of {len(of.reproduced)}",
+        "promise": _lines(_promise(of, gains, rarest, exact)),
+        "results": _lines(_results(answer)),
+        "ladder": _lines(_ladder(answer)),
+        "classes": _lines(_classes(of.classes)),
+        "terminal": f"```text\n{_terminal(answer)}\n```",
+    }
+
+
+def _two(of: Recorded, key: str) -> str:
+    """A metric of tuned cross entropy and of the winner."""
+    return f"{percent(of.reference.mean(key))} % and {percent(of.winner.mean(key))} %"
+
+
+def _rarest_found(of: Recorded) -> ClassRow:
+    """The rarest class that the winner finds."""
+    return next(
+        row for row in of.classes.rows if row.winner is not None and row.winner.iou >= FINDS
+    )
+
+
+def _recorded_at(of: Recorded) -> str:
+    assert of.state.study is not None
+    study, environment = of.state.study, of.state.study.environment
+    day = time.strftime("%Y-%m-%d", time.gmtime(study.time))
+    return (
+        f"{day}, commit {environment['commit'][:7]}, torch {environment['versions']['torch']}, "
+        f"{environment['device_name']}"
+    )
+
+
+def _promise(of: Recorded, gains: Mapping[str, str], rarest: ClassRow, exact: int) -> Iterator[str]:
+    answer = of.answer
+    assert rarest.reference is not None and rarest.winner is not None
+    seeds = f"`{answer.task}`, {len(of.winner.seeds)} seeds"
+    yield (
+        f"- The winner gains {gains['gain-miou']} of test mIoU over tuned cross entropy, both at "
+        f"the decision rule tuned on val, and {gains['gain-miou-argmax']} at the argmax ({seeds}, "
+        f"{answer.epochs} epochs a training; 95 % intervals)."
+    )
+    yield (
+        f"- The rarest class, `{rarest.name}` with {share(rarest.share)} of the training pixels, "
+        f"has a test IoU of {percent(rarest.reference.iou, 1)} % with tuned cross entropy and of "
+        f"{percent(rarest.winner.iou, 1)} % with the winner, both at that rule ({seeds})"
+        + (f"; {answer.reference_name} at its argmax: {rarest.missed}." if rarest.missed else ".")
+    )
+    trials = len({row["trial"] for row in of.reproduced})
+    yield (
+        f"- {exact} of {len(of.reproduced)} exports of that study, {trials} different trainings, "
+        "were trained again to the same numbers, bit for bit, on a CPU of the same kind."
+    )
+
+
+def _results(answer: Answer) -> Iterator[str]:
+    def cells(config: Confirmed, rule: Rule, key: str) -> str:
+        found = versus(config, key)
+        gain = "" if config.is_reference else f"<br>{found}"
+        return f"{with_sd(config, key)}{gain}"
+
+    rules = answer.rules
+    keys = [(rule, key) for rule in rules for key in rule.judged]
+    heads = [f"{what}, {rule.name}" for rule in rules for what in ("mIoU", "mean accuracy")]
+    yield from _table(
+        ["config", *heads],
+        (
+            [name(config, answer), *(cells(config, rule, key) for rule, key in keys)]
+            for config in answer.configs
+        ),
+    )
+
+
+def _ladder(answer: Answer) -> Iterator[str]:
+    yield from _table(
+        ("from cross entropy to the winner", "test mIoU", "step", "seeds"),
+        (
+            (
+                entry.name,
+                percent(entry.mean),
+                "" if entry.step is None else difference(entry.step),
+                str(entry.seeds),
+            )
+            for entry in answer.ladder
+        ),
+    )
+
+
+def _classes(found: Classes) -> Iterator[str]:
+    rows = [row for row in found.rows[:RAREST] if row.reference and row.winner]
+    yield from _table(
+        ("class", "training pixels", "IoU, tuned cross entropy", "IoU, winner", "points"),
+        (
+            (
+                row.name,
+                share(row.share),
+                percent(row.reference.iou, 1),
+                percent(row.winner.iou, 1),
+                points(row.winner.iou - row.reference.iou),
+            )
+            for row in rows
+            if row.reference is not None and row.winner is not None
+        ),
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _terminal(answer: Answer) -> str:
+    """The table that ends a study in a terminal."""
+    from rich.console import Console
+
+    shown = table(answer)
+    shown.caption = None
+    written = io.StringIO()
+    Console(file=written, width=WIDTH, color_system=None).print(shown)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """The pages that are looked through."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+
+
+def filled(text: str, known: Mapping[str, str], where: str) -> str:
+    """The text of a page with its blocks as they ought to be.
+
+    Raises ValueError, with file and line, for an unknown name, a marker without its other one, and
+    a value that Markdown would take for HTML.
+    """
+
+    def wrong(at: int, what: str) -> ValueError:
+        return ValueError(f"{where}:{text.count(chr(10), 0, at) + 1}: {what}")
+
+    def block(found: re.Match[str]) -> str:
+        key, old = found.groups()
+        if key not in known:
+            raise wrong(found.start(), f"unknown block {key!r} (known: {', '.join(known)})")
+        if BEGIN in old:
+            raise wrong(found.start(), f"block {key!r} has no {END}")
+        new = known[key]
+        if "\n" in new:
+            new = f"\n\n{new}\n\n"
+        elif text[: found.start()].rpartition("\n")[2].strip() == "":
+            raise wrong(found.start(), f"block {key!r} begins its line: write a word before it")
+        return f"{BEGIN} {key} -->{new}{END}"
+
+    new, count = BLOCK.subn(block, text)
+    for marker in (BEGIN, END):
+        if text.count(marker) != count:
+            raise wrong(text.rfind(marker), f"{count} blocks, {text.count(marker)} times {marker}")
+    return new
+
+
+def main() -> None:
+    """Write the pages that are out of date."""
+    known = blocks(recorded())
+    if "--list" in sys.argv[1:]:
+        for key, text in known.items():
+            print(f"{key}: {text}")
+        return
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        new = filled(text, known, str(page.relative_to(ROOT)))
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+            print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    main()
