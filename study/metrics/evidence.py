@@ -44,17 +44,20 @@ def evidence_of(
 
     groups: (images,), equal for images that are resampled together; default each by itself.
     """
-    counts, curve = metrics.image_counts().cpu().numpy(), metrics.curve
-    each = np.arange(len(counts)) if groups is None else groups
+    curve = metrics.curve
     if curve is None or rules is None:
-        return SplitEvidence(
-            metrics.confusion.cpu().numpy(), counts, np.asarray(each, dtype=np.int64)
-        )
+        counts = metrics.image_counts().cpu().numpy()
+        return SplitEvidence(metrics.confusion.cpu().numpy(), counts, _groups(groups, len(counts)))
+    counts = metrics.rule_counts(TAUS[ARGMAX])
     return SplitEvidence(
         confusion=curve[ARGMAX],
-        counts=metrics.rule_counts(TAUS[ARGMAX]),
-        groups=np.asarray(each, dtype=np.int64),
+        counts=counts,
+        groups=_groups(groups, len(counts)),
         curve=curve,
         tuned_counts=metrics.rule_counts(rules.miou),
         tuned_macc_counts=metrics.rule_counts(rules.macc),
     )
+
+
+def _groups(groups: npt.ArrayLike | None, images: int) -> Ints:
+    return np.asarray(np.arange(images) if groups is None else groups, dtype=np.int64)

@@ -100,7 +100,7 @@ def test_the_place_comes_first_then_the_offence_the_hint_and_what_is_allowed(
         (["--frobnicate"], "--frobnicate: unknown argument; see --help"),
         (["--picturee=x"], "--picturee: unknown argument; did you mean '--picture'?"),
         (["--picture"], "--picture: expected one argument"),
-        ([], "missing required argument name"),
+        ([], "missing required argument NAME"),
     ],
 )
 def test_a_wrong_command_line_is_bad_input(

@@ -102,6 +102,7 @@ def test_it_gives_the_classes_that_the_export_gives(place: Place) -> None:
 
 
 def test_it_holds_no_pickle_and_names_no_place_to_install_from(place: Place) -> None:
+    assert place.track() == 0
     (model,) = place.models
     root = Path(model.artifact_location.removeprefix("file://"))
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 from tiny_task import STATEFUL_LOSS, TINY, tiny
 
+from study.config.own_training import OwnTrainingTask
 from study.config.task import TaskConfig, TrialConfig
 from study.losses.config import Config, LossConfig, MeanPooling
 from study.training import identity
@@ -39,11 +40,11 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _all_models(model: type[BaseModel] = TrialConfig) -> dict[str, type[BaseModel]]:
     """The classes that a digest is made of, by name: not those of the data, which a fingerprint
-    stands for."""
+    stands for, nor of trainings of a user's own, whose checkpoints have none."""
     found = {model.__name__: model}
     for key, field in model.model_fields.items():
         if (model, key) != (TaskConfig, "data"):
-            for part in _models(field.annotation):
+            for part in {*_models(field.annotation)} - {OwnTrainingTask}:
                 found |= _all_models(part)
     return found
 
