@@ -18,15 +18,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docs.architecture import ROOT
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import FINDS, Classes, ClassRow, classes
+from study.analysis.longer import paired
 from study.analysis.rules import ARGMAX, Rule
+from study.core.names import CONFIRM
 from study.ledger.state import State
-from study.reporting.class_table import share
+from study.reporting.class_table import class_lines, share
 from study.reporting.headline import at_work
 from study.reporting.recorded import unpack_recorded
 from study.reporting.tables import difference, name, percent, points, table, versus, with_sd
@@ -85,7 +87,6 @@ def blocks(of: Recorded) -> dict[str, str]:
     cores = session.slots * session.cpus_per_trial
     epochs = of.state.work[False].epochs
     minutes = round(at_work(of.state) / 60)
-    exact = sum(row["exact"] == "yes" for row in of.reproduced)
     return {
         **gains,
         "winner": f"`{winner.label}`",
@@ -104,12 +105,12 @@ def blocks(of: Recorded) -> dict[str, str]:
             "cores"
         ),
         "recorded": _recorded_at(of),
-        "reproduced": f"{exact} of {len(of.reproduced)}",
-        "promise": _lines(_promise(of, gains, rarest, exact)),
+        "reproduced": _reproduced(of),
+        "promise": _lines(_promise(of, rarest)),
         "results": _lines(_results(answer)),
         "ladder": _lines(_ladder(answer)),
         "classes": _lines(_classes(of.classes)),
-        "terminal": f"```text\n{_terminal(answer)}\n```",
+        "terminal": f"```text\n{_terminal(of)}\n```",
     }
 
 
@@ -135,26 +136,69 @@ def _recorded_at(of: Recorded) -> str:
     )
 
 
-def _promise(of: Recorded, gains: Mapping[str, str], rarest: ClassRow, exact: int) -> Iterator[str]:
-    answer = of.answer
+def _promise(of: Recorded, rarest: ClassRow) -> Iterator[str]:
+    answer, winner = of.answer, of.winner
     assert rarest.reference is not None and rarest.winner is not None
-    seeds = f"`{answer.task}`, {len(of.winner.seeds)} seeds"
-    yield (
-        f"- The winner gains {gains['gain-miou']} of test mIoU over tuned cross entropy, both at "
-        f"the decision rule tuned on val, and {gains['gain-miou-argmax']} at the argmax ({seeds}, "
-        f"{answer.epochs} epochs a training; 95 % intervals)."
-    )
-    yield (
-        f"- The rarest class, `{rarest.name}` with {share(rarest.share)} of the training pixels, "
-        f"has a test IoU of {percent(rarest.reference.iou, 1)} % with tuned cross entropy and of "
-        f"{percent(rarest.winner.iou, 1)} % with the winner, both at that rule ({seeds})"
-        + (f"; {answer.reference_name} at its argmax: {rarest.missed}." if rarest.missed else ".")
-    )
+    assert of.state.study is not None
+    seeds = f"`{answer.space}` on `{answer.task}`, {len(winner.seeds)} seeds"
+    gain = f"gain over {answer.reference_name}, both at their tuned rule"
+    longer = [budget for budget in of.state.study.plan["confirm_budgets"] if budget > 1]
+    at_length = [
+        (
+            f"{gain} and at {budget} times the budget",
+            f"{gain_at(of, budget)} points of mIoU",
+            f"{seeds}, paired",
+        )
+        for budget in longer
+    ] or [(f"{gain} and at four times the budget", "not measured yet", "")]
     trials = len({row["trial"] for row in of.reproduced})
-    yield (
-        f"- {exact} of {len(of.reproduced)} exports of that study, {trials} different trainings, "
-        "were trained again to the same numbers, bit for bit, on a CPU of the same kind."
+    missed = f"; {answer.reference_name} at its argmax: never predicted" * (
+        "never predicted" in rarest.missed
     )
+    yield from _table(
+        ("", "number", "task and seeds"),
+        [
+            (
+                gain,
+                f"{versus(winner, answer.primary.test_miou)} points of mIoU",
+                f"{seeds}, {answer.epochs} epochs; 95 % interval",
+            ),
+            *at_length,
+            (
+                f"IoU of the rarest found class, {rarest.name} ({share(rarest.share)} of the "
+                "training pixels)",
+                f"cross entropy {percent(rarest.reference.iou, 1)} %, winner "
+                f"{percent(rarest.winner.iou, 1)} %",
+                f"{seeds}, both at their tuned rule{missed}",
+            ),
+            (
+                "exports that trained again to the same numbers, bit for bit",
+                _reproduced(of),
+                f"all of that study, {trials} different trainings, on a CPU of the same kind",
+            ),
+        ],
+    )
+
+
+def _reproduced(of: Recorded) -> str:
+    return f"{sum(row['exact'] == 'yes' for row in of.reproduced)} of {len(of.reproduced)}"
+
+
+def gain_at(of: Recorded, budget: int) -> str:
+    """The winner's gain in test mIoU at its rule where both trained `budget` times as long: mean
+    and 95 % interval of the differences by seed."""
+    key = of.answer.primary.test_miou
+    winner, reference = (
+        {
+            trial.seed: trial.last[key]
+            for trial in of.state.completed(CONFIRM)
+            if trial.source == config.source and trial.budget == budget and not trial.ablated
+        }
+        for config in (of.winner, of.reference)
+    )
+    found = paired([winner[seed] - reference[seed] for seed in winner if seed in reference])
+    assert found is not None
+    return difference(found)
 
 
 def _results(answer: Answer) -> Iterator[str]:
@@ -215,15 +259,17 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
         yield f"| {' | '.join(row)} |"
 
 
-def _terminal(answer: Answer) -> str:
-    """The table that ends a study in a terminal."""
+def _terminal(of: Recorded) -> str:
+    """What ends a study in a terminal: the confirmed configs and the rarest classes."""
     from rich.console import Console
 
-    shown = table(answer)
-    shown.caption = None
+    shown = table(of.answer)
+    shown.title = shown.caption = None
     written = io.StringIO()
     Console(file=written, width=WIDTH, color_system=None).print(shown)
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    rarest = replace(of.classes, rows=of.classes.rows[:RAREST])
+    lines = [*written.getvalue().splitlines(), *class_lines(rarest, of.answer.reference_name)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _lines(lines: Iterable[str]) -> str:

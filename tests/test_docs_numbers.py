@@ -11,6 +11,7 @@ from docs import demo_picture, numbers
 from docs.numbers import BLOCK, ROOT, Recorded, filled, pages
 from study.core.names import CONFIRM
 from study.reporting.exports import FOLDER, wanted_exports
+from study.reporting.tables import difference
 
 KNOWN = {"gain": "+1.00 points", "table": "| a |\n|---|\n| 1 |"}
 
@@ -47,9 +48,16 @@ def test_the_blocks_state_what_the_ledger_holds(found: Recorded, known: dict[str
     base, best = means
     assert known["miou"] == f"{base:.2f} % and {best:.2f} %"
     assert known["gain-miou"].startswith(f"{best - base:+.2f} [")
-    assert known["gain-miou"] in known["promise"]
+    assert f"| {known['gain-miou']} of mIoU |" in known["promise"]
     assert known["gain-miou"].removesuffix(" points") in known["results"]
     assert f"{len(found.state.trials)} trials" in known["cost"]
+
+
+@pytest.mark.slow
+def test_a_gain_at_a_budget_is_that_of_the_ladder(found: Recorded) -> None:
+    step = found.answer.ladder[-1].step
+    assert step is not None
+    assert numbers.gain_at(found, 1) == difference(step)
 
 
 @pytest.mark.slow
