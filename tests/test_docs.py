@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import importlib
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -70,6 +70,11 @@ def test_no_command_names_a_flag_that_is_not_there(
             importlib.import_module(f"study.{name}").main(["--help"])
         known = {*re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)}
         assert flags <= known, (command, words)
+
+
+def test_every_command_is_there() -> None:
+    named = {name for path in PAGES for name in re.findall(r"-m study\.([a-z]+)", path.read_text())}
+    assert {name for name in named if importlib.util.find_spec(f"study.{name}") is None} == set()
 
 
 def test_the_scripts_in_bash_are_bash() -> None:
