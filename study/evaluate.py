@@ -1,9 +1,9 @@
 """`python -m study.evaluate EXPORT DATA`: score an exported network on labelled pictures.
 
-DATA is a task (its `data:`, with --data-root), or a folder of images and labels as the README
-describes it; without a classes.yaml its labels hold the network's own class ids. Pictures and
-labels are brought to the size of the training, as in the study: on the study's own data the figures
-are the study's.
+DATA is a task (its `data:`, with --data-root), or a folder of images and labels in the form that
+docs/own_data.md describes; without a classes.yaml its labels hold the network's own class ids.
+Pictures and labels are brought to the size of the training, as in the study: on the study's own
+data the figures are the study's.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ PUBLIC = {
     "study.metrics": ("SegmentationMetrics", "build_decision"),
     "study.training": ("EpochReport", "train"),
     "study.data": ("SegmentationData", "open_data"),
+    "study.trials": ("TrialContext",),
 }
 
 
@@ -129,6 +130,12 @@ def test_a_public_path_can_be_imported(module: str, names: tuple[str, ...]) -> N
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "True"
+
+
+def test_the_api_page_documents_each_public_name() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    shown = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
+    assert {name for names in PUBLIC.values() for name in names} <= shown
 
 
 def test_help_needs_no_heavy_library() -> None:

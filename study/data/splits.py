@@ -134,11 +134,14 @@ class SegmentationData:
         Args:
             name: name of the data set.
             class_names: one name per class; all different.
-            train, val, test: (images, labels) of each split: images (N, H, W, 3) uint8 RGB, labels
-                (N, H, W) uint8 in [0, C) or ignore_index. All splits have one size.
+            train: (images, labels): images (N, H, W, 3) uint8 RGB, labels (N, H, W) uint8 in [0, C)
+                or ignore_index. All splits have one size.
+            val: the same for validation.
+            test: the same for test.
             ignore_index: label of ignored pixels, not below C.
             palette: (C, 3) RGB in 0..255; default `study.data.palette.default_palette`.
-            mean, std: (3,) RGB on a scale of 0..1; default those of ImageNet.
+            mean: (3,) RGB on a scale of 0..1; default that of ImageNet.
+            std: likewise.
             groups: block ids (N,) by split, equal for neighbouring images; default one block per
                 image.
 

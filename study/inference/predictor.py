@@ -46,7 +46,8 @@ class Predictor(nn.Module):
         decision: the rule of the export.
         class_names: C names.
         palette: (C, 3) uint8 RGB, a colour of each class.
-        mean, std: of the images that it learned from, RGB in 0..1.
+        mean: of the images that it learned from, RGB in 0..1.
+        std: likewise.
         size: (height, width) that these had, to which `predict` brings a picture; None: its own.
         fit: how, `stretch` or `pad` (see the task's `data:`).
 

@@ -30,7 +30,7 @@ def classes_text(keys: Mapping[str, Any], guesses: Mapping[str, str]) -> str:
     """The text of classes.yaml."""
     lines = [
         "# What `study.init` has found in this folder. Lines marked GUESS are for you to check;",
-        "# README, *Your own data*, has every key.",
+        "# docs/own_data.md explains every key.",
     ]
     first = [key for key in CLASSES_ORDER if key in keys]
     for key in [*first, *(key for key in keys if key not in first)]:
