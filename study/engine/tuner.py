@@ -21,7 +21,13 @@ from study.engine.cluster import Resources
 from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
 from study.engine.messages import ORDER, TrialOrder, WorkerSettings
 from study.engine.nodes import NodeCheck
-from study.engine.ray_internals import TUNE_LOGGER, not_on, own_node_is_alive, silent_progress
+from study.engine.ray_internals import (
+    TUNE_LOGGER,
+    not_on,
+    own_node_is_alive,
+    silent_progress,
+    tell_of_busy_processes,
+)
 from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
 from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.watchdog import LEAST_SECONDS, Watchdog
@@ -119,6 +125,7 @@ def run_trials(
         for line in nodes.news():
             say(line)
 
+    tell_of_busy_processes()
     logging.getLogger(TUNE_LOGGER).setLevel(logging.CRITICAL)  # the ledger says what failed
 
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -16,6 +16,7 @@ from tiny_task import TINY
 
 import study
 from study.core.names import COMPLETED, CONFIRM, FAILED, STOPPED_EARLY
+from study.scheduler.retries import BUSY
 from study.session.finished import Finished
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -94,6 +95,14 @@ def test_a_function_fails_in_words_and_the_study_goes_on(tmp_path: Path) -> None
 def fault_line() -> int:
     source = (Path(__file__).parents[1] / "own_trainings.py").read_text().splitlines()
     return 1 + next(n for n, line in enumerate(source) if "1 / 0" in line)
+
+
+def test_a_training_that_never_ends_holds_up_no_other_trial(tmp_path: Path) -> None:
+    found = run(tmp_path, "s", task("own_trainings:endless", epochs=1), max_concurrent=1)
+    trials = list(found.state.trials.values())
+    assert {trial.status for trial in trials} == {COMPLETED}
+    causes = [fault.cause for trial in trials for fault in trial.faults]
+    assert BUSY in causes and set(causes) == {BUSY}
 
 
 def test_a_training_that_ignores_its_loss_is_told_of(tmp_path: Path) -> None:
