@@ -400,7 +400,7 @@ def tell_of_busy_processes() -> None:
             self._resetting_trials.remove(trial)
             self._process_trial_failure(trial, RuntimeError(STILL_BUSY))
 
-    TuneController._on_trial_reset = on_trial_reset
+    TuneController._on_trial_reset = on_trial_reset  # type: ignore[method-assign]
 
 
 def stop_everything(controller: Any) -> None:
