@@ -107,7 +107,8 @@ class CommandTrial(Config):
     command: with placeholders such as `{loss_file}`. reports: where it writes an epoch's metrics:
     JSON lines among its output, such as `{"epoch": 3, "val/miou": 0.41}`, a file of such lines, or
     a CSV file. first_epoch: the number that it gives its first epoch. grace_s: seconds between
-    stop file, SIGTERM and SIGKILL. env: environment variables to add.
+    stop file, SIGTERM and SIGKILL. env: environment variables to add. cwd: the folder that it runs
+    in, in place of the trial's own; relative paths are then from there.
     """
 
     command: str = Field(min_length=1)
@@ -115,6 +116,12 @@ class CommandTrial(Config):
     first_epoch: Literal[0, 1] = 1
     grace_s: float = Field(10.0, ge=0, le=3600)
     env: dict[str, str] = Field(default_factory=dict)
+    cwd: str | None = Field(None, min_length=1)
+
+    @property
+    def placeholders(self) -> set[str]:
+        """The names of those that the command has."""
+        return {name for _, name, _, _ in string.Formatter().parse(self.command) if name}
 
     @property
     def words(self) -> list[str]:
@@ -142,6 +149,10 @@ class CommandTrial(Config):
                     f"command has the unknown placeholder {{{name}}} (known: {known}); a brace "
                     "that is meant is written {{"
                 )
+        try:
+            command.format(**dict.fromkeys(PLACEHOLDERS, ""))
+        except ValueError as error:
+            raise ValueError(f"command has a placeholder with a wrong format: {error}") from error
         if "loss_file" not in found and "loss_python" not in found:
             raise ValueError(
                 "command must have {loss_file} or {loss_python}: without, all trials would train "

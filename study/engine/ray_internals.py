@@ -375,6 +375,34 @@ def kill_process(controller: Any, trial: TuneTrial) -> None:
     ray.kill(live[controller._trial_to_actor[trial]][0])
 
 
+STILL_BUSY = "the process that it was to get did not end the trial before in time"
+
+
+END_SECONDS = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
+"""The variable of a worker with the seconds that a training has to end after its trial, before its
+process gets the next one (Ray 2.60: `FunctionTrainable.reset_config`)."""
+
+
+def tell_of_busy_processes() -> None:
+    """Let Tune say where a process could not get its next trial, as the one before did not end: by
+    an error of STILL_BUSY. Ray 2.60 tells nobody (`TuneController._on_trial_reset`), and waits for
+    that trial forever."""
+    from ray.tune.execution.tune_controller import TuneController
+
+    original = TuneController._on_trial_reset
+    if original.__module__ == __name__:
+        return
+
+    def on_trial_reset(self: Any, trial: TuneTrial, success: bool) -> None:
+        if success:
+            original(self, trial, success)
+        else:
+            self._resetting_trials.remove(trial)
+            self._process_trial_failure(trial, RuntimeError(STILL_BUSY))
+
+    TuneController._on_trial_reset = on_trial_reset  # type: ignore[method-assign]
+
+
 def stop_everything(controller: Any) -> None:
     """End what runs, in the middle of its epoch. Ray 2.60: `request_stop_experiment`."""
     controller.request_stop_experiment()

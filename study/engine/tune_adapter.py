@@ -34,6 +34,7 @@ from study.engine.ray_internals import (
     LOW_ON_MEMORY,
     MEMORY_IN_USE,
     PROCESS_CRASHED,
+    STILL_BUSY,
     actor_error,
     error_text,
     is_repeated,
@@ -47,7 +48,7 @@ from study.engine.ray_internals import (
     waiting_trials,
     was_preempted,
 )
-from study.scheduler.retries import HUNG, LOST, MEMORY, PREEMPTED, UNFIT
+from study.scheduler.retries import BUSY, HUNG, LOST, MEMORY, PREEMPTED, UNFIT
 from study.scheduler.stages import Done, Stop, Wait
 from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.watchdog import Watchdog
@@ -294,6 +295,8 @@ def _fault(trial: TuneTrial) -> FaultMessage:
     if _was_preempted(trial):
         return FaultMessage(PREEMPTED, "its node is drained")
     text = error_text(trial)
+    if STILL_BUSY in text:
+        return FaultMessage(BUSY, STILL_BUSY)
     if LOW_ON_MEMORY in text:
         found = MEMORY_IN_USE.search(text)
         used = f", {found[1]} of {found[2]} in use" if found else ""

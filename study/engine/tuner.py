@@ -16,13 +16,19 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from study.config.own_training import OwnTrainingTask
+from study.config.own_training import FunctionTrial
 from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
 from study.engine.cluster import Resources
 from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
 from study.engine.messages import ORDER, TrialOrder, WorkerSettings
 from study.engine.nodes import NodeCheck
-from study.engine.ray_internals import TUNE_LOGGER, not_on, own_node_is_alive, silent_progress
+from study.engine.ray_internals import (
+    TUNE_LOGGER,
+    not_on,
+    own_node_is_alive,
+    silent_progress,
+    tell_of_busy_processes,
+)
 from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
 from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.watchdog import LEAST_SECONDS, Watchdog
@@ -120,6 +126,7 @@ def run_trials(
         for line in nodes.news():
             say(line)
 
+    tell_of_busy_processes()
     logging.getLogger(TUNE_LOGGER).setLevel(logging.CRITICAL)  # the ledger says what failed
 
     def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -138,8 +145,8 @@ def run_trials(
                 ),
                 num_samples=-1,
                 max_concurrent_trials=resources.slots,
-                # Ray gives a training that has been told to end 2 s, then loses the next trial
-                reuse_actors=not isinstance(scheduler.task, OwnTrainingTask),
+                # a function of the user's own is to find nothing of an earlier trial
+                reuse_actors=not isinstance(getattr(scheduler.task, "trial", None), FunctionTrial),
                 trial_name_creator=_own_id,
                 trial_dirname_creator=_own_folder,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from study.config.own_training import OwnTrainingTask
+from study.config.own_training import CommandTrial, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
 from study.core.names import TRIALS
@@ -29,7 +30,7 @@ from study.engine.messages import (
     Message,
     TrialOrder,
 )
-from study.engine.ray_internals import TRIAL_ENDED
+from study.engine.ray_internals import END_SECONDS, TRIAL_ENDED
 from study.scheduler.retries import GPU_MEMORY, MEMORY
 from study.storage.checkpoints import open_checkpoint_store
 from study.storage.weights import open_weights_store
@@ -37,6 +38,8 @@ from study.training.environment import environment, resolve_device, set_up_proce
 from study.trials.command import OutOfMemory
 from study.trials.context import Place, Stopped, TrialContext
 from study.trials.run import run_trial
+
+LEAST_TO_END, MOST_TO_END = 5, 60  # seconds
 
 
 def run(order: TrialOrder) -> None:
@@ -157,6 +160,7 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
             )
             context = TrialContext(config, place, _Link(beat), store)
             context.environment = environment(config, device)
+            os.environ[END_SECONDS] = str(_seconds_to_end(config))
             run_trial(context)
             if context.has_stopped:
                 raise Stopped
@@ -165,6 +169,13 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
         raise
     finally:
         store.close()
+
+
+def _seconds_to_end(config: TrialConfig) -> int:
+    """How long the next trial waits for the process of this one, rather than take another."""
+    trial = config.task.trial if isinstance(config.task, OwnTrainingTask) else None
+    grace = 2 * trial.grace_s if isinstance(trial, CommandTrial) else 0
+    return min(math.ceil(grace) + LEAST_TO_END, MOST_TO_END)
 
 
 @contextmanager

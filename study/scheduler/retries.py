@@ -6,7 +6,8 @@ them. A trial whose process or node is lost is tried again as it is; if that hap
 same epoch, it is treated as short of memory, because the operating system kills without a message.
 One that has hung is tried again as it is (`watchdog` finds it).
 Leaving a drained node (a spot node on notice, for instance) is no failure, however often it occurs,
-nor is a start on a node that is unfit, because it lacks the package for instance.
+nor is a start on a node that is unfit, because it lacks the package for instance, or in a process
+that still trains the trial before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from study.ledger.state import Trial
 
 LOST, HUNG = "lost", "hung"
 MEMORY, GPU_MEMORY, PREEMPTED, UNFIT = "memory", "gpu_memory", "preempted", "unfit"
-HARMLESS = (PREEMPTED, UNFIT)  # the trial has not failed
+BUSY = "busy"
+HARMLESS = (PREEMPTED, UNFIT, BUSY)  # the trial has not failed
 TRIES = 3  # after the same epoch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
         load_function(task.trial)
     else:
         _check_command(task.trial)
-        if "{loss_python}" in task.trial.command:
+        if "loss_python" in task.trial.placeholders:
             _check_written(space, task)
     if task.classes is not None:
         space.check(lambda loss: _fits(loss, task))
@@ -41,11 +42,15 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
 
 def _check_command(trial: CommandTrial) -> None:
     program, *words = trial.words
-    if "{" not in program and shutil.which(program) is None:
+    folder = Path(trial.cwd or ".").absolute()
+    if not folder.is_dir():
+        raise InputError(f"no folder {trial.cwd!r} to run in", key="trial/cwd")
+    place = str(folder / program) if os.sep in program else program
+    if "{" not in program and shutil.which(place) is None:
         raise InputError(f"no program {program!r} to run", key="trial/command")
     for word in words[:1]:
-        if word.endswith(".py") and "{" not in word and not Path(word).is_file():
-            raise InputError(f"no file {word!r} in {Path.cwd()}", key="trial/command")
+        if word.endswith(".py") and "{" not in word and not (folder / word).is_file():
+            raise InputError(f"no file {word!r} in {folder}", key="trial/command")
 
 
 def _check_written(space: SearchSpace, task: OwnTrainingTask) -> None:

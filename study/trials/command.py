@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
     begin = log.stat().st_size if log.is_file() else 0
     reports = reader(trial, context.folder)
     context.beat("in its command, before the first epoch")
-    places = (str(context.folder), str(stop))
+    places = (str(context.folder), str(stop), str(Path(trial.cwd or context.folder).absolute()))
     with subprocess.Popen(
         [sys.executable, supervise.__file__, *places, str(trial.grace_s), *words],
         stdin=subprocess.PIPE,
@@ -67,7 +66,7 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
             process.stdin.close()
             said = process.stdout.read()
     if not context.has_stopped:
-        _judge(context, json.loads(said or b"{}"), log, begin)
+        _judge(context, trial, json.loads(said or b"{}"), log, begin)
 
 
 def _follow(
@@ -89,7 +88,9 @@ def _follow(
         time.sleep(POLL)
 
 
-def _judge(context: TrialContext, end: dict[str, Any], log: Path, begin: int) -> None:
+def _judge(
+    context: TrialContext, trial: CommandTrial, end: dict[str, Any], log: Path, begin: int
+) -> None:
     """Raise the reason why the command has not trained its trial to the end."""
     if "cannot_start" in end:
         raise InputError(
@@ -100,7 +101,9 @@ def _judge(context: TrialContext, end: dict[str, Any], log: Path, begin: int) ->
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     said = f"; it said last: {last.strip():.200}" if last else ""
     if code == 0:
-        raise InputError(f"the command ended {done}, with exit code 0{said}")
+        unheard = trial.reports == "stdout" and not context.reported
+        hint = 'a report is a line of output such as {"epoch": 1, "val/miou": 0.41}' * unheard
+        raise InputError(f"the command ended {done}, with exit code 0{said}", hint=hint)
     if any(words in text for words in OUT_OF_GPU):
         raise OutOfMemory(f"the command ran out of GPU memory {done}{said}", on_gpu=True)
     if code in MEMORY_KILL or "MemoryError" in last:
@@ -135,17 +138,18 @@ def command_of(context: TrialContext, trial: CommandTrial) -> list[str]:
         "threads": str(context.num_threads),
     }
     write_text(folder / LOSS_YAML, as_yaml(context.loss_config.model_dump(mode="json")))
-    if "{loss_python}" in trial.command:
+    if "loss_python" in trial.placeholders:
         write_text(folder / LOSS_PYTHON, _python(context))
-    return list(_filled(words, values))
+    filled = [word.format(**values) for word in words]
+    # what runs in the trial's folder is given the files of where the study was begun
+    return filled if trial.cwd else [_found(filled[0], is_program=True), *map(_found, filled[1:])]
 
 
-def _filled(words: list[str], values: dict[str, str]) -> Iterator[str]:
-    for index, word in enumerate(words):
-        filled = word.format(**values)
-        # the command runs in the trial's folder: a script is meant from where the study was begun
-        is_file = index and not os.path.isabs(filled) and Path(filled).is_file()
-        yield os.path.abspath(filled) if is_file else filled
+def _found(word: str, *, is_program: bool = False) -> str:
+    """A word that names a file, or with a slash a folder, as an absolute path."""
+    is_path = os.sep in word and os.path.exists(word)
+    is_file = not is_program and os.path.isfile(word)
+    return os.path.abspath(word) if is_path or is_file else word
 
 
 def _python(context: TrialContext) -> str:

@@ -27,6 +27,24 @@ from study.trials.measured import Values, measured
 Save = Callable[[Path], None]
 
 
+class _Step:
+    """Gives a sign of life of a trial with each call of its loss and of copies of that; none where
+    it was pickled, for a file or for another process."""
+
+    def __init__(self, beat: Callable[[], None] | None = None) -> None:
+        self._beat = beat
+
+    def __call__(self, *_: object) -> None:
+        if self._beat is not None:
+            self._beat()
+
+    def __deepcopy__(self, memo: object) -> _Step:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Step], tuple[()]]:
+        return _Step, ()
+
+
 class Stopped(BaseException):
     """The study has ended this trial, which trains on all the same."""
 
@@ -186,11 +204,8 @@ class TrialContext:
         if self._loss_state is not None and not self._losses:
             loss.load_state_dict(self._loss_state)
         self._losses.append(loss)
-        loss.register_forward_hook(self._on_step)
+        loss.register_forward_hook(_Step(self.beat))
         return loss
-
-    def _on_step(self, *_: object) -> None:
-        self.beat()
 
     def metrics(self) -> SegmentationMetrics:
         """New metrics for one split: `update(logits, labels)` takes each batch, in the order of the

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from study.config.own_training import CommandTrial, CsvReports, LineReports
 from study.core.errors import InputError
+from study.core.names import TEST
 from study.losses.digest import KEY
 from study.trials.supervise import LOG
 
-EPOCH = "epoch"
+EPOCH, NEWLINE = "epoch", "\n"
+LONGEST = 2**20  # bytes that are kept while they wait for the end of their line
+MOST = 20  # objects that are looked at in a line
+OBJECT = re.compile(r'\{\s*"')
 Report = tuple[int, dict[str, float]]
 
 
@@ -36,7 +42,8 @@ def reader(trial: CommandTrial, folder: Path) -> Reader:
 
 
 class _Lines:
-    """JSON lines. In `strict` files each line must be one; among output, others are passed over."""
+    """JSON lines. In `strict` files each line must be one. Among output, others are passed over,
+    and what stands before a report in its line: a progress bar, or the head of a log."""
 
     def __init__(self, path: Path, first_epoch: int, *, strict: bool) -> None:
         self._path = path
@@ -53,62 +60,97 @@ class _Lines:
                 text = file.read()
         except FileNotFoundError:
             return
-        whole = len(text) if ended else text.rfind(b"\n") + 1
+        whole = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        if ended or (not whole and len(text) > LONGEST):
+            whole = len(text)
         self._at += whole
-        for line in text[:whole].decode(errors="replace").replace("\r", "\n").splitlines():
+        for line in text[:whole].decode(errors="replace").replace("\r", "\n").split("\n"):
             tree = self._tree(line)
             if tree is not None:
                 yield _epoch(tree.pop(EPOCH), self._first_epoch), tree
 
     def _tree(self, line: str) -> dict[str, Any] | None:
         line = line.strip()
-        try:
-            tree = json.loads(line) if line.startswith("{") or self._strict else None
-        except ValueError as error:
-            if not self._strict or not line:
-                return None
-            raise InputError(f"not a line of JSON: {line!r:.100}", file=self._path) from error
+        if not self._strict:
+            starts = OBJECT.finditer(line) if line.endswith("}") and f'"{EPOCH}"' in line else ()
+            found = (_json(line[start.start() :]) for start in itertools.islice(starts, MOST))
+            return next((tree for tree in found if isinstance(tree, dict) and EPOCH in tree), None)
+        tree = _json(line)
         if isinstance(tree, dict) and EPOCH in tree:
             return tree
-        if self._strict and not (isinstance(tree, dict) and KEY in tree):
-            raise InputError(
-                f"a report must have the key {EPOCH!r}: {line!r:.100}", file=self._path
-            )
+        if not line or (isinstance(tree, dict) and KEY in tree):
+            return None
+        what = "not a line of JSON" if tree is None else f"a report must have the key {EPOCH!r}"
+        raise InputError(f"{what}: {line!r:.100}", file=self._path)
+
+
+def _json(text: str) -> Any:
+    """The value of a text; None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 
 class _Rows:
-    """A CSV file, which many trainers write anew at each epoch."""
+    """A CSV file, which many trainers write anew at each epoch. Several rows of an epoch, as of its
+    training and of its validation, are one report: once it has a value for each column, or another
+    epoch follows. A metric of test may have no column: only a confirmation needs it."""
 
     def __init__(self, path: Path, columns: CsvReports, first_epoch: int) -> None:
         self._path = path
         self._columns = columns
         self._first_epoch = first_epoch
-        self._known = self._text() if path.is_file() else ""
+        self._known = self._text()  # of an earlier attempt
         self._last = 0
 
     def _text(self) -> str:
-        return self._path.read_bytes().decode("utf-8-sig", errors="replace")
+        try:
+            return self._path.read_bytes().decode("utf-8-sig", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def new(self, *, ended: bool = False) -> Iterator[Report]:
-        if not self._path.is_file() or (text := self._text()) == self._known:
-            return
-        self._known = ""
+        text = self._text()
+        if not text.startswith(self._known):
+            self._known = ""  # written anew
         whole = text if ended else text[: text.rfind("\n") + 1]
-        rows = csv.DictReader(io.StringIO(whole), skipinitialspace=True)
-        names = [name.strip() for name in rows.fieldnames or ()]
-        rows.fieldnames = names
-        wanted = {EPOCH: self._columns.epoch, **self._columns.columns}
-        for metric, column in wanted.items():
-            if names and column not in names:
-                key = "trial/reports" + ("/epoch" if metric == EPOCH else f"/columns/{metric}")
-                raise InputError.unknown("column", column, names, file=self._path, key=key)
-        for row in rows:
-            epoch = _epoch(_value(row[self._columns.epoch]), self._first_epoch)
-            if epoch > self._last:
-                self._last = epoch
-                found = {key: _value(row[name]) for key, name in self._columns.columns.items()}
-                yield epoch, {key: value for key, value in found.items() if value is not None}
+        if self._known:
+            whole = f"{text.partition(NEWLINE)[0]}\n{whole[len(self._known) :]}"
+        names, epochs = self._parsed(whole)
+        columns = self._columns.columns
+        for epoch, values in epochs.items():
+            is_whole = ended or len(values) == len(columns) or epoch != max(epochs)
+            if epoch <= self._last or not is_whole:
+                continue
+            for metric, column in columns.items():
+                if column not in names and not metric.startswith(f"{TEST}/"):
+                    self._unknown(column, names, f"columns/{metric}")
+            self._last = epoch
+            yield epoch, values
+
+    def _parsed(self, text: str) -> tuple[list[str], dict[int, dict[str, Any]]]:
+        """The names of the columns, and the values of each epoch."""
+        epochs: dict[int, dict[str, Any]] = {}
+        rows = csv.reader(io.StringIO(text), skipinitialspace=True)
+        try:
+            names = [name.strip() for name in next(rows, ())]
+            if names and self._columns.epoch not in names:
+                self._unknown(self._columns.epoch, names, "epoch")
+            for cells in rows:
+                row = {name: _value(cell) for name, cell in zip(names, cells, strict=False)}
+                if (epoch := row.get(self._columns.epoch)) in (None, self._columns.epoch):
+                    continue  # of no epoch, or the head once more
+                found = {key: row.get(name) for key, name in self._columns.columns.items()}
+                values = epochs.setdefault(_epoch(epoch, self._first_epoch), {})
+                values |= {key: value for key, value in found.items() if value is not None}
+        except csv.Error as error:
+            raise InputError(f"not a CSV file: {error}", file=self._path) from error
+        return names, epochs
+
+    def _unknown(self, column: str, names: list[str], key: str) -> NoReturn:
+        key = f"trial/reports/{key}"
+        raise InputError.unknown("column", column, names, file=self._path, key=key)
 
 
 def _epoch(value: Any, first: int) -> int:

@@ -1,6 +1,6 @@
 """Runs a command beside a trial's process, and ends it with all its children when that wants it.
 
-`python supervise.py FOLDER STOP_FILE GRACE WORD...` runs the words as a command in FOLDER, its
+`python supervise.py FOLDER STOP_FILE CWD GRACE WORD...` runs the words as a command in CWD, its
 output and errors into FOLDER/output.log. It ends the command once its own standard input closes: so
 also where the trial's process was killed. First STOP_FILE appears; after GRACE seconds the command
 gets SIGTERM; after as many again, SIGKILL. What the command leaves behind is killed. At the end a
@@ -78,13 +78,13 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def main() -> int:
     """Run the command to its end, or until standard input closes."""
-    folder, stop_file, grace, *words = sys.argv[1:]
+    folder, stop_file, cwd, grace, *words = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _adopt_orphans()
     with open(Path(folder) / LOG, "ab", buffering=0) as log:
         try:
             process = subprocess.Popen(
-                words, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:

@@ -96,6 +96,13 @@ def fault_line() -> int:
     return 1 + next(n for n, line in enumerate(source) if "1 / 0" in line)
 
 
+def test_a_training_that_never_ends_holds_up_no_other_trial(tmp_path: Path) -> None:
+    found = run(tmp_path, "s", task("own_trainings:endless", epochs=1), max_concurrent=1)
+    trials = list(found.state.trials.values())
+    assert {trial.status for trial in trials} == {COMPLETED}
+    assert not any(trial.faults for trial in trials)
+
+
 def test_a_training_that_ignores_its_loss_is_told_of(tmp_path: Path) -> None:
     found = run(tmp_path, "s", task("own_trainings:alike", epochs=2))
     told = [line for line in found.answer.warnings if "the same numbers to the last bit" in line]

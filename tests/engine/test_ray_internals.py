@@ -294,6 +294,30 @@ def test_the_process_of_a_trial_is_killed_by_the_handle_of_its_actor(
         assert f"self.{used}" in source or f".{used}" in source
 
 
+def test_a_trial_whose_process_is_still_busy_fails_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parameters(TuneController._on_trial_reset) == ["trial", "success"]
+    assert parameters(TuneController._process_trial_failure) == ["trial", "exception"]
+    assert is_in_source(ray_internals.END_SECONDS, ("tune",))
+    taken: list[bool] = []
+    monkeypatch.setattr(
+        TuneController, "_on_trial_reset", lambda self, trial, success: taken.append(success)
+    )
+    ray_internals.tell_of_busy_processes()
+    told: list[str] = []
+    controller = SimpleNamespace(
+        _resetting_trials={"t0001"},
+        _process_trial_failure=lambda trial, error: told.append(str(error)),
+    )
+    reset: Any = TuneController._on_trial_reset
+    reset(controller, "t0001", True)
+    assert (taken, told, controller._resetting_trials) == ([True], [], {"t0001"})
+    reset(controller, "t0001", False)
+    assert (taken, told) == ([True], [ray_internals.STILL_BUSY])
+    assert controller._resetting_trials == set()
+    ray_internals.tell_of_busy_processes()
+    assert TuneController._on_trial_reset is reset  # once is enough
+
+
 def test_an_actor_error_is_read_from_its_pickle(tmp_path: Path) -> None:
     def read(error: Exception) -> Any:
         path = tmp_path / "error.pkl"

@@ -19,9 +19,10 @@ from study.engine.messages import (
     FailureMessage,
     FaultMessage,
 )
+from study.engine.ray_internals import STILL_BUSY
 from study.engine.tune_adapter import TuneScheduler, _fault
 from study.ledger.state import State
-from study.scheduler.retries import HUNG, LOST, MEMORY, UNFIT
+from study.scheduler.retries import BUSY, HUNG, LOST, MEMORY, UNFIT
 from study.scheduler.watchdog import Watchdog
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
@@ -52,6 +53,7 @@ NO_WORD = "its process died: killed, perhaps by the system for want of memory, o
          "23.54GB in use"),
         (DIED, LOST, NO_WORD),
         ("", LOST, NO_WORD),
+        (f"RuntimeError: {STILL_BUSY}\n", BUSY, STILL_BUSY),
         (RAISED, LOST, "torch.AcceleratorError: CUDA error: unspecified launch failure"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from own_trainings import CLASSES, Heard, context
 from study.config.own_training import CommandTrial, CsvReports, LineReports
 from study.core.errors import InputError
 from study.losses import build_loss
-from study.trials.command import OutOfMemory
+from study.trials.command import OutOfMemory, command_of
 from study.trials.context import TrialContext
 from study.trials.reports import reader
 from study.trials.run import run_trial
@@ -175,12 +175,48 @@ def test_each_attempt_reads_its_own_reports(tmp_path: Path) -> None:
 def test_the_environment_is_that_of_the_trial_and_the_task(tmp_path: Path) -> None:
     trial = {"command": "env NOTE={loss_file} env", "env": {"OWN": "yes"}}
     one = context(tmp_path, {"trial": trial, "budget": {"epochs": 1}})
-    with pytest.raises(InputError, match="ended after 0 of 1 epochs, with exit code 0"):
+    hint = r'; a report is a line of output such as \{"epoch": 1, "val/miou": 0\.41\}$'
+    with pytest.raises(InputError, match=f"ended after 0 of 1 epochs, with exit code 0.*{hint}"):
         run_trial(one)
     said = (one.folder / LOG).read_text()
     assert "OWN=yes" in said and "OMP_NUM_THREADS=1" in said and "PYTHONUNBUFFERED=1" in said
     assert f"NOTE={one.folder / 'loss.yaml'}" in said
     assert "STUDY_LOSS_ECHO=" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "run", "told"),
+    [
+        ("tools/go train.py {{loss_file}} --data ./data data", None,
+         "{here}/tools/go {here}/train.py {own}/loss.yaml --data {here}/data data"),
+        ("tools/go train.py {{loss_file}} ./data", "sub dir",
+         "tools/go train.py {own}/loss.yaml ./data"),
+        ("'my tools/go' 'a b' \\\"{{{{x}}}}\\\" {{loss_file!s}} {{seed:>3}}", None,
+         "{here}/my tools/go a b \"{{x}}\" {own}/loss.yaml   0"),
+    ],
+)  # fmt: skip
+def test_relative_paths_are_those_of_where_the_study_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, run: str | None, told: str
+) -> None:
+    for name in ("data", "tools", "my tools"):
+        (tmp_path / name).mkdir()
+    for name in ("train.py", "tools/go", "my tools/go"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    trial = CommandTrial(command=command.format(), cwd=run)
+    one = context(tmp_path, {"trial": trial.model_dump(), "budget": {"epochs": 1}})
+    words = command_of(one, trial)
+    assert " ".join(words) == told.format(here=tmp_path, own=one.folder)
+
+
+@pytest.mark.slow
+def test_a_command_runs_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    trial = {"command": "sh -c pwd {loss_file}", "cwd": str(tmp_path / "there")}
+    one = context(tmp_path, {"trial": trial, "budget": {"epochs": 1}})
+    with pytest.raises(InputError, match="ended after 0 of 1 epochs"):
+        run_trial(one)
+    assert (one.folder / LOG).read_text() == f"{tmp_path / 'there'}\n"
 
 
 def test_lines_are_read_once_they_are_whole(tmp_path: Path) -> None:
@@ -218,15 +254,95 @@ def test_rows_are_read_from_a_file_that_is_written_anew(tmp_path: Path) -> None:
     assert list(read.new()) == []
     file.write_text(f"{head}0, 0.1, 1\n1, 0.2,\n2, 0.")
     assert list(read.new()) == [
-        (1, {"val/miou": 0.1, "train/loss": 1.0}), (2, {"val/miou": 0.2}),
+        (1, {"val/miou": 0.1, "train/loss": 1.0}),
+    ]
+    file.write_text(f"{head}0, 0.1, 1\n1, 0.2,\n2, 0.3, 1\n")
+    assert list(read.new()) == [
+        (2, {"val/miou": 0.2}), (3, {"val/miou": 0.3, "train/loss": 1.0}),
     ]  # fmt: skip
-    file.write_text(f"{head}0, 0.1, 1\n1, 0.2,\n2, 0.3, 1")
-    assert list(read.new(ended=True)) == [(3, {"val/miou": 0.3, "train/loss": 1.0})]
-    file.write_text("epoch, miou, loss\n")
+    file.write_text(f"{head}0, 0.1, 1\n1, 0.2,\n2, 0.3, 1\n3, 0.4, 1")
+    assert list(read.new(ended=True)) == [(4, {"val/miou": 0.4, "train/loss": 1.0})]
+    file.write_text("epoch, miou, loss\n4, 0.5, 1\n5, 0.5, 1\n")
     with pytest.raises(InputError) as error:
         list(read.new())
     assert "columns/val/miou: unknown column 'metrics/mIoU'" in str(error.value)
     assert "(allowed: epoch, miou, loss)" in str(error.value)
+
+
+def written(folder: Path, text: bytes) -> list[Any]:
+    (folder / LOG).write_bytes(b"")
+    read = reader(CommandTrial(command="x {loss_file}"), folder)
+    (folder / LOG).write_bytes(text)
+    return list(read.new())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"epoch": 1, "val/miou": 0.4}\n',
+        b'Epoch 1:  50%|##   | 1/2\rEpoch 1: 100%|#####| 2/2{"epoch": 1, "val/miou": 0.4}\n',
+        b'Epoch 1: {loss: 1}, {"lr": 1} {"epoch": 1, "val/miou": 0.4}\r',
+        b'\xff\xfe[INFO] {"epoch": 1, "val/miou": 0.4}\r\n{"epoch": 2, \n',
+        b'{"a":' * 99999 + b'"epoch"}\n{"epoch": 1.0, "val/miou": 0.4}\n{\'epoch\': 2}\n{}\n',
+    ],
+    ids=["alone", "bar", "carriage", "bytes", "deep"],
+)
+def test_a_report_is_found_among_any_output(tmp_path: Path, line: bytes) -> None:
+    assert written(tmp_path, line) == [(1, {"val/miou": 0.4})]
+
+
+def test_what_never_ends_its_line_is_read_once(tmp_path: Path) -> None:
+    read = reader(CommandTrial(command="x {loss_file}"), tmp_path)
+    with open(tmp_path / LOG, "wb", buffering=0) as log:
+        log.write(b"x" * 2**21)
+        assert list(read.new()) == []
+        log.write(b'\n{"epoch": 1}\n')
+        assert list(read.new()) == [(1, {})]
+
+
+def rows(folder: Path, **columns: str) -> tuple[Path, Any]:
+    reports = CsvReports(csv="r.csv", columns=columns)
+    return folder / "r.csv", reader(CommandTrial(command="x {loss_file}", reports=reports), folder)
+
+
+def test_the_rows_of_training_and_validation_are_one_report(tmp_path: Path) -> None:
+    """As Lightning's CSVLogger writes them, whose head grows, too."""
+    file, read = rows(tmp_path, **{"val/miou": "val", "train/loss": "loss"})
+    file.write_text("epoch,step,loss\n1,5,0.7\n,5,\n")
+    assert list(read.new()) == []
+    file.write_text("epoch,step,loss,val\n1,5,0.7,\n,5,,\n1,5,,0.4\n2,9,0.6,\n")
+    assert list(read.new()) == [(1, {"train/loss": 0.7, "val/miou": 0.4})]
+    file.write_text("epoch,step,loss,val\n1,5,0.7,\n1,5,,0.4\n2,9,0.6,\n3,9,,0.5\n")
+    assert list(read.new()) == [(2, {"train/loss": 0.6})]
+    assert list(read.new(ended=True)) == [(3, {"val/miou": 0.5})]
+    assert list(read.new(ended=True)) == []
+
+
+def test_a_column_of_test_may_be_written_by_confirmations_alone(tmp_path: Path) -> None:
+    file, read = rows(tmp_path, **{"val/miou": "val", "test/miou": "test"})
+    file.write_text("epoch,val\n1,0.5\n2,0.6\n")
+    assert list(read.new()) == [(1, {"val/miou": 0.5})]
+    assert list(read.new(ended=True)) == [(2, {"val/miou": 0.6})]
+
+
+def test_an_attempt_may_add_to_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("epoch,val\n1,0.1\n2,0.2\n")
+    file, read = rows(tmp_path, **{"val/miou": "val"})
+    with open(file, "a") as stream:
+        print("epoch,val", file=stream, flush=True)
+        assert list(read.new()) == []  # no loss was called yet
+        print("1,0.1", file=stream, flush=True)
+    assert list(read.new()) == [(1, {"val/miou": 0.1})]
+
+
+def test_a_file_that_is_no_csv_is_named(tmp_path: Path) -> None:
+    file, read = rows(tmp_path, **{"val/miou": "val"})
+    file.write_text(f"epoch,val\n1,{'9' * 200000}\n")
+    with pytest.raises(InputError, match=r"r\.csv: not a CSV file: field larger"):
+        list(read.new())
+    file.write_text("epoch;val\n1;0.5\n")
+    with pytest.raises(InputError, match="unknown column 'epoch'"):
+        list(read.new())
 
 
 @pytest.mark.slow

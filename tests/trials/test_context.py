@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +226,23 @@ def test_the_verdict_reaches_the_function_once_and_ends_it_the_second_time(tmp_p
     assert made.report(1, {"val/miou": 0.5}) is False
     with pytest.raises(Stopped):
         made.report(2, {"val/miou": 0.5})
+
+
+class Locked(Heard):
+    """Another end that cannot be copied, as that of a study."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_the_loss_can_be_copied_and_pickled(tmp_path: Path) -> None:
+    heard = Locked()
+    made = context(tmp_path, heard=heard)
+    loss = made.build_loss(3)
+    assert call(copy.deepcopy(loss)) == call(pickle.loads(pickle.dumps(loss)))
+    assert heard.beats == [IN_EPOCH]  # of the copy in this process
+    assert made.report(1, {"val/miou": 0.5})
 
 
 def resumable(made: TrialContext, upto: int) -> list[float]:
