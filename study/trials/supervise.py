@@ -22,14 +22,20 @@ from pathlib import Path
 
 LOG = "output.log"
 TICK = 0.1
-_PR_SET_CHILD_SUBREAPER = 36  # prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl.h
+
+
+_prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: -1)  # elsewhere than on Linux they escape
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of grandchildren whose parent ends. Linux; elsewhere they escape."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    """Become the parent of grandchildren whose parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    """Let this process be killed where its parent is, as Ray kills the children of a process."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _children() -> list[int]:
@@ -85,7 +91,7 @@ def main() -> int:
         try:
             process = subprocess.Popen(
                 words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads here
             )  # fmt: skip
         except OSError as error:
             print(json.dumps({"cannot_start": f"{error.strerror}: {words[0]}"}), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def test_children_that_a_command_leaves_are_killed_and_counted(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_command_ends_with_the_process_of_its_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["trial", "supervisor"])
+def test_a_command_ends_with_the_process_of_its_trial(tmp_path: Path, killed: str) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from trials.test_command import made\n"
@@ -155,7 +157,8 @@ def test_a_command_ends_with_the_process_of_its_trial(tmp_path: Path) -> None:
     try:
         until(lambda: note.exists() and note.read_text() != "")
         pid = int(note.read_text())
-        trial.send_signal(signal.SIGKILL)
+        above = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(trial.pid if killed == "trial" else above, signal.SIGKILL)
         until(lambda: not is_alive(pid))
     finally:
         trial.kill()
