@@ -17,10 +17,11 @@ from study.core.yaml_text import as_yaml
 from study.losses.config import FactoryLoss
 from study.trials import supervise
 from study.trials.context import TrialContext
-from study.trials.reports import Reader, reader
+from study.trials.reports import Reader, Report, reader
 
 LOSS_YAML, LOSS_PYTHON, STOP = "loss.yaml", "loss.py", "stop"
 POLL = 0.2
+LAST_SILENCE = 60.0
 TAIL = 65536  # bytes of the log that are searched for a reason
 MEMORY_KILL = (-9, 137)
 OUT_OF_GPU = ("CUDA out of memory", "CUDA error: out of memory", "OutOfMemoryError")
@@ -72,18 +73,25 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
 def _follow(
     context: TrialContext, process: subprocess.Popen[bytes], reports: Reader, log: Path
 ) -> None:
-    """Pass on each report until the command ends, or the study ends the trial."""
-    size = -1
+    """Pass on each report until the command ends, or the study ends the trial.
+
+    The last epoch's waits until the command has ended, which may still test or save something, or
+    has been silent for LAST_SILENCE: the study ends a trial with it.
+    """
+    size, heard = -1, time.monotonic()
+    held: list[Report] = []
     while True:
         ended = process.poll() is not None
-        for epoch, values in reports.new(ended=ended):
-            if not context.report(epoch, values):
+        held += reports.new(ended=ended)
+        over = ended or time.monotonic() - heard > LAST_SILENCE
+        while held and (over or held[0][0] < context.num_epochs):
+            if not context.report(*held.pop(0)):
                 return
         if ended:
             return
         now = log.stat().st_size if log.is_file() else 0
         if now != size:
-            size = now
+            size, heard = now, time.monotonic()
             context.beat()
         time.sleep(POLL)
 

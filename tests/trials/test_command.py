@@ -19,6 +19,7 @@ from own_trainings import CLASSES, Heard, context
 from study.config.own_training import CommandTrial, CsvReports, LineReports
 from study.core.errors import InputError
 from study.losses import build_loss
+from study.trials import command
 from study.trials.command import OutOfMemory, command_of
 from study.trials.context import TrialContext
 from study.trials.reports import reader
@@ -115,6 +116,25 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     one = context(tmp_path, {"trial": trial, "budget": {"epochs": 1}})
     with pytest.raises(InputError, match=r"cannot be started: No such file.*no-such-program"):
         run_trial(one)
+
+
+@pytest.mark.slow
+def test_a_command_may_save_what_it_likes_after_its_last_report(tmp_path: Path) -> None:
+    heard = Heard(stop_after=3)
+    one = made(tmp_path, "saves", heard)
+    run_trial(one)
+    assert heard.epochs == [1, 2, 3]
+    assert (one.folder / "saved").exists()
+
+
+@pytest.mark.slow
+def test_a_command_that_lingers_in_silence_after_its_last_report_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "LAST_SILENCE", 0.5)
+    one = made(tmp_path, "waits", Heard(stop_after=2), epochs=2)
+    run_trial(one)
+    assert not is_alive(int((one.folder / "script.pid").read_text()))
 
 
 @pytest.mark.slow
