@@ -10,7 +10,7 @@ from typing import Any
 
 from study.config.own_training import CommandTrial, FunctionTrial, OwnTrainingTask
 from study.core.errors import InputError
-from study.losses.config import FactoryLoss, LossConfig
+from study.losses.config import FactoryLoss, LossConfig, MedianFrequency
 from study.space.search_space import SearchSpace
 
 
@@ -90,9 +90,9 @@ def both(task: object, target: object) -> tuple[OwnTrainingTask, OwnTrainingTask
     )
 
 
-def facts(task: OwnTrainingTask) -> dict[str, Any]:
+def facts(task: OwnTrainingTask, space: SearchSpace) -> dict[str, Any]:
     """What a ledger says of a task whose data the study does not see."""
-    found: dict[str, Any] = {"fingerprint": task.fingerprint, "warnings": list(warnings(task))}
+    found: dict[str, Any] = {"fingerprint": task.fingerprint, "warnings": warnings(task, space)}
     if task.classes is not None:
         found["class_names"] = list(task.classes.names)
         if task.classes.pixels is not None:
@@ -102,7 +102,7 @@ def facts(task: OwnTrainingTask) -> dict[str, Any]:
     return found
 
 
-def warnings(task: OwnTrainingTask) -> list[str]:
+def warnings(task: OwnTrainingTask, space: SearchSpace) -> list[str]:
     """What a study cannot do for such a task."""
     found = ["the study does not see the data: that all trials have the same is up to the training"]
     tuned = task.objectives is None and (task.classes is None or task.classes.pixels is None)
@@ -111,6 +111,16 @@ def warnings(task: OwnTrainingTask) -> list[str]:
             "the space's objectives are measured at tuned decision rules, which the training must "
             "report, as context.metrics() does with classes/pixels; else add objectives: [val/miou]"
         )
+    baselines = map(space.settings.baseline_loss, space.settings.baseline_names)
+    if any(_counts_images(loss) for loss in (*baselines, *(one.loss for one in space.corners))):
+        found.append(
+            "median_frequency is made from the pixels of each image, (images, C): its trials fail "
+            "unless the training gives such class_counts to the loss"
+        )
     if task.classes is None:
         found.append("the task names no classes: no class tables, and losses are checked in trials")
     return found
+
+
+def _counts_images(loss: LossConfig | FactoryLoss) -> bool:
+    return isinstance(loss, LossConfig) and isinstance(loss.class_weights, MedianFrequency)

@@ -451,7 +451,7 @@ def _facts_of_own(space: SearchSpace, task: Task) -> tuple[dict[str, Any], Segme
     package opens them."""
     if isinstance(task, OwnTrainingTask):
         own_training.check(space, task)
-        return own_training.facts(task), None
+        return own_training.facts(task, space), None
     from study.data import open_data
     from study.training.evaluation import measured_names
 
@@ -507,7 +507,7 @@ def _facts_of_target(
         own_training.check(space, of_target)
         names = (one.classes.names if one.classes else () for one in (own, of_target))
         _check_classes(proxy.name, next(names), target.name, next(names))
-        return own_training.facts(of_target)
+        return own_training.facts(of_target, space)
     from study.data import data_faults, open_data
     from study.training.evaluation import measured_names
 
