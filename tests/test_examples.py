@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from study.config.own_training import PLACEHOLDERS
 from study.losses.digest import ECHO
 from study.trials.local import Terminal, context_of, local_context
 
@@ -81,6 +82,11 @@ def test_the_page_names_what_the_adapters_have() -> None:
     for file, *names in rows:
         text = (adapters / f"{file}.py").read_text("utf-8")
         assert all(f"class {name}" in text for name in names if name), (file, names)
+
+
+def test_the_page_names_every_placeholder_of_a_command() -> None:
+    page = (ROOT / "docs" / "your_trainer.md").read_text("utf-8")
+    assert [name for name in PLACEHOLDERS if f"`{{{name}}}`" not in page] == []
 
 
 @pytest.mark.slow
