@@ -121,8 +121,8 @@ def test_the_original_runs_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folder",
     [
-        # the loops of the others run above; as studies they differ in nothing that Ray sees
-        pytest.param(one, marks=[] if one in ("plain_torch", "command") else pytest.mark.long)
+        # the functions run above; as studies they differ in nothing that Ray sees
+        pytest.param(one, marks=[] if one == "command" else pytest.mark.long)
         for one in FOLDERS
     ],
 )
