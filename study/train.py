@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="DIR",
         help="write config.yaml with its decision rule, config.safetensors (the weights), "
-        "metrics.jsonl, checkpoint.pt",
+        "metrics.jsonl, checkpoint.pt; the folder of a training of your own",
     )
     parser.add_argument("--no-weights", action="store_true", help="no config.safetensors in --out")
     parser.add_argument("--trust", action="store_true", help="import what an export names as code")
@@ -116,14 +116,7 @@ def _train(options: argparse.Namespace) -> int:
     assert report is not None
     if options.out is not None:
         _write_config(options.out, config, report, here, data, read.tau)
-    if provenance is None:
-        return 0
-    if provenance.seed != config.seed:
-        print(f"another seed than the export's {provenance.seed}: no numbers to compare")
-        return 0
-    verdict = provenance.compare(report.metrics, here, data.fingerprint)
-    show(*verdict.lines)
-    return 0 if verdict.accepted else EXIT_MISMATCH
+    return _compared(read, config, report.metrics, here, data.fingerprint)
 
 
 def _train_own(options: argparse.Namespace, read: ConfigFile) -> int:
@@ -151,15 +144,29 @@ def _train_own(options: argparse.Namespace, read: ConfigFile) -> int:
         raise read.in_its_file(error) from error
     except Stopped:
         pass
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = f" ({error.__notes__[-1]})" if getattr(error, "__notes__", None) else ""
         message = f"{config.task.trained_by} {deed(error)}{place}"
         raise read.in_its_file(InputError(message, key="trial")) from error
-    if provenance is None or provenance.seed != config.seed:
+    here = environment(config, options.device)
+    return _compared(read, config, terminal.metrics, here, config.task.fingerprint)
+
+
+def _compared(
+    read: ConfigFile,
+    config: TrialConfig,
+    metrics: Mapping[str, float],
+    here: dict[str, Any],
+    fingerprint: str,
+) -> int:
+    """Compare a training's numbers to those of its export, if it is one; return the exit code."""
+    provenance = read.provenance
+    if provenance is None:
         return 0
-    verdict = provenance.compare(
-        terminal.metrics, environment(config, options.device), config.task.fingerprint
-    )
+    if provenance.seed != config.seed:
+        print(f"another seed than the export's {provenance.seed}: no numbers to compare")
+        return 0
+    verdict = provenance.compare(metrics, here, fingerprint)
     show(*verdict.lines)
     return 0 if verdict.accepted else EXIT_MISMATCH
 

@@ -19,6 +19,7 @@ from ray_commands import starts_ray
 from xdist.scheduler import LoadScopeScheduling
 
 from study.core import telemetry
+from study.losses.digest import ECHO
 from study.storage.s3.bucket import S3Prefix
 from study.training.environment import set_up_process
 
@@ -54,6 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+
+
+@pytest.fixture(autouse=True)
+def no_losses_are_listened_to() -> Iterator[None]:
+    """A test that has listened leaves nothing behind for the next."""
+    yield
+    os.environ.pop(ECHO, None)
 
 
 @pytest.fixture(scope="session", autouse=True)

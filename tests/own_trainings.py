@@ -14,6 +14,7 @@ from tiny_task import TINY
 from study.config.task import TrialConfig
 from study.training.trainer import train
 from study.trials.context import Place, Save, Stopped, TrialContext
+from study.trials.message import EpochMessage
 
 CLASSES = {"names": ["sky", "ground", "pole"], "pixels": [12000, 12000, 500]}
 
@@ -111,13 +112,15 @@ class Heard:
     def beat(self, doing: str) -> None:
         self.beats.append(doing)
 
-    def report(
-        self, epoch: int, metrics: dict[str, float], evidence: bytes | None, *_: object
-    ) -> None:
-        self.reports.append((epoch, metrics))
-        self.evidence = evidence
-        if epoch >= self.stop_after:
+    def report(self, message: EpochMessage) -> None:
+        self.reports.append((message.epoch, dict(message.metrics)))
+        self.evidence = message.evidence
+        if message.epoch >= self.stop_after:
             raise Stopped
+
+    @property
+    def by_epoch(self) -> dict[int, dict[str, float]]:
+        return dict(self.reports)
 
     @property
     def epochs(self) -> list[int]:

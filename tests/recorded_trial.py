@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from own_trainings import Heard, context
 from torch import Tensor, nn
 
-from study.config.task import TrialConfig, load_task
 from study.core.names import CONFIRM, SEARCH
-from study.trials.context import Place, Save, Stopped, TrialContext
+from study.trials.context import TrialContext
 
 NAMES = ("sky", "ground", "pole")
 PIXELS = (12032.0, 12288.0, 512.0)
-
-
-class Recorder:
-    """Takes the reports of a trial, and ends it after `stop_after` or its last epoch."""
-
-    def __init__(self, last: int) -> None:
-        self.last = last
-        self.reports: dict[int, dict[str, float]] = {}
-        self.beats = 0
-
-    def beat(self, doing: str) -> None:
-        self.beats += 1
-
-    def report(self, epoch: int, metrics: dict[str, float], *_: object) -> None:
-        self.reports[epoch] = metrics
-        if epoch >= self.last:
-            raise Stopped
-
-
-class Kept:
-    """Keeps checkpoints in a folder."""
-
-    trouble = ""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def keep(self, epoch: int, save: Save) -> None:
-        save(self._folder / f"{epoch:04d}.kept")
-
-    def found(self) -> Iterator[Path]:
-        yield from sorted(self._folder.glob("*.kept"), reverse=True)
-
-    def flush(self) -> None:
-        pass
 
 
 def recorded_trial(
@@ -61,26 +24,26 @@ def recorded_trial(
     confirmation: bool = False,
     begun_epochs: int = 0,
     loss: dict[str, Any] | None = None,
-) -> tuple[TrialContext, Recorder]:
-    """A trial with three classes, and what records it."""
+) -> tuple[TrialContext, Heard]:
+    """A trial with three classes, and what hears of it: it ends the trial after `stop_after`, or
+    its last epoch."""
     task = {
         "trial": "mine:train",
         "budget": {"epochs": epochs},
         "classes": {"names": list(NAMES), "pixels": list(PIXELS)},
     }
-    tree = {"task": load_task(task).config.model_dump(), "loss": loss or {}, "seed": 1}
-    recorder = Recorder(epochs if stop_after is None else stop_after)
-    place = Place(
-        trial="t0000",
+    heard = Heard(epochs if stop_after is None else stop_after)
+    made = context(
+        folder,
+        task,
+        heard,
         stage=CONFIRM if confirmation else SEARCH,
-        folder=folder,
-        device="cpu",
-        num_threads=1,
+        reported=begun_epochs,
+        begun=begun_epochs > 0,
+        loss=loss or {},
+        seed=1,
     )
-    place = replace(place, begun=begun_epochs > 0, reported=begun_epochs)
-    context = TrialContext(TrialConfig.model_validate(tree), place, recorder, Kept(folder))
-    context.listen()
-    return context, recorder
+    return made, heard
 
 
 def small_network() -> nn.Sequential:

@@ -52,7 +52,7 @@ def test_an_epoch_is_reported_once(tmp_path: Path) -> None:
     relay = Relay(_used(context), {"val/miou": "iou"})
     assert relay.validated(1, {"iou": 0.5})
     assert not relay.validated(1, {"iou": 0.6})
-    assert recorder.reports[1]["val/miou"] == 0.5
+    assert recorder.by_epoch[1]["val/miou"] == 0.5
 
 
 def test_a_confirmation_waits_for_its_test(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_a_confirmation_waits_for_its_test(tmp_path: Path) -> None:
         Relay(context, {"val/miou": "iou"})
     relay = Relay(_used(context), {"val/miou": "iou", "test/miou": "iou"})
     assert not relay.validated(1, {"iou": 0.5})
-    assert recorder.reports == {}
+    assert recorder.by_epoch == {}
     relay.tested({"iou": 0.4})
-    assert recorder.reports[1]["val/miou"] == 0.5
-    assert recorder.reports[1]["test/miou"] == 0.4
+    assert recorder.by_epoch[1]["val/miou"] == 0.5
+    assert recorder.by_epoch[1]["test/miou"] == 0.4
 
 
 def test_a_test_of_a_trial_that_is_no_confirmation_is_passed_over(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_test_of_a_trial_that_is_no_confirmation_is_passed_over(tmp_path: Path
     relay = Relay(_used(context), {"val/miou": "iou", "test/miou": "iou"})
     relay.validated(1, {"iou": 0.5})
     relay.tested({"iou": 0.4})
-    assert "test/miou" not in recorder.reports[1]
+    assert "test/miou" not in recorder.by_epoch[1]
 
 
 # Lightning
@@ -152,9 +152,9 @@ quiet_lightning = pytest.mark.filterwarnings(
 def test_lightning_reports_each_epoch_until_the_study_ends_the_trial(tmp_path: Path) -> None:
     context, recorder = recorded_trial(tmp_path, epochs=4, stop_after=2)
     trainer = _lightning(context, {"val/miou": "val_iou"})
-    assert list(recorder.reports) == [1, 2]
+    assert list(recorder.by_epoch) == [1, 2]
     assert trainer.current_epoch == 2
-    assert 0 < recorder.reports[2]["val/miou"] < 1
+    assert 0 < recorder.by_epoch[2]["val/miou"] < 1
 
 
 @quiet_lightning
@@ -162,11 +162,11 @@ def test_lightning_reports_each_epoch_until_the_study_ends_the_trial(tmp_path: P
 def test_lightning_gives_its_logits_to_the_studys_metrics(tmp_path: Path) -> None:
     context, recorder = recorded_trial(tmp_path, confirmation=True)
     _lightning(context, {"val": "counts", "test": "counts"})
-    assert list(recorder.reports) == [1, 2, 3]
-    last = recorder.reports[3]
+    assert list(recorder.by_epoch) == [1, 2, 3]
+    last = recorder.by_epoch[3]
     assert {"val/tuned/miou", "val/iou/pole", "test/miou", "test/tuned/miou"} <= last.keys()
     assert last["val/miou"] != last["test/miou"]
-    assert "test/miou" not in recorder.reports[2]
+    assert "test/miou" not in recorder.by_epoch[2]
 
 
 @quiet_lightning
@@ -174,8 +174,8 @@ def test_lightning_gives_its_logits_to_the_studys_metrics(tmp_path: Path) -> Non
 def test_lightning_reports_no_validation_twice(tmp_path: Path) -> None:
     context, recorder = recorded_trial(tmp_path, epochs=4)
     _lightning(context, {"val/miou": "val_iou"}, every=2)
-    assert [epoch for epoch, found in recorder.reports.items() if "val/miou" in found] == [2, 4]
-    assert list(recorder.reports) == [1, 2, 3, 4]
+    assert [epoch for epoch, found in recorder.by_epoch.items() if "val/miou" in found] == [2, 4]
+    assert list(recorder.by_epoch) == [1, 2, 3, 4]
 
 
 @quiet_lightning
@@ -190,11 +190,11 @@ def test_lightning_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     context, first = recorded_trial(parts, loss=RECALL)
     with pytest.raises(RuntimeError, match="the power is gone"):
         _lightning(context, metrics, resume=True, fails_after=2)
-    assert list(first.reports) == [1, 2]
+    assert list(first.by_epoch) == [1, 2]
     context, second = recorded_trial(parts, begun_epochs=2, loss=RECALL)
     _lightning(context, metrics, resume=True)
-    assert list(second.reports) == [3]
-    assert second.reports[3]["val/miou"] == undisturbed.reports[3]["val/miou"]
+    assert list(second.by_epoch) == [3]
+    assert second.by_epoch[3]["val/miou"] == undisturbed.by_epoch[3]["val/miou"]
 
 
 # Hugging Face
@@ -245,11 +245,11 @@ def test_transformers(tmp_path: Path, confirmation: bool) -> None:
     )  # fmt: skip
     trainer.train()
     if confirmation:
-        assert list(recorder.reports) == [1, 2]
+        assert list(recorder.by_epoch) == [1, 2]
         trainer.evaluate(data(2), metric_key_prefix="test")
-        assert "test/miou" in recorder.reports[3]
-    assert list(recorder.reports) == ([1, 2, 3] if confirmation else [1, 2])
-    assert round(trainer.state.epoch) == len(recorder.reports)
+        assert "test/miou" in recorder.by_epoch[3]
+    assert list(recorder.by_epoch) == ([1, 2, 3] if confirmation else [1, 2])
+    assert round(trainer.state.epoch) == len(recorder.by_epoch)
     state = copy.deepcopy(loss.state_dict())
     trainer.evaluate()  # once more, which is no report, and leaves the loss as it is
     assert all(torch.equal(value, state[name]) for name, value in loss.state_dict().items())
@@ -316,12 +316,12 @@ def test_mmengine(tmp_path: Path, confirmation: bool) -> None:
     )
     runner.train()
     if confirmation:
-        assert list(recorder.reports) == [1, 2]
+        assert list(recorder.by_epoch) == [1, 2]
         runner.test()
-        assert 0 < recorder.reports[3]["test/miou"] < 1
-    assert list(recorder.reports) == ([1, 2, 3] if confirmation else [1, 2])
-    assert runner.epoch == len(recorder.reports)
-    assert all(0 < found["val/miou"] < 1 for found in recorder.reports.values())
+        assert 0 < recorder.by_epoch[3]["test/miou"] < 1
+    assert list(recorder.by_epoch) == ([1, 2, 3] if confirmation else [1, 2])
+    assert runner.epoch == len(recorder.by_epoch)
+    assert all(0 < found["val/miou"] < 1 for found in recorder.by_epoch.values())
     with pytest.raises(ValueError, match="no weights of pixels"):
         MODELS.build(loss_config)(
             torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
@@ -394,13 +394,13 @@ def test_ultralytics(tmp_path: Path, confirmation: bool, monkeypatch: pytest.Mon
         verbose=False,
     )  # fmt: skip
     if confirmation:
-        assert list(recorder.reports) == [1]
+        assert list(recorder.by_epoch) == [1]
         last = YOLO(model.trainer.last)
         found = last.val(
             data=str(data), split="test", device="cpu", workers=0, plots=False, imgsz=64
         )
         study.tested(found.results_dict)
-        assert "test/miou" in recorder.reports[2]
-    assert list(recorder.reports) == ([1, 2] if confirmation else [1])
+        assert "test/miou" in recorder.by_epoch[2]
+    assert list(recorder.by_epoch) == ([1, 2] if confirmation else [1])
     assert model.trainer.loss_names == ("loss", "aux_loss")
     assert context.echoes()

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from study.trials.message import EpochMessage
+
 ORDER, MESSAGE = "order", "message"
 
 
@@ -53,23 +55,6 @@ class TrialOrder:
     settings: WorkerSettings
     fit: frozenset[str] | None = None
     unfit: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class EpochMessage:
-    """A trial has ended an epoch.
-
-    evidence: the bytes of an npz file, with the last epoch of a confirmation. environment: of this
-    process, with the first message of an attempt. trouble: why the latest checkpoint is not
-    written yet; empty where nothing is wrong. no_weights: why the weights are not kept, likewise.
-    """
-
-    epoch: int
-    metrics: Mapping[str, float]
-    evidence: bytes | None = None
-    environment: dict[str, Any] | None = None
-    trouble: str = ""
-    no_weights: str = ""
 
 
 @dataclass(frozen=True)

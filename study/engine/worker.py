@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from ray import tune
@@ -24,7 +23,6 @@ from study.engine import spot
 from study.engine.messages import (
     MESSAGE,
     BeatMessage,
-    EpochMessage,
     FailureMessage,
     FaultMessage,
     Message,
@@ -37,6 +35,7 @@ from study.storage.weights import open_weights_store
 from study.training.environment import environment, resolve_device, set_up_process
 from study.trials.command import OutOfMemory
 from study.trials.context import Place, Stopped, TrialContext
+from study.trials.message import EpochMessage
 from study.trials.run import run_trial
 
 LEAST_TO_END, MOST_TO_END = 5, 60  # seconds
@@ -114,17 +113,9 @@ class _Link:
     def __init__(self, beat: _Beats) -> None:
         self.beat = beat
 
-    def report(
-        self,
-        epoch: int,
-        metrics: dict[str, float],
-        evidence: bytes | None,
-        environment: dict[str, Any] | None,
-        trouble: str,
-        no_weights: str,
-    ) -> None:
+    def report(self, message: EpochMessage) -> None:
         """Send the report; leave a node that is drained."""
-        _send(EpochMessage(epoch, metrics, evidence, environment, trouble, no_weights))
+        _send(message)
         spot.leave_if_drained()
 
 

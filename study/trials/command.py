@@ -15,6 +15,7 @@ from study.core.errors import InputError
 from study.core.files import write_text
 from study.core.yaml_text import as_yaml
 from study.losses.config import FactoryLoss
+from study.losses.digest import ECHO
 from study.trials import supervise
 from study.trials.context import TrialContext
 from study.trials.reports import Reader, Report, reader
@@ -43,7 +44,7 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
             last epoch.
         OutOfMemory: where it says so, or was killed.
     """
-    context.listen()
+    context.echo_file.unlink(missing_ok=True)
     words = command_of(context, trial)
     stop = context.folder / STOP
     stop.unlink(missing_ok=True)
@@ -192,5 +193,9 @@ def _python(context: TrialContext) -> str:
 
 
 def _environment(context: TrialContext, trial: CommandTrial) -> dict[str, str]:
-    own = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(context.num_threads)}
+    own = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(context.num_threads),
+        ECHO: str(context.echo_file),
+    }
     return {**os.environ, **own, **trial.env}

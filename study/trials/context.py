@@ -23,6 +23,7 @@ from study.losses.own import build_any_loss
 from study.metrics import SegmentationMetrics
 from study.trials.checkpoint import read_checkpoint, write_checkpoint
 from study.trials.measured import Values, measured
+from study.trials.message import EpochMessage
 
 Save = Callable[[Path], None]
 
@@ -70,15 +71,7 @@ class Link(Protocol):
     def beat(self, doing: str) -> None:
         """Take in a sign of life."""
 
-    def report(
-        self,
-        epoch: int,
-        metrics: dict[str, float],
-        evidence: bytes | None,
-        environment: dict[str, Any] | None,
-        trouble: str,
-        no_weights: str,
-    ) -> None:
+    def report(self, message: EpochMessage) -> None:
         """Take in an epoch. Raises Stopped where the trial has ended with it."""
 
 
@@ -322,7 +315,8 @@ class TrialContext:
             no_weights = place.keep_weights(weights)
         here, self.environment = self.environment, None
         try:
-            self._link.report(epoch, metrics, evidence, here, self.store.trouble, no_weights)
+            trouble = self.store.trouble
+            self._link.report(EpochMessage(epoch, metrics, evidence, here, trouble, no_weights))
         except Stopped:
             self.has_stopped = True
         return not self.has_stopped

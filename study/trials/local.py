@@ -10,6 +10,7 @@ from typing import Any
 from study.config.task import TrialConfig, load_task
 from study.core.names import CONFIRM, SEARCH
 from study.trials.context import Place, Save, Stopped, TrialContext
+from study.trials.message import EpochMessage
 
 SHOWN = ("train/loss", "val/miou", "val/tuned/miou", "test/miou", "test/tuned/miou")
 
@@ -36,24 +37,15 @@ class Terminal:
     def __init__(self, num_epochs: int, show: Callable[[str], None]) -> None:
         self._num_epochs = num_epochs
         self._show = show
-        self.metrics: dict[str, float] = {}
-        self.epoch = 0
+        self.metrics: Mapping[str, float] = {}
 
     def beat(self, doing: str) -> None:
         """Do nothing."""
 
-    def report(
-        self,
-        epoch: int,
-        metrics: dict[str, float],
-        evidence: bytes | None,
-        environment: dict[str, Any] | None,
-        trouble: str,
-        no_weights: str,
-    ) -> None:
+    def report(self, message: EpochMessage) -> None:
         """Show the report."""
-        self.metrics, self.epoch = metrics, epoch
-        named = [f"{key} {metrics[key]:.4f}" for key in SHOWN if key in metrics]
+        self.metrics, epoch = message.metrics, message.epoch
+        named = [f"{key} {self.metrics[key]:.4f}" for key in SHOWN if key in self.metrics]
         self._show("  ".join([f"epoch {epoch}/{self._num_epochs}", *named]))
         if epoch == self._num_epochs:
             raise Stopped
@@ -108,7 +100,7 @@ def context_of(
 
     from study.training.environment import resolve_device
 
-    own = Path(tempfile.mkdtemp(prefix="trial-") if folder is None else folder)
+    own = Path(tempfile.mkdtemp(prefix="trial-") if folder is None else folder).absolute()
     place = Place(
         trial="local",
         stage=CONFIRM if confirmation else SEARCH,
