@@ -18,12 +18,19 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """`run_study` and `load` are imported when they are asked for: they bring a lot with them."""
-    if name == "run_study":
-        from study.session.session import run_study
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        if name == "run_study":
+            from study.session.session import run_study
 
-        return run_study
-    if name == "load":
+            return run_study
         from study.inference.loading import load
 
         return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        from study.core.extras import missing_extra
+
+        if missing := missing_extra(error):
+            raise ImportError(f"study.{name}: {missing}", name=error.name) from error
+        raise

@@ -18,10 +18,8 @@ from study.config.own_training import OwnTrainingTask
 from study.config.task import TaskConfig, TrialOptimizer
 from study.core.console import Parser, run_command
 from study.core.files import made_folder, write_text
-from study.data.formats.folder_classes import ClassesFile
 from study.losses import PRESETS
 from study.losses.config import LossConfig
-from study.space.grammar import FloatRange, IntRange
 from study.space.settings import OBJECTIVES, OF_CLASSES, StudySettings
 
 Schema = dict[str, Any]
@@ -49,6 +47,8 @@ def task_schema() -> Schema:
 
 def classes_schema() -> Schema:
     """The schema of the classes.yaml of a folder data set; keys that it does not know are notes."""
+    from study.data.formats.folder_classes import ClassesFile
+
     schema = ClassesFile.model_json_schema()
     properties = schema["properties"]
     return {
@@ -61,6 +61,8 @@ def classes_schema() -> Schema:
 
 def space_schema() -> Schema:
     """The schema of a search space: `search_spaces/*.yaml`."""
+    from study.space.grammar import FloatRange, IntRange
+
     names, schema = models_json_schema(
         [
             (model, "validation")
@@ -153,10 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> None:
+    texts = files()
     folder = made_folder(arguments.write, "--write")
-    for name, text in files().items():
+    for name, text in texts.items():
         write_text(folder / name, text)
-    print("\n".join(str(folder / name) for name in files()))
+    print("\n".join(str(folder / name) for name in texts))
 
 
 if __name__ == "__main__":

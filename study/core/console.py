@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 from study.core import telemetry
 from study.core.errors import InputError, OutputError, did_you_mean, is_out_of_memory, printable
+from study.core.extras import missing_extra
 
 LONGEST = 2000  # characters of an error line
 EXIT_OUTPUT_ERROR = 1
@@ -84,8 +85,9 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
     1: a file cannot be written, the Ray cluster is gone, or memory has run out; one line on stderr
     says which.
-    2: bad input; one line on stderr says what. 130: Ctrl-C. 141: nobody reads the output any more,
-    as in `| head -1`; nothing is printed. A command may return other codes, with None for 0.
+    2: bad input, or a package that is not installed; one line on stderr says what. 130: Ctrl-C.
+    141: nobody reads the output any more, as in `| head -1`; nothing is printed. A command may
+    return other codes, with None for 0.
     """
     _print_what_can_be_printed()
     try:
@@ -102,6 +104,10 @@ def _run_and_report(command: Callable[[], int | None]) -> int:
     try:
         try:
             return command() or 0
+        except ModuleNotFoundError as error:
+            if missing := missing_extra(error):
+                raise missing from error
+            raise
         finally:
             _flush()
     except InputError as error:

@@ -21,13 +21,22 @@ from study.losses.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from study.losses.class_weights import Counts
+    from study.losses.counts import class_counts
     from study.losses.loss import SegmentationLoss
 
-__all__ = ["PRESETS", "LossConfig", "Preset", "SegmentationLoss", "build_loss", "family"]
+__all__ = [
+    "PRESETS",
+    "LossConfig",
+    "Preset",
+    "SegmentationLoss",
+    "build_loss",
+    "class_counts",
+    "family",
+]
 
 
 def build_loss(
-    config: Mapping[str, Any] | LossConfig | None,
+    config: Mapping[str, Any] | LossConfig | str | None,
     *,
     num_classes: int,
     class_counts: Counts | None = None,
@@ -43,8 +52,8 @@ def build_loss(
     softmax probability of y_p, a the class weights and R the running recall.
 
     Args:
-        config: the `loss:` tree, a mapping or a LossConfig, such as `PRESETS["lmp"].config`; None
-            or {} is cross entropy.
+        config: the `loss:` tree, a mapping or a LossConfig; or the name of a preset, such as "jml",
+            for `PRESETS["jml"].config`. None or {} is cross entropy.
         num_classes: C, at least 1.
         class_counts: pixels of each class in the training split, (C,) or (images, C), >= 0; only
             class-weight schemes need them, `median_frequency` per image.
@@ -75,13 +84,18 @@ def build_loss(
         >>> value.shape, bool((logits.grad[:, :, 4:] == 0).all())  # ignored pixels: no gradient
         (torch.Size([]), True)
     """
-    from study.core.errors import InputError
+    from study.core.errors import InputError, did_you_mean
     from study.core.validation import validate
     from study.losses.loss import SegmentationLoss
 
     given: object = config
-    if given is not None and not isinstance(given, LossConfig | Mapping):
-        hint = "PRESETS[name].config is one"
+    if isinstance(given, str):
+        if given not in PRESETS:
+            hint = did_you_mean(given, PRESETS) or f"allowed: {', '.join(PRESETS)}"
+            raise InputError(f"no preset is named {given!r}", hint=hint, key="loss")
+        config = PRESETS[given].config
+    elif given is not None and not isinstance(given, LossConfig | Mapping):
+        hint = "or the name of a preset"
         raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
         config = validate(LossConfig, dict(config or {}), root="loss")
@@ -95,4 +109,8 @@ def __getattr__(name: str) -> Any:
         from study.losses.loss import SegmentationLoss
 
         return SegmentationLoss
+    if name == "class_counts":
+        from study.losses.counts import class_counts
+
+        return class_counts
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

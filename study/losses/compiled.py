@@ -45,7 +45,12 @@ def opaque_loss(number: int, logits: Tensor, target: Tensor, keep: Tensor | None
     return value
 
 
-@torch.library.custom_op("study::segmentation_loss", mutates_args=())
+@torch.library.custom_op(
+    "study::segmentation_loss",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor target, Tensor? keep, int number, bool wants_gradient)"
+    " -> (Tensor, Tensor)",  # torch 2.4 infers none from annotations that are strings
+)
 def _evaluate(
     logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:

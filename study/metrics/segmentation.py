@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["SegmentationMetrics"]
 
 CALIBRATION_BINS = 15
+SUMS = ("_confusion", "_diverged", "_curve", "_bins", "_nll")
+BY_IMAGE = ("_image_counts", "_rule_counts")
+SAME = "classes, ignore_index, groups, class_counts and calibration"
 
 
 class SegmentationMetrics:
@@ -78,15 +81,20 @@ class SegmentationMetrics:
             group: self._classes(group, names) for group, names in (groups or {}).items()
         }
         self._counter = None if class_counts is None else self._curve_counter(class_counts)
+        self._calibration = calibration
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
         self._confusion: Tensor | None = None
         self._diverged: Tensor | None = None
         self._image_counts: list[Tensor] = []
         self._rule_counts: list[Tensor] = []  # (images, taus, 2, C) hits and decided pixels
         self._curve: Tensor | None = None
-        self._calibration = calibration
         self._bins: Tensor | None = None
         self._nll: Tensor | None = None
         self._copies: dict[str, NDArray[Any]] = {}
+        self._is_synced = False
 
     def _classes(self, group: str, names: Sequence[str]) -> list[int]:
         unknown = [name for name in names if name not in self.class_names]
@@ -122,6 +130,7 @@ class SegmentationMetrics:
 
         from study.metrics.curve import confusion_tables
 
+        self._refuse_after_sync()
         logits = pred_or_logits.detach()
         pred, target = self._checked(logits, target)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
@@ -196,6 +205,82 @@ class SegmentationMetrics:
         found = (top.isnan() & (target != self.ignore_index)).any()
         self._diverged = found if self._diverged is None else self._diverged | found
 
+    def merge(self, other: SegmentationMetrics) -> None:
+        """Add the batches of another, which measures the same: N = N_self + N_other for every
+        count, so that this one's metrics are those of one that has seen both, its own images first.
+
+        Raises:
+            ValueError: if the other has other classes, groups or rules.
+
+        Example:
+            >>> import torch
+            >>> from study.metrics import SegmentationMetrics
+            >>> one, two = SegmentationMetrics(2), SegmentationMetrics(2)
+            >>> one.update(torch.tensor([[[0, 0]]]), torch.tensor([[[0, 1]]]))
+            >>> two.update(torch.tensor([[[1, 1]]]), torch.tensor([[[1, 1]]]))
+            >>> one.merge(two)
+            >>> one.confusion.tolist()
+            [[1, 0], [1, 2]]
+        """
+        if self._measured() != other._measured():
+            raise ValueError(f"both must have the same {SAME}")
+        self._refuse_after_sync()
+        self._add(other._totals())
+
+    def sync(self, group: Any = None) -> None:
+        """Add up the batches of all processes of `torch.distributed`, on each of them.
+
+        As `merge`, in the order of the ranks, for processes that have each seen a part of a split.
+        To be called by every process, once, after its last batch; `reset` before the next split. A
+        sampler that repeats images to give every process as many (torch's DistributedSampler
+        unless `drop_last`) has them counted twice: give the metrics each image once. Without a
+        process group it changes nothing.
+
+        Args:
+            group: the process group; default all.
+        """
+        from torch import distributed
+
+        self._refuse_after_sync()
+        if not distributed.is_available() or not distributed.is_initialized():
+            return
+        parts: list[Any] = [None] * distributed.get_world_size(group)
+        mine = {name: part.cpu() for name, part in self._totals().items()}
+        distributed.all_gather_object(parts, (self._measured(), mine), group)
+        if any(measured != self._measured() for measured, _ in parts):
+            raise ValueError(f"all processes must have the same {SAME}")
+        self.reset()
+        for _, totals in parts:
+            self._add(totals)
+        self._is_synced = True
+
+    def _refuse_after_sync(self) -> None:
+        if self._is_synced:
+            raise ValueError("the processes' batches are added up already; reset() comes first")
+
+    def _measured(self) -> tuple[Any, ...]:
+        prior = None if self._counter is None else tuple(self._counter.log_prior.tolist())
+        return (self.class_names, self.ignore_index, self.groups, prior, self._calibration)
+
+    def _totals(self) -> dict[str, Tensor]:
+        """Everything that the batches have left, by attribute."""
+        import torch
+
+        sums = {name: part for name in SUMS if (part := getattr(self, name)) is not None}
+        return sums | {
+            name: torch.cat(pieces) for name in BY_IMAGE if (pieces := getattr(self, name))
+        }
+
+    def _add(self, totals: Mapping[str, Tensor]) -> None:
+        """Add what the batches of another have left, on the device of this one's."""
+        self._copies.clear()
+        for name, given in totals.items():
+            part = given if self._confusion is None else given.to(self._confusion.device)
+            if name in BY_IMAGE:
+                _keep(getattr(self, name), part)
+            else:
+                setattr(self, name, _added(getattr(self, name), part))
+
     @property
     def confusion(self) -> Tensor:
         """The (C, C) int64 pixel counts; rows are the target, columns the prediction."""
@@ -230,6 +315,8 @@ class SegmentationMetrics:
         import torch
 
         counts = self._copy("counts", self.image_counts)
+        if not self._rule_counts:
+            return counts[:0]
         rules = self._copy("rules", lambda: torch.cat(self._rule_counts))
         hits, decided = np.moveaxis(rules[:, TAUS.index(tau)].astype(np.int64), 1, 0)
         total = counts[:, 0] + counts[:, 2]

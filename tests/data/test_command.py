@@ -9,7 +9,8 @@ import yaml
 from PIL import Image
 
 from study.data import SegmentationData
-from study.data.__main__ import describe, main
+from study.data.__main__ import main
+from study.data.check import describe
 from study.data.presence import class_warnings
 from study.data.sheet import write_sheet
 

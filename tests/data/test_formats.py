@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from study.config.task import Data, FileData
 from study.core.errors import InputError
 from study.data import open_data, scan_files
-from study.data.__main__ import list_problems, main
+from study.data.__main__ import main
+from study.data.check import list_problems
 
 
 @pytest.fixture(params=TREES)

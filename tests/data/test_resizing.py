@@ -142,7 +142,7 @@ def test_the_stride_is_that_of_the_model_that_is_built(arch):
 
 
 def test_data_of_a_factory_have_no_size_of_files(capsys):
-    from study.data.__main__ import describe
+    from study.data.check import describe
 
     lines = describe(blocks(20)).splitlines()
     rows = [line.split() for line in lines if line.startswith("  block ")]

@@ -11,7 +11,7 @@ import pytest
 
 from study.core.errors import InputError
 from study.data import open_data, scan_files
-from study.data.__main__ import list_problems
+from study.data.check import list_problems
 
 CLASSES = "classes: [road, car, pole]\n"
 COCO = json.dumps({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []})
