@@ -44,7 +44,7 @@ UNSEEN = {"torchvision"}
 PUBLIC = {
     "study": ("load", "run_study"),
     "study.inference": ("Prediction", "Predictor", "load"),
-    "study.losses": ("PRESETS", "LossConfig", "SegmentationLoss", "build_loss"),
+    "study.losses": ("PRESETS", "LossConfig", "SegmentationLoss", "build_loss", "class_counts"),
     "study.metrics": ("SegmentationMetrics", "build_decision"),
     "study.training": ("EpochReport", "train"),
     "study.data": ("SegmentationData", "open_data"),
@@ -206,7 +206,8 @@ def test_an_unsafe_load_is_found(
 
 def _dependencies() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (*project["dependencies"], *project["optional-dependencies"]["convert"])
+    extras = project["optional-dependencies"]
+    lines = (*project["dependencies"], *extras["study"], *extras["convert"])
     return {re.split(r"[\[>=]", line)[0].lower() for line in lines}
 
 
