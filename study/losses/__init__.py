@@ -89,11 +89,11 @@ def build_loss(
     from study.losses.loss import SegmentationLoss
 
     given: object = config
-    if isinstance(given, str):
-        if given not in PRESETS:
-            hint = did_you_mean(given, PRESETS) or f"allowed: {', '.join(PRESETS)}"
+    if isinstance(config, str):
+        if config not in PRESETS:
+            hint = did_you_mean(config, PRESETS) or f"allowed: {', '.join(PRESETS)}"
             raise InputError(f"no preset is named {given!r}", hint=hint, key="loss")
-        config = PRESETS[given].config
+        config = PRESETS[config].config
     elif given is not None and not isinstance(given, LossConfig | Mapping):
         hint = "or the name of a preset"
         raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")

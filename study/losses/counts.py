@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ LABEL_KEYS = ("mask", "label", "labels", "target", "segmentation", "semantic_mas
 
 
 def class_counts(
-    data: Iterable[Any],
+    data: Any,
     num_classes: int,
     *,
     ignore_index: int | None = 255,
@@ -65,7 +65,7 @@ def class_counts(
     return np.stack(rows)
 
 
-def _samples(data: Iterable[Any]) -> Iterator[Any]:
+def _samples(data: Any) -> Iterator[Any]:
     """All samples. A dataset of torch need not stop at an index beyond its end."""
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "__iter__"):
         return (data[index] for index in range(len(data)))

@@ -476,7 +476,10 @@ def test_a_trial_s_process_is_called_so() -> None:
 
 def test_the_ray_that_is_installed_is_the_one_that_is_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    wanted = [
+        *project["optional-dependencies"]["study"],
+        *project["optional-dependencies"]["cluster"],
+    ]
     assert [one.partition("]")[2] for one in wanted if one.startswith("ray[")] == [
         ">=2.60,<2.61"
     ] * 2

@@ -294,7 +294,7 @@ def test_a_family_names_what_has_an_effect(tree, expected):
         ({"pooling": {"kind": "median"}}, "^loss/pooling/kind: unknown kind"),
         ({"jaccard": {"mix": "0.5"}}, "^loss/jaccard/mix: mix must be a number"),
         ({"jaccard": {"mix": math.nan}}, "^loss/jaccard/mix: "),
-        ("jml", "^loss: loss must be a mapping, got 'jml'; PRESETS"),
+        ("jml_sotf", r"^loss: no preset is named 'jml_sotf'; did you mean 'jml_soft'\?"),
         ([1], r"^loss: loss must be a mapping, got \[1\]"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from torch import distributed
 
 from study.metrics import SegmentationMetrics
 
-OPTIONS = {"class_counts": [50, 30, 9, 1], "calibration": True, "groups": {"rare": ["2", "3"]}}
+OPTIONS: dict[str, Any] = {
+    "class_counts": [50, 30, 9, 1],
+    "calibration": True,
+    "groups": {"rare": ["2", "3"]},
+}
 
 
 def batches(seed=0, number=7):
