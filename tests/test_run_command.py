@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bad_input.regenerate import COMMANDS, error_of_command, expected, load_case, set_up
+from bad_input.regenerate import COMMANDS
+from refusals import AWAY, is_refused
 from tiny_task import TINY
 
 from study.engine import cluster
@@ -16,7 +17,6 @@ from study.engine.connection import Connection
 from study.run import main
 
 HERE = Path(__file__).parent
-AWAY = "run_ray_cluster_away.yaml"
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -25,30 +25,12 @@ def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-def is_refused(name: str, folder: Path) -> None:
-    case = load_case(name)
-    set_up(case, folder)
-    before = sorted(folder.rglob("*"))
-    code, line = error_of_command(case, folder)
-    assert line == expected(name)
-    assert code == 2
-    assert sorted(folder.rglob("*")) == before
-
-
 @pytest.mark.parametrize("name", sorted({*COMMANDS} - {AWAY}))
 def test_bad_input_is_one_line_with_exit_code_2_and_nothing_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No Ray starts meanwhile, which would take most of the time: its address alone is read."""
     monkeypatch.setattr(Connection, "begin", lambda self: cluster.where(self._address))
-    is_refused(name, tmp_path)
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("name", [AWAY, "run_unreadable_image.yaml"])
-def test_bad_input_that_is_found_while_ray_starts_is_no_different(
-    name: str, tmp_path: Path
-) -> None:
     is_refused(name, tmp_path)
 
 

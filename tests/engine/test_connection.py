@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from refusals import AWAY, is_refused
 
 from study.core.console import EXIT_OUTPUT_ERROR, exit_code
 from study.core.errors import InputError
@@ -204,3 +205,11 @@ def test_nothing_is_left_of_a_ray_that_never_started(monkeypatch: pytest.MonkeyP
     while "gcs_server" in started_here() and time.monotonic() < end:
         time.sleep(0.1)
     assert "gcs_server" not in started_here()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", [AWAY, "run_unreadable_image.yaml"])
+def test_bad_input_that_is_found_while_ray_starts_is_no_different(
+    name: str, tmp_path: Path
+) -> None:
+    is_refused(name, tmp_path)
