@@ -21,7 +21,7 @@ from study.losses.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from study.losses.class_weights import Counts
-    from study.losses.loss import SegmentationLoss
+    from study.losses.module import SegmentationLoss
 
 __all__ = ["PRESETS", "LossConfig", "Preset", "SegmentationLoss", "build_loss", "family"]
 
@@ -77,7 +77,7 @@ def build_loss(
     """
     from study.core.errors import InputError
     from study.core.validation import validate
-    from study.losses.loss import SegmentationLoss
+    from study.losses.module import SegmentationLoss
 
     given: object = config
     if given is not None and not isinstance(given, LossConfig | Mapping):
@@ -92,7 +92,7 @@ def build_loss(
 
 def __getattr__(name: str) -> Any:
     if name == "SegmentationLoss":
-        from study.losses.loss import SegmentationLoss
+        from study.losses.module import SegmentationLoss
 
         return SegmentationLoss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

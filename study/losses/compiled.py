@@ -24,7 +24,7 @@ class Evaluated(Protocol):
 
     def evaluate(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
-    ) -> tuple[Tensor, Tensor | None]: ...
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]: ...
 
 
 _numbers = itertools.count()
@@ -50,7 +50,7 @@ def _evaluate(
     logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the value and its gradient by the logits; an empty tensor if it is not wanted."""
-    value, gradient = _losses[number].evaluate(logits, target, keep, wants_gradient)
+    value, gradient, _ = _losses[number].evaluate(logits, target, keep, wants_gradient)
     if gradient is None or not wants_gradient:
         gradient = logits.new_empty(0)
     return value, gradient

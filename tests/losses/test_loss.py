@@ -218,14 +218,6 @@ def test_extreme_inputs_stay_finite_and_equal_plain_autograd(config, logits, lab
 
 
 @every_axis
-def test_one_class_only(config):
-    logits = torch.randn(2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
-    loss = build_loss(config, num_classes=1, class_counts=[[9]])
-    value = loss(logits, torch.zeros(2, 3, 3, dtype=torch.int64))
-    torch.testing.assert_close(value, torch.zeros_like(value), rtol=0, atol=1e-12)
-
-
-@every_axis
 def test_memory_layout_does_not_matter(config):
     logits, target = batch(shape=(2, 6, 8))
     other = logits.detach().to(memory_format=torch.channels_last).requires_grad_()

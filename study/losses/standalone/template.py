@@ -88,7 +88,7 @@ class Loss(nn.Module):
         if RECALL:
             self.recall_momentum = recall_momentum
             self.register_buffer("recall", torch.zeros(num_classes, dtype=torch.float64))
-            self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+            self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.float64))
         if SMOOTHING:
             self.label_smoothing = label_smoothing
         if BOUNDARY:
@@ -163,7 +163,7 @@ class Loss(nn.Module):
                 pixels = max_pooling(losses.detach(), num_valid, self.pooling_p, self.pooling_ratio)
                 pixel_term = (pixels.to(losses.dtype) * losses).sum()
             elif OHEM:
-                kept = hard_pixels(log_q.detach(), valid, self.threshold, self.min_kept)
+                kept = hard_pixels(log_p.detach(), labels, valid, self.threshold, self.min_kept)
                 pixel_term = losses.where(kept, 0).sum() / kept.sum().clamp(min=1)
             else:
                 pixel_term = losses.sum() / num_valid
@@ -171,11 +171,15 @@ class Loss(nn.Module):
         if JACCARD:
             p = (log_p.exp() * valid[:, None]).flatten(2)
             target = nn.functional.one_hot(labels, self.num_classes).movedim(-1, 1)
+            if ALL_CLASSES:
+                active = valid.flatten(1).any(1, keepdim=True).expand(-1, self.num_classes)
+            elif SHOWN_CLASSES:
+                active = (target * valid[:, None]).flatten(2).amax(2) > 0
             if SMOOTHED_TARGET:
                 e = epsilon[:, None]
                 target = (1 - e) * target + e / self.num_classes
             target = (target * valid[:, None]).flatten(2).to(p.dtype)
-            jaccard = jaccard_term(p, target, valid.flatten(1), self.alpha, self.beta, self.smooth)
+            jaccard = jaccard_term(p, target, active, self.alpha, self.beta, self.smooth)
 
         if PIXEL_TERM and JACCARD:
             return (1 - self.mix) * pixel_term + self.mix * jaccard
@@ -207,9 +211,9 @@ class Loss(nn.Module):
         present = support > 0
         batch = hits / support.clamp(min=1)
         mixed = torch.lerp(batch, self.recall, self.recall_momentum)
-        updated = torch.where(self.seen, mixed, batch)
+        updated = torch.where(self.seen > 0, mixed, batch)
         self.recall.copy_(torch.where(present, updated, self.recall))
-        self.seen.logical_or_(present)
+        self.seen.copy_(torch.where(present, 1.0, self.seen))
 
 
 def near_boundary(labels: Tensor, valid: Tensor, num_classes: int, width: int) -> Tensor:
@@ -250,31 +254,34 @@ def max_pooling(losses: Tensor, num_valid: Tensor, p: float, ratio: float) -> Te
         return cap * ((q - 1) * (losses.log() - log_a)).clamp(max=0).exp()
 
 
-def hard_pixels(log_q: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Where q is below the threshold, or among the lowest fraction min_kept, (B, H, W) bool."""
-    log_q = log_q.masked_fill(~valid, math.inf)
+def hard_pixels(
+    log_p: Tensor, labels: Tensor, valid: Tensor, threshold: float, min_kept: float
+) -> Tensor:
+    """Where q is below the threshold, or among the lowest fraction min_kept, (B, H, W) bool.
+
+    Pixels are ordered by log q - log(1 - q), which single precision knows where q is near 1, too.
+    """
+    log_q = log_p.gather(1, labels[:, None])[:, 0]
+    others = log_p.scatter(1, labels[:, None], -math.inf).logsumexp(1)
+    order = (log_q - others).masked_fill(~valid, math.inf)
     k = max(1, int(min_kept * int(valid.sum())))
-    kth = log_q.flatten().kthvalue(k).values
-    return valid & ~((log_q.exp() >= threshold) & (log_q > kth))
+    kth = order.flatten().kthvalue(k).values
+    return valid & ~((log_q.exp() >= threshold) & (order > kth))
 
 
 def jaccard_term(
-    p: Tensor, target: Tensor, valid: Tensor, alpha: float, beta: float, smooth: float
+    p: Tensor, target: Tensor, active: Tensor, alpha: float, beta: float, smooth: float
 ) -> Tensor:
     """1 - the soft Jaccard index, a mean over classes.
 
-    p, target: (B, C, pixels), 0 at ignored pixels; valid: (B, pixels). An index is
-    hit / (hit + alpha * false positives + beta * misses), Jaccard's at 1 and 1, Dice's at 1/2.
+    p, target: (B, C, pixels), 0 at ignored pixels; active: (B, C), the classes that count. An index
+    is hit / (hit + alpha * false positives + beta * misses), Jaccard's at 1 and 1, Dice's at 1/2.
     """
     predicted, labelled = p.sum(2), target.sum(2)
     if SMOOTHED_TARGET:
-        hit = (predicted + labelled - (p - target).abs().sum(2)) / 2
+        hit = torch.minimum(p, target).sum(2)
     else:
         hit = (p * target).sum(2)
-    if ALL_CLASSES:
-        active = valid.any(1, keepdim=True).expand_as(hit)
-    elif SHOWN_CLASSES:
-        active = target.amax(2) > 0.01  # the classes that an image shows
     if BY_IMAGE:
         axis = 1  # the mean over an image's classes, then over images
     elif BY_CLASS:
