@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,10 +13,6 @@ class Config(BaseModel):
     """Base of every config: frozen, rejects unknown keys, never reads text as a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def nothing(loss: Any) -> dict[str, Any]:
-    return {}
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,7 @@ class Axis:
         is_on: whether it has an effect.
         words: its name in a sentence, and its paper.
         short: its name with its numbers, for tables; empty where it is not set.
+        needs_counts: whether it takes the pixel counts of the classes.
         after: whether `short` comes after the others.
         under: the key that is named where the axis is refused, if not that of `off`.
         parts: its flags in `standalone.template`; without one `study.export --format python`
@@ -43,10 +40,11 @@ class Axis:
     is_on: Callable[[Any], bool]
     words: Callable[[Any], tuple[str, str]]
     short: Callable[[Any], str]
+    needs_counts: Callable[[Any], bool] = lambda loss: False
     after: bool = False
     under: str = ""
     parts: tuple[str, ...] = ()
-    numbers: Callable[[Any], Mapping[str, Any]] = field(default=nothing)
+    numbers: Callable[[Any], Mapping[str, Any]] = lambda loss: {}
 
     @property
     def key(self) -> str:

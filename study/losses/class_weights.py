@@ -132,6 +132,7 @@ CLASS_WEIGHTS = (
         is_on=lambda loss: has_class_weights(loss.class_weights) and has_pixel_term(loss),
         words=lambda loss: _WORDS.get(type(loss.class_weights), ("given class weights", "")),
         short=lambda loss: _short(loss.class_weights),
+        needs_counts=lambda loss: not isinstance(loss.class_weights, NoClassWeights | ManualWeights),
         parts=("WEIGHTS",),
     ),
 )

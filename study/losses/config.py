@@ -28,6 +28,7 @@ from study.losses.class_weights import (
 from study.losses.focal import FOCAL
 from study.losses.jaccard import JACCARD, Jaccard
 from study.losses.label_smoothing import LABEL_SMOOTHING, Boundary, Everywhere, SmoothingRegion
+from study.losses.logit_adjustment import LOGIT_ADJUSTMENT, LogitAdjustment
 from study.losses.max_pooling import MaxPooling
 from study.losses.ohem import Ohem
 from study.losses.pooling import POOLING, MeanPooling, Pooling
@@ -45,6 +46,7 @@ __all__ = [
     "FactoryLoss",
     "InverseFrequency",
     "Jaccard",
+    "LogitAdjustment",
     "LossConfig",
     "ManualWeights",
     "MaxPooling",
@@ -72,6 +74,7 @@ class LossConfig(Config):
                         a * (1 - R) are scaled to average 1 over them, before focal and pooling, and
                         the term is 0 where all of them are 0
     jaccard             see jaccard
+    logit_adjustment    tau >= 0; see logit_adjustment
     """
 
     label_smoothing: Annotated[float, LABEL_SMOOTHING] = Field(0.0, ge=0, lt=1)
@@ -82,6 +85,7 @@ class LossConfig(Config):
     pooling: Annotated[Pooling, POOLING] = MeanPooling()
     normalizer: Literal["valid", "weight"] = "valid"
     jaccard: Annotated[Jaccard, JACCARD] = Jaccard()
+    logit_adjustment: Annotated[LogitAdjustment, LOGIT_ADJUSTMENT] = LogitAdjustment()
 
 
 AXES: dict[str, Axis] = {

@@ -37,6 +37,7 @@ KNOWN = {
     "max_pooling",
     "ohem",
     "jaccard",
+    "logit_adjustment",  # its scores come adjusted
 }
 _BLOCK = 1 << 11  # pixels per matrix product; its rounding error grows with them
 
@@ -51,7 +52,7 @@ class Step:
 
     Args:
         config: for which `knows` is true.
-        scores: logits (B, C, P), without graph.
+        scores: logits (B, C, P), adjusted, without graph.
         labels: of the same pixels.
         wants_gradient: whether `run` turns `probability`, the softmax, into the gradient.
     """

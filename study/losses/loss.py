@@ -1,6 +1,6 @@
 """The whole loss in one screen of plain autograd: what is right, whatever is asked of it.
 
-    z'_p  = z_p                                              the logits
+    z'_p  = z_p + tau * log pi                               the logits, with the prior of the classes
     ce_p  = -sum_c s_p[c] log softmax(z'_p)[c]               s: one-hot, smoothed or soft label
     ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p   q_p = softmax(z'_p)[y_p]
     L     = (1 - mix) * sum_p v_p ell_p + mix * Jaccard(softmax z', target)
@@ -22,6 +22,7 @@ from study.losses.focal import focal_factor
 from study.losses.jaccard import Overlap, active_classes, jaccard_loss
 from study.losses.label_smoothing import smoothed
 from study.losses.pooling import pooling_weights
+from study.losses.logit_adjustment import adjusted
 from study.losses.targets import Labels
 
 WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim
@@ -29,13 +30,20 @@ Terms = dict[str, Tensor]
 
 
 def plain_loss(
-    config: LossConfig, scores: Tensor, labels: Labels, class_factors: Tensor | None
+    config: LossConfig,
+    scores: Tensor,
+    labels: Labels,
+    class_factors: Tensor | None,
+    log_prior: Tensor | None,
 ) -> tuple[Tensor, Terms]:
     """The loss of logits (B, C, P), and its terms, with everything attached to the graph.
 
-    class_factors: a * (1 - R), (C,) float64; None where all are 1.
+    class_factors: a * (1 - R), (C,) float64; None where all are 1. log_prior: log pi, (C,) float64;
+    None where the logits are not adjusted.
     """
     valid, mix, terms = labels.valid, config.jaccard.mix, Terms()
+    if log_prior is not None:
+        scores = adjusted(scores, log_prior, config.logit_adjustment.tau)
     log_p = scores.masked_fill(labels.ignored[:, None], 0).log_softmax(1)
     log_q = log_p.gather(1, labels.label[:, None])[:, 0]
     sharp = labels.soft

@@ -25,6 +25,7 @@ from study.losses.cross_entropy import cross_entropy, suits
 from study.losses.digest import echo, loss_digest
 from study.losses.family import active
 from study.losses.label_smoothing import amount
+from study.losses.logit_adjustment import adjusted, log_prior
 from study.losses.looking import has_tangent, inside_backward, transforms_active
 from study.losses.loss import WEIGHTS, Terms, plain_loss
 from study.losses.recall_state import ObserveUnderTransforms, RecallState
@@ -68,6 +69,7 @@ class SegmentationLoss(nn.Module):
     """
 
     class_weights: Tensor | None
+    log_prior: Tensor | None
 
     def __init__(
         self,
@@ -88,6 +90,9 @@ class SegmentationLoss(nn.Module):
         self._validate = validate
         weights = class_weights(config.class_weights, class_counts, self._classes)
         self.register_buffer("class_weights", weights)
+        tau = config.logit_adjustment.tau
+        prior = log_prior(class_counts, self._classes) if tau > 0 else None
+        self.register_buffer("log_prior", prior)
         self._configured = {name: _on_cpu(value) for name, value in self.named_buffers()}
         self.recall = (
             RecallState(config.recall.ema_momentum, self._classes) if config.recall else None
@@ -146,11 +151,22 @@ class SegmentationLoss(nn.Module):
         """
         logits, target, keep = in_shape(logits, target, keep, self._num_classes)
         if torch.compiler.is_compiling():
-            return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
+            if not kernel.knows(self._config) or target.requires_grad:
+                return self._outside_of_the_graph(logits, target, keep)
+            scores = logits.to(compute_dtype(logits))
+            return opaque_loss(self._number, scores, target, keep, self.recall)
         if self._asks_for_more(logits, target):
             with torch.autocast(logits.device.type, enabled=False):
                 return self._plain_step(logits, target, keep)
         return _Differentiable.apply(logits, target, keep, self)
+
+    @torch.compiler.disable
+    def _outside_of_the_graph(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None
+    ) -> Tensor:
+        """The plain form in a compiled step, which it breaks in two."""
+        with torch.autocast(logits.device.type, enabled=False):
+            return self._plain_step(logits, target, keep)
 
     def _asks_for_more(self, logits: Tensor, target: Tensor) -> bool:
         """Whether the kernel cannot give what is asked for."""
@@ -175,10 +191,12 @@ class SegmentationLoss(nn.Module):
             value, gradient = self._cross_entropy(logits, target, keep, wants_gradient)
             return value, gradient, None
         scores, labels = self._read(logits, target, keep)
-        step = kernel.Step(self._config, scores, labels, wants_gradient)
+        step = kernel.Step(self._config, self._adjusted(scores), labels, wants_gradient)
         if self.recall is not None:
-            if self._observes:
+            if self._observes and self.log_prior is None:
                 self.recall.observe(step.hits(), step.support.sum(0))
+            elif self._observes:
+                self.recall.observe(*_hits_and_support(scores, labels))
             step.terms["recall"] = self.recall.mean()
         factors = self.weights()
         value, self._terms = step.run(factors), step.terms
@@ -200,7 +218,7 @@ class SegmentationLoss(nn.Module):
             if self._observes:
                 factors, mean = self._observed(scores, labels)
             terms["recall"] = mean
-        value, more = plain_loss(self._config, scores, labels, factors)
+        value, more = plain_loss(self._config, scores, labels, factors, self.log_prior)
         if not transforms_active():  # whose tensors are gone when it returns
             self._terms = {name: term.detach() for name, term in (terms | more).items()}
             if self.measure_gradients:
@@ -213,7 +231,7 @@ class SegmentationLoss(nn.Module):
         """The value of a step with a graph, from the class factors that it used; changes no
         state."""
         scores, labels = self._read(logits.to(compute_dtype(logits)), target, keep)
-        return plain_loss(self._config, scores, labels, factors)[0]
+        return plain_loss(self._config, scores, labels, factors, self.log_prior)[0]
 
     @property
     def _observes(self) -> bool:
@@ -224,10 +242,7 @@ class SegmentationLoss(nn.Module):
     def _observed(self, scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         """Update recall; the class factors and the mean recall after it."""
         assert self.recall is not None
-        classes = torch.arange(self._classes, device=scores.device)[:, None]
-        mine = (labels.label[:, None] == classes) & labels.valid[:, None]  # (B, C, P)
-        hit = scores.detach().argmax(1) == labels.label
-        hits, support = ((mine & one).sum((0, 2)).double() for one in (hit[:, None], mine))
+        hits, support = _hits_and_support(scores, labels)
         if not transforms_active():
             self.recall.observe(hits, support)
             return self._factors(self.recall.value), self.recall.mean()
@@ -310,9 +325,27 @@ class SegmentationLoss(nn.Module):
                 continue
             only = jaccard.model_copy(update={"mix": alone})
             config = self._config.model_copy(update={"jaccard": only})
-            gradient = _gradient(config, scores.detach(), labels, factors)
+            gradient = self._gradient(config, scores.detach(), labels, factors)
             norms[f"grad_norm/{name}"] = factor * torch.linalg.vector_norm(gradient)
         return norms
+
+    def _gradient(
+        self, config: LossConfig, scores: Tensor, labels: Labels, factors: Tensor | None
+    ) -> Tensor:
+        """The gradient of a loss by scores without a graph."""
+        if kernel.knows(config):
+            step = kernel.Step(config, self._adjusted(scores), labels, wants_gradient=True)
+            step.run(factors)
+            return step.probability
+        with torch.enable_grad():
+            leaf = scores.clone().requires_grad_()
+            value, _ = plain_loss(config, leaf, labels, factors, self.log_prior)
+            return torch.autograd.grad(value, leaf)[0]
+
+    def _adjusted(self, scores: Tensor) -> Tensor:
+        if self.log_prior is None:
+            return scores
+        return adjusted(scores, self.log_prior, self._config.logit_adjustment.tau)
 
     # --- what is known afterwards ---------------------------------------------------------------
 
@@ -433,17 +466,13 @@ def gradient_with_graph(
     return gradient
 
 
-def _gradient(
-    config: LossConfig, scores: Tensor, labels: Labels, factors: Tensor | None
-) -> Tensor:
-    """The gradient of a loss by scores without a graph."""
-    if kernel.knows(config):
-        step = kernel.Step(config, scores, labels, wants_gradient=True)
-        step.run(factors)
-        return step.probability
-    with torch.enable_grad():
-        leaf = scores.clone().requires_grad_()
-        return torch.autograd.grad(plain_loss(config, leaf, labels, factors)[0], leaf)[0]
+def _hits_and_support(scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
+    """Valid pixels of each class whose label is the argmax of scores (B, C, P), and all of them,
+    (C,) float64 each."""
+    classes = torch.arange(labels.num_classes, device=scores.device)[:, None]
+    mine = (labels.label[:, None] == classes) & labels.valid[:, None]  # (B, C, P)
+    hit = scores.detach().argmax(1) == labels.label
+    return (mine & hit[:, None]).sum((0, 2)).double(), mine.sum((0, 2)).double()
 
 
 def _whole(number: Any, name: str) -> int:

@@ -18,10 +18,14 @@ def plain_loss(
     keep: Tensor | None = None,
     class_weights: Tensor | None = None,
     recall: Tensor | None = None,
+    log_prior: Tensor | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
     """`class_weights` a and `recall` R are (C,); None is neutral."""
     num_classes = logits.shape[1]
+    if log_prior is not None:
+        shift = config.logit_adjustment.tau * log_prior.view(-1, *([1] * (logits.ndim - 2)))
+        logits = logits + shift.to(logits.dtype)
     if target.is_floating_point():
         valid = torch.ones_like(target[:, 0], dtype=torch.bool) if keep is None else keep
         sharp = torch.where(valid[:, None], target, 0).to(logits.dtype)

@@ -257,6 +257,7 @@ FAMILIES = {
     "jml": "jaccard",
     "jml_soft": "label_smoothing+jaccard",
     "jml_bls": "boundary_smoothing+jaccard",
+    "logit_adjusted": "logit_adjustment",
 }
 
 

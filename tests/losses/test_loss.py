@@ -41,6 +41,7 @@ def plain(config, loss, logits, target, keep=None):
         keep=keep,
         class_weights=class_weights(loss.config.class_weights, COUNTS, 4),
         recall=None if loss.recall is None else loss.recall.value,
+        log_prior=loss.log_prior,
     )
 
 

@@ -431,7 +431,7 @@ def test_cross_entropy_of_segmentation_models_pytorch_is_equal(config: Any, tmp_
     [
         ("mmseg", AXES["recall"], "loss/recall: mmsegmentation has no equal of recall weights"),
         ("smp", AXES["recall"], "loss/recall: segmentation-models-pytorch has no equal of recall"),
-        ("smp", MEDIAN, "loss/class_weights: segmentation-models-pytorch has no equal of class w"),
+        ("smp", MEDIAN, "loss/class_weights: segmentation-models-pytorch has no equal of median"),
         ("mmseg", AXES["boundary"], "loss/smoothing_region: mmsegmentation has no equal of label"),
         ("mmseg", AXES["median_frequency"], "loss/normalizer: mmsegmentation divides by the sum"),
     ],

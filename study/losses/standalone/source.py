@@ -15,6 +15,7 @@ from study.losses.class_weights import has_class_weights
 from study.losses.config import LossConfig, MaxPooling
 from study.losses.digest import loss_digest
 from study.losses.family import active
+from study.losses.logit_adjustment import log_prior
 from study.losses.spelt import papers, spelt
 from study.losses.standalone.specialise import specialise
 
@@ -116,6 +117,9 @@ def _values(loss: StandaloneLoss) -> dict[str, str]:
         found["CLASS_NAMES"] = rows([_text(name) for name in loss.class_names])
     if (weights := loss.class_weights) is not None:
         found["CLASS_WEIGHTS"] = rows(list(map(repr, weights)), loss.class_names)
+    if loss.config.logit_adjustment.tau > 0:
+        prior = log_prior(loss.class_counts, loss.num_classes).tolist()
+        found["CLASS_LOG_PRIOR"] = rows(list(map(repr, prior)), loss.class_names)
     if loss.decision is not None:
         tau, prior = loss.decision
         found["TAU"] = repr(tau)

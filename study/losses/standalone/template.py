@@ -33,11 +33,13 @@ SHOWN_CLASSES: bool = True
 BY_IMAGE: bool = True
 BY_CLASS: bool = True
 NAMES: bool = True
+ADJUSTMENT: bool = True
 ECHO: bool = True
 
 DIGEST = "0123456789abcdef"
 CLASS_NAMES = ("road", "car")
 CLASS_WEIGHTS = (1.0, 1.0)
+CLASS_LOG_PRIOR = (0.0, 0.0)
 TAU = 0.0
 LOG_PRIOR = (0.0, 0.0)
 
@@ -54,6 +56,8 @@ class Loss(nn.Module):
         class_names = CLASS_NAMES
     if WEIGHTS:
         class_weights: Tensor
+    if ADJUSTMENT:
+        log_prior: Tensor
     if RECALL:
         recall: Tensor
         seen: Tensor
@@ -75,6 +79,8 @@ class Loss(nn.Module):
         alpha: float = 1.0,  # of false positives
         beta: float = 1.0,  # of misses
         smooth: float = 1e-3,
+        adjustment_tau: float = 1.0,  # how much of the log prior the logits get
+        log_prior: Sequence[float] = CLASS_LOG_PRIOR,  # of each class among training pixels
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
@@ -85,6 +91,12 @@ class Loss(nn.Module):
             if weights.shape != (num_classes,):
                 raise ValueError(f"{len(weights)} class weights for {num_classes} classes")
             self.register_buffer("class_weights", weights)
+        if ADJUSTMENT:
+            self.adjustment_tau = adjustment_tau
+            prior = torch.tensor(log_prior, dtype=torch.float64)
+            if prior.shape != (num_classes,):
+                raise ValueError(f"{len(prior)} log priors for {num_classes} classes")
+            self.register_buffer("log_prior", prior)
         if RECALL:
             self.recall_momentum = recall_momentum
             self.register_buffer("recall", torch.zeros(num_classes, dtype=torch.float64))
@@ -125,11 +137,15 @@ class Loss(nn.Module):
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         valid = labels != self.ignore_index
         labels = labels.long().masked_fill(~valid, 0)
+        if RECALL:
+            self.update_recall(logits, labels, valid)
+        if ADJUSTMENT:
+            # The network learns logits from which the prior is gone.
+            shift = (self.adjustment_tau * self.log_prior).to(logits.dtype)
+            logits = logits + shift[:, None, None]
         log_p = logits.masked_fill(~valid[:, None], 0).log_softmax(1)
         log_q = log_p.gather(1, labels[:, None])[:, 0]  # of each pixel's class
         num_valid = valid.sum().clamp(min=1)
-        if RECALL:
-            self.update_recall(logits, labels, valid)
         if SMOOTHING and BOUNDARY:
             # Only labels at boundaries between classes are smoothed.
             near = near_boundary(labels, valid, self.num_classes, self.boundary_width)
