@@ -35,6 +35,14 @@ def suits(config: LossConfig, scores: Tensor, labels: Labels) -> bool:
     return dense and names <= KNOWN and may_look(scores)
 
 
+def at_label(per_class: Tensor, label: Tensor) -> Tensor:
+    """The values of (B, C, P) at labels (B, P), (B, P)."""
+    batch, classes, pixels = per_class.shape
+    image = torch.arange(0, batch * classes * pixels, classes * pixels)[:, None]
+    index = torch.add(torch.arange(pixels), label, alpha=pixels).add_(image).view(-1)
+    return per_class.view(-1).index_select(0, index).view(batch, pixels)
+
+
 class DenseStep:
     """One evaluation, as `kernel.Step`: `run` turns `probability` into the gradient."""
 
@@ -45,6 +53,7 @@ class DenseStep:
         if labels.some_ignored:
             scores = scores.masked_fill(labels.ignored[:, None], 0)
         self.probability = torch.log_softmax(scores, 1)  # until `run`: log p, then p
+        self.log_q = None if labels.hard is None else at_label(self.probability, labels.hard)
         self.mix = config.jaccard.mix
         self.num_valid = max(1, int(labels.num_valid))
         self.smooths_target = config.jaccard.target == "smoothed" and config.label_smoothing > 0
@@ -124,9 +133,9 @@ class DenseStep:
                 if soft is not None:
                     losses = torch.mul(soft, part, out=room).sum(0)
                 else:
-                    losses = part.gather(0, labels.label[image, pixels][None])[0]
+                    losses = self.log_q[image, pixels]
                 if smooths:
-                    losses.mul_(self._high[image, pixels])
+                    losses = losses * self._high[image, pixels]
                     losses.addcmul_(part.sum(0), self._low[image, pixels])
                 entropy -= losses.sum(dtype=torch.float64)
             if self.mix == 0:
@@ -157,8 +166,24 @@ class DenseStep:
     @property
     def _more_at_label(self) -> Tensor:
         """min(p, t) of the label beyond min(p, epsilon / C), (B, P)."""
-        q = self.probability.gather(1, self.labels.label[:, None])[:, 0]
-        return torch.minimum(q, self._low + self._high) - torch.minimum(q, self._low)
+        return torch.minimum(self._q, self._low + self._high) - torch.minimum(self._q, self._low)
+
+    @cached_property
+    def _q(self) -> Tensor:
+        """The probability of the label, (B, P); 0 at ignored pixels."""
+        q = self.log_q.exp()
+        return q if self._weight is None else q * self._weight
+
+    def _gradient_at_label(self, half: Tensor | None, share: float) -> Tensor:
+        """What the gradient by log p has at the label beyond that at other classes, (B, P)."""
+        more = -share * self._high
+        if half is None:
+            return more
+        sides = [(low - self._q).sign_() for low in (self._low + self._high, self._low)]
+        steps = (sides[0] - sides[1]).mul_(self._q)
+        for image, label, by_class in zip(steps, self.labels.label, half[..., 0], strict=True):
+            image.mul_(by_class.take(label))
+        return more + steps
 
     def _write_gradient(self, by_hit: Tensor | None, by_predicted: Tensor | None) -> None:
         share = (1 - self.mix) / self.num_valid  # of a pixel's cross entropy in the loss
@@ -167,15 +192,15 @@ class DenseStep:
         if by_hit is not None and by_predicted is not None:
             half = (self.mix / 2 * by_hit).to(self.probability.dtype)[..., None]
             base = (self.mix * by_predicted).to(half.dtype)[..., None] + half
+        hard = self.labels.hard
+        more = None if hard is None else self._gradient_at_label(half, share)
         for image, pixels, part, soft, room in self._blocks():
-            label = None if soft is not None else self.labels.label[image, pixels][None]
             if half is not None and base is not None:
                 if soft is not None:
                     target = self._soft_target(soft, image, pixels, room)
                     torch.sub(target, part, out=room)
                 else:
                     torch.sub(self._low[image, pixels], part, out=room)
-                    room.scatter_add_(0, label, self._high[image, pixels][None])
                 room.sign_().mul_(half[image]).add_(base[image])
                 if self.mix < 1 and smooths:
                     flat = -share * self._low[image, pixels]
@@ -186,10 +211,10 @@ class DenseStep:
                 room.copy_(-share * self._low[image, pixels])
             else:
                 room.zero_()
-            if self.mix < 1:
-                if label is not None:
-                    room.scatter_add_(0, label, -share * self._high[image, pixels][None])
-                elif smooths:
+            if hard is not None and more is not None:
+                room.scatter_add_(0, hard[image, pixels][None], more[image, pixels][None])
+            elif self.mix < 1:
+                if smooths:
                     room.addcmul_(soft, self._high[image, pixels], value=-share)
                 else:
                     room.add_(soft, alpha=-share)
