@@ -47,6 +47,8 @@ def plain_loss(
     log_p = scores.masked_fill(labels.ignored[:, None], 0).log_softmax(1)
     log_q = log_p.gather(1, labels.label[:, None])[:, 0]
     sharp = labels.soft
+    if sharp is not None:
+        labels.check(sharp.detach(), valid, 1)
     if sharp is None:
         sharp = torch.zeros_like(log_p).scatter(1, labels.label[:, None], 1.0)
     value = torch.zeros((), dtype=scores.dtype, device=scores.device)
