@@ -1,6 +1,6 @@
 """The whole loss in one screen of plain autograd: what is right, whatever is asked of it.
 
-    z'_p  = z_p + tau * log pi                               the logits, with the prior of the classes
+    z'_p  = z_p + tau * log pi                               the logits, with the prior in the loss
     ce_p  = -sum_c s_p[c] log softmax(z'_p)[c]               s: one-hot, smoothed or soft label
     ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p   q_p = softmax(z'_p)[y_p]
     L     = (1 - mix) * sum_p v_p ell_p + mix * Jaccard(softmax z', target)
@@ -21,8 +21,8 @@ from study.losses.config import LossConfig
 from study.losses.focal import focal_factor
 from study.losses.jaccard import Overlap, active_classes, jaccard_loss
 from study.losses.label_smoothing import smoothed
-from study.losses.pooling import pooling_weights
 from study.losses.logit_adjustment import adjusted
+from study.losses.pooling import pooling_weights
 from study.losses.targets import Labels
 
 WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim

@@ -208,17 +208,17 @@ def test_several_indices_are_ignored(given):
         value, expected = loss(logits, other), make(config)(logits, target)
         assert value == expected
         assert torch.equal(gradient(value, logits), gradient(expected, logits))
-    with pytest.raises(ValueError, match="or 255 or -1 .ignored., got 7|or -1 or 255 .ign"):
+    with pytest.raises(ValueError, match=r"or 255 or -1 .ignored., got 7|or -1 or 255 .ign"):
         loss(logits, torch.where(target == 255, 7, target))
 
 
 @pytest.mark.parametrize("given", ["255", 255.0, [1.5], None], ids=str)
 def test_an_index_that_is_no_integer_is_refused(given):
     if given is None:
-        with pytest.raises(ValueError, match="^num_classes: num_classes must be a whole number"):
+        with pytest.raises(ValueError, match=r"^num_classes: num_classes must be a whole number"):
             build_loss({}, num_classes=4.0)
         return
-    with pytest.raises(ValueError, match="^ignore_index: .*whole number.*None to ignore nothing"):
+    with pytest.raises(ValueError, match=r"^ignore_index: .*whole number.*None to ignore nothing"):
         make({}, ignore_index=given)
 
 
@@ -271,7 +271,9 @@ def test_other_class_weights_than_the_configured_ones_are_not_loaded():
         target, source = (
             torch.nn.ModuleDict({"loss": one}) if inside else one for one in (new, old)
         )
-        with pytest.raises(RuntimeError, match="class_weights are .* in the state and .*, 5.0. by"):
+        with pytest.raises(
+            RuntimeError, match=r"class_weights are .* in the state and .*, 5.0. by"
+        ):
             target.load_state_dict(source.state_dict(), strict=False)
     state = old.state_dict()
     del state["class_weights"]
@@ -384,7 +386,7 @@ def test_at_tau_1_it_is_the_balanced_softmax():
 
 
 def test_logit_adjustment_needs_counts():
-    with pytest.raises(ValueError, match="^logit_adjustment/tau: logit_adjustment needs class_co"):
+    with pytest.raises(ValueError, match=r"^logit_adjustment/tau: logit_adjustment needs class_co"):
         build_loss({"logit_adjustment": {"tau": 1.0}}, num_classes=4)
     assert build_loss({"logit_adjustment": {"tau": 0.0}}, num_classes=4).log_prior is None
     assert math.isclose(
