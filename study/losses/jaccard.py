@@ -28,8 +28,8 @@ benchmarks).
 
 Differs: the reference code takes all classes of soft labels, unless told otherwise, and of hard
 ones those present; here `classes` alone says it. An image without a kept pixel takes no part, under
-`classes: all` neither. smooth is 1e-3, the paper's configs use 1. In libraries that keep absent classes in the
-divisor the loss scales with the number of the others.
+`classes: all` neither. smooth is 1e-3, the paper's configs use 1. In libraries that keep absent
+classes in the divisor the loss scales with the number of the others.
 
 Example:
     >>> import torch
