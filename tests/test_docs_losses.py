@@ -17,6 +17,7 @@ from study.losses import (
     focal,
     jaccard,
     label_smoothing,
+    logit_adjustment,
     max_pooling,
     ohem,
     pooling,
@@ -55,7 +56,17 @@ def test_the_neutral_config_is_the_default_in_full() -> None:
     assert yaml.safe_load(block) == LossConfig().model_dump(mode="json")
 
 
-AXES = (label_smoothing, focal, class_weights, recall, pooling, max_pooling, ohem, jaccard)
+AXES = (
+    label_smoothing,
+    focal,
+    class_weights,
+    recall,
+    pooling,
+    max_pooling,
+    ohem,
+    jaccard,
+    logit_adjustment,
+)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.__name__.rpartition(".")[2])

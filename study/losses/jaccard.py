@@ -14,8 +14,8 @@ mix in [0, 1]; alpha, beta, smooth >= 0.
 average    batch: sums over the whole batch, mean over active classes
            image: mean over an image's active classes, then over the images that have one
            class: mean over the images where a class is active, then over the classes
-classes    present: active where some kept pixel's label exceeds 0.01; all: every class, in every
-           image that has a kept pixel
+classes    present: active where some kept pixel's label exceeds 0.01, before it is smoothed; all:
+           every class, in every image that has a kept pixel
 
 Neutral: mix 0.
 
@@ -26,8 +26,18 @@ Source: Wang, Ning, Blaschko, "Jaccard Metric Losses", NeurIPS 2023, arXiv 2302.
 averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS 2023 (datasets and
 benchmarks).
 
-Differs: smooth is 1e-3, the paper's configs use 1. In libraries that keep absent classes in the
-divisor the loss scales with the number of the others.
+Differs: the reference code takes all classes of soft labels, unless told otherwise, and of hard
+ones those present; here `classes` alone says it. An image without a kept pixel takes no part, under
+`classes: all` neither. smooth is 1e-3, the paper's configs use 1. In libraries that keep absent
+classes in the divisor the loss scales with the number of the others.
+
+Example:
+    >>> import torch
+    >>> from study.losses.jaccard import Jaccard, Overlap, jaccard_loss
+    >>> hit, predicted, labelled = (torch.tensor([[n, 4.0]]) for n in (2.0, 3.0, 3.0))
+    >>> overlap = Overlap(hit, predicted, labelled, torch.tensor([[True, False]]))
+    >>> jaccard_loss(Jaccard(smooth=0.0), overlap).item()  # of the first class: 1 - 2 / 4
+    0.5
 """
 
 from __future__ import annotations
