@@ -40,6 +40,7 @@ NEUTRAL: Mapping[str, Mapping[str, Any]] = {
     "max_pooling": {"pooling": MeanPooling()},
     "ohem": {"pooling": MeanPooling()},
     "jaccard": {"jaccard": Jaccard()},
+    "distillation": {"distillation": None},
 }
 """For each name in a family: the field that makes it active, and its neutral value."""
 _LOSS: TypeAdapter[LossConfig | FactoryLoss] = TypeAdapter(AnyLoss)

@@ -23,7 +23,12 @@ class Evaluated(Protocol):
     logits."""
 
     def evaluate(
-        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        teacher: Tensor | None,
+        wants_gradient: bool,
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
@@ -38,19 +43,26 @@ def register(loss: Evaluated) -> int:
     return number
 
 
-def opaque_loss(number: int, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
+def opaque_loss(
+    number: int, logits: Tensor, target: Tensor, keep: Tensor | None, teacher: Tensor | None
+) -> Tensor:
     """The value of the loss with that number, differentiable by logits (B, C, H, W)."""
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
-    value, _ = _evaluate(logits, target, keep, number, wants_gradient)
+    value, _ = _evaluate(logits, target, keep, teacher, number, wants_gradient)
     return value
 
 
 @torch.library.custom_op("study::segmentation_loss", mutates_args=())
 def _evaluate(
-    logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor | None,
+    teacher: Tensor | None,
+    number: int,
+    wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the value and its gradient by the logits; an empty tensor if it is not wanted."""
-    value, gradient = _losses[number].evaluate(logits, target, keep, wants_gradient)
+    value, gradient = _losses[number].evaluate(logits, target, keep, teacher, wants_gradient)
     if gradient is None or not wants_gradient:
         gradient = logits.new_empty(0)
     return value, gradient
@@ -58,7 +70,12 @@ def _evaluate(
 
 @_evaluate.register_fake
 def _(
-    logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor | None,
+    teacher: Tensor | None,
+    number: int,
+    wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     gradient = logits if wants_gradient else logits.new_empty(0)
     return logits.new_empty(()), torch.empty_like(gradient, memory_format=torch.contiguous_format)
@@ -68,9 +85,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(output[1])
 
 
-def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return gradient * upstream, None, None, None, None
+    return gradient * upstream, None, None, None, None, None
 
 
 _evaluate.register_autograd(_backward, setup_context=_setup_context)

@@ -142,6 +142,67 @@ class Jaccard(Config):
     target: Literal["hard", "smoothed"] = "hard"
 
 
+class ExportTeacher(Config):
+    """An export of this package with its weights beside it: the path of its YAML file."""
+
+    export: str = Field(min_length=1)
+
+
+class TaskTeacher(Config):
+    """A task, by file or shipped name, that a study trains once with cross entropy."""
+
+    task: str = Field(min_length=1)
+
+
+class FactoryTeacher(Config):
+    """Anyone's network: `package.module:function(num_classes=C, **kwargs)` returns an nn.Module
+    that maps the task's normalised images (B, 3, H, W) to logits (B, C, H, W)."""
+
+    factory: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class WeightsTeacher(Config):
+    """A file of weights of this package, its sha256, and the `model:` of a task that it fits: what
+    a study makes of an export and of a task."""
+
+    weights: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    model: dict[str, Any]
+
+
+_KINDS = ("export", "task", "factory", "weights")
+
+
+def _teacher_tag(value: Any) -> str | None:
+    has = value.__contains__ if isinstance(value, dict) else lambda kind: hasattr(value, kind)
+    return next((kind for kind in _KINDS if has(kind)), None)
+
+
+Teacher = Annotated[
+    Annotated[ExportTeacher, Tag("export")]
+    | Annotated[TaskTeacher, Tag("task")]
+    | Annotated[FactoryTeacher, Tag("factory")]
+    | Annotated[WeightsTeacher, Tag("weights")],
+    Discriminator(_teacher_tag),
+]
+
+
+class Distillation(Config):
+    """A teacher's soft labels beside the true ones; see distillation.
+
+    teacher: null takes the study's (`study/teacher`) or, outside of a study, the labels that the
+    caller passes. mix: the weight of the soft part. labels: `cached` computes them once for the
+    whole training images, `online` for each augmented batch; `auto` is cached where that takes at
+    most 8 GiB.
+    """
+
+    teacher: Teacher | None = None
+    temperature: float = Field(1.0, gt=0)
+    mix: float = Field(0.5, gt=0, le=1)
+    labels: Literal["auto", "cached", "online"] = "auto"
+
+
 class LossConfig(Config):
     """The `loss:` tree of a trial; every default is neutral.
 
@@ -158,6 +219,7 @@ class LossConfig(Config):
                         a * (1 - R) are scaled to average 1 over them, before focal and pooling, and
                         the term is 0 where all of them are 0
     jaccard             see jaccard
+    distillation        see distillation; null disables it
     """
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -168,6 +230,7 @@ class LossConfig(Config):
     pooling: Pooling = MeanPooling()
     normalizer: Literal["valid", "weight"] = "valid"
     jaccard: Jaccard = Jaccard()
+    distillation: Distillation | None = None
 
 
 class FactoryLoss(Config):

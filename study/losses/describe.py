@@ -21,6 +21,7 @@ def describe(loss: LossConfig) -> str:
     ``ce`` if neutral."""
     parts = [_class_weights(loss), _recall(loss), _pooling(loss), _jaccard(loss)]
     parts.append(_smoothing(loss))
+    parts.append(_distillation(loss))
     if loss.focal_gamma:
         parts.append(f"focal {loss.focal_gamma:.2g}")
     return " + ".join(part for part in parts if part) or CE
@@ -74,3 +75,11 @@ def _jaccard(loss: LossConfig) -> str:
     if (loss.jaccard.alpha, loss.jaccard.beta) != (1.0, 1.0):
         region = f" {loss.jaccard.alpha:.2g}/{loss.jaccard.beta:.2g}"
     return f"jaccard {loss.jaccard.mix:.2g}{region}{average}"
+
+
+def _distillation(loss: LossConfig) -> str:
+    if loss.distillation is None:
+        return ""
+    temperature = loss.distillation.temperature
+    at = f" at T {temperature:.2g}" if temperature != 1 else ""
+    return f"distilled {loss.distillation.mix:.2g}{at}"

@@ -24,8 +24,9 @@ def family(config: LossConfig | FactoryLoss) -> str:
     """
     if isinstance(config, FactoryLoss):
         return "factory"
-    jaccard_only = config.jaccard.mix == 1  # the pixel term, with its axes, has weight 0
-    smooths = config.label_smoothing > 0
+    soft_only = config.distillation is not None and config.distillation.mix == 1
+    jaccard_only = config.jaccard.mix == 1 or soft_only  # the pixel term, with its axes, weighs 0
+    smooths = config.label_smoothing > 0 and not soft_only
     smooths = smooths and (not jaccard_only or config.jaccard.target == "smoothed")
     at_boundaries = isinstance(config.smoothing_region, Boundary)
     axes = {
@@ -39,6 +40,7 @@ def family(config: LossConfig | FactoryLoss) -> str:
         and not jaccard_only,
         "ohem": isinstance(config.pooling, Ohem) and pools(config) and not jaccard_only,
         "jaccard": config.jaccard.mix > 0,
+        "distillation": config.distillation is not None,
     }
     return "+".join(name for name, on in axes.items() if on) or CE
 

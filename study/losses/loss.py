@@ -5,7 +5,8 @@
     L     = (1 - mix) * Pool_p(ell) + mix * Jaccard(softmax z, target)
 
 over the valid pixels p; s is the one-hot, smoothed or soft label, q_p the softmax probability of
-y_p. With every axis neutral L is exactly the mean cross entropy over valid pixels.
+y_p. With every axis neutral L is exactly the mean cross entropy over valid pixels. Distillation
+mixes L with the same two terms on a teacher's labels.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from study.losses.compiled import opaque_loss, register
 from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
 from study.losses.digest import echo, loss_digest
+from study.losses.distillation import check_teacher, mixed, soft_part, with_norms
 from study.losses.family import family, has_class_weights
 from study.losses.kernel import WEIGHTS, evaluate
 from study.losses.recall import RecallState
@@ -88,7 +90,7 @@ class SegmentationLoss(nn.Module):
             RecallState(config.recall.ema_momentum, num_classes) if config.recall else None
         )
         self.measure_gradients = False
-        self._is_neutral = family(config) == CE
+        self._is_neutral = family(config.model_copy(update={"distillation": None})) == CE
         self._is_used = False
         self._terms: dict[str, Tensor] = {}
         self._number = register(self)
@@ -97,7 +99,13 @@ class SegmentationLoss(nn.Module):
         super().__setstate__(state)
         self._number = register(self)  # a copy is another loss
 
-    def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None = None,
+        teacher: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of a batch.
 
         Logits of ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN
@@ -111,6 +119,8 @@ class SegmentationLoss(nn.Module):
                 whose pixels sum to 1.
             keep: (B, H, W) bool, pixels that count (with hard labels, besides `ignore_index`); None
                 keeps all.
+            teacher: (B, C, H, W) float, the probabilities of a teacher, which sum to 1 over the
+                classes; exactly where the config has `distillation`.
 
         Returns:
             The loss, a scalar tensor.
@@ -120,19 +130,43 @@ class SegmentationLoss(nn.Module):
                 range.
         """
         check_shapes(logits, target, keep, self.num_classes)
+        check_teacher(logits, teacher, self.config.distillation)
+        scores = logits.to(compute_dtype(logits))
         if torch.compiler.is_compiling():
-            return opaque_loss(self._number, logits.to(compute_dtype(logits)), target, keep)
+            return opaque_loss(self._number, scores, target, keep, teacher)
         with torch.autocast(logits.device.type, enabled=False):
-            return _Differentiable.apply(logits.to(compute_dtype(logits)), target, keep, self)
+            return _Differentiable.apply(scores, target, keep, teacher, self)
 
     def evaluate(
-        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        teacher: Tensor | None,
+        wants_gradient: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """As forward, for float32 or float64 logits, but returns the gradient instead of a
         graph."""
         if not self._is_used:
             self._is_used = True
             echo(self.digest)
+        hard = self._evaluate(logits, target, keep, wants_gradient)
+        if teacher is None or target.numel() == 0:
+            return hard
+        valid = target.new_ones(logits[:, 0].shape, dtype=torch.bool)
+        if not target.is_floating_point():
+            valid = target != self.ignore_index
+        if keep is not None:
+            valid = valid & keep
+        soft = soft_part(self.config, logits, teacher, valid, wants_gradient)
+        assert self.config.distillation is not None
+        self._terms = with_norms(self._terms, soft, self.config.distillation.mix)
+        return mixed(self.config, hard, soft)
+
+    def _evaluate(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As evaluate, on the true labels alone."""
         if target.numel() == 0:
             return self._without_pixels(logits), torch.zeros_like(logits)
         if self._is_neutral and suits(logits, target):
@@ -184,7 +218,7 @@ class SegmentationLoss(nn.Module):
         """The value of one ignored pixel; other ranks may wait for this rank's recall counts."""
         pixel = logits.new_zeros(1, self.num_classes, 1, 1)
         ignored = torch.full((1, 1, 1), self.ignore_index, device=logits.device)
-        return self.evaluate(pixel, ignored, None, wants_gradient=False)[0]
+        return self._evaluate(pixel, ignored, None, wants_gradient=False)[0]
 
     def _gradient_norms(self, scores: Tensor, labels: Labels) -> dict[str, Tensor]:
         """L2 norm over all logits of the gradient of each term times its weight in the loss."""
@@ -221,6 +255,9 @@ class SegmentationLoss(nn.Module):
                                if class weights or recall act
         grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
                                mix * jaccard; if `measure_gradients` was set
+        teacher_pixel,         T^2 KL and the Jaccard term on the teacher's labels, if
+        teacher_jaccard        `distillation` acts; then the norms are those in the whole loss, and
+                               grad_norm/teacher is that of the soft part
         """
         names = range(self.num_classes) if class_names is None else class_names
         return named_terms(self._terms, names)
@@ -260,16 +297,22 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        teacher: Tensor | None,
+        loss: SegmentationLoss,
     ) -> Tensor:
-        value, gradient = loss.evaluate(logits.detach(), target, keep, ctx.needs_input_grad[0])
+        wants_gradient = ctx.needs_input_grad[0]
+        value, gradient = loss.evaluate(logits.detach(), target, keep, teacher, wants_gradient)
         ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         if upstream.device.type == "cpu" and float(upstream) == 1:
-            return gradient, None, None, None
-        return gradient * upstream, None, None, None
+            return gradient, None, None, None, None
+        return gradient * upstream, None, None, None, None

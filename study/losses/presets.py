@@ -92,6 +92,16 @@ _ALL = (
         },
         "Wang et al., NeurIPS 2023, arXiv 2302.05666: the same on labels smoothed at boundaries",
     ),
+    Preset(
+        "kd",
+        {"distillation": {"temperature": 1.0, "mix": 0.5}},
+        "Hinton et al. 2015, arXiv 1503.02531; mix and temperature of Wang et al., NeurIPS 2023",
+    ),
+    Preset(
+        "jml_kd",
+        {"jaccard": {"mix": 0.75}, "distillation": {"temperature": 1.0, "mix": 0.5}},
+        "Wang et al., NeurIPS 2023, arXiv 2302.05666: half on the true labels, half on a teacher's",
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

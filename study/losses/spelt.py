@@ -29,6 +29,7 @@ AXES = {
     "max_pooling": ("loss max-pooling", "Rota Bulo et al., CVPR 2017, arXiv 1704.02966"),
     "ohem": ("online hard example mining", "Shrivastava et al., CVPR 2016, arXiv 1604.03540"),
     "jaccard": ("the Jaccard metric loss", "Wang et al., NeurIPS 2023, arXiv 2302.05666"),
+    "distillation": ("distillation from a teacher", "Hinton et al. 2015, arXiv 1503.02531"),
 }
 SCHEMES = {
     InverseFrequency: ("class weights by inverse frequency", ""),
@@ -55,7 +56,7 @@ def spelt(loss: LossConfig | FactoryLoss) -> str:
     axes = family(loss)
     if axes == CE:
         return CROSS_ENTROPY
-    preset = next((p for p in PRESETS.values() if _config(p.config) == loss), None)
+    preset = next((p for p in PRESETS.values() if _config(p.config) == _from_any(loss)), None)
     parts = [_named(axis, loss) for axis in axes.split("+")]
     told = [name if preset or not paper else f"{name} ({paper})" for name, paper in parts]
     if loss.jaccard.mix < 1:
@@ -75,6 +76,14 @@ def _named(axis: str, loss: LossConfig) -> tuple[str, str]:
     if axis == "class_weights":
         return SCHEMES.get(type(loss.class_weights), ("given class weights", ""))
     return AXES[axis]
+
+
+def _from_any(loss: LossConfig) -> LossConfig:
+    """The loss without the name of its teacher, as a preset has it."""
+    if loss.distillation is None:
+        return loss
+    distillation = loss.distillation.model_copy(update={"teacher": None, "labels": "auto"})
+    return loss.model_copy(update={"distillation": distillation})
 
 
 def _config(tree: dict[str, Any]) -> LossConfig:
