@@ -133,3 +133,28 @@ def unsteady(num_classes: int) -> Any:
             return super().forward(images)
 
     return Unsteady(3, num_classes, 1)
+
+
+def colours(num_classes: int, sharp: float = 2.0) -> Any:
+    """A teacher that judges each pixel by its own colour: it commutes with flips and crops."""
+    import torch
+    from torch import nn
+
+    model = nn.Conv2d(3, num_classes, 1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.weight.copy_(sharp * torch.randn(model.weight.shape, generator=generator))
+        model.bias.zero_()
+    return model
+
+
+def smaller(num_classes: int) -> Any:
+    """A model whose logits are smaller than its images."""
+    from torch import nn
+
+    return nn.Conv2d(3, num_classes, 3, stride=2)
+
+
+def failing(num_classes: int) -> Any:
+    """A factory that fails."""
+    raise KeyError("no such network")

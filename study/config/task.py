@@ -26,7 +26,14 @@ from study.config.own_training import OwnTrainingTask
 from study.config.shipped import TASKS, open_shipped
 from study.core.errors import InputError, shown
 from study.core.validation import validate
-from study.losses.config import AnyLoss, Config, FactoryLoss, LossConfig
+from study.losses.config import (
+    AnyLoss,
+    Config,
+    FactoryLoss,
+    FactoryTeacher,
+    LossConfig,
+    WeightsTeacher,
+)
 
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
@@ -426,6 +433,28 @@ AnyTask = Annotated[
 ]
 
 
+def refuse_distillation(loss: LossConfig | FactoryLoss) -> None:
+    """Raise InputError for a distilled loss: a training of the user's own has no teacher."""
+    if isinstance(loss, LossConfig) and loss.distillation is not None:
+        raise InputError(
+            "distillation is for tasks that this package trains: a training of your own would have "
+            "to ask the teacher",
+            hint="in it, call build_loss(...)(logits, labels, teacher=probabilities)",
+            key="loss/distillation",
+        )
+
+
+def teacher_factories(loss: LossConfig, above: str = "loss/") -> dict[str, str]:
+    """The factory that a teacher of a loss names, by its key."""
+    teacher = loss.distillation.teacher if loss.distillation is not None else None
+    key = f"{above}distillation/teacher"
+    if isinstance(teacher, FactoryTeacher):
+        return {f"{key}/factory": teacher.factory}
+    if isinstance(teacher, WeightsTeacher) and "factory" in teacher.model:
+        return {f"{key}/model/factory": str(teacher.model["factory"])}
+    return {}
+
+
 class TrialOptimizer(Config):
     """What a space may say of the optimiser: relative to the task."""
 
@@ -440,6 +469,12 @@ class TrialConfig(Config):
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
 
+    @model_validator(mode="after")
+    def _a_teacher_is_asked_here(self) -> TrialConfig:
+        if isinstance(self.task, OwnTrainingTask):
+            refuse_distillation(self.loss)
+        return self
+
     @property
     def trained_here(self) -> TaskConfig:
         """The task, where this package trains it.
@@ -452,8 +487,9 @@ class TrialConfig(Config):
     @property
     def factories(self) -> dict[str, str]:
         """The code that the config names, by its keys."""
-        own = {"loss/factory": self.loss.factory} if isinstance(self.loss, FactoryLoss) else {}
-        return {**self.task.factories, **own}
+        if isinstance(self.loss, FactoryLoss):
+            return {**self.task.factories, "loss/factory": self.loss.factory}
+        return {**self.task.factories, **teacher_factories(self.loss)}
 
 
 @dataclass(frozen=True)

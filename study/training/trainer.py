@@ -41,6 +41,7 @@ from study.training.evaluation import Evidence, evaluate
 from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from study.training.teachers import teaching
 from study.training.weights import save_weights
 
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
@@ -197,7 +198,9 @@ class _Training:
         self.task = task
         self.data = data
         self.device = device
-        self.identity = digest(config, data.fingerprint)
+        self.teacher = teaching(config.loss, data, device, on_step)
+        of_teacher = "" if self.teacher is None else self.teacher.digest
+        self.identity = digest(config, data.fingerprint, of_teacher)
         self.order = TrainOrder(len(data.train.images), task.batch_size, config.seed)
         if isinstance(task.budget, StepBudget):
             self.num_steps = task.budget.steps
@@ -234,9 +237,13 @@ class _Training:
         self.model.train()
         self.loss.train()
         with self.rng.active(), deterministic_kernels(task.deterministic):
-            for images, target in self.batches.train(self.data.train, draws, task.augment):
+            cached = None if self.teacher is None else self.teacher.cached
+            batches = self.batches.train(self.data.train, draws, task.augment, cached)
+            for images, target, soft in batches:
                 self.loss.measure_gradients = self.step == first
-                lr = self._step(images, target, losses, terms)
+                if self.teacher is not None and soft is None:
+                    soft = self.teacher(images)
+                lr = self._step(images, target, soft, losses, terms)
                 if windows:
                     held.append(_held(_classes_in(target, self.data.num_classes)))
                 num_images += len(images)
@@ -252,6 +259,7 @@ class _Training:
         self,
         images: torch.Tensor,
         target: torch.Tensor,
+        soft: torch.Tensor | None,
         losses: list[Held],
         terms: list[dict[str, Held]],
     ) -> float:
@@ -260,7 +268,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         with self.batches.autocast():
             logits = self.model(images)
-        loss = self.loss(logits, target)
+        loss = self.loss(logits, target, **({} if soft is None else {"teacher": soft}))
         self.scaler.scale(loss).backward()
         if task.optimizer.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)

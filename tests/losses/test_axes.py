@@ -257,6 +257,8 @@ FAMILIES = {
     "jml": "jaccard",
     "jml_soft": "label_smoothing+jaccard",
     "jml_bls": "boundary_smoothing+jaccard",
+    "kd": "distillation",
+    "jml_kd": "jaccard+distillation",
 }
 
 
