@@ -34,23 +34,25 @@ from torch import Tensor
 
 from study.losses.config import Distillation, Jaccard, LossConfig
 from study.losses.kernel import evaluate
+from study.losses.recall import RecallState
 from study.losses.targets import Labels, read_labels
 
 PIXEL, JACCARD = "teacher_pixel", "teacher_jaccard"
 Part = tuple[Tensor, Tensor | None, dict[str, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plain:
     """A loss without class weights and state, as the kernel takes it."""
 
     config: LossConfig
     num_classes: int
-    recall: None = None
+    recall: RecallState | None = None
     training: bool = False
 
-    def weights(self) -> None:
-        """All classes weigh 1."""
+    def weights(self) -> Tensor | None:
+        """None: all classes weigh 1."""
+        return None
 
 
 def check_teacher(logits: Tensor, teacher: Tensor | None, config: Distillation | None) -> None:
@@ -60,9 +62,7 @@ def check_teacher(logits: Tensor, teacher: Tensor | None, config: Distillation |
         raise ValueError("a loss without distillation takes no teacher's labels")
     if config is not None and teacher is None:
         raise ValueError("a distilled loss needs the teacher's probabilities: teacher=...")
-    if teacher is not None and (
-        teacher.shape != logits.shape or not teacher.is_floating_point()
-    ):
+    if teacher is not None and (teacher.shape != logits.shape or not teacher.is_floating_point()):
         raise ValueError(
             f"teacher must be floating-point of shape {tuple(logits.shape)}, "
             f"got {teacher.dtype} of {tuple(teacher.shape)}"

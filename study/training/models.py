@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import segmentation_models_pytorch as smp
 import torch
@@ -15,13 +16,18 @@ from huggingface_hub.utils import logging as hub_logging
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from study.config.budget import StepBudget
 from study.config.task import FactoryModel, SmpModel, TaskConfig
 from study.core.errors import InputError, deed
 from study.core.factories import faults_named, load_factory
 from study.training.augment import padding
 from study.training.optim import build_optimizer
 from study.training.pretrained import PACKAGES, load_encoder_weights
+
+if TYPE_CHECKING:
+    from study.data import SegmentationData
 
 ARCH, ENCODER = "model/arch", "model/encoder"
 WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
@@ -117,6 +123,21 @@ def check_task(
             _check_memory((batch_size, 3 + num_classes, *size))
         model = check_model(task.model, num_classes, size, batch_size, device)
     build_optimizer(task.optimizer, model)
+
+
+def work_of_training(task: TaskConfig, data: SegmentationData) -> float:
+    """The operations that the forward passes of a whole training take: of its products of matrices
+    and convolutions, as torch counts them."""
+    size = task.augment.crop or data.train.images.shape[1:3]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = build_model(task.model, data.num_classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, *size))
+    if isinstance(task.budget, StepBudget):
+        images = task.budget.steps * task.batch_size
+    else:
+        images = task.budget.epochs * len(data.train)
+    return float(max(1, counter.get_total_flops()) * images)
 
 
 def task_warnings(task: TaskConfig, num_images: int, whole: tuple[int, int]) -> list[str]:

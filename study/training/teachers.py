@@ -184,7 +184,8 @@ def _from_factory(teacher: FactoryTeacher, data: SegmentationData, key: str) -> 
     for name, value in sorted(model.state_dict().items()):
         content.update(name.encode())
         if isinstance(value, Tensor):
-            content.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            content.update(raw.numpy().tobytes())
     return OpenTeacher(model, content.hexdigest(), teacher.factory)
 
 
@@ -201,9 +202,9 @@ def _from_weights(teacher: WeightsTeacher, data: SegmentationData, key: str) -> 
     try:
         config = _MODEL.validate_python(teacher.model)
     except ValidationError as error:
-        raise InputError(f"no model of a task: {error.errors()[0]['msg']}", key=f"{key}/model") from (
-            error
-        )
+        raise InputError(
+            f"no model of a task: {error.errors()[0]['msg']}", key=f"{key}/model"
+        ) from (error)
     try:
         model = trained_model(config, data.num_classes, content, file)
     except InputError as error:
@@ -244,10 +245,8 @@ def _check_logits(model: nn.Module, data: SegmentationData, key: str) -> None:
         with torch.no_grad():
             logits = model.eval()(torch.zeros(shape))
     except Exception as error:
-        what = deed(error).removeprefix("raised ")
-        raise InputError(f"the teacher fails on a batch of shape {shape}: {what}", key=key) from (
-            error
-        )
+        message = f"the teacher fails on a batch of shape {shape}: {deed(error)}"
+        raise InputError(message, key=key) from error
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != expected:
         raise InputError(f"a teacher's logits must have shape {expected}, got {got}", key=key)
@@ -355,7 +354,9 @@ def _write(
     except OSError as error:
         full = error.errno == errno.ENOSPC
         what = "no disk space left for" if full else f"cannot write ({error})"
-        raise InputError(f"{what} the teacher's labels", hint=ELSEWHERE, file=file.parent) from error
+        raise InputError(
+            f"{what} the teacher's labels", hint=ELSEWHERE, file=file.parent
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

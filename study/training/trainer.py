@@ -239,9 +239,10 @@ class _Training:
         with self.rng.active(), deterministic_kernels(task.deterministic):
             cached = None if self.teacher is None else self.teacher.cached
             batches = self.batches.train(self.data.train, draws, task.augment, cached)
-            for images, target, soft in batches:
+            for images, target, labels in batches:
                 self.loss.measure_gradients = self.step == first
-                if self.teacher is not None and soft is None:
+                soft = labels
+                if self.teacher is not None and labels is None:
                     soft = self.teacher(images)
                 lr = self._step(images, target, soft, losses, terms)
                 if windows:

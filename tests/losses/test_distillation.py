@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from losses.plain import plain_loss
 
 from study.losses import PRESETS, LossConfig, build_loss, family
-from tests.losses.plain import plain_loss
 
 CLASSES = 4
 
@@ -41,7 +42,7 @@ def by_hand(config, logits, target, teacher):
     return (1 - distillation.mix) * hard + distillation.mix * soft
 
 
-OTHERS = (
+OTHERS: tuple[dict[str, Any], ...] = (
     {},
     {"jaccard": {"mix": 0.75}},
     {"jaccard": {"mix": 1.0, "average": "class", "alpha": 0.3, "beta": 0.7}},
@@ -127,9 +128,7 @@ def test_a_teacher_that_is_certain_has_finite_softened_labels():
 def test_the_norms_of_the_parts_are_those_in_the_whole_loss(temperature):
     logits, target, teacher = batch()
     distillation = {"temperature": temperature, "mix": 0.25}
-    loss = build_loss(
-        {"jaccard": {"mix": 0.5}, "distillation": distillation}, num_classes=CLASSES
-    )
+    loss = build_loss({"jaccard": {"mix": 0.5}, "distillation": distillation}, num_classes=CLASSES)
     loss.measure_gradients = True
     loss(logits, target, teacher=teacher)
     norms = {name: term for name, term in loss.terms().items() if name.startswith("grad_norm")}

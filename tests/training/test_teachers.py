@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,9 @@ def test_a_cached_probability_is_off_by_less_than_is_stated(data, own_cache):
         cached = soft_labels(data, distilled(teacher)).cached
         batches = Batches(data, CPU, "fp32")
         exact = soft_labels(data, distilled(teacher, labels="online"))
-        for start, (images, _) in zip(range(0, 24, 8), batches.evaluation(data.train, 8)):
+        for start, (images, _) in zip(
+            range(0, 24, 8), batches.evaluation(data.train, 8), strict=True
+        ):
             logs = torch.from_numpy(np.array(cached[start : start + 8])).permute(0, 3, 1, 2)
             shown = logs.float().exp()
             apart = (shown / shown.sum(1, keepdim=True) - exact(images)).abs().max()
@@ -189,7 +192,7 @@ def test_a_digest_holds_the_teacher_by_content(weights):
 def test_an_export_is_a_teacher_with_its_hash_and_its_model(weights, tmp_path):
     config = tiny()
     tree = config.model_dump(mode="json")
-    (tmp_path / "w.safetensors").write_bytes(open(weights.weights, "rb").read())
+    (tmp_path / "w.safetensors").write_bytes(Path(weights.weights).read_bytes())
     tree["weights"] = {"file": "w.safetensors", "sha256": weights.sha256}
     import yaml
 
@@ -237,7 +240,7 @@ def test_a_teacher_that_does_not_fit_is_refused_by_name(data, weights, tmp_path)
         "`--teacher FILE` says where"
     )
     other = weights.model_copy(update={"sha256": "0" * 64})
-    assert refusal(data, other).endswith("the weights are not those of the teacher (another sha256)")
+    assert refusal(data, other).endswith("not those of the teacher (another sha256)")
     smaller = {**weights.model, "kwargs": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}}
     narrow = weights.model_copy(update={"model": smaller})
     assert "the weights do not fit the export's model" in refusal(data, narrow)
