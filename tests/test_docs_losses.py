@@ -14,11 +14,13 @@ from study.losses import (
     PRESETS,
     LossConfig,
     class_weights,
+    focal,
     jaccard,
+    label_smoothing,
     max_pooling,
     ohem,
+    pooling,
     recall,
-    smoothing,
 )
 
 PAGE = (Path(__file__).parents[1] / "docs" / "losses.md").read_text(encoding="utf-8")
@@ -53,7 +55,7 @@ def test_the_neutral_config_is_the_default_in_full() -> None:
     assert yaml.safe_load(block) == LossConfig().model_dump(mode="json")
 
 
-AXES = (smoothing, class_weights, recall, max_pooling, ohem, jaccard)
+AXES = (label_smoothing, focal, class_weights, recall, pooling, max_pooling, ohem, jaccard)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.__name__.rpartition(".")[2])

@@ -21,27 +21,10 @@ from study.config.task import TrialOptimizer
 from study.core.names import CE
 from study.ledger.state import Trial
 from study.losses import family
-from study.losses.config import (
-    AnyLoss,
-    FactoryLoss,
-    Jaccard,
-    LossConfig,
-    MeanPooling,
-    NoClassWeights,
-)
+from study.losses.config import AXES, AnyLoss, FactoryLoss, Jaccard, LossConfig
 
 LR_SCALE = "lr_scale"
-NEUTRAL: Mapping[str, Mapping[str, Any]] = {
-    "label_smoothing": {"label_smoothing": 0.0},
-    "boundary_smoothing": {"label_smoothing": 0.0},
-    "focal": {"focal_gamma": 0.0},
-    "class_weights": {"class_weights": NoClassWeights()},
-    "recall": {"recall": None},
-    "max_pooling": {"pooling": MeanPooling()},
-    "ohem": {"pooling": MeanPooling()},
-    "jaccard": {"jaccard": Jaccard()},
-    "distillation": {"distillation": None},
-}
+NEUTRAL: Mapping[str, Mapping[str, Any]] = {name: axis.off for name, axis in AXES.items()}
 """For each name in a family: the field that makes it active, and its neutral value."""
 _LOSS: TypeAdapter[LossConfig | FactoryLoss] = TypeAdapter(AnyLoss)
 

@@ -21,7 +21,7 @@ from study.losses.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from study.losses.class_weights import Counts
-    from study.losses.loss import SegmentationLoss
+    from study.losses.module import SegmentationLoss
 
 __all__ = ["PRESETS", "LossConfig", "Preset", "SegmentationLoss", "build_loss", "family"]
 
@@ -77,7 +77,7 @@ def build_loss(
     """
     from study.core.errors import InputError
     from study.core.validation import validate
-    from study.losses.loss import SegmentationLoss
+    from study.losses.module import SegmentationLoss
 
     given: object = config
     if given is not None and not isinstance(given, LossConfig | Mapping):
@@ -85,6 +85,12 @@ def build_loss(
         raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
         config = validate(LossConfig, dict(config or {}), root="loss")
+    if config.distillation is not None:
+        from study.losses.distilled import DistilledLoss
+
+        return DistilledLoss(
+            config, num_classes=num_classes, class_counts=class_counts, ignore_index=ignore_index
+        )
     return SegmentationLoss(
         config, num_classes=num_classes, class_counts=class_counts, ignore_index=ignore_index
     )
@@ -92,7 +98,7 @@ def build_loss(
 
 def __getattr__(name: str) -> Any:
     if name == "SegmentationLoss":
-        from study.losses.loss import SegmentationLoss
+        from study.losses.module import SegmentationLoss
 
         return SegmentationLoss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

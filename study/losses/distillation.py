@@ -3,7 +3,7 @@
     L      = (1 - mix) * L_hard + mix * L_soft
     L_soft = (1 - j) * T^2 * mean_p KL(t_T || s_T) + j * Jaccard(softmax z, t)
 
-over the valid pixels p, with z the student's logits, t (B, C, H, W) the teacher's probabilities,
+over the valid pixels p, with z the student's logits (adjusted, where they are), t (B, C, H, W) the teacher's probabilities,
 s_T = softmax(z / T), t_T proportional to t^(1/T), and j the Jaccard term's own mix. L_hard is the
 whole loss of the other axes on the true labels; label smoothing, focal factor, class weights,
 recall and pooling act there alone. The Jaccard term of L_soft has the alpha, beta, smooth, average
@@ -23,141 +23,124 @@ labels; both halves with weight 1/2, T = 1).
 
 Differs: the paper's code lets the cross entropy part weigh 0.25 and the Jaccard term 0.75 in both
 halves, as the preset `jml_kd` does; here each is free.
+
+Example:
+    >>> import torch
+    >>> from study.losses.distillation import softened
+    >>> softened(torch.tensor([0.9, 0.1]).reshape(1, 2, 1), 2.0).flatten().tolist()
+    [0.75, 0.25]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Discriminator, Field, Tag
 
-from study.losses.config import Distillation, Jaccard, LossConfig
-from study.losses.kernel import evaluate
-from study.losses.recall import RecallState
-from study.losses.targets import Labels, read_labels
+from study.losses.axis import Axis, Config
 
-PIXEL, JACCARD = "teacher_pixel", "teacher_jaccard"
-Part = tuple[Tensor, Tensor | None, dict[str, Tensor]]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@dataclass
-class _Plain:
-    """A loss without class weights and state, as the kernel takes it."""
+class ExportTeacher(Config):
+    """An export of this package with its weights beside it: the path of its YAML file."""
 
-    config: LossConfig
-    num_classes: int
-    recall: RecallState | None = None
-    training: bool = False
-
-    def weights(self) -> Tensor | None:
-        """None: all classes weigh 1."""
-        return None
+    export: str = Field(min_length=1)
 
 
-def check_teacher(logits: Tensor, teacher: Tensor | None, config: Distillation | None) -> None:
-    """Raise ValueError unless there are a teacher's labels exactly where a loss takes them, of the
-    logits' shape."""
-    if config is None and teacher is not None:
-        raise ValueError("a loss without distillation takes no teacher's labels")
-    if config is not None and teacher is None:
-        raise ValueError("a distilled loss needs the teacher's probabilities: teacher=...")
-    if teacher is not None and (teacher.shape != logits.shape or not teacher.is_floating_point()):
-        raise ValueError(
-            f"teacher must be floating-point of shape {tuple(logits.shape)}, "
-            f"got {teacher.dtype} of {tuple(teacher.shape)}"
-        )
+class TaskTeacher(Config):
+    """A task, by file or shipped name, that a study trains once with cross entropy."""
+
+    task: str = Field(min_length=1)
 
 
-def soft_part(
-    config: LossConfig, logits: Tensor, teacher: Tensor, valid: Tensor, wants_gradient: bool
-) -> Part:
-    """L_soft, its gradient by the logits if wanted, and its terms; no autograd.
+class FactoryTeacher(Config):
+    """Anyone's network: `package.module:function(num_classes=C, **kwargs)` returns an nn.Module
+    that maps the task's normalised images (B, 3, H, W) to logits (B, C, H, W)."""
 
-    logits: (B, C, H, W) float32 or float64. teacher: likewise, the teacher's probabilities. valid:
-    (B, H, W) bool.
+    factory: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class WeightsTeacher(Config):
+    """A file of weights of this package, its sha256, and the `model:` of a task that it fits: what
+    a study makes of an export and of a task."""
+
+    weights: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    model: dict[str, Any]
+
+
+_KINDS = ("export", "task", "factory", "weights")
+
+
+def _kind(value: Any) -> str | None:
+    has = value.__contains__ if isinstance(value, dict) else lambda kind: hasattr(value, kind)
+    return next((kind for kind in _KINDS if has(kind)), None)
+
+
+Teacher = Annotated[
+    Annotated[ExportTeacher, Tag("export")]
+    | Annotated[TaskTeacher, Tag("task")]
+    | Annotated[FactoryTeacher, Tag("factory")]
+    | Annotated[WeightsTeacher, Tag("weights")],
+    Discriminator(_kind),
+]
+
+
+class Distillation(Config):
+    """A teacher's soft labels beside the true ones; see distillation.
+
+    teacher: null takes the study's (`study/teacher`) or, outside of a study, the labels that the
+    caller passes. mix: the weight of the soft part. labels: `cached` computes them once for the
+    whole training images, `online` for each augmented batch; `auto` is cached where that takes at
+    most 8 GiB.
     """
-    assert config.distillation is not None
-    jaccard, temperature = config.jaccard, config.distillation.temperature
-    if temperature == 1:  # both terms from one softmax
-        return _terms(jaccard, logits, teacher, valid, wants_gradient)
-    value, gradient, terms = logits.new_zeros(()), None, {}
-    if jaccard.mix < 1:
-        alone = jaccard.model_copy(update={"mix": 0.0})
-        labels = softened(teacher, temperature)
-        found = _terms(alone, logits / temperature, labels, valid, wants_gradient)
-        weight = (1 - jaccard.mix) * temperature**2
-        value, terms = weight * found[0], {PIXEL: temperature**2 * found[2][PIXEL]}
-        gradient = None if found[1] is None else found[1].mul_(weight / temperature)
-    if jaccard.mix > 0:
-        alone = jaccard.model_copy(update={"mix": 1.0})
-        term, by_logits, of_term = _terms(alone, logits, teacher, valid, wants_gradient)
-        value, terms = value + jaccard.mix * term, terms | of_term
-        if by_logits is not None:
-            by_logits = by_logits.mul_(jaccard.mix)
-            gradient = by_logits if gradient is None else gradient.add_(by_logits)
-    return value, gradient, terms
+
+    teacher: Teacher | None = None
+    temperature: float = Field(1.0, gt=0)
+    mix: float = Field(0.5, gt=0, le=1)
+    labels: Literal["auto", "cached", "online"] = "auto"
 
 
-def _terms(
-    jaccard: Jaccard, logits: Tensor, soft: Tensor, valid: Tensor, wants_gradient: bool
-) -> Part:
-    """(1 - j) * KL(soft || softmax logits) + j * Jaccard, its gradient and its terms."""
-    num_classes = logits.shape[1]
-    labels = read_labels(soft, valid, num_classes, -1, logits.dtype)
-    config = LossConfig(jaccard=jaccard.model_copy(update={"target": "hard"}))
-    plain = _Plain(config, num_classes)
-    value, gradient, found = evaluate(logits.flatten(2), labels, plain, wants_gradient)
-    terms = {}
-    if jaccard.mix < 1:
-        entropy = mean_entropy(labels)
-        terms[PIXEL] = found["pixel"] - entropy
-        value = value - (1 - jaccard.mix) * entropy
-    if jaccard.mix > 0:
-        terms[JACCARD] = found["jaccard"]
-    return value, None if gradient is None else gradient.view(logits.shape), terms
+def _short(config: Distillation | None) -> str:
+    if config is None:
+        return ""
+    at = f" at T {config.temperature:.2g}" if config.temperature != 1 else ""
+    return f"distilled {config.mix:.2g}{at}"
+
+
+DISTILLATION = (
+    Axis(
+        name="distillation",
+        off={"distillation": None},
+        is_on=lambda loss: loss.distillation is not None,
+        words=lambda loss: ("distillation from a teacher", "Hinton et al. 2015, arXiv 1503.02531"),
+        short=lambda loss: _short(loss.distillation),
+        after=True,
+    ),
+)
 
 
 def softened(probability: Tensor, temperature: float) -> Tensor:
     """t^(1/T), normalised over the classes: softmax(z / T) of the logits z of softmax(z) = t.
 
-    probability: (B, C, H, W) float in [0, 1]; a 0 counts as the smallest normal number.
+    probability: (B, C, ...) float in [0, 1]; a 0 counts as the smallest normal number.
     """
     if temperature == 1:
         return probability
-    tiny = torch.finfo(probability.dtype).tiny
+    from torch import finfo
+
+    tiny = finfo(probability.dtype).tiny
     return (probability.clamp(min=tiny).log() / temperature).softmax(1)
 
 
-def mean_entropy(labels: Labels) -> Tensor:
-    """mean_p sum_c -t_p[c] log t_p[c] over the valid pixels, 0-dim; 0 if there is none: by so much
-    the cross entropy of soft labels t exceeds KL(t || s)."""
-    assert labels.soft is not None
-    return -torch.xlogy(labels.soft, labels.soft).sum() / labels.num_valid.clamp(min=1)
+def mean_entropy(probability: Tensor, keep: Tensor) -> Tensor:
+    """mean_p sum_c -t_p[c] log t_p[c] over the kept pixels, 0-dim; 0 if there is none: by so much
+    the cross entropy of soft labels t exceeds KL(t || s).
 
-
-def mixed(
-    config: LossConfig, hard: tuple[Tensor, Tensor | None], soft: Part
-) -> tuple[Tensor, Tensor | None]:
-    """(1 - mix) * L_hard + mix * L_soft: the value and its gradient."""
-    assert config.distillation is not None
-    mix = config.distillation.mix
-    (value, gradient), (of_soft, by_soft, _) = hard, soft
-    whole = mix * of_soft if mix == 1 else (1 - mix) * value + mix * of_soft
-    if gradient is None or by_soft is None:
-        return whole, None
-    by_soft = by_soft.mul_(mix)
-    return whole, by_soft if mix == 1 else by_soft.add_(gradient, alpha=1 - mix)
-
-
-def with_norms(terms: dict[str, Tensor], soft: Part, mix: float) -> dict[str, Tensor]:
-    """The terms of both parts; the gradient norms of those of L_hard weighed by its share, and that
-    of L_soft by its own."""
-    _, gradient, of_soft = soft
-    found = {
-        name: (1 - mix) * term if name.startswith("grad_norm/") else term
-        for name, term in terms.items()
-    }
-    if gradient is not None and any(name.startswith("grad_norm/") for name in found):
-        found["grad_norm/teacher"] = mix * torch.linalg.vector_norm(gradient)
-    return found | of_soft
+    probability: (B, C, ...). keep: (B, ...) bool.
+    """
+    entropy = -probability.xlogy(probability).sum(1)
+    return entropy.where(keep, 0).sum() / keep.sum().clamp(min=1)

@@ -33,13 +33,58 @@ divisor the loss scales with the number of the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from study.losses.config import Jaccard
+from study.losses.axis import Axis, Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ACTIVE_ABOVE = 0.01
+
+
+class Jaccard(Config):
+    """The Jaccard metric loss; mix is its weight in the whole loss, alpha weighs FP, beta FN."""
+
+    mix: float = Field(0.0, ge=0, le=1)
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(1.0, ge=0)
+    smooth: float = Field(1.0e-3, ge=0)
+    average: Literal["batch", "image", "class"] = "batch"
+    classes: Literal["present", "all"] = "present"
+    target: Literal["hard", "smoothed"] = "hard"
+
+
+def _short(config: Jaccard) -> str:
+    if not config.mix:
+        return ""
+    average = "" if config.average == "batch" else f" per {config.average}"
+    region = ""
+    if (config.alpha, config.beta) != (1.0, 1.0):
+        region = f" {config.alpha:.2g}/{config.beta:.2g}"
+    return f"jaccard {config.mix:.2g}{region}{average}"
+
+
+def _numbers(loss: Any) -> dict[str, Any]:
+    return {key: getattr(loss.jaccard, key) for key in ("mix", "alpha", "beta", "smooth")}
+
+
+JACCARD = (
+    Axis(
+        name="jaccard",
+        off={"jaccard": Jaccard()},
+        is_on=lambda loss: loss.jaccard.mix > 0,
+        words=lambda loss: (
+            "the Jaccard metric loss",
+            "Wang et al., NeurIPS 2023, arXiv 2302.05666",
+        ),
+        short=lambda loss: _short(loss.jaccard),
+        parts=("JACCARD",),
+        numbers=_numbers,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +104,26 @@ def active_classes(config: Jaccard, peak: Tensor, valid: Tensor) -> Tensor:
     return peak > ACTIVE_ABOVE
 
 
+def jaccard_loss(config: Jaccard, overlap: Overlap) -> Tensor:
+    """The loss of the sums, 0-dim; 0 if no class is active. Differentiable."""
+    hit, predicted, labelled = overlap.hit, overlap.predicted, overlap.labelled
+    active = overlap.active
+    if config.average == "batch":
+        hit, predicted, labelled = (s.sum(0, keepdim=True) for s in (hit, predicted, labelled))
+        active = active.any(0, keepdim=True)
+    above = hit + config.smooth
+    below = above + config.alpha * (predicted - hit) + config.beta * (labelled - hit)
+    losses = 1 - above / below.where(below > 0, 1)
+    weight = _weight_in_mean(active.to(hit.dtype), 0 if config.average == "class" else 1)
+    return (weight * losses.where(below > 0, 0)).sum()
+
+
 def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tensor, Tensor]:
     """The loss and its derivatives by `hit` and by `predicted`, (B, C) each; 0 if no class is
     active."""
     hit, predicted, labelled = overlap.hit, overlap.predicted, overlap.labelled
+    import torch
+
     active, shape = overlap.active, overlap.hit.shape
     if config.average == "batch":
         hit, predicted, labelled = (s.sum(0, keepdim=True) for s in (hit, predicted, labelled))

@@ -1,7 +1,8 @@
-"""Value and gradient of the whole loss from one softmax: the fast path.
+"""Value and gradient of the whole loss from one softmax: the fast path of `loss`.
 
-Every weight (class, recall, pooling) is a constant to the gradient. With v the pooling weight,
-w = a * (1 - R), m = (1 - q)^gamma and e_y the one-hot label, the gradient of the pixel term is
+It takes tensors and plain numbers, looks nothing up, and has no graph. Every weight (class, recall,
+pooling) is a constant to the gradient. With v the pooling weight, w = a * (1 - R),
+m = (1 - q)^gamma and e_y the one-hot label, the gradient of the pixel term is
 
     d / dz = c1 * (p * sum(s) - s) + c2 * (p - e_y)
     c1 = v * w * m,     c2 = v * w * ce * gamma * (1 - q)^(gamma - 1) * q
@@ -14,59 +15,59 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from study.losses.config import LossConfig, MaxPooling, Ohem
-from study.losses.family import pools
+from study.losses.family import active
 from study.losses.histogram import sum_by_label
 from study.losses.jaccard import Overlap, active_classes, partial_derivatives
-from study.losses.max_pooling import max_pooling_weights
-from study.losses.ohem import ohem_kept
-from study.losses.recall import RecallState, predicted_right
+from study.losses.loss import WEIGHTS, Terms
+from study.losses.max_pooling import max_pooling_weights, max_pools
+from study.losses.ohem import margins, mines, ohem_kept, tells_apart
 from study.losses.targets import Labels
 
-WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim
+KNOWN = {
+    "label_smoothing",
+    "boundary_smoothing",
+    "focal",
+    "class_weights",
+    "recall",
+    "max_pooling",
+    "ohem",
+    "jaccard",
+    "logit_adjustment",  # its scores come adjusted
+}
 _BLOCK = 1 << 11  # pixels per matrix product; its rounding error grows with them
 
 
-class KernelInputs(Protocol):
-    """The attributes of a loss that the kernel reads: config, classes and state."""
-
-    config: LossConfig
-    num_classes: int
-    recall: RecallState | None
-    training: bool
-
-    def weights(self) -> Tensor | None:
-        """Class weights times recall weights, (C,); None if neither acts."""
+def knows(config: LossConfig) -> bool:
+    """Whether the loss of a config is computed here; the plain form computes any."""
+    return {axis.name for axis in active(config)} <= KNOWN
 
 
-def evaluate(
-    scores: Tensor, labels: Labels, loss: KernelInputs, wants_gradient: bool
-) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """Return the loss, its gradient by scores (B, C, P) if wanted, and the terms; no autograd."""
-    step = _Step(scores, labels, loss, wants_gradient)
-    value = step.run()
-    return value, step.probability if wants_gradient else None, step.terms
+class Step:
+    """One evaluation: `hits` may be asked for first, then `run` once.
 
-
-class _Step:
-    """One evaluation. `probability` is the softmax until `run` turns it into the gradient."""
+    Args:
+        config: for which `knows` is true.
+        scores: logits (B, C, P), adjusted, without graph.
+        labels: of the same pixels.
+        wants_gradient: whether `run` turns `probability`, the softmax, into the gradient.
+    """
 
     def __init__(
-        self, scores: Tensor, labels: Labels, loss: KernelInputs, wants_gradient: bool
+        self, config: LossConfig, scores: Tensor, labels: Labels, wants_gradient: bool
     ) -> None:
-        self.loss, self.config, self.labels = loss, loss.config, labels
-        self.wants_gradient = wants_gradient
-        self.terms: dict[str, Tensor] = {}
+        self.config, self.labels, self.wants_gradient = config, labels, wants_gradient
+        self.scores = scores
+        self.terms: Terms = {}
         self.mix = self.config.jaccard.mix
         self.label = labels.label
         self.num_valid = labels.num_valid.clamp(min=1)
         self.log_p = torch.log_softmax(scores, 1)
-        log_q = self.at_label(self.log_p)
+        self._log_q = self.at_label(self.log_p)
         self.jaccard_is_dense = self.mix > 0 and (
             labels.soft is not None
             or (self.config.jaccard.target == "smoothed" and self.config.label_smoothing > 0)
@@ -74,10 +75,11 @@ class _Step:
         # A pixel's log_p is NaN for all classes or for none. Without NaNs a factor 0 is enough to
         # exclude the ignored pixels. On an accelerator, looking for NaNs would wait for the device.
         self.must_clear = labels.some_ignored and (
-            scores.device.type != "cpu" or self.jaccard_is_dense or math.isnan(float(log_q.sum()))
+            scores.device.type != "cpu"
+            or self.jaccard_is_dense
+            or math.isnan(float(self._log_q.sum()))
         )
-        self.log_q = self.masked(log_q)
-        self.observe_recall(scores, log_q)
+        self.log_q = self.masked(self._log_q)
 
     def masked(self, per_pixel: Tensor, fill: float = 0.0) -> Tensor:
         if not self.labels.some_ignored:
@@ -92,7 +94,7 @@ class _Step:
     def label_index(self) -> Tensor:
         """Position of each pixel's label in the flattened (B, C, P): (B * P,)."""
         batch, pixels = self.label.shape
-        size = self.loss.num_classes * pixels
+        size = self.labels.num_classes * pixels
         image = torch.arange(0, batch * size, size, device=self.label.device)[:, None]
         pixel = torch.arange(pixels, device=self.label.device)
         return torch.add(pixel, self.label, alpha=pixels).add_(image).view(-1)
@@ -115,11 +117,12 @@ class _Step:
         """Valid pixels of each image and class, (B, C) float64."""
         return self.labels.sum_by_image()
 
-    def run(self) -> Tensor:
+    def run(self, class_factors: Tensor | None) -> Tensor:
+        """The value. class_factors: a * (1 - R), (C,) float64; None where all are 1."""
         pixel_gradient = jaccard_gradient = None
         smoothed_log_p = self.smoothed_log_p()
         if self.mix < 1:
-            term, pixel_gradient = self.pixel_term(smoothed_log_p)
+            term, pixel_gradient = self.pixel_term(smoothed_log_p, class_factors)
             value = (1 - self.mix) * term
         if not self.wants_gradient and self.mix == 0:
             return value
@@ -133,17 +136,11 @@ class _Step:
             self.write_gradient(pixel_gradient, jaccard_gradient)
         return value
 
-    def observe_recall(self, scores: Tensor, log_q: Tensor) -> None:
-        recall = self.loss.recall
-        if recall is None:
-            return
-        if self.loss.training:
-            classes = self.loss.num_classes
-            hit = predicted_right(scores, self.log_p, log_q, self.label, self.label_index)
-            hits = sum_by_label(torch.where(hit, self.labels.apart, classes), classes + 1)[:-1]
-            recall.observe(hits, self.support.sum(0))
-        seen = recall.seen.sum().clamp(min=1)
-        self.terms["recall"] = (recall.value.sum() / seen).detach()
+    def hits(self) -> Tensor:
+        """Valid pixels of each class whose label is the argmax, (C,) float64; before `run`."""
+        classes = self.labels.num_classes
+        hit = predicted_right(self.scores, self.log_p, self._log_q, self.label, self.label_index)
+        return sum_by_label(torch.where(hit, self.labels.apart, classes), classes + 1)[:-1]
 
     # --- pixel term -------------------------------------------------------------------------
 
@@ -160,16 +157,16 @@ class _Step:
             return sharp
         flat = self.masked(self.log_p.sum(1))
         sharp = self.log_q if sharp is None else sharp
-        return (1 - epsilon) * sharp + epsilon / self.loss.num_classes * flat
+        return (1 - epsilon) * sharp + epsilon / self.labels.num_classes * flat
 
     def pixel_term(
-        self, smoothed_log_p: Tensor | None
+        self, smoothed_log_p: Tensor | None, class_factors: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
         """Return the pooled term and its coefficients c1 (B, P) and c2 (B, P) or None."""
         ce = -(self.log_q if smoothed_log_p is None else smoothed_log_p)
         self.terms["cross_entropy"] = ce.sum() / self.num_valid
         gamma = self.config.focal_gamma
-        factor = self.pixel_weights()
+        factor = self.pixel_weights(class_factors)
         c2 = None
         if gamma > 0:
             miss = -torch.expm1(self.log_q)
@@ -184,10 +181,9 @@ class _Step:
         self.terms["pixel"] = losses.sum() * pooling if is_mean else (losses * pooling).sum()
         return self.terms["pixel"], (self.masked(c1.expand_as(ce)), c2)
 
-    def pixel_weights(self) -> Tensor | None:
+    def pixel_weights(self, weights: Tensor | None) -> Tensor | None:
         """a[y] * (1 - R[y]) with the normaliser applied, 0 at ignored pixels; None if all
         weights are 1."""
-        weights = self.loss.weights()
         if weights is None:
             return None
         if self.config.normalizer == "weight":
@@ -200,20 +196,19 @@ class _Step:
     def pool(self, losses: Tensor) -> Tensor:
         """Weights of the pixels in the sum: (B, P), or 0-dim if they are equal."""
         pooling = self.config.pooling
-        if pools(self.config) and isinstance(pooling, MaxPooling):
+        if isinstance(pooling, MaxPooling) and max_pools(pooling):
             weights, capped = max_pooling_weights(
                 losses, self.labels.num_valid, pooling.p, pooling.ratio
             )
             self.terms["capped"] = capped.sum() / self.num_valid
             return weights
-        if pools(self.config) and isinstance(pooling, Ohem):
-            kept = ohem_kept(
-                self.masked(self.log_q, torch.inf),
-                self.masked(self.q, torch.inf),
-                self.labels.num_valid,
-                pooling.threshold,
-                pooling.min_kept,
-            )
+        if isinstance(pooling, Ohem) and mines(pooling):
+            q = self.masked(self.q, torch.inf)
+            order = self.log_q
+            if not tells_apart(q, self.labels.num_valid, pooling.min_kept):
+                order = margins(self.log_p, self._log_q, self.label)
+            order = self.masked(order, torch.inf)
+            kept = ohem_kept(order, q, self.labels.num_valid, pooling.threshold, pooling.min_kept)
             count = kept.sum()
             self.terms["kept"] = count / self.num_valid
             return kept.to(losses.dtype) / count.clamp(min=1)
@@ -232,7 +227,7 @@ class _Step:
             epsilon = epsilon[:, None]
         if soft is None:
             soft = torch.zeros_like(self.probability).scatter_(1, self.label[:, None], 1.0)
-        target = soft * (1 - epsilon) + epsilon / self.loss.num_classes
+        target = soft * (1 - epsilon) + epsilon / self.labels.num_classes
         return target.masked_fill_(self.labels.ignored[:, None], 0)
 
     def jaccard_term(self) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
@@ -245,9 +240,9 @@ class _Step:
             hit = self.labels.sum_by_image(self.q).to(p.dtype)
             peak = labelled = self.support.to(p.dtype)
         else:
-            apart_sum = (p - target).abs_().sum(-1)
-            labelled, peak = target.sum(-1), target.amax(-1)
-            hit = (predicted + labelled - apart_sum) / 2
+            hit, labelled = torch.minimum(p, target).sum(-1), target.sum(-1)
+            soft = self.labels.soft
+            peak = self.support.to(p.dtype) if soft is None else soft.amax(-1)
         active = active_classes(config, peak, self.labels.valid)
         term, by_hit, by_predicted = partial_derivatives(
             config, Overlap(hit, predicted, labelled, active)
@@ -289,7 +284,7 @@ class _Step:
                 k = c1 * ((1 - epsilon) * labels.soft.sum(1) + epsilon)
                 dense = ((epsilon - 1) * c1)[:, None] * labels.soft
             if self.config.label_smoothing > 0:
-                flat = -epsilon / self.loss.num_classes * c1
+                flat = -epsilon / self.labels.num_classes * c1
             if c2 is not None:
                 c2 = (1 - self.mix) * c2
                 k, at_label = k + c2, at_label - c2
@@ -324,3 +319,25 @@ class _Step:
             else:
                 torch.addcmul(by_pixel[b], column, valid[b], out=factor)
             image.mul_(factor)
+
+
+def predicted_right(
+    scores: Tensor, log_p: Tensor, log_q: Tensor, label: Tensor, label_index: Tensor
+) -> Tensor:
+    """Where the label is the argmax of scores (B, C, P); of equal scores the lowest class wins.
+
+    On a CPU a maximum is many times cheaper than an argmax: the label's log probability is removed
+    from log_p temporarily and compared with the largest of the others. The scores are read only
+    where the two are equal.
+    """
+    if scores.device.type != "cpu":
+        return scores.argmax(1) == label
+    flat = log_p.view(-1)
+    flat.index_fill_(0, label_index, -torch.inf)
+    others = log_p.amax(1)
+    flat.index_copy_(0, label_index, log_q.view(-1))
+    hit = log_q > others
+    image, pixel = (log_q == others).nonzero(as_tuple=True)
+    if len(pixel):
+        hit[image, pixel] = scores[image, :, pixel].argmax(1) == label[image, pixel]
+    return hit

@@ -13,7 +13,7 @@ from study.core.factories import faults_named, load_factory
 from study.losses import build_loss
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import echo, loss_digest
-from study.losses.loss import SegmentationLoss
+from study.losses.module import SegmentationLoss
 from study.losses.targets import compute_dtype
 
 KEY = "factory"

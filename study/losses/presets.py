@@ -93,6 +93,12 @@ _ALL = (
         "Wang et al., NeurIPS 2023, arXiv 2302.05666: the same on labels smoothed at boundaries",
     ),
     Preset(
+        "logit_adjusted",
+        {"logit_adjustment": {"tau": 1.0}},
+        "Menon et al., ICLR 2021, arXiv 2007.07314, at its tau of 1: the balanced softmax of Ren et "
+        "al., NeurIPS 2020, arXiv 2007.10740",
+    ),
+    Preset(
         "kd",
         {"distillation": {"temperature": 1.0, "mix": 0.5}},
         "Hinton et al. 2015, arXiv 1503.02531; mix and temperature of Wang et al., NeurIPS 2023",

@@ -21,65 +21,64 @@ arXiv 2106.14917.
 Differs: the reference code floors hits and support at 1 and adds the statistics of ignored pixels
 to class 0; here ignored pixels do not count and nothing is floored. Its running mean averages the
 weights, not R, with momentum 0.5 and weight 1 for absent classes.
+
+Example:
+    >>> import torch
+    >>> from study.losses.recall import updated_recall
+    >>> hits, support = torch.tensor([3.0, 0.0]).double(), torch.tensor([4.0, 0.0]).double()
+    >>> before, seen = torch.tensor([0.25, 0.5]).double(), torch.tensor([1.0, 1.0]).double()
+    >>> updated_recall(before, seen, hits, support, ema_momentum=0.5)[0].tolist()
+    [0.5, 0.5]
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, distributed, nn
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from study.losses.axis import Axis, Config, has_pixel_term
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class RecallState(nn.Module):
-    """R (C,) float64 and the mask (C,) bool of the classes ever seen, as buffers."""
+class Recall(Config):
+    """Recall weights 1 - R; ema_momentum is the weight of the past, 0 takes one batch's recall."""
 
-    value: Tensor
-    seen: Tensor
-
-    def __init__(self, ema_momentum: float, num_classes: int) -> None:
-        super().__init__()
-        self.ema_momentum = ema_momentum
-        self.register_buffer("value", torch.zeros(num_classes, dtype=torch.float64))
-        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
-
-    @torch.no_grad()
-    def observe(self, hits: Tensor, support: Tensor) -> None:
-        """Update R with one batch's true positives and target pixels, (C,) each.
-
-        Under distributed training the counts of all ranks are summed before the division.
-        """
-        if distributed.is_available() and distributed.is_initialized():
-            both = torch.stack([hits, support])
-            distributed.all_reduce(both)
-            hits, support = both
-        present = support > 0
-        batch = hits / support.clamp(min=1)
-        mixed = torch.lerp(batch, self.value, self.ema_momentum)
-        updated = torch.where(self.seen, mixed, batch)
-        self.value.copy_(torch.where(present, updated, self.value))
-        self.seen.logical_or_(present)
-
-    def weights(self) -> Tensor:
-        """1 - R, (C,) float64."""
-        return 1 - self.value
+    ema_momentum: float = Field(ge=0, lt=1)
 
 
-def predicted_right(
-    scores: Tensor, log_p: Tensor, log_q: Tensor, label: Tensor, label_index: Tensor
-) -> Tensor:
-    """Where the label is the argmax of scores (B, C, P); of equal scores the lowest class wins.
+def _short(config: Recall | None) -> str:
+    if config is None:
+        return ""
+    momentum = config.ema_momentum
+    return f"recall(ema {momentum:.3g})" if momentum else "recall"
 
-    On a CPU a maximum is many times cheaper than an argmax: the label's log probability is removed
-    from log_p temporarily and compared with the largest of the others. The scores are read only
-    where the two are equal.
+
+RECALL = (
+    Axis(
+        name="recall",
+        off={"recall": None},
+        is_on=lambda loss: loss.recall is not None and has_pixel_term(loss),
+        words=lambda loss: ("recall weights", "Tian et al., ICRA 2022, arXiv 2106.14917"),
+        short=lambda loss: _short(loss.recall),
+        parts=("RECALL",),
+        numbers=lambda loss: {"recall_momentum": loss.recall.ema_momentum},
+    ),
+)
+
+
+def updated_recall(
+    recall: Tensor, seen: Tensor, hits: Tensor, support: Tensor, ema_momentum: float
+) -> tuple[Tensor, Tensor]:
+    """R and the classes seen, (C,) float64 each, after a batch.
+
+    recall, seen: before it; seen > 0 where a class was seen. hits, support: true positives and
+    target pixels of the batch, (C,).
     """
-    if scores.device.type != "cpu":
-        return scores.argmax(1) == label
-    flat = log_p.view(-1)
-    flat.index_fill_(0, label_index, -torch.inf)
-    others = log_p.amax(1)
-    flat.index_copy_(0, label_index, log_q.view(-1))
-    hit = log_q > others
-    image, pixel = (log_q == others).nonzero(as_tuple=True)
-    if len(pixel):
-        hit[image, pixel] = scores[image, :, pixel].argmax(1) == label[image, pixel]
-    return hit
+    present = support > 0
+    batch = hits / support.clamp(min=1)
+    mixed = batch.lerp(recall, ema_momentum)
+    new = mixed.where(seen > 0, batch)
+    return new.where(present, recall), seen.where(~present, 1.0)

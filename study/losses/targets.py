@@ -1,19 +1,26 @@
-"""Checked and flattened targets: the labels, soft labels and valid pixels of a batch."""
+"""Checked and flattened inputs: logits, labels, soft labels and valid pixels of a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from study.core.errors import InputError
 from study.losses.histogram import sum_by_label
+from study.losses.looking import may_look
+
+# How far the sum of a soft label may be from 1, by the dtype in which it came.
+SLACK = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
+LEAST_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A target, flattened to (B, P) with P = H * W pixels; ignored pixels hold class 0.
+    """A target, flattened to (B, P), P pixels an image; ignored pixels hold class 0.
 
     soft: (B, C, P) label distributions in the loss's dtype, 0 at ignored pixels; None for hard
     labels. some_ignored: False only if all pixels are known to be valid without asking an
@@ -53,81 +60,139 @@ class Labels:
         return sums.view(batch, bins)[:, :-1]
 
 
-def check_shapes(logits: Tensor, target: Tensor, keep: Tensor | None, num_classes: int) -> None:
-    """Raise ValueError unless the shapes and dtypes fit."""
-    if logits.ndim != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
+def in_shape(
+    logits: Tensor, target: Tensor, keep: Tensor | None, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits (B, C, ...), a target (B, ...) of integers or (B, C, ...) of floats, keep (B, ...).
+
+    C is 2 for the one channel of a binary loss: its first class has logit 0.
+
+    Raises:
+        ValueError: unless the shapes and dtypes fit.
+    """
+    floats = logits.is_floating_point()
+    if logits.ndim < 3 or logits.shape[1] != num_classes or not floats:
         raise ValueError(
             f"logits must be floating-point of shape (B, {num_classes}, H, W), "
-            f"got {logits.dtype} of {tuple(logits.shape)}"
+            f"got {logits.dtype} of {tuple(logits.shape)}; (B, {num_classes}, N) and "
+            f"(B, {num_classes}, D, H, W) will do as well"
         )
-    batch, _, height, width = logits.shape
-    pixels = (batch, height, width)
+    binary, shape = num_classes == 1, logits.shape
+    pixels, one_channel = _pixels(shape), (shape[0], 1, *shape[2:])
+    if keep is not None and keep.shape == one_channel != pixels:
+        keep = keep[:, 0]
     if keep is not None and (keep.dtype != torch.bool or tuple(keep.shape) != pixels):
         raise ValueError(
-            f"keep must be bool of shape {pixels} for logits of {tuple(logits.shape)}, "
+            f"keep must be bool of shape {pixels} for logits of {tuple(shape)}, "
             f"got {keep.dtype} of {tuple(keep.shape)}"
         )
     if target.is_floating_point():
-        if target.shape != logits.shape:
+        if binary and tuple(target.shape) in (pixels, one_channel):
+            target = target.reshape(one_channel)
+            target = torch.cat([1 - target, target], 1)
+        elif target.shape != shape:
             raise ValueError(
-                f"a soft target must have the logits' shape {tuple(logits.shape)}, "
+                f"a soft target must have the logits' shape {tuple(shape)}, "
                 f"got {tuple(target.shape)}"
             )
-    elif tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
-        raise ValueError(
-            f"target must be integer of shape {pixels} or floating-point of shape "
-            f"{tuple(logits.shape)}, got {target.dtype} of {tuple(target.shape)}"
-        )
+    else:
+        if tuple(target.shape) == one_channel:
+            target = target[:, 0]
+        if binary and target.dtype == torch.bool:
+            target = target.long()
+        if tuple(target.shape) != pixels or target.dtype == torch.bool or target.is_complex():
+            raise ValueError(
+                f"target must be integer of shape {pixels} or floating-point of shape "
+                f"{tuple(shape)}, got {target.dtype} of {tuple(target.shape)}"
+            )
+    return two_classes(logits) if binary else logits, target, keep
+
+
+def _pixels(shape: Sequence[int]) -> tuple[int, ...]:
+    return (shape[0], *shape[2:])
+
+
+def two_classes(logits: Tensor) -> Tensor:
+    """Logits (B, 2, ...) of one channel (B, 1, ...): the softmax of 0 and z is the sigmoid of z."""
+    return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
 def read_labels(
-    target: Tensor, keep: Tensor | None, num_classes: int, ignore_index: int, dtype: torch.dtype
+    target: Tensor,
+    keep: Tensor | None,
+    num_classes: int,
+    ignored: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    validate: bool = True,
 ) -> Labels:
-    """Read a target of a checked shape; soft labels in `dtype`.
+    """Read a target of a checked shape; soft labels in `dtype`, attached to their graph.
 
-    Raises ValueError, on the CPU, for a label out of range.
+    Raises ValueError, on the CPU, for a label out of range or a soft label that is no distribution.
     """
     if target.is_floating_point():
-        return _read_soft(target, keep, num_classes, dtype)
+        return _read_soft(target, keep, num_classes, dtype, validate)
     flat = target.flatten(1).long()
-    valid = flat != ignore_index
+    valid = torch.ones_like(flat, dtype=torch.bool) if not ignored else flat != ignored[0]
+    for index in ignored[1:]:
+        valid = valid & (flat != index)
     if keep is not None:
         valid = valid & keep.flatten(1)
     labels = _labels(flat, valid, None, num_classes)
-    _check_range(labels.label, num_classes, ignore_index)
+    _check_range(labels.label, num_classes, ignored)
     return labels
 
 
-def _read_soft(target: Tensor, keep: Tensor | None, num_classes: int, dtype: torch.dtype) -> Labels:
-    soft = target.detach().flatten(2).to(dtype)
+def _read_soft(
+    target: Tensor, keep: Tensor | None, num_classes: int, dtype: torch.dtype, validate: bool
+) -> Labels:
+    soft = target.flatten(2).to(dtype)
     if keep is None:
         valid = torch.ones_like(soft[:, 0], dtype=torch.bool)
     else:
         valid = keep.flatten(1)
         soft = soft.masked_fill(~valid[:, None], 0)
-    return _labels(soft.argmax(1), valid, soft, num_classes)
+    if validate and may_look(soft):
+        _check_distributions(soft.detach(), valid, SLACK.get(target.dtype, LEAST_SLACK))
+    return _labels(soft.detach().argmax(1), valid, soft, num_classes)
 
 
 def _labels(label: Tensor, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
     num_valid = valid.sum()
-    some_ignored = valid.device.type != "cpu" or int(num_valid) < valid.numel()
+    some_ignored = not may_look(valid) or int(num_valid) < valid.numel()
     if some_ignored:
         label = label.masked_fill(~valid, 0)
     return Labels(label, valid, soft, num_valid, some_ignored, num_classes)
 
 
-def _check_range(label: Tensor, num_classes: int, ignore_index: int) -> None:
-    if label.device.type != "cpu":
-        torch._assert_async(((label >= 0) & (label < num_classes)).all())
+def _check_range(label: Tensor, num_classes: int, ignored: Sequence[int]) -> None:
+    if not may_look(label):
+        if label.device.type != "cpu":
+            torch._assert_async(((label >= 0) & (label < num_classes)).all())
         return
     if label.numel() == 0:
         return
     low, high = (int(bound) for bound in label.aminmax())
     if low < 0 or high >= num_classes:
+        indices = " or ".join(map(str, ignored))
+        others = f" or {indices} (ignored)" if ignored else ", none is ignored"
         raise ValueError(
-            f"labels must be in [0, {num_classes}) or {ignore_index} (ignored), "
-            f"got {low if low < 0 else high}"
+            f"labels must be in [0, {num_classes}){others}, got {low if low < 0 else high}"
         )
+
+
+def _check_distributions(soft: Tensor, valid: Tensor, slack: float) -> None:
+    if soft.numel() == 0:
+        return
+    least, totals = float(soft.amin()), soft.sum(1)
+    fits = ((totals - 1).abs() <= slack) | ~valid
+    if least >= -slack and bool(fits.all()):
+        return
+    found = f"a value of {least:g}" if least < -slack else f"a sum of {float(totals[~fits][0]):g}"
+    raise InputError(
+        f"a soft target must be a distribution over the classes at each pixel, got {found}",
+        hint="leave pixels out by keep=, or build the loss with validate=False",
+    )
 
 
 def compute_dtype(logits: Tensor) -> torch.dtype:

@@ -14,13 +14,7 @@ from study.core.errors import InputError
 from study.core.files import write_text
 from study.core.yaml_file import read_yaml
 from study.ledger.state import State
-from study.losses.config import (
-    FactoryLoss,
-    LossConfig,
-    ManualWeights,
-    MedianFrequency,
-    NoClassWeights,
-)
+from study.losses.config import AXES, FactoryLoss, LossConfig, MedianFrequency
 from study.losses.standalone.equivalents import LIBRARIES, equivalent_source
 from study.losses.standalone.source import StandaloneLoss, loss_source
 from study.metrics import build_decision
@@ -163,8 +157,8 @@ def _text(exported: _Exported, library: str, access: DataAccess) -> str:
 
 
 def _reads_counts(config: LossConfig) -> bool:
-    """Whether the class weights come from pixel counts."""
-    return not isinstance(config.class_weights, NoClassWeights | ManualWeights)
+    """Whether numbers of the loss come from pixel counts."""
+    return any(axis.needs_counts(config) for axis in AXES.values())
 
 
 def _per_image(config: Any) -> bool:

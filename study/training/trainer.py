@@ -24,7 +24,7 @@ from study.core.errors import InputError, is_out_of_memory
 from study.core.names import IN_BATCHES, TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
 from study.losses.config import FactoryLoss, LossConfig
-from study.losses.loss import SegmentationLoss, named_terms
+from study.losses.module import SegmentationLoss, named_terms
 from study.losses.own import OwnLoss, build_any_loss
 from study.metrics.decision import Taus
 from study.metrics.evidence import SplitEvidence, evidence_of

@@ -18,10 +18,14 @@ def plain_loss(
     keep: Tensor | None = None,
     class_weights: Tensor | None = None,
     recall: Tensor | None = None,
+    log_prior: Tensor | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
     """`class_weights` a and `recall` R are (C,); None is neutral."""
     num_classes = logits.shape[1]
+    if log_prior is not None:
+        shift = config.logit_adjustment.tau * log_prior.view(-1, *([1] * (logits.ndim - 2)))
+        logits = logits + shift.to(logits.dtype)
     if target.is_floating_point():
         valid = torch.ones_like(target[:, 0], dtype=torch.bool) if keep is None else keep
         sharp = torch.where(valid[:, None], target, 0).to(logits.dtype)
@@ -64,7 +68,7 @@ def plain_loss(
     if config.jaccard.mix > 0:
         labels = smoothed if config.jaccard.target == "smoothed" else sharp
         p = log_p.exp() * valid[:, None]
-        value = value + config.jaccard.mix * _jaccard(config.jaccard, p, labels, valid)
+        value = value + config.jaccard.mix * _jaccard(config.jaccard, p, labels, sharp, valid)
     return value
 
 
@@ -116,9 +120,9 @@ def water_filling(ell: Tensor, p: float, m: int) -> Tensor:
     return tau * (ratio / level).clamp(max=1) ** (1 / p)
 
 
-def _jaccard(config: Jaccard, p: Tensor, t: Tensor, valid: Tensor) -> Tensor:
+def _jaccard(config: Jaccard, p: Tensor, t: Tensor, shown: Tensor, valid: Tensor) -> Tensor:
     """Per image and class first, then one loop per average: no cleverness."""
-    p, t = p.flatten(2), t.flatten(2)
+    p, t, shown = p.flatten(2), t.flatten(2), shown.flatten(2)
     batch, classes, _ = p.shape
     predicted, labelled, apart = p.sum(2), t.sum(2), (p - t).abs().sum(2)
     hit = (predicted + labelled - apart) / 2
@@ -130,7 +134,7 @@ def _jaccard(config: Jaccard, p: Tensor, t: Tensor, valid: Tensor) -> Tensor:
     def active(image: int, c: int) -> bool:
         if config.classes == "all":
             return bool(valid[image].any())
-        return bool(t[image, c].max() > 0.01)
+        return bool(shown[image, c].max() > 0.01)
 
     if config.average == "batch":
         on = [c for c in range(classes) if any(active(b, c) for b in range(batch))]

@@ -259,6 +259,7 @@ FAMILIES = {
     "jml_bls": "boundary_smoothing+jaccard",
     "kd": "distillation",
     "jml_kd": "jaccard+distillation",
+    "logit_adjusted": "logit_adjustment",
 }
 
 
@@ -310,7 +311,7 @@ def test_a_bad_config_is_one_line_that_names_the_key(tree, words):
     ("logits", "target", "keep", "words"),
     [
         ((2, 4, 3, 3), torch.zeros(2, 3, 3).long(), None, r"\(B, 5, H, W\).*\(2, 4, 3, 3\)"),
-        ((2, 5, 3), torch.zeros(2, 3).long(), None, r"\(2, 5, 3\)"),
+        ((2, 5), torch.zeros(2).long(), None, r"\(2, 5\)"),
         ((2, 5, 3, 3), torch.zeros(2, 3, 4).long(), None, r"\(2, 5, 3, 3\).*\(2, 3, 4\)"),
         ((2, 5, 3, 3), torch.zeros(2, 3, 3), None, r"soft target.*\(2, 3, 3\)"),
         ((2, 5, 3, 3), torch.zeros(2, 3, 3).bool(), None, "torch.bool"),
@@ -336,5 +337,5 @@ def test_state_buffers_are_float64():
     assert {key: str(value.dtype) for key, value in state.items()} == {
         "class_weights": "torch.float64",
         "recall.value": "torch.float64",
-        "recall.seen": "torch.bool",
+        "recall.seen": "torch.float64",
     }

@@ -11,7 +11,8 @@ from losses.plain import water_filling
 from scipy.optimize import minimize
 
 from study.losses import build_loss
-from study.losses.max_pooling import _log_alpha, _newton_on_the_device, max_pooling_weights
+from study.losses.max_pooling import max_pooling_weights
+from study.losses.water_filling import _log_alpha, _newton_on_the_device
 
 
 def weights(losses, p, ratio):

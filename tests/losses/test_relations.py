@@ -102,6 +102,7 @@ def test_any_combination_on_any_batch_equals_plain_autograd(config, batch):
         batch.target,
         class_weights=class_weights(loss.config.class_weights, batch.counts, batch.logits.shape[1]),
         recall=None if loss.recall is None else loss.recall.value,
+        log_prior=loss.log_prior,
     )
     scale = max(1.0, float(batch.logits.detach().abs().max()))
     assert_same(value, expected, atol=1e-11 * scale)

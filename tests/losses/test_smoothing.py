@@ -13,7 +13,7 @@ from losses import plain
 from losses.variants import AXES
 
 from study.losses import LossConfig, build_loss
-from study.losses.smoothing import boundary
+from study.losses.label_smoothing import boundary
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN, INPUTS = np.load(FOLDER / "boundary_smoothing.npz"), np.load(FOLDER / "losses.npz")
@@ -40,7 +40,9 @@ def blocks(seed=0, shape=(2, 9, 8), classes=4, ignored=0.05):
 
 
 @pytest.mark.parametrize("record", RECORDS)
-@pytest.mark.parametrize("jaccard", [{}, {"mix": 0.75, "target": "smoothed"}], ids=["ce", "jml"])
+@pytest.mark.parametrize(
+    "jaccard", [{}, {"mix": 0.75, "target": "smoothed", "classes": "all"}], ids=["ce", "jml"]
+)
 def test_the_loss_is_that_on_the_reference_codes_soft_labels(record, jaccard):
     case, options = record.split("__")
     width, epsilon = (float(part[1:]) for part in options.split("_"))

@@ -33,9 +33,10 @@ from torch import Tensor
 from study.config.shipped import SEARCH_SPACES, shipped
 from study.core.errors import InputError
 from study.losses import PRESETS, LossConfig
+from study.losses.config import AXES as KNOWN
 from study.losses.family import family
-from study.losses.standalone.equivalents import HAS, KEYS, LIBRARIES, equivalent_source
-from study.losses.standalone.source import PARTS, loss_source
+from study.losses.standalone.equivalents import HAS, LIBRARIES, equivalent_source
+from study.losses.standalone.source import loss_source
 from study.metrics import build_decision
 from study.search.sampler import stratified
 from study.space.search_space import load_space
@@ -347,7 +348,8 @@ def test_every_key_of_a_loss_has_a_part_in_its_file(
 def test_every_axis_of_the_family_has_a_part() -> None:
     families = [family(standalone(config).config) for config in CONFIGS.values()]
     axes = {axis for named in families for axis in named.split("+")} - {"ce"}
-    assert axes == PARTS.keys() == KEYS.keys()
+    assert axes == KNOWN.keys()
+    assert all(axis.parts for axis in KNOWN.values())
 
 
 def test_the_digest_names_the_config() -> None:
@@ -429,7 +431,7 @@ def test_cross_entropy_of_segmentation_models_pytorch_is_equal(config: Any, tmp_
     [
         ("mmseg", AXES["recall"], "loss/recall: mmsegmentation has no equal of recall weights"),
         ("smp", AXES["recall"], "loss/recall: segmentation-models-pytorch has no equal of recall"),
-        ("smp", MEDIAN, "loss/class_weights: segmentation-models-pytorch has no equal of class w"),
+        ("smp", MEDIAN, "loss/class_weights: segmentation-models-pytorch has no equal of median"),
         ("mmseg", AXES["boundary"], "loss/smoothing_region: mmsegmentation has no equal of label"),
         ("mmseg", AXES["median_frequency"], "loss/normalizer: mmsegmentation divides by the sum"),
     ],
@@ -440,7 +442,7 @@ def test_an_axis_without_an_equal_is_named(library: str, config: Any, line: str)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("axis", sorted(KEYS))
+@pytest.mark.parametrize("axis", sorted(KNOWN))
 def test_every_axis_has_an_equal_or_is_named(library: str, axis: str) -> None:
     config = next(c for c in CONFIGS.values() if family(standalone(c).config) == axis)
     if axis in HAS[library]:
@@ -448,4 +450,4 @@ def test_every_axis_has_an_equal_or_is_named(library: str, axis: str) -> None:
         return
     with pytest.raises(InputError) as raised:
         equivalent_source(library, standalone(config))
-    assert raised.value.key == f"loss/{KEYS[axis]}"
+    assert raised.value.key == f"loss/{KNOWN[axis].key}"

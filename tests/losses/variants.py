@@ -39,6 +39,12 @@ AXES: dict[str, dict[str, Any]] = {
         "smoothing_region": {"kind": "boundary", "width": 5},
         "jaccard": {"mix": 0.5, "target": "smoothed"},
     },
+    "logit_adjustment": {"logit_adjustment": {"tau": 1.0}},
+    "adjusted_recall_jaccard": {
+        "logit_adjustment": {"tau": 0.5},
+        "recall": {"ema_momentum": 0.5},
+        "jaccard": {"mix": 0.5},
+    },
     "everything": {
         "label_smoothing": 0.05,
         "focal_gamma": 1.5,
@@ -97,6 +103,7 @@ configs = st.fixed_dictionaries(
             ),
         ),
         "normalizer": st.sampled_from(["valid", "weight"]),
+        "logit_adjustment": st.sampled_from([{"tau": 0.0}, {"tau": 0.0}, {"tau": 1.3}]),
         "jaccard": st.fixed_dictionaries(
             {
                 "mix": st.sampled_from([0.0, 0.3, 1.0]),

@@ -341,7 +341,8 @@ def test_a_space_is_a_file_that_exists_or_a_shipped_name(tmp_path, monkeypatch):
 def test_an_unknown_name_lists_the_known_ones():
     assert refused("jiont") == (
         "search space: 'jiont' not found; did you mean 'joint'? (found: baselines, class_weights, "
-        "jaccard, joint, joint_ablated, max_pooling, recall)"
+        "jaccard, joint, joint_ablated, "
+        "logit_adjustment, max_pooling, recall)"
     )
     with pytest.raises(InputError, match=r"^task: 'my/tiny.yaml' not found.*synthetic"):
         load_task("my/tiny.yaml")

@@ -15,7 +15,7 @@ from tiny_task import CONVOLUTION, NOISY, STATEFUL_LOSS, noted, run, timeless, t
 from study.config.task import TrialConfig
 from study.core.errors import InputError
 from study.data import SegmentationData
-from study.losses.loss import SegmentationLoss
+from study.losses.module import SegmentationLoss
 from study.metrics import TAUS
 from study.training.batches import TrainOrder, draw
 from study.training.evaluation import measured_names

@@ -12,25 +12,12 @@ classes and images without a pixel in the mean; OHEM keeps a number of pixels an
 from __future__ import annotations
 
 from study.core.errors import InputError
-from study.core.names import CE
-from study.losses.family import family
-from study.losses.spelt import AXES, CLASS_WEIGHTS
+from study.losses.family import active
 from study.losses.standalone.source import StandaloneLoss, head, rows
 
 MMSEG, SMP = "mmseg", "smp"
 LIBRARIES = {MMSEG: "mmsegmentation", SMP: "segmentation-models-pytorch"}
 HAS = {MMSEG: {"class_weights"}, SMP: {"label_smoothing"}}
-# Where each axis that `family` names stands in a config.
-KEYS = {
-    "label_smoothing": "label_smoothing",
-    "boundary_smoothing": "smoothing_region",
-    "focal": "focal_gamma",
-    "class_weights": "class_weights",
-    "recall": "recall",
-    "max_pooling": "pooling",
-    "ohem": "pooling",
-    "jaccard": "jaccard",
-}
 HINT = "--format python writes a file that needs torch alone"
 
 
@@ -40,12 +27,11 @@ def equivalent_source(library: str, loss: StandaloneLoss) -> str:
     Raises:
         InputError: with the axis that has none there.
     """
-    axes = [axis for axis in family(loss.config).split("+") if axis != CE]
-    for axis in axes:
-        if axis not in HAS[library]:
-            words = AXES[axis][0] if axis in AXES else CLASS_WEIGHTS
+    for axis in active(loss.config):
+        if axis.name not in HAS[library]:
+            words = axis.words(loss.config)[0]
             message = f"{LIBRARIES[library]} has no equal of {words}"
-            raise InputError(message, hint=HINT, key=f"loss/{KEYS[axis]}")
+            raise InputError(message, hint=HINT, key=f"loss/{axis.key}")
     return _mmseg(loss) if library == MMSEG else _smp(loss)
 
 

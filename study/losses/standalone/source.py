@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.core.errors import printable
-from study.core.names import CE
+from study.core.errors import InputError, printable
 from study.core.yaml_text import as_yaml
-from study.losses.config import LossConfig, MaxPooling, Ohem
+from study.losses.class_weights import has_class_weights
+from study.losses.config import LossConfig, MaxPooling
 from study.losses.digest import loss_digest
-from study.losses.family import family, has_class_weights
+from study.losses.family import active
+from study.losses.logit_adjustment import log_prior
 from study.losses.spelt import papers, spelt
 from study.losses.standalone.specialise import specialise
 
@@ -51,7 +52,7 @@ class StandaloneLoss:
         """The weight of each class as a number; None if no weights act."""
         from study.losses.class_weights import class_weights
 
-        if not has_class_weights(self.config):
+        if not has_class_weights(self.config.class_weights):
             return None
         found = class_weights(self.config.class_weights, self.class_counts, self.num_classes)
         return None if found is None else found.tolist()
@@ -81,11 +82,15 @@ def loss_source(loss: StandaloneLoss) -> str:
 def _flags(loss: StandaloneLoss) -> set[str]:
     """The flags of the template that are on."""
     config, jaccard = loss.config, loss.config.jaccard
-    axes = set(family(config).split("+")) - {CE}
-    flags = {name for axis in axes for name in PARTS[axis]}
+    flags = set[str]()
+    for axis in active(config):
+        if not axis.parts:
+            message = f"there is no form of {axis.words(config)[0]} without this package"
+            raise InputError(message, key=f"loss/{axis.key}")
+        flags |= set(axis.parts)
     if jaccard.mix < 1:
         flags.add("PIXEL_TERM")
-    if config.normalizer == "weight" and axes & {"class_weights", "recall"}:
+    if config.normalizer == "weight" and flags & {"WEIGHTS", "RECALL"}:
         flags.add("WEIGHT_NORMALIZER")
     if isinstance(config.pooling, MaxPooling) and config.pooling.p == 1:
         flags.add("HARDEST")
@@ -101,45 +106,20 @@ def _flags(loss: StandaloneLoss) -> set[str]:
     return flags
 
 
-# The flags of each axis that `family` names.
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "label_smoothing": ("SMOOTHING",),
-    "boundary_smoothing": ("SMOOTHING", "BOUNDARY"),
-    "focal": ("FOCAL",),
-    "class_weights": ("WEIGHTS",),
-    "recall": ("RECALL",),
-    "max_pooling": ("MAX_POOLING",),
-    "ohem": ("OHEM",),
-    "jaccard": ("JACCARD",),
-}
-
-
 def _values(loss: StandaloneLoss) -> dict[str, str]:
     """The constants and the parameters of the template, as expressions."""
-    config, pooling, jaccard = loss.config, loss.config.pooling, loss.config.jaccard
-    values: dict[str, Any] = {
-        "num_classes": loss.num_classes,
-        "ignore_index": loss.ignore_index,
-        "label_smoothing": config.label_smoothing,
-        "boundary_width": getattr(config.smoothing_region, "width", 0),
-        "focal_gamma": config.focal_gamma,
-        "mix": jaccard.mix,
-        "alpha": jaccard.alpha,
-        "beta": jaccard.beta,
-        "smooth": jaccard.smooth,
-    }
-    if config.recall is not None:
-        values["recall_momentum"] = config.recall.ema_momentum
-    if isinstance(pooling, MaxPooling):
-        values |= {"pooling_p": pooling.p, "pooling_ratio": pooling.ratio}
-    if isinstance(pooling, Ohem):
-        values |= {"threshold": pooling.threshold, "min_kept": pooling.min_kept}
+    values: dict[str, Any] = {"num_classes": loss.num_classes, "ignore_index": loss.ignore_index}
+    for axis in active(loss.config):
+        values |= axis.numbers(loss.config)
     found = {name: repr(value) for name, value in values.items()}
     found["DIGEST"] = f'"{loss.digest}"'
     if loss.class_names:
         found["CLASS_NAMES"] = rows([_text(name) for name in loss.class_names])
     if (weights := loss.class_weights) is not None:
         found["CLASS_WEIGHTS"] = rows(list(map(repr, weights)), loss.class_names)
+    if loss.config.logit_adjustment.tau > 0:
+        prior = log_prior(loss.class_counts, loss.num_classes).tolist()
+        found["CLASS_LOG_PRIOR"] = rows(list(map(repr, prior)), loss.class_names)
     if loss.decision is not None:
         tau, prior = loss.decision
         found["TAU"] = repr(tau)

@@ -33,11 +33,13 @@ SHOWN_CLASSES: bool = True
 BY_IMAGE: bool = True
 BY_CLASS: bool = True
 NAMES: bool = True
+ADJUSTMENT: bool = True
 ECHO: bool = True
 
 DIGEST = "0123456789abcdef"
 CLASS_NAMES = ("road", "car")
 CLASS_WEIGHTS = (1.0, 1.0)
+CLASS_LOG_PRIOR = (0.0, 0.0)
 TAU = 0.0
 LOG_PRIOR = (0.0, 0.0)
 
@@ -54,6 +56,8 @@ class Loss(nn.Module):
         class_names = CLASS_NAMES
     if WEIGHTS:
         class_weights: Tensor
+    if ADJUSTMENT:
+        log_prior: Tensor
     if RECALL:
         recall: Tensor
         seen: Tensor
@@ -75,6 +79,8 @@ class Loss(nn.Module):
         alpha: float = 1.0,  # of false positives
         beta: float = 1.0,  # of misses
         smooth: float = 1e-3,
+        adjustment_tau: float = 1.0,  # how much of the log prior the logits get
+        log_prior: Sequence[float] = CLASS_LOG_PRIOR,  # of each class among training pixels
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
@@ -85,10 +91,16 @@ class Loss(nn.Module):
             if weights.shape != (num_classes,):
                 raise ValueError(f"{len(weights)} class weights for {num_classes} classes")
             self.register_buffer("class_weights", weights)
+        if ADJUSTMENT:
+            self.adjustment_tau = adjustment_tau
+            prior = torch.tensor(log_prior, dtype=torch.float64)
+            if prior.shape != (num_classes,):
+                raise ValueError(f"{len(prior)} log priors for {num_classes} classes")
+            self.register_buffer("log_prior", prior)
         if RECALL:
             self.recall_momentum = recall_momentum
             self.register_buffer("recall", torch.zeros(num_classes, dtype=torch.float64))
-            self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+            self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.float64))
         if SMOOTHING:
             self.label_smoothing = label_smoothing
         if BOUNDARY:
@@ -125,11 +137,15 @@ class Loss(nn.Module):
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         valid = labels != self.ignore_index
         labels = labels.long().masked_fill(~valid, 0)
+        if RECALL:
+            self.update_recall(logits, labels, valid)
+        if ADJUSTMENT:
+            # The network learns logits from which the prior is gone.
+            shift = (self.adjustment_tau * self.log_prior).to(logits.dtype)
+            logits = logits + shift[:, None, None]
         log_p = logits.masked_fill(~valid[:, None], 0).log_softmax(1)
         log_q = log_p.gather(1, labels[:, None])[:, 0]  # of each pixel's class
         num_valid = valid.sum().clamp(min=1)
-        if RECALL:
-            self.update_recall(logits, labels, valid)
         if SMOOTHING and BOUNDARY:
             # Only labels at boundaries between classes are smoothed.
             near = near_boundary(labels, valid, self.num_classes, self.boundary_width)
@@ -163,7 +179,7 @@ class Loss(nn.Module):
                 pixels = max_pooling(losses.detach(), num_valid, self.pooling_p, self.pooling_ratio)
                 pixel_term = (pixels.to(losses.dtype) * losses).sum()
             elif OHEM:
-                kept = hard_pixels(log_q.detach(), valid, self.threshold, self.min_kept)
+                kept = hard_pixels(log_p.detach(), labels, valid, self.threshold, self.min_kept)
                 pixel_term = losses.where(kept, 0).sum() / kept.sum().clamp(min=1)
             else:
                 pixel_term = losses.sum() / num_valid
@@ -171,11 +187,15 @@ class Loss(nn.Module):
         if JACCARD:
             p = (log_p.exp() * valid[:, None]).flatten(2)
             target = nn.functional.one_hot(labels, self.num_classes).movedim(-1, 1)
+            if ALL_CLASSES:
+                active = valid.flatten(1).any(1, keepdim=True).expand(-1, self.num_classes)
+            elif SHOWN_CLASSES:
+                active = (target * valid[:, None]).flatten(2).amax(2) > 0
             if SMOOTHED_TARGET:
                 e = epsilon[:, None]
                 target = (1 - e) * target + e / self.num_classes
             target = (target * valid[:, None]).flatten(2).to(p.dtype)
-            jaccard = jaccard_term(p, target, valid.flatten(1), self.alpha, self.beta, self.smooth)
+            jaccard = jaccard_term(p, target, active, self.alpha, self.beta, self.smooth)
 
         if PIXEL_TERM and JACCARD:
             return (1 - self.mix) * pixel_term + self.mix * jaccard
@@ -207,9 +227,9 @@ class Loss(nn.Module):
         present = support > 0
         batch = hits / support.clamp(min=1)
         mixed = torch.lerp(batch, self.recall, self.recall_momentum)
-        updated = torch.where(self.seen, mixed, batch)
+        updated = torch.where(self.seen > 0, mixed, batch)
         self.recall.copy_(torch.where(present, updated, self.recall))
-        self.seen.logical_or_(present)
+        self.seen.copy_(torch.where(present, 1.0, self.seen))
 
 
 def near_boundary(labels: Tensor, valid: Tensor, num_classes: int, width: int) -> Tensor:
@@ -250,31 +270,34 @@ def max_pooling(losses: Tensor, num_valid: Tensor, p: float, ratio: float) -> Te
         return cap * ((q - 1) * (losses.log() - log_a)).clamp(max=0).exp()
 
 
-def hard_pixels(log_q: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Where q is below the threshold, or among the lowest fraction min_kept, (B, H, W) bool."""
-    log_q = log_q.masked_fill(~valid, math.inf)
+def hard_pixels(
+    log_p: Tensor, labels: Tensor, valid: Tensor, threshold: float, min_kept: float
+) -> Tensor:
+    """Where q is below the threshold, or among the lowest fraction min_kept, (B, H, W) bool.
+
+    Pixels are ordered by log q - log(1 - q), which single precision knows where q is near 1, too.
+    """
+    log_q = log_p.gather(1, labels[:, None])[:, 0]
+    others = log_p.scatter(1, labels[:, None], -math.inf).logsumexp(1)
+    order = (log_q - others).masked_fill(~valid, math.inf)
     k = max(1, int(min_kept * int(valid.sum())))
-    kth = log_q.flatten().kthvalue(k).values
-    return valid & ~((log_q.exp() >= threshold) & (log_q > kth))
+    kth = order.flatten().kthvalue(k).values
+    return valid & ~((log_q.exp() >= threshold) & (order > kth))
 
 
 def jaccard_term(
-    p: Tensor, target: Tensor, valid: Tensor, alpha: float, beta: float, smooth: float
+    p: Tensor, target: Tensor, active: Tensor, alpha: float, beta: float, smooth: float
 ) -> Tensor:
     """1 - the soft Jaccard index, a mean over classes.
 
-    p, target: (B, C, pixels), 0 at ignored pixels; valid: (B, pixels). An index is
-    hit / (hit + alpha * false positives + beta * misses), Jaccard's at 1 and 1, Dice's at 1/2.
+    p, target: (B, C, pixels), 0 at ignored pixels; active: (B, C), the classes that count. An index
+    is hit / (hit + alpha * false positives + beta * misses), Jaccard's at 1 and 1, Dice's at 1/2.
     """
     predicted, labelled = p.sum(2), target.sum(2)
     if SMOOTHED_TARGET:
-        hit = (predicted + labelled - (p - target).abs().sum(2)) / 2
+        hit = torch.minimum(p, target).sum(2)
     else:
         hit = (p * target).sum(2)
-    if ALL_CLASSES:
-        active = valid.any(1, keepdim=True).expand_as(hit)
-    elif SHOWN_CLASSES:
-        active = target.amax(2) > 0.01  # the classes that an image shows
     if BY_IMAGE:
         axis = 1  # the mean over an image's classes, then over images
     elif BY_CLASS:

@@ -1,0 +1,501 @@
+"""The loss as a module: its inputs, its state, and which form computes a step.
+
+`kernel` computes value and gradient at once for the configs that it knows. All else takes the plain
+form, `loss`: a config that the kernel does not know, derivatives of the gradient, the transforms of
+`torch.func`, a target that wants a gradient.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study.core.errors import InputError
+from study.losses import kernel
+from study.losses.class_weights import Counts, class_weights, has_class_weights
+from study.losses.compiled import opaque_loss, register
+from study.losses.config import LossConfig
+from study.losses.cross_entropy import cross_entropy, suits
+from study.losses.digest import echo, loss_digest
+from study.losses.family import active
+from study.losses.label_smoothing import amount
+from study.losses.logit_adjustment import adjusted, log_prior
+from study.losses.looking import has_tangent, inside_backward, transforms_active
+from study.losses.loss import WEIGHTS, Terms, plain_loss
+from study.losses.recall_state import ObserveUnderTransforms, RecallState
+from study.losses.targets import Labels, compute_dtype, in_shape, read_labels
+
+NO_INDEX = -(2**63)  # no label has it
+
+
+class SegmentationLoss(nn.Module):
+    """The loss as a module; `build_loss` makes one from the `loss:` tree.
+
+        L = (1 - mix) * Pool_p(a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p) + mix * Jaccard
+
+    Args:
+        config: the typed `loss:` tree.
+        num_classes: C, at least 1.
+        class_counts: pixels of each class, (C,) or (images, C); only class-weight schemes need
+            them.
+        ignore_index: label of the pixels that do not count.
+
+    State: recall, updated once per forward in training mode and only read in eval mode, and the
+    class weights. Both are buffers: they move with the module and are saved with it, but stay
+    float64 when the module is cast. Gradients of micro-batches add up to those of the sum of their
+    losses; each micro-batch updates recall, and every mean is over its own pixels.
+
+    In a `torch.compile`d step the loss is one operator, without a graph break (compiled.py).
+
+    measure_gradients: while True, `terms()` also gives the gradient norms of the two terms, at the
+    cost of one more evaluation of each. While False it costs nothing.
+
+    Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
+    weights a * (1 - R) to average 1 over the valid pixels of the batch.
+
+    Example:
+        >>> import torch
+        >>> from study.losses import LossConfig, SegmentationLoss
+        >>> loss = SegmentationLoss(LossConfig(), num_classes=4)  # cross entropy
+        >>> value = loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+        >>> round(float(value), 4), sorted(loss.terms())  # log 4
+        (1.3863, ['cross_entropy', 'pixel'])
+    """
+
+    class_weights: Tensor | None
+    log_prior: Tensor | None
+
+    def __init__(
+        self,
+        config: LossConfig,
+        *,
+        num_classes: int,
+        class_counts: Counts | None = None,
+        ignore_index: int | Sequence[int] | None = 255,
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        self._num_classes = _whole(num_classes, "num_classes")
+        if self._num_classes < 1:
+            raise ValueError(f"num_classes must be >= 1, got {num_classes}")
+        self._config = config
+        self._classes = max(2, self._num_classes)
+        self._ignored = _indices(ignore_index)
+        self._validate = validate
+        weights = class_weights(config.class_weights, class_counts, self._classes)
+        self.register_buffer("class_weights", weights)
+        tau = config.logit_adjustment.tau
+        prior = log_prior(class_counts, self._classes) if tau > 0 else None
+        self.register_buffer("log_prior", prior)
+        self._configured = {name: _on_cpu(value) for name, value in self.named_buffers()}
+        self.recall = (
+            RecallState(config.recall.ema_momentum, self._classes) if config.recall else None
+        )
+        self.measure_gradients = False
+        self._is_neutral = not active(config)
+        self._is_used = False
+        self._terms: Terms = {}
+        self._number = register(self)
+
+    @property
+    def config(self) -> LossConfig:
+        """The config; another one needs another loss."""
+        return self._config
+
+    @property
+    def num_classes(self) -> int:
+        """C as it was given: 1 for a binary loss of one channel."""
+        return self._num_classes
+
+    @property
+    def ignore_index(self) -> int | tuple[int, ...] | None:
+        """The labels of the pixels that do not count."""
+        if len(self._ignored) == 1:
+            return self._ignored[0]
+        return self._ignored or None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = register(self)  # a copy is another loss
+
+    def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Compute the loss of a batch.
+
+        Logits of ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN
+        at a valid pixel gives NaN. A batch without a valid pixel, or without any, gives 0, attached
+        to the graph.
+
+        Args:
+            logits: (B, C, H, W) float; volumes (B, C, D, H, W) and sequences (B, C, N) too, but for
+                smoothing at boundaries. float64 is computed in float64, all others in float32,
+                under autocast too. With num_classes 1, (B, 1, H, W): the logit of class 1, that of
+                class 0 is 0.
+            target: (B, H, W) or (B, 1, H, W) integers in [0, C) or `ignore_index`; or a soft target
+                (B, C, H, W) whose pixels sum to 1. With num_classes 1 also 0 and 1 as bool, and the
+                probability of class 1 as floats (B, H, W) or (B, 1, H, W).
+            keep: (B, H, W) bool, pixels that count (with hard labels, besides `ignore_index`); None
+                keeps all.
+
+        Returns:
+            The loss, a scalar tensor. It has derivatives of any order, by a soft target too.
+
+        Raises:
+            ValueError: for shapes or dtypes that do not fit and, on the CPU, for a label out of
+                range or a soft label that is no distribution (see `validate`).
+        """
+        logits, target, keep = in_shape(logits, target, keep, self._num_classes)
+        if torch.compiler.is_compiling():
+            if not kernel.knows(self._config) or target.requires_grad:
+                return self._outside_of_the_graph(logits, target, keep)
+            scores = logits.to(compute_dtype(logits))
+            return opaque_loss(self._number, scores, target, keep, self.recall)
+        if self._asks_for_more(logits, target):
+            with torch.autocast(logits.device.type, enabled=False):
+                return self._plain_step(logits, target, keep)
+        return _Differentiable.apply(logits, target, keep, self)
+
+    @torch.compiler.disable
+    def _outside_of_the_graph(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None
+    ) -> Tensor:
+        """The plain form in a compiled step, which it breaks in two."""
+        with torch.autocast(logits.device.type, enabled=False):
+            return self._plain_step(logits, target, keep)
+
+    def _asks_for_more(self, logits: Tensor, target: Tensor) -> bool:
+        """Whether the kernel cannot give what is asked for."""
+        return (
+            not kernel.knows(self._config)
+            or transforms_active()
+            or has_tangent(logits)
+            or (target.is_floating_point() and (target.requires_grad or has_tangent(target)))
+        )
+
+    # --- one step -------------------------------------------------------------------------------
+
+    def evaluate(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The value of float32 or float64 logits, their gradient instead of a graph, and the class
+        factors a * (1 - R) that were used."""
+        self._tell()
+        if target.numel() == 0:
+            return self._without_pixels(logits), torch.zeros_like(logits), self.weights()
+        if self._is_neutral and suits(logits, target):
+            value, gradient = self._cross_entropy(logits, target, keep, wants_gradient)
+            return value, gradient, None
+        scores, labels = self._read(logits, target, keep)
+        step = kernel.Step(self._config, self._adjusted(scores), labels, wants_gradient)
+        if self.recall is not None:
+            if self._observes and self.log_prior is None:
+                self.recall.observe(step.hits(), step.support.sum(0))
+            elif self._observes:
+                self.recall.observe(*_hits_and_support(scores, labels))
+            step.terms["recall"] = self.recall.mean()
+        factors = self.weights()
+        value, self._terms = step.run(factors), step.terms
+        if self.measure_gradients:
+            self._terms |= self._gradient_norms(scores, labels, factors)
+        return value, step.probability.view(logits.shape) if wants_gradient else None, factors
+
+    def _plain_step(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
+        """As evaluate, in the plain form: a value with a graph."""
+        self._tell()
+        logits = logits.to(compute_dtype(logits))
+        if target.numel() == 0:
+            return self._without_pixels(logits) + logits.sum()
+        scores, labels = self._read(logits, target, keep)
+        terms: Terms = {}
+        factors = self.weights()
+        if self.recall is not None:
+            mean = self.recall.mean()
+            if self._observes:
+                factors, mean = self._observed(scores, labels)
+            terms["recall"] = mean
+        value, more = plain_loss(self._config, scores, labels, factors, self.log_prior)
+        if not transforms_active():  # whose tensors are gone when it returns
+            self._terms = {name: term.detach() for name, term in (terms | more).items()}
+            if self.measure_gradients:
+                self._terms |= self._gradient_norms(scores, labels, factors)
+        return value
+
+    def again(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, factors: Tensor | None
+    ) -> Tensor:
+        """The value of a step with a graph, from the class factors that it used; changes no
+        state."""
+        scores, labels = self._read(logits.to(compute_dtype(logits)), target, keep)
+        return plain_loss(self._config, scores, labels, factors, self.log_prior)[0]
+
+    @property
+    def _observes(self) -> bool:
+        """Whether this step updates recall: in training, but not where gradient checkpointing
+        computes it once more."""
+        return self.training and not inside_backward()
+
+    def _observed(self, scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Update recall; the class factors and the mean recall after it."""
+        assert self.recall is not None
+        hits, support = _hits_and_support(scores, labels)
+        if not transforms_active():
+            self.recall.observe(hits, support)
+            return self._factors(self.recall.value), self.recall.mean()
+        recall = ObserveUnderTransforms.apply(hits, support, self.recall)
+        return self._factors(recall), recall
+
+    def _tell(self) -> None:
+        if not self._is_used:
+            self._is_used = True
+            echo(self.digest)
+
+    @property
+    def digest(self) -> str:
+        """The digest of its config; see `loss_digest`."""
+        return loss_digest(self._config)
+
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As evaluate, if no axis acts."""
+        ignored = self._ignored[0] if self._ignored else NO_INDEX
+        label = target.long()
+        for index in self._ignored[1:]:
+            label = label.masked_fill(label == index, ignored)
+        if keep is not None:
+            label = label.masked_fill(~keep, ignored)
+        if label.ndim != 3:
+            shape = (len(label), 1, -1)
+            found = self._cross_entropy(
+                logits.flatten(2).unsqueeze(2), label.reshape(shape), None, wants_gradient
+            )
+            return found[0], None if found[1] is None else found[1].view(logits.shape)
+        measures = self.measure_gradients
+        try:
+            value, gradient = cross_entropy(logits, label, ignored, wants_gradient or measures)
+        except IndexError:
+            self._read(logits, target, keep)  # raises an error that names the label
+            raise
+        term = value.clone()  # a caller may change the value in place
+        self._terms = {"cross_entropy": term, "pixel": term}
+        if measures:
+            self._terms["grad_norm/pixel"] = torch.linalg.vector_norm(gradient)
+        return value, gradient
+
+    def _read(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Labels]:
+        """Return scores (B, C, P) and labels; move the state to the input's device."""
+        labels = read_labels(
+            target, keep, self._classes, self._ignored, logits.dtype, validate=self._validate
+        )
+        if any(buffer.device != logits.device for buffer in self.buffers()):
+            self.to(logits.device)
+        scores, config = logits.flatten(2), self._config
+        if config.label_smoothing > 0:
+            epsilon = amount(
+                config.label_smoothing,
+                config.smoothing_region,
+                labels.apart,
+                self._classes,
+                logits.shape[2:],
+                scores.dtype,
+            )
+            labels = replace(labels, epsilon=epsilon)
+        return scores, labels
+
+    def _without_pixels(self, logits: Tensor) -> Tensor:
+        """The value of one ignored pixel; other ranks may wait for this rank's recall counts."""
+        pixel = logits.new_zeros(1, self._classes, *(1 for _ in logits.shape[2:]))
+        target, keep = pixel[:, 0].long(), torch.zeros_like(pixel[:, 0], dtype=torch.bool)
+        if kernel.knows(self._config):
+            return self.evaluate(pixel, target, keep, wants_gradient=False)[0]
+        return self._plain_step(pixel, target, keep)
+
+    def _gradient_norms(
+        self, scores: Tensor, labels: Labels, factors: Tensor | None
+    ) -> dict[str, Tensor]:
+        """L2 norm over all logits of the gradient of each term times its weight in the loss."""
+        jaccard, norms = self._config.jaccard, {}
+        for name, alone, factor in (("pixel", 0.0, 1 - jaccard.mix), ("jaccard", 1.0, jaccard.mix)):
+            if factor == 0:
+                continue
+            only = jaccard.model_copy(update={"mix": alone})
+            config = self._config.model_copy(update={"jaccard": only})
+            gradient = self._gradient(config, scores.detach(), labels, factors)
+            norms[f"grad_norm/{name}"] = factor * torch.linalg.vector_norm(gradient)
+        return norms
+
+    def _gradient(
+        self, config: LossConfig, scores: Tensor, labels: Labels, factors: Tensor | None
+    ) -> Tensor:
+        """The gradient of a loss by scores without a graph."""
+        if kernel.knows(config):
+            step = kernel.Step(config, self._adjusted(scores), labels, wants_gradient=True)
+            step.run(factors)
+            return step.probability
+        with torch.enable_grad():
+            leaf = scores.clone().requires_grad_()
+            value, _ = plain_loss(config, leaf, labels, factors, self.log_prior)
+            return torch.autograd.grad(value, leaf)[0]
+
+    def _adjusted(self, scores: Tensor) -> Tensor:
+        if self.log_prior is None:
+            return scores
+        return adjusted(scores, self.log_prior, self._config.logit_adjustment.tau)
+
+    # --- what is known afterwards ---------------------------------------------------------------
+
+    def weights(self) -> Tensor | None:
+        """The present pixel weights by class, a * (1 - R), (C,) float64; None if all are 1."""
+        return self._factors(None if self.recall is None else self.recall.value)
+
+    def _factors(self, recall: Tensor | None) -> Any:
+        weights = self.class_weights if has_class_weights(self._config.class_weights) else None
+        if recall is None:
+            return weights
+        return (1 - recall) * (1 if weights is None else weights)
+
+    def terms(self, class_names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The parts of the last step's value, as detached 0-dim tensors.
+
+        Nothing waits for the device until one of them is read.
+
+        cross_entropy, pixel   unweighted mean, and the pooled term; unless mix is 1
+        jaccard                unless mix is 0
+        recall                 the mean R of the classes seen
+        kept, capped           fraction of valid pixels that OHEM keeps or max-pooling holds at its
+        cap
+        weight/<class>         a * (1 - R) with the normaliser applied, by index or `class_names`;
+                               if class weights or recall act
+        grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
+                               mix * jaccard; if `measure_gradients` was set
+        """
+        names = range(self._classes) if class_names is None else class_names
+        return named_terms(self._terms, names)
+
+    @property
+    def step_terms(self) -> dict[str, Tensor]:
+        """As `terms()`, but with all weights in one (C,) tensor, for `named_terms`.
+
+        This is cheaper when the terms of many steps are averaged.
+        """
+        return self._terms
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        errors: list[str] = args[-1]
+        for name, mine in self._configured.items():
+            given = state_dict.get(prefix + name)
+            if not isinstance(given, Tensor) or mine is None or given.shape != mine.shape:
+                continue
+            given = given.detach().cpu().double()
+            if not torch.allclose(given, mine, rtol=1e-6, atol=0):
+                errors.append(
+                    f"{prefix}{name} are {given.tolist()} in the state and {mine.tolist()} by the "
+                    "config and its class_counts: build the loss with those of the state, or leave "
+                    f"{prefix}{name} out of the state"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the state where `fn` moves it, but never cast it."""
+
+        def moved(state: Tensor) -> Tensor:
+            found = fn(state)
+            return found if found.dtype == state.dtype else state.to(found.device)
+
+        return super()._apply(moved, recurse)
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, ignore_index={self.ignore_index}, {self.config}"
+
+
+def named_terms(terms: Mapping[str, Tensor], class_names: Iterable[Any]) -> dict[str, Tensor]:
+    """Replace the weights in `step_terms` by one weight/<class> for each class."""
+    named = {name: term for name, term in terms.items() if name != WEIGHTS}
+    if WEIGHTS in terms:
+        each = zip(class_names, terms[WEIGHTS].unbind(), strict=True)
+        named |= {f"weight/{name}": weight for name, weight in each}
+    return named
+
+
+class _Differentiable(torch.autograd.Function):
+    """logits (B, C, ...) -> the loss; computes the gradient in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+    ) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            scores = logits.detach().to(compute_dtype(logits))
+            value, gradient, factors = loss.evaluate(
+                scores, target, keep, ctx.needs_input_grad[0]
+            )
+        ctx.save_for_backward(gradient, logits, target, keep, factors)
+        ctx.loss = loss
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient, logits, target, keep, factors = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated
+            gradient = gradient_with_graph(ctx.loss, logits, target, keep, factors)
+        elif upstream.device.type == "cpu" and float(upstream) == 1:
+            return gradient.to(logits.dtype), None, None, None
+        return (gradient * upstream).to(logits.dtype), None, None, None
+
+
+def gradient_with_graph(
+    loss: SegmentationLoss,
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor | None,
+    factors: Tensor | None,
+) -> Tensor:
+    """The gradient of a step by its logits, attached to their graph."""
+    if target.numel() == 0:
+        return torch.zeros_like(logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        value = loss.again(logits, target, keep, factors)
+        (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+    return gradient
+
+
+def _hits_and_support(scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
+    """Valid pixels of each class whose label is the argmax of scores (B, C, P), and all of them,
+    (C,) float64 each."""
+    classes = torch.arange(labels.num_classes, device=scores.device)[:, None]
+    mine = (labels.label[:, None] == classes) & labels.valid[:, None]  # (B, C, P)
+    hit = scores.detach().argmax(1) == labels.label
+    return (mine & hit[:, None]).sum((0, 2)).double(), mine.sum((0, 2)).double()
+
+
+def _whole(number: Any, name: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {number!r}", key=name) from None
+
+
+def _indices(given: Any) -> tuple[int, ...]:
+    """The ignored labels; none for None."""
+    if given is None:
+        return ()
+    hint = "give an integer, a list of integers, or None to ignore nothing"
+    if isinstance(given, Tensor | np.ndarray):
+        given = given.tolist()
+    many = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    try:
+        return tuple(dict.fromkeys(_whole(one, "ignore_index") for one in many))
+    except InputError:
+        message = f"ignore_index must be a whole number, or several, got {given!r}"
+        raise InputError(message, hint=hint, key="ignore_index") from None
+
+
+def _on_cpu(value: Tensor) -> Tensor | None:
+    return None if value.device.type == "meta" else value.detach().cpu().clone()
