@@ -1,4 +1,4 @@
-"""Segmentation losses for rare classes: four orthogonal axes on one cross entropy.
+"""Segmentation losses for rare classes: orthogonal axes on one cross entropy.
 
     from study.losses import build_loss
 
@@ -12,7 +12,7 @@ Importing this package does not import torch; building a loss does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from study.losses.config import LossConfig
@@ -31,7 +31,8 @@ def build_loss(
     *,
     num_classes: int,
     class_counts: Counts | None = None,
-    ignore_index: int = 255,
+    ignore_index: int | Sequence[int] | None = 255,
+    validate: bool = True,
 ) -> SegmentationLoss:
     """Build the loss that a config describes.
 
@@ -45,13 +46,17 @@ def build_loss(
     Args:
         config: the `loss:` tree, a mapping or a LossConfig, such as `PRESETS["lmp"].config`; None
             or {} is cross entropy.
-        num_classes: C, at least 1.
+        num_classes: C, at least 2; or 1 for a binary loss of one channel, whose class 0 has logit
+            0 and whose counts and weights are those of both classes.
         class_counts: pixels of each class in the training split, (C,) or (images, C), >= 0; only
-            class-weight schemes need them, `median_frequency` per image.
-        ignore_index: label of the pixels that do not count.
+            class-weight schemes, of which `median_frequency` per image, and logit adjustment need
+            them.
+        ignore_index: label of the pixels that do not count, or several; None ignores none.
+        validate: refuse soft targets that are no distributions, on the CPU; False saves the look.
 
     Returns:
-        A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss.
+        A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss. With
+        `distillation` it is also called with teacher=probabilities.
 
     Raises:
         ValueError: one line that names the key, if the config or the counts do not fit.
@@ -76,7 +81,7 @@ def build_loss(
         (torch.Size([]), True)
     """
     from study.core.errors import InputError
-    from study.core.validation import validate
+    from study.core.validation import validate as check
     from study.losses.module import SegmentationLoss
 
     given: object = config
@@ -84,16 +89,26 @@ def build_loss(
         hint = "PRESETS[name].config is one"
         raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
-        config = validate(LossConfig, dict(config or {}), root="loss")
+        config = check(LossConfig, _plain(config or {}), root="loss")
+    kind = SegmentationLoss
     if config.distillation is not None:
         from study.losses.distilled import DistilledLoss
 
-        return DistilledLoss(
-            config, num_classes=num_classes, class_counts=class_counts, ignore_index=ignore_index
-        )
-    return SegmentationLoss(
-        config, num_classes=num_classes, class_counts=class_counts, ignore_index=ignore_index
+        kind = DistilledLoss
+    return kind(
+        config,
+        num_classes=num_classes,
+        class_counts=class_counts,
+        ignore_index=ignore_index,
+        validate=validate,
     )
+
+
+def _plain(tree: Any) -> Any:
+    """A tree with the numbers and lists of Python in place of those of numpy and torch."""
+    if isinstance(tree, Mapping):
+        return {key: _plain(value) for key, value in tree.items()}
+    return tree.tolist() if hasattr(tree, "tolist") else tree
 
 
 def __getattr__(name: str) -> Any:

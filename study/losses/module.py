@@ -41,10 +41,11 @@ class SegmentationLoss(nn.Module):
 
     Args:
         config: the typed `loss:` tree.
-        num_classes: C, at least 1.
-        class_counts: pixels of each class, (C,) or (images, C); only class-weight schemes need
-            them.
-        ignore_index: label of the pixels that do not count.
+        num_classes: C, at least 2; or 1 for a binary loss of one channel.
+        class_counts: pixels of each class, (C,) or (images, C); only class-weight schemes and
+            logit adjustment need them.
+        ignore_index: label of the pixels that do not count, or several; None ignores none.
+        validate: refuse soft targets that are no distributions, where looking makes nobody wait.
 
     State: recall, updated once per forward in training mode and only read in eval mode, and the
     class weights. Both are buffers: they move with the module and are saved with it, but stay
@@ -400,6 +401,7 @@ class SegmentationLoss(nn.Module):
                     "config and its class_counts: build the loss with those of the state, or leave "
                     f"{prefix}{name} out of the state"
                 )
+                state_dict = {**state_dict, prefix + name: mine}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

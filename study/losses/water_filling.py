@@ -40,7 +40,7 @@ def within_the_ball(flat: Tensor, m: Tensor, p: float, slack: Tensor) -> Tensor:
         x = x.sub_(_log_alpha(x, float(m), q))
     else:
         x = x.sub_(_newton_on_the_device(x, m, q).to(x.dtype))
-    x.mul_(q - 1).clamp_(max=0)
+    x.mul_(q - 1).clamp_max_(0)
     return torch.threshold_(x, _NOTHING, -torch.inf).exp_().to(flat.dtype)
 
 
