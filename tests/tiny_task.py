@@ -144,7 +144,7 @@ def colours(num_classes: int, sharp: float = 2.0) -> Any:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         model.weight.copy_(sharp * torch.randn(model.weight.shape, generator=generator))
-        torch.nn.init.zeros_(model.bias)
+    model.register_parameter("bias", None)
     return model
 
 
