@@ -274,7 +274,8 @@ def _trees(annotation: Any) -> Iterator[Any]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         for one in arguments:
-            yield from itertools.islice(_trees(one), 1)
+            literal = get_origin(one) is Annotated and get_origin(get_args(one)[0]) is Literal
+            yield from itertools.islice(_trees(one), None if literal else 1)
     elif origin is Literal:
         yield from arguments
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
