@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from study.core.errors import InputError
-from study.losses import kernel
+from study.losses import dense, kernel
 from study.losses.class_weights import Counts, class_weights, has_class_weights
 from study.losses.compiled import opaque_loss, register
 from study.losses.config import LossConfig
@@ -192,6 +192,12 @@ class SegmentationLoss(nn.Module):
             value, gradient = self._cross_entropy(logits, target, keep, wants_gradient)
             return value, gradient, None
         scores, labels = self._read(logits, target, keep)
+        if self.recall is None and dense.suits(self._config, scores, labels):
+            pixels = dense.DenseStep(self._config, self._adjusted(scores), labels, wants_gradient)
+            value, self._terms = pixels.run()
+            if self.measure_gradients:
+                self._terms |= self._gradient_norms(scores, labels, None)
+            return value, pixels.probability.view(logits.shape) if wants_gradient else None, None
         step = kernel.Step(self._config, self._adjusted(scores), labels, wants_gradient)
         if self.recall is not None:
             if self._observes and self.log_prior is None:

@@ -27,13 +27,22 @@ class Labels:
     accelerator.
     """
 
-    label: Tensor  # (B, P) int64; of a soft target the most probable class
+    hard: Tensor | None  # (B, P) int64; None for soft labels
     valid: Tensor  # (B, P) bool
     soft: Tensor | None
     num_valid: Tensor  # 0-dim int64
     some_ignored: bool
     num_classes: int
     epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
+
+    @cached_property
+    def label(self) -> Tensor:
+        """(B, P) int64; of a soft target the most probable class."""
+        if self.hard is not None:
+            return self.hard
+        assert self.soft is not None
+        label = most_probable(self.soft.detach())
+        return label.masked_fill(self.ignored, 0) if self.some_ignored else label
 
     @cached_property
     def ignored(self) -> Tensor:
@@ -117,6 +126,21 @@ def two_classes(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
+def most_probable(soft: Tensor) -> Tensor:
+    """argmax over the classes of (B, C, P), (B, P) int64; the first of equals.
+
+    On a CPU an argmax over an inner dimension is many times slower than a pass over the classes.
+    """
+    if not may_look(soft):
+        return soft.argmax(1)
+    best, label = soft[:, 0].clone(), torch.zeros_like(soft[:, 0], dtype=torch.int64)
+    for c in range(1, soft.shape[1]):
+        better = soft[:, c] > best
+        label.masked_fill_(better, c)
+        torch.maximum(best, soft[:, c], out=best)
+    return label
+
+
 def read_labels(
     target: Tensor,
     keep: Tensor | None,
@@ -154,15 +178,15 @@ def _read_soft(
         soft = soft.masked_fill(~valid[:, None], 0)
     if validate and may_look(soft):
         _check_distributions(soft.detach(), valid, SLACK.get(target.dtype, LEAST_SLACK))
-    return _labels(soft.detach().argmax(1), valid, soft, num_classes)
+    return _labels(None, valid, soft, num_classes)
 
 
-def _labels(label: Tensor, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
+def _labels(hard: Tensor | None, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
     num_valid = valid.sum()
     some_ignored = not may_look(valid) or int(num_valid) < valid.numel()
-    if some_ignored:
-        label = label.masked_fill(~valid, 0)
-    return Labels(label, valid, soft, num_valid, some_ignored, num_classes)
+    if some_ignored and hard is not None:
+        hard = hard.masked_fill(~valid, 0)
+    return Labels(hard, valid, soft, num_valid, some_ignored, num_classes)
 
 
 def _check_range(label: Tensor, num_classes: int, ignored: Sequence[int]) -> None:
