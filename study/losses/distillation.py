@@ -3,12 +3,12 @@
     L      = (1 - mix) * L_hard + mix * L_soft
     L_soft = (1 - j) * T^2 * mean_p KL(t_T || s_T) + j * Jaccard(softmax z, t)
 
-over the valid pixels p, with z the student's logits (adjusted, where they are), t (B, C, H, W) the teacher's probabilities,
-s_T = softmax(z / T), t_T proportional to t^(1/T), and j the Jaccard term's own mix. L_hard is the
-whole loss of the other axes on the true labels; label smoothing, focal factor, class weights,
-recall and pooling act there alone. The Jaccard term of L_soft has the alpha, beta, smooth, average
-and classes of that of L_hard, and compares the probabilities themselves, at temperature 1. Pixels
-that the true labels ignore are ignored by both parts.
+over the valid pixels p, with z the student's logits (adjusted, where they are), t (B, C, H, W) the
+teacher's probabilities, s_T = softmax(z / T), t_T proportional to t^(1/T), and j the Jaccard term's
+own mix. L_hard is the whole loss of the other axes on the true labels; label smoothing, focal
+factor, class weights, recall and pooling act there alone. The Jaccard term of L_soft has the alpha,
+beta, smooth, power, average and classes of that of L_hard, and compares the probabilities
+themselves, at temperature 1. Pixels that the true labels ignore are ignored by both parts.
 
 mix in (0, 1]; temperature T > 0. T^2 keeps the size of the gradient as T grows: the derivative of
 the KL divergence by z shrinks with 1 / T^2. No gradient reaches the teacher.

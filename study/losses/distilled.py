@@ -1,4 +1,4 @@
-"""The loss of a student as a module: that of the other axes, and its terms on a teacher's labels."""
+"""The loss of a student as a module: that of the other axes, and its terms on soft labels."""
 
 from __future__ import annotations
 

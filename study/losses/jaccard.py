@@ -7,8 +7,8 @@ Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums
 
 alpha = beta = 1 is Jaccard, 1/2 Dice, any other pair Tversky (alpha weighs false positives, beta
 misses). A power below 1 turns the loss to the classes that are nearly right, one above 1 to those
-that are missed; where a class's loss rounds to 0 its gradient is 0. On hard labels tp is the sum of p over the class's pixels, and with smooth 0 the loss of
-one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at
+that are missed; where a class's loss rounds to 0 its gradient is 0. On hard labels tp is the sum of
+p over the class's pixels, and with smooth 0 the loss of one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at
 p = t; this one is 0 there and only there. An empty denominator gives score 1 and gradient 0.
 mix in [0, 1]; alpha, beta, smooth >= 0; power > 0.
 
@@ -31,8 +31,8 @@ Focal Tversky Loss Function", ISBI 2019, arXiv 1810.07842, who write it 1 / gamm
 
 Differs: smooth is 1e-3, the paper's configs use 1. Abraham & Khan sum over classes, and their alpha
 weighs misses, their beta false positives. Codes of the Jaccard loss have had the power both ways,
-gamma and 1 / gamma; here it is what stands above the loss. In libraries that keep absent classes in the
-divisor the loss scales with the number of the others.
+gamma and 1 / gamma; here it is what stands above the loss. In libraries that keep absent classes in
+the divisor the loss scales with the number of the others.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ _ALL = (
             "pooling": {"kind": "ohem", "threshold": 0.0, "min_kept": 0.1},
             "jaccard": {"mix": 0.5, "alpha": 0.5, "beta": 0.5},
         },
-        "Ma et al., Medical Image Analysis 2021, arXiv 2005.13449: Dice and the hardest tenth of the "
-        "pixels' cross entropies (Wu et al. 2016, arXiv 1605.06885), half each",
+        "Ma et al., Medical Image Analysis 2021, arXiv 2005.13449: Dice and the hardest tenth of "
+        "the pixels' cross entropies (Wu et al. 2016, arXiv 1605.06885), half each",
     ),
     Preset(
         "focal_tversky",

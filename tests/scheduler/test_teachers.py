@@ -125,7 +125,8 @@ def test_a_folder_that_has_moved_takes_the_weights_along(tmp_path: Path) -> None
 def test_another_teacher_is_not_put_in_place_of_a_trials_own() -> None:
     study = Study(plan(teachers=("large",), teacher_epochs=(5,)))
     study.finish(study.add(TEACHER, "large"))
-    tree: dict[str, Any] = {"distillation": {"teacher": {"weights": "x", "sha256": "cd" * 32}, "mix": 0.5}}
+    other = {"weights": "x", "sha256": "cd" * 32}
+    tree: dict[str, Any] = {"distillation": {"teacher": other, "mix": 0.5}}
     assert teachers().placed(tree, study.state) == tree
     tree["distillation"]["teacher"]["sha256"] = HASH
     placed = teachers().placed(tree, study.state)["distillation"]["teacher"]
