@@ -14,6 +14,7 @@ from study.losses import (
     PRESETS,
     LossConfig,
     class_weights,
+    distillation,
     focal,
     jaccard,
     label_smoothing,
@@ -55,7 +56,9 @@ def test_the_neutral_config_is_the_default_in_full() -> None:
     assert yaml.safe_load(block) == LossConfig().model_dump(mode="json")
 
 
-AXES = (label_smoothing, focal, class_weights, recall, pooling, max_pooling, ohem, jaccard)
+AXES = (
+    label_smoothing, focal, class_weights, recall, pooling, max_pooling, ohem, jaccard, distillation,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.__name__.rpartition(".")[2])

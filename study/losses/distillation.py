@@ -35,8 +35,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from study.core.errors import shown
 from study.losses.axis import Axis, Config
 
 if TYPE_CHECKING:
@@ -80,12 +81,20 @@ def _kind(value: Any) -> str | None:
     return next((kind for kind in _KINDS if has(kind)), None)
 
 
+def _has_kind(value: Any) -> Any:
+    if isinstance(value, (dict, Config)) and _kind(value) is not None:
+        return value
+    kinds = "{export: FILE.yaml}, {task: NAME} or {factory: package.module:function}"
+    raise ValueError(f"a teacher must be {kinds}, got {shown(value)}")
+
+
 Teacher = Annotated[
     Annotated[ExportTeacher, Tag("export")]
     | Annotated[TaskTeacher, Tag("task")]
     | Annotated[FactoryTeacher, Tag("factory")]
     | Annotated[WeightsTeacher, Tag("weights")],
     Discriminator(_kind),
+    BeforeValidator(_has_kind),
 ]
 
 

@@ -6,7 +6,6 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
@@ -171,7 +170,14 @@ def _run(
 
 def _stored(prepared: Prepared) -> Callable[[str], tuple[str, str] | None]:
     """Where the weights of a teacher are, and their hash, which is computed once."""
-    return lru_cache(WeightsStore(prepared.folder, prepared.prefix).stored)
+    store, known = WeightsStore(prepared.folder, prepared.prefix), dict[str, tuple[str, str]]()
+
+    def stored(trial: str) -> tuple[str, str] | None:
+        if trial not in known and (found := store.stored(trial)) is not None:
+            known[trial] = found
+        return known.get(trial)
+
+    return stored
 
 
 def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:

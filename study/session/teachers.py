@@ -110,7 +110,14 @@ def _export(found: Found) -> WeightsTeacher:
     from study.training.teachers import resolved
 
     assert isinstance(found.teacher, ExportTeacher)
-    return resolved(found.teacher, key=found.key)
+    teacher = resolved(found.teacher, trust=True, key=found.key)  # which imports nothing
+    if "factory" in teacher.model:
+        raise InputError(
+            f"the network of the export is code that would be run: {teacher.model['factory']}",
+            hint="if you trust it, give it as {factory: ...}, a function that loads its weights",
+            key=f"{found.key}/export",
+        )
+    return teacher
 
 
 def check(

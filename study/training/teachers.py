@@ -335,6 +335,10 @@ def _write(
             key="loss/distillation/labels",
         )
     batches = Batches(data, device, "fp32")
+    for left_over in file.parent.glob(
+        f".{file.name}.*"
+    ):  # of a process that died: we hold the lock
+        left_over.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     header: Mapping[str, Any] = {"descr": "<f2", "fortran_order": False, "shape": shape}
     words = f"labels of the teacher {teacher_words(model)}, once per machine"

@@ -57,7 +57,8 @@ def test_params_resolve_to_a_whole_config_with_defaults():
 def test_the_space_of_the_results_page_confirms_every_preset():
     space = load_space(Path(__file__).parents[2] / "benchmarks" / "results_camvid.yaml")
     settings = space.settings
-    later = {"logit_adjusted", "kd", "jml_kd"}  # came after that study
+    overlap = {"dice_ce", "dice_topk", "focal_tversky"}
+    later = {"logit_adjusted", "kd", "jml_kd", *overlap}  # came after that study
     assert {*settings.baseline_names} == {*PRESETS, "joint_winner"} - later
     assert space.grid is not None
     assert settings.confirm.top >= len(settings.baseline_names) - 1 + len(space.grid)
@@ -179,7 +180,7 @@ def test_no_class_weights_are_those_of_exponent_zero():
         ("recall", {"ce", "inverse_sqrt", "recall", "recall_ema", "recall_normalized"}),
         ("class_weights", {"median_frequency"}),
         ("max_pooling", {"lmp", "ohem"}),
-        ("jaccard", {"jml", "jml_soft"}),
+        ("jaccard", {"jml", "jml_soft", "dice_ce"}),
         ("logit_adjustment", {"logit_adjusted"}),
         ("baselines", {*PRESETS} - {"kd", "jml_kd"}),  # which need a teacher
     ],

@@ -13,7 +13,7 @@ from tiny_task import STATEFUL_LOSS, TINY, tiny
 
 from study.config.own_training import OwnTrainingTask
 from study.config.task import TaskConfig, TrialConfig
-from study.losses.config import Config, LossConfig, MeanPooling
+from study.losses.config import Config, LogitAdjustment, LossConfig, MeanPooling
 from study.training import identity
 from study.training.identity import FIRST_KEYS, digest, first_keys
 
@@ -22,7 +22,26 @@ EARLIER = json.loads(DIGESTS.read_text(encoding="utf-8"))
 # What a key that is later than de798f6 has to be for the digest to leave it out, by class and key.
 # Add the default of a new key here, and never change one: checkpoints without the key would be
 # taken for trainings with the new default.
-NEUTRAL: dict[str, Any] = {"Evaluation/groups": {}, "FactoryLoss/kwargs": {}}
+NEUTRAL: dict[str, Any] = {
+    "Evaluation/groups": {},
+    "FactoryLoss/kwargs": {},
+    "Jaccard/power": 1.0,
+    "LossConfig/logit_adjustment": LogitAdjustment(tau=0.0),
+    "LogitAdjustment/tau": 0.0,
+    "LossConfig/distillation": None,
+    "Distillation/teacher": None,
+    "Distillation/temperature": 1.0,
+    "Distillation/mix": 0.5,
+    "Distillation/labels": "auto",
+    "FactoryTeacher/kwargs": {},
+    "SmpModel/aux": None,
+    "SmpModel/aux_weight": 0.5,
+    "FactoryModel/aux": 0,
+    "FactoryModel/aux_weight": 0.5,
+    "AuxHead/stage": 1,
+    "AuxHead/channels": 64,
+    "AuxHead/dropout": 0.1,
+}
 
 
 @pytest.mark.parametrize("item", EARLIER, ids=range(len(EARLIER)))
