@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     Strict,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -499,11 +500,14 @@ class TrialConfig(Config):
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
 
-    @model_validator(mode="after")
-    def _a_teacher_is_asked_here(self) -> TrialConfig:
-        if isinstance(self.task, OwnTrainingTask):
-            refuse_distillation(self.loss)
-        return self
+    @field_validator("loss")
+    @classmethod
+    def _a_teacher_is_asked_here(
+        cls, loss: LossConfig | FactoryLoss, info: ValidationInfo
+    ) -> LossConfig | FactoryLoss:
+        if isinstance(info.data.get("task"), OwnTrainingTask):
+            refuse_distillation(loss)
+        return loss
 
     @property
     def trained_here(self) -> TaskConfig:
