@@ -88,7 +88,7 @@ ClassWeights = Annotated[
     Field(discriminator="scheme"),
 ]
 
-_WORDS = {
+_WORDS: dict[type[Config], tuple[str, str]] = {
     InverseFrequency: ("class weights by inverse frequency", ""),
     MedianFrequency: (
         "median frequency balancing of the classes",
@@ -132,7 +132,9 @@ CLASS_WEIGHTS = (
         is_on=lambda loss: has_class_weights(loss.class_weights) and has_pixel_term(loss),
         words=lambda loss: _WORDS.get(type(loss.class_weights), ("given class weights", "")),
         short=lambda loss: _short(loss.class_weights),
-        needs_counts=lambda loss: not isinstance(loss.class_weights, NoClassWeights | ManualWeights),
+        needs_counts=lambda loss: (
+            not isinstance(loss.class_weights, NoClassWeights | ManualWeights)
+        ),
         parts=("WEIGHTS",),
     ),
 )
@@ -209,8 +211,7 @@ def _shape(config: ClassWeights, table: Tensor, pixels: Tensor) -> Tensor:
         case EffectiveNumber():
             if bool((pixels != pixels.round()).any()):
                 raise InputError(
-                    "scheme effective_number needs whole numbers of pixels, got "
-                    f"{pixels.tolist()}",
+                    f"scheme effective_number needs whole numbers of pixels, got {pixels.tolist()}",
                     hint="pass the pixels of each class, not their shares",
                     key="class_weights/scheme",
                 )

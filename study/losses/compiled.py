@@ -86,9 +86,7 @@ def _(
     return _shapes(logits, wants_gradient)
 
 
-@torch.library.custom_op(
-    "study::segmentation_loss_with_recall", mutates_args=("recall", "seen")
-)
+@torch.library.custom_op("study::segmentation_loss_with_recall", mutates_args=("recall", "seen"))
 def _observe(
     logits: Tensor,
     target: Tensor,

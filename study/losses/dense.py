@@ -24,7 +24,7 @@ from study.losses.looking import may_look
 from study.losses.targets import Labels
 
 KNOWN = {"label_smoothing", "boundary_smoothing", "jaccard", "logit_adjustment"}
-_BLOCK = 1 << 17  # numbers in a block
+_BLOCK = 1 << 18  # numbers in a block
 
 
 def suits(config: LossConfig, scores: Tensor, labels: Labels) -> bool:
@@ -53,7 +53,8 @@ class DenseStep:
         if labels.some_ignored:
             scores = scores.masked_fill(labels.ignored[:, None], 0)
         self.probability = torch.log_softmax(scores, 1)  # until `run`: log p, then p
-        self.log_q = None if labels.hard is None else at_label(self.probability, labels.hard)
+        if labels.hard is not None:
+            self.log_q = at_label(self.probability, labels.hard)
         self.mix = config.jaccard.mix
         self.num_valid = max(1, int(labels.num_valid))
         self.smooths_target = config.jaccard.target == "smoothed" and config.label_smoothing > 0
@@ -75,13 +76,12 @@ class DenseStep:
             terms["cross_entropy"] = entropy / self.num_valid
             terms["pixel"] = terms["cross_entropy"]
             value = (1 - self.mix) * terms["pixel"]
-        by_hit = by_predicted = None
         if overlap is not None:
             term, by_hit, by_predicted = partial_derivatives(self.config.jaccard, overlap)
             terms["jaccard"] = term
             value = value + self.mix * term
-        if self.wants_gradient:
-            self._write_gradient(by_hit, by_predicted)
+            if self.wants_gradient:
+                self._write_gradient(by_hit, by_predicted)
         dtype = self.probability.dtype
         return value.to(dtype), {name: each.to(dtype) for name, each in terms.items()}
 
@@ -129,6 +129,8 @@ class DenseStep:
         sums = torch.zeros(3, *self.probability.shape[:2], dtype=torch.float64)
         hit, predicted, labelled = sums
         for image, pixels, part, soft, room in self._blocks():
+            if soft is not None:
+                labels.check(soft, labels.valid[image, pixels], 0)
             if self.mix < 1:
                 if soft is not None:
                     losses = torch.mul(soft, part, out=room).sum(0)
@@ -139,6 +141,8 @@ class DenseStep:
                     losses.addcmul_(part.sum(0), self._low[image, pixels])
                 entropy -= losses.sum(dtype=torch.float64)
             if self.mix == 0:
+                if self.wants_gradient and soft is not None:
+                    self._write_gradient_of_cross_entropy(image, pixels, part, soft, room)
                 continue
             part.exp_()
             if self._weight is not None:
@@ -174,50 +178,48 @@ class DenseStep:
         q = self.log_q.exp()
         return q if self._weight is None else q * self._weight
 
-    def _gradient_at_label(self, half: Tensor | None, share: float) -> Tensor:
+    def _write_gradient_of_cross_entropy(
+        self, image: int, pixels: slice, part: Tensor, soft: Tensor, room: Tensor
+    ) -> None:
+        """Turn log p of a block into the gradient, where there is no Jaccard term."""
+        share = -1 / self.num_valid
+        if self.config.label_smoothing > 0:
+            torch.mul(soft, share * self._high[image, pixels], out=room)
+            room.add_(share * self._low[image, pixels])
+        else:
+            torch.mul(soft, share, out=room)
+        torch.addcmul(room, part.exp_(), room.sum(0), value=-1, out=part)
+
+    def _gradient_at_label(self, half: Tensor, share: float) -> Tensor:
         """What the gradient by log p has at the label beyond that at other classes, (B, P)."""
-        more = -share * self._high
-        if half is None:
-            return more
         sides = [(low - self._q).sign_() for low in (self._low + self._high, self._low)]
         steps = (sides[0] - sides[1]).mul_(self._q)
         for image, label, by_class in zip(steps, self.labels.label, half[..., 0], strict=True):
             image.mul_(by_class.take(label))
-        return more + steps
+        return steps - share * self._high
 
-    def _write_gradient(self, by_hit: Tensor | None, by_predicted: Tensor | None) -> None:
+    def _write_gradient(self, by_hit: Tensor, by_predicted: Tensor) -> None:
+        """Turn p into the gradient."""
         share = (1 - self.mix) / self.num_valid  # of a pixel's cross entropy in the loss
-        smooths = self.config.label_smoothing > 0
-        half = base = None
-        if by_hit is not None and by_predicted is not None:
-            half = (self.mix / 2 * by_hit).to(self.probability.dtype)[..., None]
-            base = (self.mix * by_predicted).to(half.dtype)[..., None] + half
+        smooths = self.mix < 1 and self.config.label_smoothing > 0
+        half = (self.mix / 2 * by_hit).to(self.probability.dtype)[..., None]
+        base = (self.mix * by_predicted).to(half.dtype)[..., None] + half
         hard = self.labels.hard
         more = None if hard is None else self._gradient_at_label(half, share)
         for image, pixels, part, soft, room in self._blocks():
-            if half is not None and base is not None:
-                if soft is not None:
-                    target = self._soft_target(soft, image, pixels, room)
-                    torch.sub(target, part, out=room)
-                else:
-                    torch.sub(self._low[image, pixels], part, out=room)
-                room.sign_().mul_(half[image]).add_(base[image])
-                if self.mix < 1 and smooths:
-                    flat = -share * self._low[image, pixels]
-                    torch.addcmul(flat, room, part, out=room)
-                else:
-                    room.mul_(part)
-            elif smooths:
-                room.copy_(-share * self._low[image, pixels])
+            target = self._low[image, pixels]
+            if soft is not None:
+                target = self._soft_target(soft, image, pixels, room)
+            torch.sub(target, part, out=room)
+            room.sign_().mul_(half[image]).add_(base[image])
+            if smooths:
+                torch.addcmul(-share * self._low[image, pixels], room, part, out=room)
             else:
-                room.zero_()
+                room.mul_(part)
             if hard is not None and more is not None:
                 room.scatter_add_(0, hard[image, pixels][None], more[image, pixels][None])
-            elif self.mix < 1:
-                if smooths:
-                    room.addcmul_(soft, self._high[image, pixels], value=-share)
-                else:
-                    room.add_(soft, alpha=-share)
-            if half is None:
-                part.exp_()
+            elif smooths and soft is not None:
+                room.addcmul_(soft, self._high[image, pixels], value=-share)
+            elif self.mix < 1 and soft is not None:
+                room.add_(soft, alpha=-share)
             torch.addcmul(room, part, room.sum(0), value=-1, out=part)

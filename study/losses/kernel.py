@@ -61,6 +61,8 @@ class Step:
         self, config: LossConfig, scores: Tensor, labels: Labels, wants_gradient: bool
     ) -> None:
         self.config, self.labels, self.wants_gradient = config, labels, wants_gradient
+        if labels.soft is not None:
+            labels.check(labels.soft, labels.valid, 1)
         self.scores = scores
         self.terms: Terms = {}
         self.mix = self.config.jaccard.mix

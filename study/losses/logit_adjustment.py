@@ -2,17 +2,17 @@
 
     z'_p[c] = z_p[c] + tau * log pi_c,    pi_c = n_c / N of the training pixels
 
-Every part of the loss sees z' (the cross entropy, q, the Jaccard term). The network itself learns z,
-from which the prior is gone: its plain argmax favours no frequent class. The running recall is that
-of z, which is what predicts. tau in [0, inf): at 1 it is the balanced softmax. The counts n_c are
+Every part of the loss sees z' (the cross entropy, q, the Jaccard term). The network itself learns
+z, from which the prior is gone: its plain argmax favours no frequent class. The running recall is
+that of z, which is what predicts. tau in [0, inf): at 1 it is the balanced softmax. The counts n_c are
 needed; a class without training pixels has the prior of the rarest one that has some.
 
 Neutral: tau 0.
 
 Normaliser: none; the gradient by z is that by z'.
 
-Sources: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, arXiv 2007.07314; Ren et
-al., "Balanced Meta-Softmax", NeurIPS 2020, arXiv 2007.10740 (tau 1).
+Sources: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, arXiv 2007.07314; Ren
+et al., "Balanced Meta-Softmax", NeurIPS 2020, arXiv 2007.10740 (tau 1).
 
 Differs: the papers count images of a class, here its pixels are counted. A decision rule
 (`study.metrics.Decision`) shifts logits after training and the other way: by -tau log pi.

@@ -1,6 +1,6 @@
 """The whole loss in one screen of plain autograd: what is right, whatever is asked of it.
 
-    z'_p  = z_p + tau * log pi                               the logits, with the prior of the classes
+    z'_p  = z_p + tau * log pi                               the logits, with the prior in the loss
     ce_p  = -sum_c s_p[c] log softmax(z'_p)[c]               s: one-hot, smoothed or soft label
     ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p   q_p = softmax(z'_p)[y_p]
     L     = (1 - mix) * sum_p v_p ell_p + mix * Jaccard(softmax z', target)
@@ -21,8 +21,8 @@ from study.losses.config import LossConfig
 from study.losses.focal import focal_factor
 from study.losses.jaccard import Overlap, active_classes, jaccard_loss
 from study.losses.label_smoothing import smoothed
-from study.losses.pooling import pooling_weights
 from study.losses.logit_adjustment import adjusted
+from study.losses.pooling import pooling_weights
 from study.losses.targets import Labels
 
 WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim
@@ -47,6 +47,8 @@ def plain_loss(
     log_p = scores.masked_fill(labels.ignored[:, None], 0).log_softmax(1)
     log_q = log_p.gather(1, labels.label[:, None])[:, 0]
     sharp = labels.soft
+    if sharp is not None:
+        labels.check(sharp.detach(), valid, 1)
     if sharp is None:
         sharp = torch.zeros_like(log_p).scatter(1, labels.label[:, None], 1.0)
     value = torch.zeros((), dtype=scores.dtype, device=scores.device)

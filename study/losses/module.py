@@ -162,9 +162,7 @@ class SegmentationLoss(nn.Module):
         return _Differentiable.apply(logits, target, keep, self)
 
     @torch.compiler.disable
-    def _outside_of_the_graph(
-        self, logits: Tensor, target: Tensor, keep: Tensor | None
-    ) -> Tensor:
+    def _outside_of_the_graph(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
         """The plain form in a compiled step, which it breaks in two."""
         with torch.autocast(logits.device.type, enabled=False):
             return self._plain_step(logits, target, keep)
@@ -441,9 +439,7 @@ class _Differentiable(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             scores = logits.detach().to(compute_dtype(logits))
-            value, gradient, factors = loss.evaluate(
-                scores, target, keep, ctx.needs_input_grad[0]
-            )
+            value, gradient, factors = loss.evaluate(scores, target, keep, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient, logits, target, keep, factors)
         ctx.loss = loss
         return value

@@ -95,8 +95,8 @@ _ALL = (
     Preset(
         "logit_adjusted",
         {"logit_adjustment": {"tau": 1.0}},
-        "Menon et al., ICLR 2021, arXiv 2007.07314, at its tau of 1: the balanced softmax of Ren et "
-        "al., NeurIPS 2020, arXiv 2007.10740",
+        "Menon et al., ICLR 2021, arXiv 2007.07314, at its tau of 1: the balanced softmax of Ren "
+        "et al., NeurIPS 2020, arXiv 2007.10740",
     ),
     Preset(
         "dice_ce",

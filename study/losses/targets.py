@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -33,6 +33,7 @@ class Labels:
     num_valid: Tensor  # 0-dim int64
     some_ignored: bool
     num_classes: int
+    slack: float | None = None  # of the sums of soft labels; None where they are not checked
     epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
 
     @cached_property
@@ -48,6 +49,21 @@ class Labels:
     def ignored(self) -> Tensor:
         """(B, P) bool, the opposite of valid."""
         return ~self.valid
+
+    def check(self, soft: Tensor, valid: Tensor, axis: int) -> None:
+        """Raise InputError where soft labels, or a part of them, are no distributions."""
+        if self.slack is None or soft.numel() == 0:
+            return
+        least, totals = float(soft.amin()), soft.sum(axis)
+        fits = ((totals - 1).abs() <= self.slack) | ~valid
+        if least >= -self.slack and bool(fits.all()):
+            return
+        total = f"a sum of {float(totals[~fits][0]):g}" if not bool(fits.all()) else ""
+        raise InputError(
+            "a soft target must be a distribution over the classes at each pixel, got "
+            f"{total or f'a value of {least:g}'}",
+            hint="leave pixels out by keep=, or build the loss with validate=False",
+        )
 
     @cached_property
     def apart(self) -> Tensor:
@@ -152,7 +168,8 @@ def read_labels(
 ) -> Labels:
     """Read a target of a checked shape; soft labels in `dtype`, attached to their graph.
 
-    Raises ValueError, on the CPU, for a label out of range or a soft label that is no distribution.
+    Raises ValueError, on the CPU, for a label out of range. Soft labels are checked by
+    `Labels.check`, which is left to who reads them.
     """
     if target.is_floating_point():
         return _read_soft(target, keep, num_classes, dtype, validate)
@@ -176,9 +193,10 @@ def _read_soft(
     else:
         valid = keep.flatten(1)
         soft = soft.masked_fill(~valid[:, None], 0)
-    if validate and may_look(soft):
-        _check_distributions(soft.detach(), valid, SLACK.get(target.dtype, LEAST_SLACK))
-    return _labels(None, valid, soft, num_classes)
+    labels = _labels(None, valid, soft, num_classes)
+    if not validate or not may_look(soft):
+        return labels
+    return replace(labels, slack=SLACK.get(target.dtype, LEAST_SLACK))
 
 
 def _labels(hard: Tensor | None, valid: Tensor, soft: Tensor | None, num_classes: int) -> Labels:
@@ -203,20 +221,6 @@ def _check_range(label: Tensor, num_classes: int, ignored: Sequence[int]) -> Non
         raise ValueError(
             f"labels must be in [0, {num_classes}){others}, got {low if low < 0 else high}"
         )
-
-
-def _check_distributions(soft: Tensor, valid: Tensor, slack: float) -> None:
-    if soft.numel() == 0:
-        return
-    least, totals = float(soft.amin()), soft.sum(1)
-    fits = ((totals - 1).abs() <= slack) | ~valid
-    if least >= -slack and bool(fits.all()):
-        return
-    found = f"a value of {least:g}" if least < -slack else f"a sum of {float(totals[~fits][0]):g}"
-    raise InputError(
-        f"a soft target must be a distribution over the classes at each pixel, got {found}",
-        hint="leave pixels out by keep=, or build the loss with validate=False",
-    )
 
 
 def compute_dtype(logits: Tensor) -> torch.dtype:

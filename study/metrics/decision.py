@@ -91,10 +91,16 @@ class Decision:
     def __call__(self, logits: Any) -> Any:
         """The classes of logits (B, C, ...) or (C, H, W): integers, without the class axis.
 
+        Logits of one channel are those of the second of two classes; that of the first is 0.
+
         Raises:
             ValueError: if the logits have another number of classes than the rule.
         """
         axis = 0 if logits.ndim == 3 else 1
+        if logits.shape[axis] == 1 and len(self.log_prior) in (0, 2):
+            shift = self.tau * (self.log_prior[1] - self.log_prior[0]) if self.log_prior else 0.0
+            above: Any = (logits > shift).squeeze(axis)
+            return above.astype(np.int64) if isinstance(above, np.ndarray) else above.long()
         if self.log_prior and logits.shape[axis] != len(self.log_prior):
             raise ValueError(
                 f"the rule is for {len(self.log_prior)} classes, got logits with "

@@ -30,7 +30,8 @@ class SegmentationMetrics:
     Counts stay on the predictions' device; nothing is copied to the host before the end.
 
     Args:
-        num_classes: C.
+        num_classes: C; 1 for logits of one channel (B, 1, H, W), whose two classes are told apart by
+            their sign: then all that is of each class is of both.
         ignore_index: label of the pixels that do not count.
         class_names: names of the per-class metrics, one per class, all different; default the class
             indices.
@@ -64,6 +65,8 @@ class SegmentationMetrics:
         groups: Mapping[str, Sequence[str]] | None = None,
         calibration: bool = False,
     ) -> None:
+        self._channels = num_classes
+        num_classes = max(2, num_classes)
         names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
         if len(names) != num_classes:
             raise ValueError(
@@ -123,6 +126,8 @@ class SegmentationMetrics:
         from study.metrics.curve import confusion_tables
 
         logits = pred_or_logits.detach()
+        if self._channels == 1:
+            logits, target = _two_classes(logits), _labels(target)
         pred, target = self._checked(logits, target)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
             raise ValueError("decision rules and calibration need logits, got classes")
@@ -272,6 +277,22 @@ class SegmentationMetrics:
         if chosen is not None and taus is None:
             values |= {TAU_MIOU: chosen.miou, TAU_MACC: chosen.macc}
         return {**values, "num_classes_present": present}
+
+
+def _two_classes(pred: Tensor) -> Tensor:
+    """The logits of both classes of one channel, the first 0; classes as integers (B, H, W)."""
+    from study.losses.targets import two_classes
+
+    if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == 1:
+        return two_classes(pred)
+    return _labels(pred)
+
+
+def _labels(given: Tensor) -> Tensor:
+    """Labels (B, 1, H, W) or of bool as integers (B, H, W)."""
+    if given.ndim == 4 and given.shape[1] == 1:
+        given = given[:, 0]
+    return given if given.is_floating_point() else given.long()
 
 
 def _added(total: Tensor | None, more: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loss in plain autograd, written for reading: what the fused form is compared with."""
+"""The loss once more, independent of the package: what both of its forms are compared with."""
 
 from __future__ import annotations
 

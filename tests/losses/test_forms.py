@@ -1,4 +1,4 @@
-"""The plain form and the kernel give the same loss; what the kernel cannot give is the plain one's."""
+"""Both forms give the same loss, and what the kernel cannot give the plain form does."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from study.metrics import SegmentationMetrics
+from study.metrics import Decision, SegmentationMetrics
 from study.metrics.counts import metrics_from_counts
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
@@ -176,3 +176,33 @@ def test_names_that_do_not_fit_are_refused():
 def test_scoring_counts_needs_no_torch():
     code = "import sys, study.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_one_channel_is_two_classes_of_which_the_first_has_logit_0() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 8, 9, generator=generator)
+    target = (torch.rand(3, 8, 9, generator=generator) < 0.3).long()
+    target[0, 0] = 255
+    both = torch.cat([torch.zeros_like(logits), logits], 1)
+    found = []
+    for channels, shown, labels in (
+        (1, logits, target),
+        (1, logits, target[:, None]),
+        (2, both, target),
+    ):
+        metrics = SegmentationMetrics(channels, class_counts=[700, 300], calibration=True)
+        metrics.update(shown, labels)
+        found.append(metrics.compute())
+    assert found[0] == found[1] == found[2]
+    assert {"iou/0", "iou/1", "tuned/miou", "nll"} <= found[0].keys()
+    rule = Decision((-0.1, -2.3), 0.7)
+    assert torch.equal(rule(logits), rule(both))
+    assert torch.equal(Decision((), 0.0)(logits), both.argmax(1))
+    assert (rule(logits.numpy()) == rule(both.numpy())).all()
+    masks = SegmentationMetrics(1, class_names=["off", "on"])
+    masks.update(logits > 0, target.masked_fill(target == 255, 0).bool())
+    plain = SegmentationMetrics(2, class_names=["off", "on"])
+    plain.update(both.argmax(1), target.masked_fill(target == 255, 0))
+    assert masks.compute() == plain.compute()
+    with pytest.raises(ValueError, match="integer target"):
+        masks.update(logits, torch.rand(3, 8, 9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,8 +124,8 @@ def _values(loss: StandaloneLoss) -> dict[str, str]:
     if (weights := loss.class_weights) is not None:
         found["CLASS_WEIGHTS"] = rows(list(map(repr, weights)), loss.class_names)
     if loss.config.logit_adjustment.tau > 0:
-        prior = log_prior(loss.class_counts, loss.num_classes).tolist()
-        found["CLASS_LOG_PRIOR"] = rows(list(map(repr, prior)), loss.class_names)
+        own = log_prior(loss.class_counts, loss.num_classes).tolist()
+        found["CLASS_LOG_PRIOR"] = rows(list(map(repr, own)), loss.class_names)
     if loss.decision is not None:
         tau, prior = loss.decision
         found["TAU"] = repr(tau)

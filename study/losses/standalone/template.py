@@ -296,10 +296,7 @@ def jaccard_term(
     is hit / (hit + alpha * false positives + beta * misses), Jaccard's at 1 and 1, Dice's at 1/2.
     """
     predicted, labelled = p.sum(2), target.sum(2)
-    if SMOOTHED_TARGET:
-        hit = torch.minimum(p, target).sum(2)
-    else:
-        hit = (p * target).sum(2)
+    hit = torch.minimum(p, target).sum(2)
     if BY_IMAGE:
         axis = 1  # the mean over an image's classes, then over images
     elif BY_CLASS:
