@@ -153,8 +153,9 @@ def _summed(overlap: Overlap, average: str) -> Overlap:
     """The sums of the whole batch in one row, where they are averaged so."""
     if average != "batch":
         return overlap
-    sums = (s.sum(0, keepdim=True) for s in (overlap.hit, overlap.predicted, overlap.labelled))
-    return Overlap(*sums, overlap.active.any(0, keepdim=True))
+    sums = (overlap.hit, overlap.predicted, overlap.labelled)
+    hit, predicted, labelled = (one.sum(0, keepdim=True) for one in sums)
+    return Overlap(hit, predicted, labelled, overlap.active.any(0, keepdim=True))
 
 
 def _average(config: Jaccard, overlap: Overlap, average: str) -> Tensor:
