@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="write config.yaml with its decision rule, config.safetensors (the weights), "
         "metrics.jsonl, checkpoint.pt; the folder of a training of your own",
     )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="the teacher of a distilled loss: an export, or the weights of the one that it names",
+    )
     parser.add_argument("--no-weights", action="store_true", help="no config.safetensors in --out")
     parser.add_argument("--trust", action="store_true", help="import what an export names as code")
     return run_command(parser, _train, argv)
@@ -70,6 +76,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
     from study.training.models import check_task, task_warnings
+    from study.training.teachers import open_teacher, teacher_of, with_teacher
     from study.training.trainer import Diverged, loss_for, train
 
     device = resolve_device(options.device)
@@ -80,8 +87,13 @@ def _train(options: argparse.Namespace) -> int:
     set_up_process(num_threads or _threads())
     begun = provenance is not None
     try:
+        loss = with_teacher(config.loss, options.teacher, trust=options.trust)
+        config = config.model_copy(update={"loss": loss})
+        teacher = teacher_of(loss)
         data = open_data(task.data, data_root=options.data_root, begun=begun)
         loss_for(config.loss, data)
+        if teacher is not None:
+            open_teacher(teacher, data)
         check_task(task, data.num_classes, data.train.images.shape[1:3], device)
     except InputError as error:
         raise in_its_file(error) from error
@@ -127,6 +139,8 @@ def _train_own(options: argparse.Namespace, read: ConfigFile) -> int:
     from study.trials.local import Terminal, context_of
     from study.trials.run import run_trial
 
+    if options.teacher is not None:
+        raise InputError("a training of your own has no teacher", key="--teacher")
     config, provenance = read.config, read.provenance
     assert isinstance(config.task, OwnTrainingTask)
     if options.data_root is not None:

@@ -63,7 +63,14 @@ class Driver:
         self.metrics = metrics
         self.task: Task = load_task("synthetic").config
         self.space: SearchSpace = load_space(options.pop("space", "joint"))
-        self.plan: Plan = make_plan(self.space, self.task, target=target, num_trials=None, seed=0)
+        self.plan: Plan = make_plan(
+            self.space,
+            self.task,
+            target=target,
+            num_trials=None,
+            seed=0,
+            teachers=options.get("teachers"),
+        )
         self.ledger = Ledger(folder)
         if self.ledger.state.study is None:
             plan = self.plan.as_dict()

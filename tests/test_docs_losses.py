@@ -14,6 +14,7 @@ from study.losses import (
     PRESETS,
     LossConfig,
     class_weights,
+    distillation,
     focal,
     jaccard,
     label_smoothing,
@@ -66,6 +67,7 @@ AXES = (
     ohem,
     jaccard,
     logit_adjustment,
+    distillation,
 )
 
 

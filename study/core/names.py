@@ -19,6 +19,7 @@ EPOCH_SECONDS = "time/epoch_s"
 IN_EPOCH = "training or evaluating"  # what a trial does between two reports
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"
+TEACHER = "teacher"  # the stage before them, where losses are distilled
 COMPLETED, STOPPED_EARLY, FAILED = "completed", "stopped_early", "failed"
 
 CE = "ce"  # the family of the neutral loss, and the name of its preset

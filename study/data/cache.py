@@ -82,7 +82,7 @@ def open_cached(
     folder = directory / f"{source.name}-{_digest(json.dumps(source.key, sort_keys=True))[:12]}"
     state = _digest(source.state + _code_digest())
     alive = on_progress or _nothing
-    with _locked(folder, alive):
+    with locked(folder, alive):
         data = _load(source, folder, state)
         if data is None:
             _build(source, folder, state, alive)
@@ -97,7 +97,7 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _locked(folder: Path, alive: Callable[[], object]) -> Iterator[None]:
+def locked(folder: Path, alive: Callable[[], object]) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases the lock of a process that dies."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,11 +127,11 @@ def _load(source: Source, folder: Path, state: str) -> SegmentationData | None:
             return None
         splits = {
             name: Split(
-                images=_mapped(folder / f"{name}.images.npy"),
-                labels=_mapped(folder / f"{name}.labels.npy"),
+                images=mapped(folder / f"{name}.images.npy"),
+                labels=mapped(folder / f"{name}.labels.npy"),
                 names=tuple(meta["names"][name]),
-                groups=np.array(_mapped(folder / f"{name}.groups.npy")),
-                class_counts=np.array(_mapped(folder / f"{name}.class_counts.npy")),
+                groups=np.array(mapped(folder / f"{name}.groups.npy")),
+                class_counts=np.array(mapped(folder / f"{name}.class_counts.npy")),
             )
             for name in SPLITS
         }
@@ -180,7 +180,7 @@ def _fits(source: Source, split: Split, given: SplitSource) -> bool:
     )
 
 
-def _mapped(path: Path) -> np.memmap[Any, Any]:
+def mapped(path: Path) -> np.memmap[Any, Any]:
     # Copy-on-write: torch warns about read-only arrays.
     return np.lib.format.open_memmap(_no_pipe(path), mode="c")
 
@@ -283,7 +283,7 @@ def _write_split(
 def _repeats(
     building: Path, source: Source, checksums: Mapping[str, Sequence[int]]
 ) -> tuple[Repeat, ...]:
-    images = {name: _mapped(building / f"{name}.images.npy") for name in SPLITS}
+    images = {name: mapped(building / f"{name}.images.npy") for name in SPLITS}
 
     def decoded(place: Place) -> UInt8Array:
         return np.asarray(images[place[0]][place[1]])

@@ -18,7 +18,7 @@ from ray import tune
 from study.config.own_training import CommandTrial, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
-from study.core.names import TRIALS
+from study.core.names import TEACHER, TRIALS
 from study.engine import spot
 from study.engine.messages import (
     MESSAGE,
@@ -135,6 +135,8 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
     folder = Path(settings.folder)
     store = open_checkpoint_store(folder, settings.prefix, order.trial)
     weights = open_weights_store(folder, settings.prefix)
+    keeps = settings.keep_weights or order.stage == TEACHER
+    weights.fetch_teacher(config)
     try:
         with _own_folder(config, order) as own:
             place = Place(
@@ -147,7 +149,7 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
                 reported=order.reported,
                 begun=bool(order.attempt or order.reported),
                 keep_last=settings.keep_last,
-                keep_weights=partial(weights.keep, order.trial) if settings.keep_weights else None,
+                keep_weights=partial(weights.keep, order.trial) if keeps else None,
             )
             context = TrialContext(config, place, _Link(beat), store)
             context.environment = environment(config, device)

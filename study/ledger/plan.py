@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from study.core.names import CE, CONFIRM
+from study.core.names import CE, CONFIRM, TEACHER
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Plan:
     `confirm_half_width`: in points of mIoU at the primary rule; seeds are added to `confirm_seeds`
     for it, up to `confirm_max_seeds`. 0: none are added. `confirm_epochs`: the epoch reports of a
     confirmation at the target, another task than the search's, its proxy; 0 where there is none.
+    `teachers`: the tasks that are trained once, first, as teachers of distilled losses, and
+    `teacher_epochs` the epoch reports of each.
     """
 
     seed: int
@@ -37,14 +39,19 @@ class Plan:
     confirm_half_width: float = 0.0
     confirm_max_seeds: int = 0
     confirm_epochs: int = 0
+    teachers: tuple[str, ...] = ()
+    teacher_epochs: tuple[int, ...] = ()
 
     @property
     def has_target(self) -> bool:
         """Whether confirmations train another task than the search."""
         return self.confirm_epochs > 0
 
-    def epochs_of(self, stage: str, budget: int = 1) -> int:
-        """Epoch reports of a trial of this stage with so many times its task's budget."""
+    def epochs_of(self, stage: str, budget: int = 1, label: str = "") -> int:
+        """Epoch reports of a trial of this stage with so many times its task's budget; a teacher's
+        label is its task."""
+        if stage == TEACHER:
+            return dict(zip(self.teachers, self.teacher_epochs, strict=True))[label]
         return budget * ((stage == CONFIRM and self.confirm_epochs) or self.epochs)
 
     @property
@@ -90,7 +97,7 @@ class Plan:
 
     @property
     def worst_case_epochs(self) -> int:
-        """Epochs of the study's own task if no trial is stopped."""
+        """Epochs of the study's own task if no trial is stopped, without those of teachers."""
         search = (len(self.baselines) + self.num_trials) * self.epochs
         return search if self.has_target else search + self._worst_case_confirmation
 
@@ -131,5 +138,7 @@ class Plan:
         later = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
         known = {**later, **values}
         found = {field.name: known[field.name] for field in fields(cls)}
-        lists = ("objectives", "baselines", "rungs", "confirm_budgets")
+        lists = (
+            "objectives", "baselines", "rungs", "confirm_budgets", "teachers", "teacher_epochs",
+        )  # fmt: skip
         return cls(**{**found, **{key: tuple(found[key]) for key in lists}})

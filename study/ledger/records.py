@@ -31,7 +31,16 @@ from pydantic import (
     ValidationError,
 )
 
-from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.core.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+    TEACHER,
+)
 from study.ledger.chain import parts
 
 FORMAT = 4
@@ -70,7 +79,8 @@ Number = Annotated[float, GetPydanticSchema(lambda _, handler: handler(_InJson))
 Numbers = dict[str, Number]
 Tree = dict[str, Any]
 Epoch = Annotated[StrictInt, Field(ge=1)]
-Stage = Annotated[str, Field(pattern=f"^({BASELINE}|{REFERENCE}|{SEARCH}|{CONFIRM})$")]
+STAGES = (TEACHER, BASELINE, REFERENCE, SEARCH, CONFIRM)
+Stage = Annotated[str, Field(pattern=f"^({'|'.join(STAGES)})$")]
 TrialId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]  # names files
 Status = Annotated[str, Field(pattern=f"^({COMPLETED}|{STOPPED_EARLY}|{FAILED})$")]
 
@@ -84,7 +94,8 @@ class StudyRecord(_Line):
     """First line: what is studied. `plan` is the whole resolved plan.
 
     `confirm_task_name`, `confirm_task`, `confirm_data`: of the target, the task that confirmations
-    train; None where that is the study's own.
+    train; None where that is the study's own. `teachers`: of distilled losses: the tasks and the
+    weights that the space names, each by its name there; None where there are none.
     """
 
     kind: Literal["study"] = field(default="study", kw_only=True)
@@ -102,6 +113,7 @@ class StudyRecord(_Line):
     confirm_task_name: str | None = None
     confirm_task: Tree | None = None
     confirm_data: Tree | None = None
+    teachers: Tree | None = None
 
     @property
     def judged_task_name(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from study.core.names import COMPLETED, CONFIRM
+from study.core.names import COMPLETED, CONFIRM, TEACHER
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
     EndRecord,
@@ -63,6 +63,12 @@ class Trial:
     end: EndRecord | None = None
 
     @property
+    def pace(self) -> bool | str:
+        """Whose epochs are as long as this trial's: those on the target (True), those on the
+        study's own task (False), or teachers'."""
+        return TEACHER if self.stage == TEACHER else self.on_target
+
+    @property
     def status(self) -> str | None:
         """`completed`, `stopped_early` or `failed`; None while the trial is unfinished."""
         return self.end.status if self.end else None
@@ -98,8 +104,8 @@ class State:
 
     `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
-    epochs and the GPU-seconds of all trials, `work` those of the study's own task (False) and of
-    its target (True).
+    epochs and the GPU-seconds of all trials, `work` those of the study's own task (False), of
+    its target (True) and of teachers, by `Trial.pace`.
     """
 
     study: StudyRecord | None = None
@@ -114,7 +120,9 @@ class State:
     finished: bool = False
     num_epochs: int = 0
     gpu_s: float = 0.0
-    work: dict[bool, Work] = field(default_factory=lambda: {False: Work(), True: Work()})
+    work: dict[bool | str, Work] = field(
+        default_factory=lambda: {False: Work(), True: Work(), TEACHER: Work()}
+    )
     _by_stage: dict[str, list[tuple[int, Trial]]] = field(default_factory=dict)
     _unfinished: dict[str, Trial] = field(default_factory=dict)
     _interner: ConfigInterner = field(default_factory=ConfigInterner, compare=False)
@@ -137,7 +145,7 @@ class State:
                 self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
                     self.num_epochs += 1
-                    self._add_work(trial.on_target, record.metrics.get("time/epoch_s", math.nan))
+                    self._add_work(trial.pace, record.metrics.get("time/epoch_s", math.nan))
                     trial.reports[record.epoch] = MetricRow(record.metrics)
                     trial.report_times[record.epoch] = record.time
                 if record.environment:
@@ -167,8 +175,8 @@ class State:
             case FinishRecord():
                 self.finished = True
 
-    def _add_work(self, on_target: bool, epoch_s: float) -> None:
-        work = self.work[on_target]
+    def _add_work(self, pace: bool | str, epoch_s: float) -> None:
+        work = self.work[pace]
         work.epochs += 1
         if math.isfinite(epoch_s):
             work.timed += 1

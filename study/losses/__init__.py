@@ -64,7 +64,8 @@ def build_loss(
         validate: refuse soft targets that are no distributions, on the CPU; False saves the look.
 
     Returns:
-        A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss.
+        A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss. With
+        `distillation` it is also called with teacher=probabilities.
 
     Raises:
         ValueError: one line that names the key, if the config or the counts do not fit.
@@ -103,7 +104,12 @@ def build_loss(
         raise InputError(f"loss must be a mapping, got {given!r}", hint=hint, key="loss")
     if not isinstance(config, LossConfig):
         config = check(LossConfig, _plain(config or {}), root="loss")
-    return SegmentationLoss(
+    kind = SegmentationLoss
+    if config.distillation is not None:
+        from study.losses.distilled import DistilledLoss
+
+        kind = DistilledLoss
+    return kind(
         config,
         num_classes=num_classes,
         class_counts=class_counts,

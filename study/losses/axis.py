@@ -53,5 +53,10 @@ class Axis:
 
 
 def has_pixel_term(loss: Any) -> bool:
-    """Whether the pixel term, with all that acts on it, has a weight above 0."""
-    return bool(loss.jaccard.mix < 1)
+    """Whether the pixel term on the true labels, with all that acts on it, has a weight above 0."""
+    return bool(loss.jaccard.mix < 1) and has_hard_part(loss)
+
+
+def has_hard_part(loss: Any) -> bool:
+    """Whether the true labels count beside those of a teacher."""
+    return loss.distillation is None or bool(loss.distillation.mix < 1)

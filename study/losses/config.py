@@ -25,6 +25,15 @@ from study.losses.class_weights import (
     MedianFrequency,
     NoClassWeights,
 )
+from study.losses.distillation import (
+    DISTILLATION,
+    Distillation,
+    ExportTeacher,
+    FactoryTeacher,
+    TaskTeacher,
+    Teacher,
+    WeightsTeacher,
+)
 from study.losses.focal import FOCAL
 from study.losses.jaccard import JACCARD, Jaccard
 from study.losses.label_smoothing import LABEL_SMOOTHING, Boundary, Everywhere, SmoothingRegion
@@ -40,10 +49,13 @@ __all__ = [
     "Boundary",
     "ClassWeights",
     "Config",
+    "Distillation",
     "EffectiveNumber",
     "Enet",
     "Everywhere",
+    "ExportTeacher",
     "FactoryLoss",
+    "FactoryTeacher",
     "InverseFrequency",
     "Jaccard",
     "LogitAdjustment",
@@ -57,6 +69,9 @@ __all__ = [
     "Pooling",
     "Recall",
     "SmoothingRegion",
+    "TaskTeacher",
+    "Teacher",
+    "WeightsTeacher",
     "loss_tag",
 ]
 
@@ -75,6 +90,7 @@ class LossConfig(Config):
                         the term is 0 where all of them are 0
     jaccard             see jaccard
     logit_adjustment    tau >= 0; see logit_adjustment
+    distillation        see distillation; null disables it
     """
 
     label_smoothing: Annotated[float, LABEL_SMOOTHING] = Field(0.0, ge=0, lt=1)
@@ -86,6 +102,7 @@ class LossConfig(Config):
     normalizer: Literal["valid", "weight"] = "valid"
     jaccard: Annotated[Jaccard, JACCARD] = Jaccard()
     logit_adjustment: Annotated[LogitAdjustment, LOGIT_ADJUSTMENT] = LogitAdjustment()
+    distillation: Annotated[Distillation | None, DISTILLATION] = None
 
 
 AXES: dict[str, Axis] = {

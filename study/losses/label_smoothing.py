@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from study.core.errors import InputError
-from study.losses.axis import Axis, Config, has_pixel_term
+from study.losses.axis import Axis, Config, has_hard_part, has_pixel_term
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ SmoothingRegion = Annotated[Everywhere | Boundary, Field(discriminator="kind")]
 
 
 def _smooths(loss: Any) -> bool:
-    smooths_jaccard = loss.jaccard.target == "smoothed"
+    smooths_jaccard = loss.jaccard.target == "smoothed" and has_hard_part(loss)
     return loss.label_smoothing > 0 and (has_pixel_term(loss) or smooths_jaccard)
 
 

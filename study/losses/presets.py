@@ -98,6 +98,36 @@ _ALL = (
         "Menon et al., ICLR 2021, arXiv 2007.07314, at its tau of 1: the balanced softmax of Ren "
         "et al., NeurIPS 2020, arXiv 2007.10740",
     ),
+    Preset(
+        "dice_ce",
+        {"jaccard": {"mix": 0.5, "alpha": 0.5, "beta": 0.5}},
+        "Isensee et al. (nnU-Net), Nature Methods 2021, arXiv 1809.10486: cross entropy and Dice, "
+        "half each, here of the present classes",
+    ),
+    Preset(
+        "dice_topk",
+        {
+            "pooling": {"kind": "ohem", "threshold": 0.0, "min_kept": 0.1},
+            "jaccard": {"mix": 0.5, "alpha": 0.5, "beta": 0.5},
+        },
+        "Ma et al., Medical Image Analysis 2021, arXiv 2005.13449: Dice and the hardest tenth of "
+        "the pixels' cross entropies (Wu et al. 2016, arXiv 1605.06885), half each",
+    ),
+    Preset(
+        "focal_tversky",
+        {"jaccard": {"mix": 1.0, "alpha": 0.3, "beta": 0.7, "power": 0.75}},
+        "Abraham & Khan, ISBI 2019, arXiv 1810.07842: misses 0.7, false positives 0.3, gamma 4/3",
+    ),
+    Preset(
+        "kd",
+        {"distillation": {"temperature": 1.0, "mix": 0.5}},
+        "Hinton et al. 2015, arXiv 1503.02531; mix and temperature of Wang et al., NeurIPS 2023",
+    ),
+    Preset(
+        "jml_kd",
+        {"jaccard": {"mix": 0.75}, "distillation": {"temperature": 1.0, "mix": 0.5}},
+        "Wang et al., NeurIPS 2023, arXiv 2302.05666: half on the true labels, half on a teacher's",
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

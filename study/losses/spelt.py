@@ -22,7 +22,7 @@ def spelt(loss: LossConfig | FactoryLoss) -> str:
     parts = [axis.words(loss) for axis in active(loss)]
     if not parts:
         return CROSS_ENTROPY
-    preset = next((p for p in PRESETS.values() if _config(p.config) == loss), None)
+    preset = next((p for p in PRESETS.values() if _config(p.config) == _from_any(loss)), None)
     told = [name if preset or not paper else f"{name} ({paper})" for name, paper in parts]
     if loss.jaccard.mix < 1:
         told[0] = f"{CROSS_ENTROPY} with {told[0]}"
@@ -34,6 +34,14 @@ def papers(loss: LossConfig) -> list[str]:
     """The papers of a loss's parts, each as `the part: the paper`."""
     told = [axis.words(loss) for axis in active(loss)]
     return [f"{name}: {paper}" for name, paper in told if paper]
+
+
+def _from_any(loss: LossConfig) -> LossConfig:
+    """The loss without the name of its teacher, as a preset has it."""
+    if loss.distillation is None:
+        return loss
+    distillation = loss.distillation.model_copy(update={"teacher": None, "labels": "auto"})
+    return loss.model_copy(update={"distillation": distillation})
 
 
 def _config(tree: dict[str, Any]) -> LossConfig:

@@ -14,6 +14,7 @@ from study.core.names import (
     EXPORTS,
     TAU_MACC,
     TAU_MIOU,
+    TEACHER,
     VAL,
     VAL_MACC,
     VAL_MIOU,
@@ -223,7 +224,7 @@ def write_exports(
         content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
         write_text(path, export_text(title, content))
     if state.finished:
-        weights.keep_only(stated)
+        weights.keep_only(stated.union(trial.id for trial in state.of_stage(TEACHER)))
     pareto = [path for path in (exports / PARETO).glob("t*.yaml") if path.stem[1:].isdecimal()]
     for path in [*chosen, *pareto]:
         if path not in wanted:

@@ -15,7 +15,7 @@ from study.analysis.classes import Classes
 from study.analysis.rules import ARGMAX, prefix_of
 from study.config.own_training import OwnTrainingTask
 from study.config.task import TrialConfig
-from study.core.names import CE, STOPPED_EARLY, TEST
+from study.core.names import CE, STOPPED_EARLY, TEACHER, TEST
 from study.ledger.plan import Plan
 from study.ledger.state import State
 from study.losses.spelt import spelt
@@ -176,6 +176,8 @@ def cost(state: State, price: float | None = None) -> str:
     epochs = f"{own} epochs"
     if plan.has_target:
         epochs += f" of {state.study.task_name} and {target} of {state.study.judged_task_name}"
+    if taught := state.work[TEACHER].epochs:
+        epochs += f", {taught} of teachers"
     text = (
         f"Begun {began}, {duration(at_work(state))} at work in {sessions} "
         f"session{'s' * (sessions != 1)}: {len(state.trials)} trials, {epochs}, "

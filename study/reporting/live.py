@@ -24,9 +24,19 @@ from study.analysis.classes import rarest
 from study.analysis.rules import rules_of
 from study.analysis.selection import MIOU_TOLERANCE, ranked, value
 from study.core.errors import printable
-from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SEARCH, STOPPED_EARLY
+from study.core.names import (
+    BASELINE,
+    COMPLETED,
+    CONFIRM,
+    FAILED,
+    REFERENCE,
+    SEARCH,
+    STOPPED_EARLY,
+    TEACHER,
+)
 from study.ledger.plan import Plan
 from study.ledger.records import (
+    STAGES,
     EndRecord,
     FaultRecord,
     Record,
@@ -47,7 +57,6 @@ from study.scheduler.stages import (
     settled,
 )
 
-STAGES = (BASELINE, REFERENCE, SEARCH, CONFIRM)
 REFRESH_PER_SECOND = 2
 PLAIN: dict[str, Any] = dict(highlight=False, soft_wrap=True, markup=False, emoji=False)
 WAITS = "waits for a machine that can hold it"
@@ -61,6 +70,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def stages_of(state: State) -> tuple[str, ...]:
+    """The stages of a study; teachers are one where it has some."""
+    return STAGES if state.of_stage(TEACHER) else tuple(one for one in STAGES if one != TEACHER)
 
 
 def in_epochs(state: State, epochs: float, of_target: float) -> float:
@@ -96,8 +110,9 @@ class Progress:
         plan, state = self._plan, self._state
         running = [0, 0]
         for trial in state.unfinished():
-            left = plan.epochs_of(trial.stage, trial.budget) - trial.epochs
-            running[trial.on_target] += left
+            if trial.stage != TEACHER:
+                left = plan.epochs_of(trial.stage, trial.budget) - trial.epochs
+                running[trial.on_target] += left
         search = len(plan.baselines) - state.count(BASELINE)
         if selection_in_force(state) is None:
             search += plan.num_trials - state.count(SEARCH, REFERENCE)
@@ -105,6 +120,15 @@ class Progress:
         if plan.has_target:
             return own, self._confirmation_left() + running[True]
         return own + self._confirmation_left(), 0
+
+    @property
+    def _of_teachers(self) -> str:
+        """The epochs of teachers that are still to come, in words; empty once there are none."""
+        left = sum(self._plan.teacher_epochs)
+        for trial in self._state.of_stage(TEACHER):
+            whole = self._plan.epochs_of(TEACHER, label=trial.label)
+            left -= trial.epochs if trial.end is None else whole
+        return f", and {left} of teachers" if left > 0 else ""
 
     def _confirmation_left(self) -> int:
         """The largest number of epochs of confirmations that are not begun."""
@@ -126,7 +150,7 @@ class Progress:
         """The epochs done and still to come, in words."""
         plan, (left, of_target) = self._plan, self.left
         to_come = f"{left} and {of_target}" if plan.has_target else str(left)
-        return f"{epochs_text(plan, *self.done)} done, at most {to_come} left"
+        return f"{epochs_text(plan, *self.done)} done, at most {to_come} left{self._of_teachers}"
 
     @property
     def elapsed(self) -> float:
@@ -325,7 +349,7 @@ class Display:
         table = Table(box=None, pad_edge=False)
         for column in ("stage", "running", "completed", "stopped", "failed"):
             table.add_column(column, justify="left" if column == "stage" else "right")
-        for stage in STAGES:
+        for stage in stages_of(self._state):
             count = Counter(t.status or "running" for t in self._state.of_stage(stage))
             cells = [count["running"], count[COMPLETED], count[STOPPED_EARLY], count[FAILED]]
             table.add_row(stage, *(str(cell) if cell else "." for cell in cells))
@@ -335,7 +359,7 @@ class Display:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in list(self._state.trials.values()):
             if trial.end is None:
-                whole = self._plan.epochs_of(trial.stage, trial.budget)
+                whole = self._plan.epochs_of(trial.stage, trial.budget, trial.label)
                 progress = f"epoch {trial.epochs}/{whole}"
                 if trial.waits:
                     progress += f", {WAITS}"

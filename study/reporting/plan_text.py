@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from study.analysis.statistics import MIN_SEEDS, resolvable
 from study.config.own_training import OwnTrainingTask
 from study.config.task import NamedTask
@@ -19,12 +21,14 @@ def plan_text(
     name: str,
     takes_over: int | None,
     target: NamedTask | None = None,
+    teachers: Sequence[str] = (),
 ) -> str:
     """Describe in a few lines what is trained, for how long at most, how trials are stopped, and
     how they are judged.
 
     `takes_over` is the searched trial from which a model proposes; None if none ever does.
-    `target` is the task that confirmations train, if it is not `task`.
+    `target` is the task that confirmations train, if it is not `task`. `teachers`: a line for each
+    task that is trained first.
     """
     searched = plan.num_trials - plan.reference_trials
     lines = [
@@ -32,6 +36,7 @@ def plan_text(
         f"seed {plan.seed}",
         *_own_training(task, target),
         *_target(plan, task, target),
+        *teachers,
         f"objectives: {', '.join(plan.objectives)}",
         f"baselines, never stopped ({len(plan.baselines)}): {', '.join(plan.baselines) or 'none'}",
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
@@ -45,7 +50,7 @@ def plan_text(
         *_ablation(plan),
         f"worst case: {_most_trials(plan)} trials, "
         f"{epochs_text(plan, plan.worst_case_epochs, plan.worst_case_target_epochs)} if nobody is "
-        "stopped",
+        f"stopped{_of_teachers(plan)}",
     ]
     return "\n".join(lines)
 
@@ -55,6 +60,11 @@ def epochs_text(plan: Plan, epochs: int, of_target: int) -> str:
     apart, as they are different things."""
     own = f"{epochs} epoch{'s' * (epochs != 1)}"
     return f"{own} of the proxy, {of_target} of the target" if plan.has_target else own
+
+
+def _of_teachers(plan: Plan) -> str:
+    epochs = sum(plan.teacher_epochs)
+    return f", with {epochs} of the teacher{'s' * (len(plan.teachers) > 1)}" if epochs else ""
 
 
 def data_lines(study: StudyRecord) -> list[str]:
@@ -158,7 +168,7 @@ def _ablation(plan: Plan) -> list[str]:
 def _most_trials(plan: Plan) -> int:
     confirmed = plan.confirm_trials + plan.added_trials + plan.longer_trials
     confirmed += plan.ablation_trials
-    return len(plan.baselines) + plan.num_trials + confirmed
+    return len(plan.teachers) + len(plan.baselines) + plan.num_trials + confirmed
 
 
 def _confirm(plan: Plan) -> str:

@@ -10,17 +10,17 @@ from typing import Any
 
 from study.analysis.answer import Leaders, leaders
 from study.analysis.option_epochs import option_epochs
-from study.core.names import COMPLETED, FAILED, STOPPED_EARLY
+from study.core.names import COMPLETED, FAILED, STOPPED_EARLY, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.reporting.live import (
-    STAGES,
     WAITS,
     Progress,
     best,
     best_rule,
     duration,
     in_epochs,
+    stages_of,
 )
 from study.scheduler.retries import GPU_MEMORY
 from study.search.asha import bars
@@ -72,7 +72,7 @@ def status(state: State, *, driven: bool, now: float, resume: str | None = None)
         "resume": resume or f"python -m study.run --resume {state.study.name}",
         "cluster": state.sessions[-1].cluster if state.sessions else None,
         "sessions": len(state.sessions),
-        "trials": {stage: _counts(state, stage) for stage in STAGES},
+        "trials": {stage: _counts(state, stage) for stage in stages_of(state)},
         "running": [_running(trial, plan, now) for trial in trials if trial.end is None],
         "rungs": [_rung(*rung, values, plan) for rung, values in state.brackets.items()],
         "best": {key: _best(state, ahead, key) for key in plan.objectives},
@@ -162,7 +162,7 @@ def _running(trial: Trial, plan: Plan, now: float) -> dict[str, Any]:
         "label": trial.label,
         "stage": trial.stage,
         "epoch": trial.epochs,
-        "of": plan.epochs_of(trial.stage, trial.budget),
+        "of": plan.epochs_of(trial.stage, trial.budget, trial.label),
         "silent_s": max(0.0, now - heard),
         "waits": trial.waits,
     }
@@ -198,7 +198,7 @@ def _epochs_per_second(state: State, now: float) -> tuple[float, float] | None:
         return None
     since = max(state.sessions[-1].time, now - RATE_WINDOW)
     counts = [0, 0]
-    for trial in state.trials.values():
+    for trial in (one for one in state.trials.values() if one.stage != TEACHER):
         counts[trial.on_target] += sum(time >= since for time in trial.report_times.values())
     seconds = max(1e-9, now - since)
     return (counts[0] / seconds, counts[1] / seconds) if any(counts) else None

@@ -7,8 +7,9 @@ nothing is reserved. A running trial goes on as long as its next epoch fits. An 
 to take as long as the mean of all epochs so far, or of the latest ones if that is longer: one
 machine may be slow at first, another may slow down later.
 
-Epochs of the study's own task and of its target, which confirmations train, are timed apart. As
-long as none of the target is known, half of the budget is kept for the confirmation.
+Epochs of the study's own task, of its target, which confirmations train, and of teachers are timed
+apart. A teacher is admitted as long as there is time: nothing that needs it can be trained without.
+As long as none of the target is known, half of the budget is kept for the confirmation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from study.core.names import CONFIRM, EPOCH_SECONDS
+from study.core.names import CONFIRM, EPOCH_SECONDS, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 
@@ -90,11 +91,11 @@ class Budget:
         self._started = clock() if started is None else started
         self._end = seconds + self._started
         self._deadline = self._end - min(REPORT_SECONDS, REPORT_FRACTION * seconds)
-        self._paces = {False: _Pace(), True: _Pace()}  # of the study's own task, of its target
+        self._paces: dict[bool | str, _Pace] = {False: _Pace(), True: _Pace(), TEACHER: _Pace()}
         self._search_is_over = False
         for trial in state.trials.values():
             for metrics in trial.reports.values():
-                self.observe(metrics.get(EPOCH_SECONDS, math.nan), on_target=trial.on_target)
+                self.observe(metrics.get(EPOCH_SECONDS, math.nan), pace=trial.pace)
 
     @property
     def is_bounded(self) -> bool:
@@ -116,13 +117,13 @@ class Budget:
         """Whether it has to know how long an epoch of the target takes, and does not."""
         return self.is_bounded and self._plan.has_target and not self._paces[True].is_known
 
-    def observe(self, epoch_s: float, *, on_target: bool) -> None:
-        """Take in how many seconds an epoch of a task took; NaN where that is not known."""
+    def observe(self, epoch_s: float, *, pace: bool | str) -> None:
+        """Take in how many seconds an epoch took, by `Trial.pace`; NaN where that is not known."""
         if math.isfinite(epoch_s):
-            self._paces[on_target].observe(epoch_s)
+            self._paces[pace].observe(epoch_s)
 
     def _epoch_s(self, trial: Trial) -> float:
-        return self._paces[trial.on_target].epoch_s
+        return self._paces[trial.pace].epoch_s
 
     def admits(self, stage: str, epochs: int, live: Collection[str]) -> bool:
         """Whether a trial of this stage with so many epochs to go fits beside those that are live.
@@ -131,8 +132,10 @@ class Budget:
         """
         if not self.is_bounded:
             return True
+        if stage == TEACHER:
+            return self._fits(1, live, pace=TEACHER)
         if stage == CONFIRM:
-            return self._fits(epochs, live, on_target=self._plan.has_target)
+            return self._fits(epochs, live, pace=self._plan.has_target)
         if not self._state.num_epochs and not live:
             return self._fits(1, live)  # without a first trial there is nothing
         if not self._search_is_over:
@@ -148,7 +151,7 @@ class Budget:
         last = trial.last.get(EPOCH_SECONDS, 0.0)
         planned = 0.0
         for other in (self._state.trials[name] for name in live):
-            known = last if other.on_target == trial.on_target else 0.0
+            known = last if other.pace == trial.pace else 0.0
             planned += other.gpus * max(known, self._epoch_s(other))
         if self._spent_gpu_s() + planned > self._gpu_s:
             return False
@@ -160,9 +163,9 @@ class Budget:
         live: Collection[str],
         *,
         confirmations: int = 0,
-        on_target: bool = False,
+        pace: bool | str = False,
     ) -> bool:
-        seconds = epochs * self._paces[on_target].epoch_s
+        seconds = epochs * self._paces[pace].epoch_s
         later = self._plan.epochs_of(CONFIRM) * self._paces[self._plan.has_target].epoch_s
         deadline, gpu_s = self._deadline, self._gpu_s
         if confirmations and self.times_target:
@@ -170,7 +173,8 @@ class Budget:
             gpu_s *= UNTIMED_FRACTION
         trials = [self._state.trials[trial] for trial in live]
         to_go = [
-            (self._plan.epochs_of(trial.stage, trial.budget) - trial.epochs) * self._epoch_s(trial)
+            (self._plan.epochs_of(trial.stage, trial.budget, trial.label) - trial.epochs)
+            * self._epoch_s(trial)
             for trial in trials
         ]
         waves = math.ceil(confirmations / self._slots)
@@ -183,7 +187,7 @@ class Budget:
 
     def _num_confirmations(self) -> int:
         """How many confirmations there are at most, if one more trial is searched."""
-        sources = 1 + len(self._state.trials) - self._state.count(CONFIRM)
+        sources = 1 + len(self._state.trials) - self._state.count(CONFIRM, TEACHER)
         return min(self._plan.confirm_trials, sources * self._plan.confirm_seeds)
 
     def _spent_gpu_s(self) -> float:

@@ -2,7 +2,8 @@
 
 A study works in this order:
 
-1. trials that an earlier session left unfinished;
+1. trials that an earlier session left unfinished, and before all others the teachers, where losses
+   are distilled from tasks;
 2. the baselines;
 3. the searched trials, with those that tune cross entropy (the reference) spread evenly among them;
 4. the selection, once no trial of the search is live;
@@ -34,7 +35,7 @@ from dataclasses import dataclass, replace
 from study.analysis.ablation import axes
 from study.analysis.answer import best_other, rivals
 from study.analysis.selection import default_ce_trial
-from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH
+from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.records import SelectRecord
 from study.ledger.state import State, Trial
@@ -47,6 +48,13 @@ class Resume:
     """Continue a trial that an earlier session left unfinished."""
 
     trial: str
+
+
+@dataclass(frozen=True)
+class RunTeacher:
+    """Train a task once, as a teacher."""
+
+    task: str
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,8 @@ class Done:
 
 
 Action = (
-    Resume | RunBaseline | RunReference | RunSearch | Select | RunConfirm | ChooseSeeds | Wait
-    | Stop | Done
+    Resume | RunTeacher | RunBaseline | RunReference | RunSearch | Select | RunConfirm
+    | ChooseSeeds | Wait | Stop | Done
 )  # fmt: skip
 Admits = Callable[[str, int], bool]
 
@@ -137,8 +145,11 @@ def next_action(
     """
     unfinished = [trial for trial in state.unfinished() if trial.id not in live]
     for trial in unfinished:
-        if admits(trial.stage, plan.epochs_of(trial.stage, trial.budget) - trial.epochs):
+        whole = plan.epochs_of(trial.stage, trial.budget, trial.label)
+        if admits(trial.stage, whole - trial.epochs):
             return Resume(trial.id)
+    if (teachers := _teachers(plan, state, live, admits)) is not None:
+        return teachers
     first = _ordinary(plan, _default_ce(state))[:1] if times_target else []
     action = _confirm(plan, state, first, admits) or _search(plan, state, admits)
     if action is not None:
@@ -162,6 +173,19 @@ def next_action(
     if live:
         return Wait()
     return Stop() if unfinished or _confirm(plan, state, wanted, always) else Done()
+
+
+def _teachers(
+    plan: Plan, state: State, live: Collection[str], admits: Admits
+) -> RunTeacher | Wait | Stop | None:
+    """The next teacher; None once all are over."""
+    begun = {trial.label for trial in state.of_stage(TEACHER)}
+    for task in plan.teachers:
+        if task not in begun and admits(TEACHER, plan.epochs_of(TEACHER, label=task)):
+            return RunTeacher(task)
+    if begun >= {*plan.teachers} and all(t.end for t in state.of_stage(TEACHER)):
+        return None
+    return Wait() if live else Stop()
 
 
 def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
@@ -232,6 +256,7 @@ def left_out(plan: Plan, state: State) -> list[str]:
     num_longer = plan.longer_trials * chosen if longer is None else len(longer)
     num_parts = plan.ablation_trials * chosen if parts is None else len(parts)
     counts = (
+        (len(plan.teachers) - state.count(TEACHER), len(plan.teachers), "teachers"),
         (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
         (plan.num_trials - state.count(SEARCH, REFERENCE), plan.num_trials, "searched"),
         (len(pairs - done), len(pairs), "confirmations"),

@@ -24,6 +24,7 @@ from study.core.names import (
     FAILED,
     REFERENCE,
     STOPPED_EARLY,
+    TEACHER,
 )
 from study.ledger.journal import Ledger
 from study.ledger.plan import Plan
@@ -51,6 +52,7 @@ from study.scheduler.stages import (
     Wait,
     next_action,
 )
+from study.scheduler.teachers import NO_TEACHERS, Teachers
 from study.scheduler.trials import TrialFactory
 from study.search.asha import Rung
 from study.space.search_space import SearchSpace
@@ -68,6 +70,7 @@ class StudyScheduler:
         space: what is searched.
         task: what each trial is trained on.
         target: what confirmations are trained on instead, if anything.
+        teachers: of distilled losses.
         slots: trials that run at a time.
         time_budget: seconds of this session, exports and report included.
         gpu_hours: of training, over all sessions.
@@ -85,6 +88,7 @@ class StudyScheduler:
         task: Task,
         *,
         target: Task | None = None,
+        teachers: Teachers = NO_TEACHERS,
         slots: int = 1,
         time_budget: float = math.inf,
         gpu_hours: float = math.inf,
@@ -112,7 +116,9 @@ class StudyScheduler:
             started=started,
             clock=clock,
         )
-        self._trial_factory = TrialFactory(plan, space, task, ledger.state, gpus_per_trial, target)
+        self._trial_factory = TrialFactory(
+            plan, space, task, ledger.state, gpus_per_trial, target, teachers
+        )
         self._slots_by_trial: dict[str, int] = {}
         self._alone: str | None = None
         self._budget_is_spent = False
@@ -210,7 +216,7 @@ class StudyScheduler:
             self.fail(trial_id, f"metric missing: {', '.join(missing)}")
             return False
         self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
-        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), on_target=trial.on_target)
+        self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), pace=trial.pace)
         return self._goes_on(trial, epoch) and self._has_time(trial)
 
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
@@ -274,7 +280,8 @@ class StudyScheduler:
         if epoch >= self._full_budget(trial):
             self._end(trial, COMPLETED, "full budget")
             return False
-        if epoch in self.plan.rungs and trial.stage != CONFIRM and epoch not in trial.rungs:
+        judged = trial.stage not in (CONFIRM, TEACHER)
+        if epoch in self.plan.rungs and judged and epoch not in trial.rungs:
             return self._judge(trial, epoch)
         return True
 
@@ -287,9 +294,11 @@ class StudyScheduler:
         return self._goes_on(trial, trial.epochs)
 
     def _full_budget(self, trial: Trial) -> int:
-        return self.plan.epochs_of(trial.stage, trial.budget)
+        return self.plan.epochs_of(trial.stage, trial.budget, trial.label)
 
     def _expected(self, trial: Trial, epoch: int) -> tuple[str, ...]:
+        if trial.stage == TEACHER:
+            return ()
         judged = epoch in self.plan.rungs and not trial.on_target
         due = judged or epoch >= self._full_budget(trial)
         return self.plan.objectives if due else ()

@@ -8,7 +8,7 @@ from typing import Any
 from study.analysis.ablation import in_words, without
 from study.analysis.tuning import tried
 from study.config.task import Task, TrialConfig, TrialOptimizer
-from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
+from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
 from study.ledger.state import State, Trial
@@ -22,7 +22,9 @@ from study.scheduler.stages import (
     RunConfirm,
     RunReference,
     RunSearch,
+    RunTeacher,
 )
+from study.scheduler.teachers import NO_TEACHERS, Teachers
 from study.search.memory import Memory
 from study.search.reference import reference_params
 from study.search.sampler import propose
@@ -32,7 +34,7 @@ from study.space.search_space import Resolved, SearchSpace
 @dataclass(frozen=True)
 class TrialFactory:
     """Makes the ledger lines of trials. `gpus`: what each gets in this session. `target`: what
-    confirmations train, if not `task`."""
+    confirmations train, if not `task`. `teachers`: of distilled losses."""
 
     plan: Plan
     space: SearchSpace
@@ -40,18 +42,24 @@ class TrialFactory:
     state: State
     gpus: float
     target: Task | None = None
+    teachers: Teachers = NO_TEACHERS
     _memory: Memory = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_memory", Memory(self.plan, self.space, self.state))
 
     def record(
-        self, action: Resume | RunBaseline | RunReference | RunSearch | RunConfirm
+        self,
+        action: Resume | RunTeacher | RunBaseline | RunReference | RunSearch | RunConfirm,
     ) -> TrialRecord:
         """The line of the new trial that an action starts, or of a further attempt at a trial."""
         match action:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
+            case RunTeacher(task=task):
+                return self._new(
+                    TEACHER, task, LossConfig(), TrialOptimizer(), None, self.teachers.tasks[task]
+                )
             case RunBaseline(name=name):
                 loss = self.space.settings.baseline_loss(name)
                 params = self.space.params_of(loss)
@@ -126,11 +134,12 @@ class TrialFactory:
         loss: LossConfig | FactoryLoss,
         optimizer: TrialOptimizer,
         params: dict[str, Any] | None,
+        task: Task | None = None,
     ) -> TrialRecord:
         # pydantic takes instances as they are: each was checked when it was made
         config = TrialConfig(
-            task=self.task,
-            loss=loss,
+            task=task or self.task,
+            loss=self.teachers.resolved(loss, self.state),
             optimizer=optimizer,
             seed=self.plan.seed,
         )
@@ -171,7 +180,10 @@ class TrialFactory:
         """The trial's config with the stage's task of this session, whose data may have moved, and
         with so many times its budget."""
         task = self.target if stage == CONFIRM and self.target is not None else self.task
-        return {**trial.config, "task": task.stretched(budget).model_dump()}
+        if stage == TEACHER:
+            task = self.teachers.tasks[trial.label]
+        loss = self.teachers.placed(trial.config["loss"], self.state)
+        return {**trial.config, "loss": loss, "task": task.stretched(budget).model_dump()}
 
 
 def _ce_label(config: Resolved) -> str:

@@ -1,9 +1,9 @@
 """Finds the trials that hang: those that give no sign of life for many times as long as an epoch.
 
 A trial gives a sign with its steps, so one that is slow but alive is never found. The limit is ten
-times the median epoch on the same kind of device and of the same task, the study's own or its
-target; ten minutes at least. Without such an epoch there is none, as the first one may compile for
-long. A given limit holds in any case.
+times the median epoch on the same kind of device and of the same task: the study's own, its target
+or a teacher's; ten minutes at least. Without such an epoch there is none, as the first one may
+compile for long. A given limit holds in any case.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LONGEST_TICK = 1.0
 STARTING = "its process starts"
 
 
-def median_epoch(state: State, *, on_gpu: bool, on_target: bool = False) -> float:
+def median_epoch(state: State, *, on_gpu: bool, pace: bool | str = False) -> float:
     """The median seconds of an epoch over all trials on a GPU, or on CPUs, that train the study's
-    own task, or its target; NaN without one."""
-    kind = (on_gpu, on_target)
+    own task, or have another `Trial.pace`; NaN without one."""
+    kind = (on_gpu, pace)
     trials = (trial for trial in state.trials.values() if _kind(trial) == kind)
     reports = (report for trial in trials for report in trial.reports.values())
     seconds = [report.get(EPOCH_SECONDS, math.nan) for report in reports]
@@ -34,8 +34,8 @@ def median_epoch(state: State, *, on_gpu: bool, on_target: bool = False) -> floa
     return statistics.median(finite) if finite else math.nan
 
 
-def _kind(trial: Trial) -> tuple[bool, bool]:
-    return trial.gpus > 0, trial.on_target
+def _kind(trial: Trial) -> tuple[bool, bool | str]:
+    return trial.gpus > 0, trial.pace
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Watchdog:
         self._clock = clock
         self._last_look = clock()
         self._watched: dict[str, _Watched] = {}
-        self._paces: tuple[int, dict[tuple[bool, bool], float]] = (0, {})
+        self._paces: tuple[int, dict[tuple[bool, bool | str], float]] = (0, {})
 
     def heard(self, trial_id: str, doing: str) -> None:
         """Take in a sign of life of a trial, and what it does."""
@@ -114,12 +114,12 @@ class Watchdog:
             return LEAST_SECONDS, f"an epoch takes {pace:.3g} s"
         return MEDIANS * pace, f"{MEDIANS} times the median epoch"
 
-    def _pace(self, on_gpu: bool, on_target: bool) -> float:
+    def _pace(self, on_gpu: bool, pace: bool | str) -> float:
         epochs, paces = self._paces
         if epochs != self._state.num_epochs:
             self._paces = self._state.num_epochs, {}
             paces = self._paces[1]
-        kind = on_gpu, on_target
+        kind = on_gpu, pace
         if kind not in paces:
-            paces[kind] = median_epoch(self._state, on_gpu=on_gpu, on_target=on_target)
+            paces[kind] = median_epoch(self._state, on_gpu=on_gpu, pace=pace)
         return paces[kind]

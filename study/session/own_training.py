@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.own_training import CommandTrial, FunctionTrial, OwnTrainingTask
+from study.config.task import refuse_distillation
 from study.core.errors import InputError
 from study.losses.config import FactoryLoss, LossConfig, MedianFrequency
 from study.space.search_space import SearchSpace
@@ -36,6 +37,9 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
         _check_command(task.trial)
         if "loss_python" in task.trial.placeholders:
             _check_written(space, task)
+    space.check(refuse_distillation)
+    for name in space.settings.baseline_names:
+        refuse_distillation(space.settings.baseline_loss(name))
     if task.classes is not None:
         space.check(lambda loss: _fits(loss, task))
 

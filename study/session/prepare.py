@@ -25,16 +25,18 @@ from study.config.task import (
     task_of,
 )
 from study.core.errors import InputError
-from study.core.files import resolved
 from study.core.names import GRID
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
+from study.scheduler.teachers import NO_TEACHERS, Teachers
 from study.search.asha import rung_epochs
 from study.session import own_training
+from study.session import teachers as of_teachers
 from study.session.options import Options, flag_of
+from study.session.roots import with_root
 from study.space.search_space import SearchSpace, load_space
 from study.space.settings import MIN_SEEDS
 from study.storage.s3.bucket import S3Prefix
@@ -61,6 +63,7 @@ class Prepared:
         target: The task that confirmations train, if it is not `task`.
         seeds_are_open: Whether the number of seeds depends on what trials get.
         data_faults: What a new study would be refused for, if the study is resumed.
+        teachers: Of distilled losses.
     """
 
     folder: Path
@@ -74,6 +77,7 @@ class Prepared:
     target: NamedTask | None = None
     seeds_are_open: bool = False
     data_faults: tuple[str, ...] = ()
+    teachers: Teachers = NO_TEACHERS
 
     def with_gpus(self, gpus: float) -> Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
@@ -94,29 +98,13 @@ class Prepared:
         own = self.space.settings.own_baselines.values()
         tasks = (self.task, self.target)
         of_tasks = any(task.config.factories for task in tasks if task is not None)
-        return of_tasks or any(isinstance(o, FactoryLoss) for o in own)
+        of_losses = any(isinstance(o, FactoryLoss) for o in own)
+        return of_tasks or of_losses or bool(of_teachers.factories(self.space, self.teachers))
 
     @property
     def prefix(self) -> S3Prefix | None:
         """The prefix of the study, if its storage is in a bucket."""
         return self.storage.prefix_of(self.folder)
-
-
-def with_root(task: Task, data_root: Path | None, flag: str = "--data-root") -> Task:
-    """The task with the absolute path of its data, which `data_root` replaces if it is given."""
-    if isinstance(task, OwnTrainingTask) or not isinstance(task.data, FileData):
-        if data_root is not None:
-            hint = f"leave {flag} out"
-            raise InputError("the task reads no data folder", hint=hint, key=flag)
-        return task
-    root, key = task.data.root, "data/root"
-    if data_root is not None:
-        root, key = str(data_root), flag
-    if root is None:
-        hint = "add it, or give --data-root DIR"
-        raise InputError("missing required key 'root'", hint=hint, key="data/root")
-    data = task.data.model_copy(update={"root": str(resolved(root, key))})
-    return task.model_copy(update={"data": data})
 
 
 def _with_roots(
@@ -161,6 +149,7 @@ def make_plan(
     num_trials: int | None,
     seed: int,
     confirm_seeds: int | None = None,
+    teachers: Teachers | None = None,
 ) -> Plan:
     """Make the plan of a study from the settings of its space and the budgets of its task and of
     its target, the task that confirmations train."""
@@ -205,6 +194,8 @@ def make_plan(
         confirm_max_seeds=confirm.max_seeds if confirm.half_width is not None else 0,
         confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
         confirm_epochs=target.num_epochs if target is not None else 0,
+        teachers=tuple(teachers.tasks) if teachers is not None else (),
+        teacher_epochs=teachers.epochs if teachers is not None else (),
     )
     if plan.confirm_trials > MOST_CONFIRMATIONS:
         raise InputError(
@@ -241,6 +232,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
     task, target = _with_roots(options, given, _target(options, space))
     if target is not None and target.config == task.config:
         target = None
+    teachers = of_teachers.study_teachers(space, task.config, options.data_root)
     plan = make_plan(
         space,
         task.config,
@@ -248,13 +240,14 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         num_trials=options.num_trials,
         seed=options.seed,
         confirm_seeds=options.confirm_seeds,
+        teachers=teachers,
     )
     storage = options.studies
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     begin()
-    first_line = _first_line(folder, space, task, target, plan)
+    first_line = _first_line(folder, space, task, target, plan, teachers)
     _check_plain(first_line)
     return Prepared(
         folder,
@@ -266,6 +259,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         first_line=first_line,
         target=target,
         seeds_are_open=(options.confirm_seeds or space.settings.confirm.num_seeds) is None,
+        teachers=teachers,
     )
 
 
@@ -321,6 +315,7 @@ def reopen(
         settings = space.settings.model_copy(update={"objectives": plan.objectives})
         space = replace(space, name=first.space_name, settings=settings)
         fingerprints = first.data["fingerprint"], first.judged_data["fingerprint"]
+        teachers = of_teachers.recorded(space, first.teachers, options.data_root)
     except (ValidationError, KeyError, TypeError, InputError) as error:
         raise InputError(
             f"cannot resume from the ledger's first line: {error!r}",
@@ -330,8 +325,9 @@ def reopen(
     if not trust:
         place = folder / LEDGER
         for above, one in (("task/", task), ("confirm_task/", target)):
-            found = one.config.factories if one is not None else {}
-            refuse_code(found, "a ledger", file=place, line=1, above=above)
+            code = one.config.factories if one is not None else {}
+            refuse_code(code, "a ledger", file=place, line=1, above=above)
+        of_teachers.refuse_untrusted(space, teachers, place)
         refuse_code(_loss_factories(space, state), "a ledger", file=place)
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
@@ -352,7 +348,16 @@ def reopen(
                 key=flag_of(key),
             )
     return Prepared(
-        folder, space, task, plan, uri, storage, state=state, target=target, data_faults=faults
+        folder,
+        space,
+        task,
+        plan,
+        uri,
+        storage,
+        state=state,
+        target=target,
+        data_faults=faults,
+        teachers=teachers,
     )
 
 
@@ -416,7 +421,12 @@ def _check_data(task: Task, fingerprint: str, flag: str) -> tuple[str, ...]:
 
 
 def _first_line(
-    folder: Path, space: SearchSpace, task: NamedTask, target: NamedTask | None, plan: Plan
+    folder: Path,
+    space: SearchSpace,
+    task: NamedTask,
+    target: NamedTask | None,
+    plan: Plan,
+    teachers: Teachers,
 ) -> StudyRecord:
     """Check the data, the losses and the model of both tasks, and record what is studied."""
     from study.training.environment import environment
@@ -434,16 +444,35 @@ def _first_line(
             data=facts,
             environment=environment(TrialConfig(task=task.config)),
         )
-    if target is None:
-        return line
-    with _in_file_of(target):
-        facts = _facts_of_target(space, task, data, target)
-    return replace(
-        line,
-        confirm_task_name=target.name,
-        confirm_task=target.config.model_dump(),
-        confirm_data=facts,
-    )
+    if target is not None:
+        with _in_file_of(target):
+            facts = _facts_of_target(space, task, data, target)
+        line = replace(
+            line,
+            confirm_task_name=target.name,
+            confirm_task=target.config.model_dump(),
+            confirm_data=facts,
+        )
+    return line if data is None else _with_teachers(line, space, task, data, target, teachers)
+
+
+def _with_teachers(
+    line: StudyRecord,
+    space: SearchSpace,
+    task: NamedTask,
+    data: SegmentationData,
+    target: NamedTask | None,
+    teachers: Teachers,
+) -> StudyRecord:
+    """Check the teachers of distilled losses, and record them."""
+    from study.data import open_data
+
+    of_target = None
+    if target is not None:
+        of_target = open_data(target.trained_here.data, begun=True)
+    costs, warnings = of_teachers.check(space, teachers, task.trained_here, data, of_target)
+    facts = {**line.data, "warnings": [*line.data["warnings"], *warnings]}
+    return replace(line, data=facts, teachers=of_teachers.record(teachers, costs))
 
 
 def _facts_of_own(space: SearchSpace, task: Task) -> tuple[dict[str, Any], SegmentationData | None]:
@@ -590,6 +619,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
         name=prepared.name,
         takes_over=takes_over,
         target=prepared.target,
+        teachers=of_teachers.lines(prepared.teachers, _recorded_teachers(prepared)),
     )
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line)])
@@ -600,6 +630,11 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     if prepared.seeds_are_open and gpus is None:
         seeds = f"; {SEEDS_WITH_GPUS} seeds if its nodes have GPUs"
     return f"{text}\n{cluster}: as many trials at once as its nodes hold{seeds}"
+
+
+def _recorded_teachers(prepared: Prepared) -> dict[str, Any] | None:
+    line = prepared.first_line or prepared.state.study
+    return None if line is None else line.teachers
 
 
 def resources_for(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
@@ -106,6 +107,7 @@ def _run(
         prepared.space,
         prepared.task.config,
         target=prepared.target.config if prepared.target else None,
+        teachers=replace(prepared.teachers, stored=_stored(prepared)),
         slots=resources.slots,
         time_budget=options.time_budget,
         gpu_hours=options.max_gpu_hours,
@@ -164,6 +166,18 @@ def _run(
             unsent = sidecar.close(patience())
     interrupted = scheduler.closing and not ledger.state.finished
     return Finished(prepared.folder, ledger.state, answer, exports, unsent, unshipped, interrupted)
+
+
+def _stored(prepared: Prepared) -> Callable[[str], tuple[str, str] | None]:
+    """Where the weights of a teacher are, and their hash, which is computed once."""
+    store, known = WeightsStore(prepared.folder, prepared.prefix), dict[str, tuple[str, str]]()
+
+    def stored(trial: str) -> tuple[str, str] | None:
+        if trial not in known and (found := store.stored(trial)) is not None:
+            known[trial] = found
+        return known.get(trial)
+
+    return stored
 
 
 def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:

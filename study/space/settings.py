@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Strict, Tag, field_validator, model_v
 
 from study.core.errors import InputError
 from study.core.names import TUNED, TUNED_MACC, VAL, VAL_TUNED_MACC, VAL_TUNED_MIOU
-from study.losses.config import Config, FactoryLoss, LossConfig, loss_tag
+from study.losses.config import Config, FactoryLoss, LossConfig, Teacher, loss_tag
 
 # What may be an objective: all are in [0, 1], and larger is better. Besides, a class or a group of
 # the task, which the data decide: val/iou/<class>, val/tuned/miou/<group>.
@@ -110,6 +110,7 @@ class StudySettings(Config):
 
     baselines: losses that are trained to the end at the task's own settings: presets by name, and
     the user's own, as `{mine: {loss: ...}}` or `{mine: {factory: package.module:function}}`.
+    teacher: of the distilled losses that name none, as those of the presets.
     """
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
@@ -119,6 +120,7 @@ class StudySettings(Config):
     reference_trials: int | None = Field(None, ge=1)
     baselines: Annotated[tuple[Baseline, ...], Strict(False)] = ()
     confirm: Confirm = Confirm()
+    teacher: Teacher | None = None
 
     @property
     def num_reference_trials(self) -> int:

@@ -1,4 +1,5 @@
-"""Stores the weights of confirmed trainings, from a trial's end until the exports have them.
+"""Stores the weights of confirmed trainings, from a trial's end until the exports have them, and
+those of teachers.
 
 They are ``weights/<trial>.safetensors`` below a study's folder or, with storage in a bucket, below
 its prefix: whole, or not there.
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.config.task import TrialConfig
 from study.core.files import whole
 from study.core.names import WEIGHTS
+from study.losses.config import LossConfig, WeightsTeacher
 from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 
 SUFFIX = ".safetensors"
@@ -86,6 +89,31 @@ class WeightsStore:
         except FileNotFoundError:
             return False
         return True
+
+    def stored(self, trial: str) -> tuple[str, str] | None:
+        """The file of a trial's weights on this machine, fetched from the bucket if need be, and
+        its sha256; None if there are none."""
+        file = self.folder.absolute() / _key(trial)
+        if not file.is_file():
+            if self.prefix is None:
+                return None
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not self.copy(trial, file):
+                return None
+        return str(file), weights_block(file)["weights"]["sha256"]
+
+    def fetch_teacher(self, config: TrialConfig) -> None:
+        """Put the weights of a trial's teacher, which this study has trained, where the config says
+        that they are, if they are in the bucket alone."""
+        loss = config.loss
+        distillation = loss.distillation if isinstance(loss, LossConfig) else None
+        teacher = distillation.teacher if distillation is not None else None
+        if self.prefix is None or not isinstance(teacher, WeightsTeacher):
+            return
+        file = Path(teacher.weights)
+        if file.parent == self.folder.absolute() / WEIGHTS and not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.copy(file.stem, file)
 
     def keep_only(self, trials: Collection[str]) -> None:
         """Remove the weights of all other trials, and what killed processes left."""

@@ -7,6 +7,7 @@ read and moved.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,17 +58,15 @@ class Views:
             for y, x in zip(tops, left.tolist(), strict=True)
         ]
 
-    def mirror(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mirror the selected images (B, *extent, 3) and targets (B, *extent), of any dtype."""
+    def mirror(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Mirror the selected parts: images (B, *extent, 3), targets (B, *extent), soft labels
+        (B, *extent, C), of any dtype."""
         if self.mirrored is None:
-            return images, target
+            return parts
         # Concatenate the batch and its mirror image, then select one version of each image.
-        index = torch.arange(len(images)) + len(images) * self.mirrored
-        index = index.to(images.device, non_blocking=True)
-        images, target = (
-            torch.cat((each, each.flip(2))).index_select(0, index) for each in (images, target)
-        )
-        return images, target
+        index = torch.arange(len(parts[0])) + len(parts[0]) * self.mirrored
+        index = index.to(parts[0].device, non_blocking=True)
+        return tuple(torch.cat((each, each.flip(2))).index_select(0, index) for each in parts)
 
     def show(
         self, images: Tensor, target: Tensor, *, mean: Tensor, ignore_index: int
@@ -77,12 +76,32 @@ class Views:
         if self.zoom is not None:
             return self._zoomed(images, target, self.zoom, mean, ignore_index)
         if self.offsets is not None and self.extent != self.size:
-            return self._placed(images, target, self.offsets, mean, ignore_index)
+            return self._placed(images, target, mean, ignore_index)
         return images, target
 
-    def _zoomed(
-        self, images: Tensor, target: Tensor, zoom: Tensor, mean: Tensor, ignore_index: int
-    ) -> tuple[Tensor, Tensor]:
+    def show_soft(self, labels: Tensor) -> Tensor:
+        """Cut the windows (B, C, *size) of soft labels from mirrored parts (B, C, *extent), as
+        images are cut. Beyond the image, where the target is ignored, they are of no meaning."""
+        if self.zoom is not None:
+            grid, _ = self._grid(self.zoom, labels)
+            return F.grid_sample(labels, grid, "bilinear", "border", align_corners=False)
+        if self.offsets is not None and self.extent != self.size:
+            windows = labels.new_full((*labels.shape[:2], *self.size), 1 / labels.shape[1])
+            for window, part, inside in zip(windows, labels, self._insides(), strict=True):
+                window[:, inside[0], inside[1]] = part
+            return windows
+        return labels
+
+    def _insides(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of each window that show its image."""
+        assert self.offsets is not None
+        height, width = self.extent
+        for top, left in self.offsets.tolist():
+            yield slice(top, top + height), slice(left, left + width)
+
+    def _grid(self, zoom: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in its part each pixel of a window lies, (B, *size, 2) in [-1, 1], and which lie
+        beyond the image, (B, *size) bool."""
         zoom = zoom.to(images.device, non_blocking=True)
         grid = F.affine_grid(zoom, [len(images), 3, *self.size], align_corners=False)
         # Border mode keeps edge pixels unblended; pixels beyond the image are overwritten below.
@@ -95,6 +114,12 @@ class Views:
                 for each in (shift, full / extent)
             )
             grid = grid * ratio + shift[:, None, None]
+        return grid, outside
+
+    def _zoomed(
+        self, images: Tensor, target: Tensor, zoom: Tensor, mean: Tensor, ignore_index: int
+    ) -> tuple[Tensor, Tensor]:
+        grid, outside = self._grid(zoom, images)
         zoomed = F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
         zoomed = torch.where(outside[:, None], mean[None, :, None, None], zoomed)
         labels = target[:, None].to(images.dtype)
@@ -103,14 +128,12 @@ class Views:
         return zoomed.contiguous(memory_format=torch.channels_last), moved
 
     def _placed(
-        self, images: Tensor, target: Tensor, offsets: Tensor, mean: Tensor, ignore_index: int
+        self, images: Tensor, target: Tensor, mean: Tensor, ignore_index: int
     ) -> tuple[Tensor, Tensor]:
         windows = mean[None, :, None, None].expand(len(images), 3, *self.size)
         windows = windows.contiguous(memory_format=torch.channels_last)
         labels = target.new_full((len(images), *self.size), ignore_index)
-        height, width = self.extent
-        for index, (top, left) in enumerate(offsets.tolist()):
-            inside = slice(top, top + height), slice(left, left + width)
+        for index, inside in enumerate(self._insides()):
             windows[index][:, inside[0], inside[1]] = images[index]
             labels[index][inside] = target[index]
         return windows, labels

@@ -5,7 +5,7 @@ On a GPU the next batch is read and copied while the GPU computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,10 +77,10 @@ def draw(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The bytes of a batch, (b, H, W, 3) and (b, H, W), on the device or being copied to it."""
+    """The bytes of a batch, on the device or being copied to it: pixels (b, H, W, 3), labels
+    (b, H, W) and, where there are any, soft labels (b, H, W, C)."""
 
-    pixels: Tensor
-    labels: Tensor
+    parts: tuple[Tensor, ...]
     arrival: torch.cuda.Event | None
 
 
@@ -109,12 +109,18 @@ class Batches:
         )
 
     def train(
-        self, split: Split, draws: Iterable[tuple[np.ndarray, torch.Generator]], config: Augment
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the augmented batch of each draw: images (b, 3, H, W) float32 and target (b, H, W)
-        int64.
+        self,
+        split: Split,
+        draws: Iterable[tuple[np.ndarray, torch.Generator]],
+        config: Augment,
+        soft: np.ndarray | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield the augmented batch of each draw: images (b, 3, H, W) float32, target (b, H, W)
+        int64, and soft labels (b, C, H, W) float32 or None.
 
-        draws: indices (b,) of the images, and a generator for their augmentation.
+        draws: indices (b,) of the images, and a generator for their augmentation. soft: the log
+        probabilities (N, H, W, C) of a teacher for the images of the split; they are flipped,
+        scaled and cropped with their image.
         """
         full = split.images.shape[1:3]
 
@@ -123,15 +129,23 @@ class Batches:
         ) -> tuple[_Loaded, Views, torch.Generator]:
             index, generator = draw
             views = draw_views(config, len(index), full, generator)
-            return self._load(*self._read(split, index, views)), views, generator
+            return self._load(*self._read(arrays, index, views)), views, generator
 
+        arrays = [split.images, split.labels, *([] if soft is None else [soft])]
         for loaded, views, generator in prefetched(load, draws, ahead=self.reads_ahead):
-            pixels, labels = self._arrived(loaded)
-            images, target = self._floats(*views.mirror(pixels, labels))  # as bytes: less to move
+            pixels, labels, *logs = views.mirror(*self._arrived(loaded))  # as bytes: less to move
+            images, target = self._floats(pixels, labels)
             images, target = views.show(
                 images, target, mean=self._mean, ignore_index=self.ignore_index
             )
-            yield self._normalise(jitter(images, config.jitter, generator)), target
+            images = self._normalise(jitter(images, config.jitter, generator))
+            yield images, target, self._shown(logs[0], views) if logs else None
+
+    @staticmethod
+    def _shown(logs: Tensor, views: Views) -> Tensor:
+        """The probabilities (b, C, *size) of log probabilities (b, *extent, C)."""
+        shown = views.show_soft(logs.permute(0, 3, 1, 2).float().exp())
+        return shown / shown.sum(1, keepdim=True)
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and
@@ -143,41 +157,40 @@ class Batches:
 
         starts = range(0, len(split.images), batch_size)
         for loaded in prefetched(load, starts, ahead=self.reads_ahead):
-            images, target = self._floats(*self._arrived(loaded))
+            pixels, labels = self._arrived(loaded)
+            images, target = self._floats(pixels, labels)
             yield self._normalise(images), target
 
     @staticmethod
-    def _read(split: Split, index: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
-        """Read the pixels and labels that the views show."""
+    def _read(arrays: Sequence[np.ndarray], index: np.ndarray, views: Views) -> list[np.ndarray]:
+        """Read what the views show of each array."""
         parts = views.parts()
         if parts is None:
-            return split.images[index], split.labels[index]
-        pixels, labels = (
+            return [array[index] for array in arrays]
+        return [
             np.stack([array[i, y, x] for i, (y, x) in zip(index, parts, strict=True)])
-            for array in (split.images, split.labels)
-        )
-        return pixels, labels
+            for array in arrays
+        ]
 
-    def _load(self, pixels: np.ndarray, labels: np.ndarray) -> _Loaded:
+    def _load(self, *arrays: np.ndarray) -> _Loaded:
         """Start the copy to the device; on a GPU in a separate stream, parallel to its
         computations."""
         # Copies memory-mapped arrays, but not those that indexing has gathered already.
-        held = [torch.from_numpy(np.require(a, requirements=["O", "W"])) for a in (pixels, labels)]
+        held = [torch.from_numpy(np.require(a, requirements=["O", "W"])) for a in arrays]
         if self._copies is None:
-            images, target = (each.to(self.device) for each in held)
-            return _Loaded(images, target, None)
+            return _Loaded(tuple(each.to(self.device) for each in held), None)
         with torch.cuda.stream(self._copies):
-            images, target = (each.pin_memory().to(self.device, non_blocking=True) for each in held)
-            return _Loaded(images, target, self._copies.record_event())
+            parts = tuple(each.pin_memory().to(self.device, non_blocking=True) for each in held)
+            return _Loaded(parts, self._copies.record_event())
 
-    def _arrived(self, loaded: _Loaded) -> tuple[Tensor, Tensor]:
+    def _arrived(self, loaded: _Loaded) -> tuple[Tensor, ...]:
         """Make the current stream wait for the copy; return the bytes. The host does not wait."""
         if loaded.arrival is not None:
             now = torch.cuda.current_stream(self.device)
             now.wait_event(loaded.arrival)
-            for tensor in (loaded.pixels, loaded.labels):
+            for tensor in loaded.parts:
                 tensor.record_stream(now)  # else the next copy may reuse its memory too early
-        return loaded.pixels, loaded.labels
+        return loaded.parts
 
     @staticmethod
     def _floats(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

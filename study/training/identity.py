@@ -51,10 +51,13 @@ FIRST_KEYS = {
 }
 
 
-def digest(config: TrialConfig, fingerprint: str) -> str:
-    """Identity of a training: its resolved config, and its data by content, not by place."""
+def digest(config: TrialConfig, fingerprint: str, teacher: str = "") -> str:
+    """Identity of a training: its resolved config, and its data and teacher by content, not by
+    place. teacher: the hash of its weights, if there is one."""
     content = _content(config)
     content["task"]["data"] = fingerprint
+    if teacher:
+        content["loss"]["distillation"]["teacher"] = teacher
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -15,13 +16,18 @@ from huggingface_hub.utils import logging as hub_logging
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from study.config.task import FactoryModel, SmpModel, TaskConfig
+from study.config.budget import StepBudget
+from study.config.task import AuxHead, FactoryModel, SmpModel, TaskConfig
 from study.core.errors import InputError, deed
 from study.core.factories import faults_named, load_factory
 from study.training.augment import padding
 from study.training.optim import build_optimizer
 from study.training.pretrained import PACKAGES, load_encoder_weights
+
+if TYPE_CHECKING:
+    from study.data import SegmentationData
 
 ARCH, ENCODER = "model/arch", "model/encoder"
 WEIGHTS, KWARGS, FACTORY = "model/encoder_weights", "model/kwargs", "model/factory"
@@ -44,19 +50,57 @@ class PadToStride(nn.Module):
         self.model = model
         self.stride = stride
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, H, W) to logits (B, C, H, W)."""
+    def forward(self, images: Tensor) -> Any:
+        """Map images (B, 3, H, W) to logits (B, C, H, W), or to a tuple of such."""
         height, width = images.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
             images = F.pad(images, (0, right, 0, bottom))
-        return self.model(images)[..., :height, :width]
+        found = self.model(images)
+        if isinstance(found, tuple):
+            return tuple(one[..., :height, :width] for one in found)
+        return found[..., :height, :width]
+
+
+class WithAuxHead(nn.Module):
+    """A model of segmentation-models-pytorch with an auxiliary head, which is asked in training
+    mode alone: there it returns (logits, logits of the head), else logits."""
+
+    def __init__(self, model: nn.Module, config: AuxHead, num_classes: int) -> None:
+        super().__init__()
+        widths = model.encoder.out_channels  # type: ignore[union-attr]
+        self.model = model
+        self.index = len(widths) - 1 - config.stage  # type: ignore[arg-type]
+        width: Any = widths[self.index]  # type: ignore[index]
+        self.head = nn.Sequential(
+            nn.Conv2d(width, config.channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(config.channels),
+            nn.ReLU(),
+            nn.Dropout2d(config.dropout),
+            nn.Conv2d(config.channels, num_classes, 1),
+        )
+
+    def forward(self, images: Tensor) -> Any:
+        """Map images (B, 3, H, W) to logits (B, C, H, W); in training mode to two of these."""
+        if not self.training:
+            return self.model(images)
+        seen: list[Tensor] = []
+        encoder: Any = self.model.encoder
+        handle = encoder.register_forward_hook(lambda *call: seen.append(call[2][self.index]))
+        try:
+            logits = self.model(images)
+        finally:
+            handle.remove()
+        found = self.head(seen[0])
+        size = images.shape[-2:]
+        return logits, F.interpolate(found, size, mode="bilinear", align_corners=False)
 
 
 def build_model(config: SmpModel | FactoryModel, num_classes: int) -> nn.Module:
     """Build the model of a task on the CPU; random weights come from torch's global generator.
 
-    Returns a module that maps (B, 3, H, W) to logits (B, num_classes, H, W).
+    Returns a module that maps (B, 3, H, W) to logits (B, num_classes, H, W); in training mode to a
+    tuple of these where the config has auxiliary heads.
     Raises InputError for an architecture, encoder, weights or keyword that does not exist, for
     weights that cannot be downloaded, and for a factory that fails or returns no module.
     """
@@ -82,7 +126,9 @@ def check_model(
         model = build_model(config, num_classes).to(device).train()
         shape = (batch_size, 3, *size)
         try:
-            logits = model(torch.zeros(shape, device=device))
+            found = model(torch.zeros(shape, device=device))
+            alone = model.eval()(torch.zeros(shape, device=device)) if config.num_aux else found
+            model.train()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -90,10 +136,27 @@ def check_model(
             message = f"the model fails on a batch of shape {shape}: {what}"
             raise InputError(message, key="model") from error
     expected = (batch_size, num_classes, *size)
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if got != expected:
-        raise InputError(f"logits must have shape {expected}, got {got}", key="model")
+    if config.num_aux:
+        _check_heads(found, 1 + config.num_aux, expected)
+    if (got := _shape(alone)) != expected:
+        mode = "in eval mode logits" if config.num_aux else "logits"
+        raise InputError(f"{mode} must have shape {expected}, got {got}", key="model")
     return model
+
+
+def _shape(found: object) -> tuple[int, ...] | str:
+    return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+
+
+def _check_heads(found: object, count: int, expected: tuple[int, ...]) -> None:
+    """Refuse what a model with auxiliary heads returns in training mode, if it is no such tuple."""
+    if not isinstance(found, tuple) or len(found) != count:
+        got = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        message = f"in training mode the model must return a tuple of {count} logits, got {got}"
+        raise InputError(message, hint="`aux` says how many come behind the main ones", key="model")
+    for index, one in enumerate(found):
+        if (got := _shape(one)) != expected:
+            raise InputError(f"output {index} must have shape {expected}, got {got}", key="model")
 
 
 def check_task(
@@ -117,6 +180,21 @@ def check_task(
             _check_memory((batch_size, 3 + num_classes, *size))
         model = check_model(task.model, num_classes, size, batch_size, device)
     build_optimizer(task.optimizer, model)
+
+
+def work_of_training(task: TaskConfig, data: SegmentationData) -> float:
+    """The operations that the forward passes of a whole training take: of its products of matrices
+    and convolutions, as torch counts them."""
+    size = task.augment.crop or data.train.images.shape[1:3]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = build_model(task.model, data.num_classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, *size))
+    if isinstance(task.budget, StepBudget):
+        images = task.budget.steps * task.batch_size
+    else:
+        images = task.budget.epochs * len(data.train)
+    return float(max(1, counter.get_total_flops()) * images)
 
 
 def task_warnings(task: TaskConfig, num_images: int, whole: tuple[int, int]) -> list[str]:
@@ -199,7 +277,13 @@ def _from_smp(config: SmpModel, num_classes: int) -> nn.Module:
     if packaged and config.encoder_weights is not None:
         load_encoder_weights(model.encoder, config.encoder, config.encoder_weights, key=WEIGHTS)
     stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
-    return PadToStride(model, stride)
+    if config.aux is None:
+        return PadToStride(model, stride)
+    stages = len(model.encoder.out_channels) - 1
+    if config.aux.stage >= stages:
+        message = f"stage must be below {stages}, the stages of this encoder"
+        raise InputError(f"{message}, got {config.aux.stage}", key="model/aux/stage")
+    return PadToStride(WithAuxHead(model, config.aux, num_classes), stride)
 
 
 def _check_kwargs(config: SmpModel, model_class: type[nn.Module]) -> None:

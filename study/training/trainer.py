@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import numpy as np
 import torch
 from torch.nn.utils import get_total_norm
 
-from study.config.task import StepBudget, TrialConfig
+from study.config.task import FactoryModel, SmpModel, StepBudget, TrialConfig
 from study.core.errors import InputError, is_out_of_memory
 from study.core.names import IN_BATCHES, TEST, TRAIN, TRAIN_LOSS, VAL
 from study.data import SegmentationData, open_data
 from study.losses.config import FactoryLoss, LossConfig
+from study.losses.heads import HeadsLoss
 from study.losses.module import SegmentationLoss, named_terms
 from study.losses.own import OwnLoss, build_any_loss
 from study.metrics.decision import Taus
@@ -41,6 +43,7 @@ from study.training.evaluation import Evidence, evaluate
 from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from study.training.teachers import teaching
 from study.training.weights import save_weights
 
 __all__ = ["Diverged", "EpochReport", "Evidence", "environment", "set_up_process", "train"]
@@ -197,7 +200,9 @@ class _Training:
         self.task = task
         self.data = data
         self.device = device
-        self.identity = digest(config, data.fingerprint)
+        self.teacher = teaching(config.loss, data, device, on_step)
+        of_teacher = "" if self.teacher is None else self.teacher.digest
+        self.identity = digest(config, data.fingerprint, of_teacher)
         self.order = TrainOrder(len(data.train.images), task.batch_size, config.seed)
         if isinstance(task.budget, StepBudget):
             self.num_steps = task.budget.steps
@@ -208,7 +213,7 @@ class _Training:
         with self.rng.active():
             model = build_model(task.model, data.num_classes)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss = loss_for(config.loss, data).to(device)
+        self.loss = loss_for(config.loss, data, task.model).to(device)
         self.optimizer = build_optimizer(
             task.optimizer, self.model, lr_scale=config.optimizer.lr_scale
         )
@@ -234,9 +239,14 @@ class _Training:
         self.model.train()
         self.loss.train()
         with self.rng.active(), deterministic_kernels(task.deterministic):
-            for images, target in self.batches.train(self.data.train, draws, task.augment):
+            cached = None if self.teacher is None else self.teacher.cached
+            batches = self.batches.train(self.data.train, draws, task.augment, cached)
+            for images, target, labels in batches:
                 self.loss.measure_gradients = self.step == first
-                lr = self._step(images, target, losses, terms)
+                soft = labels
+                if self.teacher is not None and labels is None:
+                    soft = self.teacher(images)
+                lr = self._step(images, target, soft, losses, terms)
                 if windows:
                     held.append(_held(_classes_in(target, self.data.num_classes)))
                 num_images += len(images)
@@ -252,6 +262,7 @@ class _Training:
         self,
         images: torch.Tensor,
         target: torch.Tensor,
+        soft: torch.Tensor | None,
         losses: list[Held],
         terms: list[dict[str, Held]],
     ) -> float:
@@ -259,8 +270,8 @@ class _Training:
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
         with self.batches.autocast():
-            logits = self.model(images)
-        loss = self.loss(logits, target)
+            outputs = self.model(images)
+        loss = self.loss(outputs, target, **({} if soft is None else {"teacher": soft}))
         self.scaler.scale(loss).backward()
         if task.optimizer.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -403,16 +414,21 @@ def _series(values: list[Held]) -> torch.Tensor:
 
 
 def loss_for(
-    config: LossConfig | FactoryLoss, data: SegmentationData
-) -> SegmentationLoss | OwnLoss:
-    """Build the loss for these data. Raises InputError if their classes or counts do not fit, or a
-    factory of the user's fails."""
-    return build_any_loss(
-        config,
+    config: LossConfig | FactoryLoss,
+    data: SegmentationData,
+    model: SmpModel | FactoryModel | None = None,
+) -> SegmentationLoss | OwnLoss | HeadsLoss:
+    """Build the loss for these data and the heads of a model. Raises InputError if their classes or
+    counts do not fit, or a factory of the user's fails."""
+    build = partial(
+        build_any_loss,
         num_classes=data.num_classes,
         class_counts=torch.as_tensor(data.train.class_counts),
         ignore_index=data.ignore_index,
     )
+    if model is None or not model.num_aux:
+        return build(config)
+    return HeadsLoss(config, build, model.num_aux, model.aux_weight)
 
 
 class _OwnRandomNumbers:

@@ -16,7 +16,7 @@ from torch import nn
 from study.config.own_training import Classes, FunctionTrial, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError
-from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH, TEST_MIOU, VAL_MIOU
+from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH, TEACHER, TEST_MIOU, VAL_MIOU
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import ECHO, KEY, loss_digest
 from study.losses.own import build_any_loss
@@ -82,7 +82,7 @@ class Place:
     trial, stage: of the study. folder: its own. device: such as "cpu" or "cuda". num_threads: its
     CPU threads. rungs: epochs that are judged. reported: how many epochs the study has from earlier
     attempts. begun: whether there were any. keep_last: whether the last epoch's checkpoint is kept.
-    keep_weights: stores the weights of a confirmation; None keeps none.
+    keep_weights: stores the weights of a confirmation or of a teacher; None keeps none.
     """
 
     trial: str
@@ -311,8 +311,11 @@ class TrialContext:
         if last and place.keep_last and not self.store.trouble:
             self.store.flush()
         no_weights = ""
-        if last and self.is_confirmation and weights is not None and place.keep_weights:
+        kept = self.is_confirmation or place.stage == TEACHER
+        if last and kept and weights is not None and place.keep_weights:
             no_weights = place.keep_weights(weights)
+        if no_weights and place.stage == TEACHER:
+            raise OSError(f"the weights of a teacher could not be kept: {no_weights}")
         here, self.environment = self.environment, None
         try:
             trouble = self.store.trouble

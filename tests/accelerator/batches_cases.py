@@ -105,7 +105,7 @@ def test_a_batch_is_used_after_it_has_arrived(streams, config):
         batches = copied_beside(streams)
         found = list(batches.train(data.train, draws(), config))
         assert len(found) == len(expected) == 6
-        for (images, target), (own_images, own_target) in zip(found, expected, strict=True):
+        for (images, target, _), (own_images, own_target, _) in zip(found, expected, strict=True):
             torch.testing.assert_close(images.cpu(), own_images, rtol=1e-5, atol=1e-5)
             assert torch.equal(target.cpu(), own_target)
     assert len(streams.recorded) == 12  # pixels and labels of each batch

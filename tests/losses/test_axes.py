@@ -257,6 +257,11 @@ FAMILIES = {
     "jml": "jaccard",
     "jml_soft": "label_smoothing+jaccard",
     "jml_bls": "boundary_smoothing+jaccard",
+    "dice_ce": "jaccard",
+    "dice_topk": "ohem+jaccard",
+    "focal_tversky": "jaccard",
+    "kd": "distillation",
+    "jml_kd": "jaccard+distillation",
     "logit_adjusted": "logit_adjustment",
 }
 

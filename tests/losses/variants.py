@@ -33,6 +33,12 @@ AXES: dict[str, dict[str, Any]] = {
     "jaccard_all": {"jaccard": {"mix": 0.5, "classes": "all", "smooth": 0.0}},
     "jaccard_all_image": {"jaccard": {"mix": 1.0, "classes": "all", "average": "image"}},
     "jaccard_smoothed": {"label_smoothing": 0.1, "jaccard": {"mix": 0.5, "target": "smoothed"}},
+    "focal_tversky_image": {
+        "jaccard": {"mix": 0.5, "alpha": 0.3, "beta": 0.7, "average": "image", "power": 0.75}
+    },
+    "mixed_averages": {
+        "jaccard": {"mix": 0.5, "average": {"batch": 2.0, "image": 1.0, "class": 1.0}, "power": 2.0}
+    },
     "boundary": {"label_smoothing": 0.5, "smoothing_region": {"kind": "boundary"}},
     "boundary_jaccard": {
         "label_smoothing": 0.3,

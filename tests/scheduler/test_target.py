@@ -225,8 +225,8 @@ def test_a_hanging_trial_is_judged_by_epochs_of_its_own_task() -> None:
     study = paced()
     confirming(study, 20.0, 22.0, 24.0)
     assert median_epoch(study.state, on_gpu=True) == 1.0
-    assert median_epoch(study.state, on_gpu=True, on_target=True) == 22.0
-    assert math.isnan(median_epoch(study.state, on_gpu=False, on_target=True))
+    assert median_epoch(study.state, on_gpu=True, pace=True) == 22.0
+    assert math.isnan(median_epoch(study.state, on_gpu=False, pace=True))
 
 
 def test_what_is_left_counts_epochs_of_both_tasks_apart_and_times_both() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import s3
+from tiny_task import TINY
 
+from study.config.task import TrialConfig
 from study.core.files import write_text
 from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.storage.s3.mirror import fetch_files
@@ -121,3 +124,27 @@ def test_the_driver_leaves_weights_in_the_bucket_to_the_trials(
     assert [item.key for item in prefix.items()] == ["weights/t0007.safetensors"]
     fetch_files(prefix, tmp_path)
     assert not (tmp_path / "weights" / "t0007.safetensors").exists()
+
+
+def test_a_teachers_weights_have_a_place_and_a_hash_on_each_machine(
+    store: WeightsStore, tmp_path: Path
+) -> None:
+    """The driver, or a node that does not see its folder, fetches them from the bucket."""
+    assert store.stored("t0000") is None
+    store.keep("t0000", saves("of the teacher"))
+    found = store.stored("t0000")
+    file = tmp_path / "study" / "weights" / "t0000.safetensors"
+    assert found == (str(file), hashlib.sha256(b"of the teacher").hexdigest())
+    assert file.read_text() == "of the teacher"
+    if store.prefix is None:
+        return
+    teacher = {"weights": str(file), "sha256": found[1], "model": {}}
+    loss = {"distillation": {"teacher": teacher}}
+    config = TrialConfig.model_validate({"task": TINY, "loss": loss})
+    file.unlink()
+    store.fetch_teacher(config)
+    assert file.read_text() == "of the teacher"
+    elsewhere = tmp_path / "t0000.safetensors"
+    loss["distillation"]["teacher"] = {**teacher, "weights": str(elsewhere)}
+    store.fetch_teacher(TrialConfig.model_validate({"task": TINY, "loss": loss}))
+    assert not elsewhere.exists()

@@ -109,7 +109,7 @@ def test_a_training_batch_is_the_augmentation_of_its_images(data, config):
     index = np.array([3, 0, 2])
     batches = Batches(data, CPU, "fp32")
     draw = (index, torch.Generator().manual_seed(1))
-    ((images, target),) = batches.train(data.train, [draw], config)
+    ((images, target, soft),) = batches.train(data.train, [draw], config)
     pixels = torch.from_numpy(data.train.images[index].transpose(0, 3, 1, 2) / np.float32(255))
     mean, std = (torch.tensor(each, dtype=torch.float32) for each in (data.mean, data.std))
     expected = augment(
@@ -123,4 +123,5 @@ def test_a_training_batch_is_the_augmentation_of_its_images(data, config):
     normalised = (expected[0] - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(images, normalised, atol=1e-5, rtol=1e-5)
     assert torch.equal(target, expected[1])
+    assert soft is None
     assert images.is_contiguous(memory_format=torch.channels_last)

@@ -25,8 +25,22 @@ EARLIER = json.loads(DIGESTS.read_text(encoding="utf-8"))
 NEUTRAL: dict[str, Any] = {
     "Evaluation/groups": {},
     "FactoryLoss/kwargs": {},
+    "Jaccard/power": 1.0,
+    "LossConfig/logit_adjustment": LogitAdjustment(tau=0.0),
     "LogitAdjustment/tau": 0.0,
-    "LossConfig/logit_adjustment": LogitAdjustment(),
+    "LossConfig/distillation": None,
+    "Distillation/teacher": None,
+    "Distillation/temperature": 1.0,
+    "Distillation/mix": 0.5,
+    "Distillation/labels": "auto",
+    "FactoryTeacher/kwargs": {},
+    "SmpModel/aux": None,
+    "SmpModel/aux_weight": 0.5,
+    "FactoryModel/aux": 0,
+    "FactoryModel/aux_weight": 0.5,
+    "AuxHead/stage": 1,
+    "AuxHead/channels": 64,
+    "AuxHead/dropout": 0.1,
 }
 
 

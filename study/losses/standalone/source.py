@@ -97,8 +97,13 @@ def _flags(loss: StandaloneLoss) -> set[str]:
     if jaccard.target == "smoothed" and "SMOOTHING" in flags:
         flags.add("SMOOTHED_TARGET")
     flags.add({"all": "ALL_CLASSES", "present": "SHOWN_CLASSES"}[jaccard.classes])
-    if jaccard.average != "batch":
-        flags.add({"image": "BY_IMAGE", "class": "BY_CLASS"}[jaccard.average])
+    if len(jaccard.averages) > 1 and jaccard.mix > 0:
+        message = "there is no form of a mixture of averages without this package"
+        raise InputError(message, key="loss/jaccard/average")
+    if (average := next(iter(jaccard.averages))) != "batch":
+        flags.add({"image": "BY_IMAGE", "class": "BY_CLASS"}[average])
+    if jaccard.power != 1 and jaccard.mix > 0:
+        flags.add("OVERLAP_POWER")
     if loss.class_names:
         flags.add("NAMES")
     if loss.echo:
@@ -112,6 +117,7 @@ def _values(loss: StandaloneLoss) -> dict[str, str]:
     for axis in active(loss.config):
         values |= axis.numbers(loss.config)
     found = {name: repr(value) for name, value in values.items()}
+    found["POWER"] = f"{loss.config.jaccard.power!r}  # above the loss of each class"
     found["DIGEST"] = f'"{loss.digest}"'
     if loss.class_names:
         found["CLASS_NAMES"] = rows([_text(name) for name in loss.class_names])

@@ -32,6 +32,7 @@ ALL_CLASSES: bool = True
 SHOWN_CLASSES: bool = True
 BY_IMAGE: bool = True
 BY_CLASS: bool = True
+OVERLAP_POWER: bool = True
 NAMES: bool = True
 ADJUSTMENT: bool = True
 ECHO: bool = True
@@ -40,6 +41,7 @@ DIGEST = "0123456789abcdef"
 CLASS_NAMES = ("road", "car")
 CLASS_WEIGHTS = (1.0, 1.0)
 CLASS_LOG_PRIOR = (0.0, 0.0)
+POWER = 1.0
 TAU = 0.0
 LOG_PRIOR = (0.0, 0.0)
 
@@ -307,6 +309,9 @@ def jaccard_term(
     empty = hit + wrong + smooth <= 0
     index = (hit + smooth) / torch.where(empty, 1, hit + wrong + smooth)
     losses = torch.where(active & ~empty, 1 - index, 0)
+    if OVERLAP_POWER:
+        away = losses > 0
+        losses = torch.where(away, torch.where(away, losses, 1) ** POWER, 0)
     counts = active.sum(axis)
     means = losses.sum(axis) / counts.clamp(min=1)
     return means.sum() / (counts > 0).sum().clamp(min=1)
