@@ -19,9 +19,9 @@ from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
+from study.scheduler.planning import make_plan
 from study.scheduler.stages import Done, Stop
 from study.scheduler.study_scheduler import StudyScheduler
-from study.session.prepare import make_plan
 from study.space.search_space import SearchSpace, load_space
 
 Curve = Callable[[TrialRecord, int], dict[str, float]]

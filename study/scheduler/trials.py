@@ -7,14 +7,12 @@ from typing import Any
 
 from study.analysis.ablation import in_words, without
 from study.analysis.tuning import tried
-from study.config.task import Task, TrialConfig, TrialOptimizer
+from study.config.task import Task, TrialConfig
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
 from study.ledger.state import State, Trial
 from study.losses import family
-from study.losses.config import FactoryLoss, LossConfig
-from study.losses.describe import describe
 from study.scheduler.retries import gpus_needed
 from study.scheduler.stages import (
     Resume,
@@ -55,7 +53,9 @@ class TrialFactory:
             case RunBaseline(name=name):
                 loss = self.space.settings.baseline_loss(name)
                 params = self.space.params_of(loss)
-                return self._new(BASELINE, name, loss, TrialOptimizer(), params)
+                # pydantic takes instances as they are: each was checked when it was made
+                config = TrialConfig(task=self.task, loss=loss, seed=self.plan.seed)
+                return self._new(BASELINE, name, family(loss), config.model_dump(), params)
             case RunReference(index=index):
                 return self._reference(index)
             case RunSearch(number=number):
@@ -70,7 +70,7 @@ class TrialFactory:
         params = reference_params(self.space, tried(self.state), rank, count)
         config = self.space.reference.resolve(params)
         known = self.space.params_of(config.loss, config.optimizer)
-        return self._new(REFERENCE, _ce_label(config), config.loss, config.optimizer, known)
+        return self._resolved(REFERENCE, _ce_label(config), config, known)
 
     def _proposed(self, number: int) -> TrialRecord:
         self._memory.update()
@@ -84,10 +84,9 @@ class TrialFactory:
             full=self.plan.epochs,
         )
         config = proposal.config
-        loss, optimizer = config.loss, config.optimizer
-        if family(loss) == CE:
-            return self._new(REFERENCE, _ce_label(config), loss, optimizer, proposal.params)
-        return self._new(SEARCH, describe(loss), loss, optimizer, proposal.params)
+        if config.family == CE:
+            return self._resolved(REFERENCE, _ce_label(config), config, proposal.params)
+        return self._resolved(SEARCH, config.label, config, proposal.params)
 
     def _confirmation(self, source: Trial, action: RunConfirm) -> TrialRecord:
         seed, budget = action.seed, action.budget
@@ -119,29 +118,28 @@ class TrialFactory:
             ablated=action.ablated,
         )
 
+    def _resolved(
+        self, stage: str, label: str, config: Resolved, params: dict[str, Any] | None
+    ) -> TrialRecord:
+        tree = config.of_trial(self.task, self.plan.seed)
+        return self._new(stage, label, config.family, tree, params)
+
     def _new(
         self,
         stage: str,
         label: str,
-        loss: LossConfig | FactoryLoss,
-        optimizer: TrialOptimizer,
+        family: str,
+        config: dict[str, Any],
         params: dict[str, Any] | None,
     ) -> TrialRecord:
-        # pydantic takes instances as they are: each was checked when it was made
-        config = TrialConfig(
-            task=self.task,
-            loss=loss,
-            optimizer=optimizer,
-            seed=self.plan.seed,
-        )
         return TrialRecord(
             trial=self._next_id(),
             number=len(self.state.trials),
             stage=stage,
             label=label,
-            family=family(loss),
+            family=family,
             params=params,
-            config=config.model_dump(),
+            config=config,
             seed=self.plan.seed,
             gpus=self.gpus,
         )

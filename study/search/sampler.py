@@ -20,7 +20,6 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from study.core.names import CE
-from study.losses import family
 from study.search.history import MIN_RESULTS, History, Observation
 from study.search.quota import Due, EpochsUsed, below_minimum_share
 from study.space.search_space import Resolved, SearchSpace
@@ -74,7 +73,7 @@ def propose(
             space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
         )
         config = space.resolve(params)
-        if family(config.loss) != CE:
+        if config.family != CE:
             break
     return Proposal(params, config)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from study.config.task import load_task
 from study.reporting.plan_text import plan_text
-from study.session.prepare import make_plan
+from study.scheduler.planning import make_plan
 from study.space.search_space import load_space
 
 
