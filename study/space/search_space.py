@@ -381,12 +381,13 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
         lines=lines,
     )
     space.check()
-    _check_settings(space, lines)
+    check_settings(space)
     return space
 
 
-def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
-    settings, choices = space.settings, space.choices
+def check_settings(space: SearchSpace) -> None:
+    """Refuse settings that do not fit what is searched: an InputError with line and key."""
+    settings, choices, lines = space.settings, space.choices, space.lines
 
     def error(key: str, offence: str, **more: Any) -> InputError:
         return InputError(offence, **more, file=space.file, line=lines.get(key), key=key)
