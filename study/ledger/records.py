@@ -158,6 +158,7 @@ class TrialRecord(_Line):
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
     `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its source
     that is switched off. `on_target`: whether it trains the study's target instead of its own task.
+    `proposed_by`: of a searched trial, `model`, `random` or `grid`; None where that is not known.
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
@@ -176,6 +177,7 @@ class TrialRecord(_Line):
     budget: Annotated[StrictInt, Field(ge=1)] = 1
     ablated: str = ""
     on_target: StrictBool = False
+    proposed_by: str | None = None
 
 
 @dataclass(frozen=True)

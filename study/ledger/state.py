@@ -54,6 +54,7 @@ class Trial:
     budget: int = 1
     ablated: str = ""
     on_target: bool = False
+    proposed_by: str | None = None
     faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
@@ -201,6 +202,7 @@ class State:
             budget=record.budget,
             ablated=record.ablated,
             on_target=record.on_target,
+            proposed_by=record.proposed_by,
         )
         self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
         self.trials[trial.id] = self._unfinished[trial.id] = trial

@@ -80,13 +80,13 @@ class TrialFactory:
             seed=self.plan.seed,
             number=number,
             sampler=self.plan.sampler,
-            used=self._memory.used,
-            full=self.plan.epochs,
         )
         config = proposal.config
         if config.family == CE:
-            return self._resolved(REFERENCE, _ce_label(config), config, proposal.params)
-        return self._resolved(SEARCH, config.label, config, proposal.params)
+            made = self._resolved(REFERENCE, _ce_label(config), config, proposal.params)
+        else:
+            made = self._resolved(SEARCH, config.label, config, proposal.params)
+        return replace(made, proposed_by=proposal.by)
 
     def _confirmation(self, source: Trial, action: RunConfirm) -> TrialRecord:
         seed, budget = action.seed, action.budget
@@ -160,6 +160,7 @@ class TrialFactory:
             budget=trial.budget,
             ablated=trial.ablated,
             on_target=trial.on_target,
+            proposed_by=trial.proposed_by,
         )
 
     def _next_id(self) -> str:
