@@ -60,8 +60,8 @@ class TreeSettings(StudySettings):
 class ResolvedTree(Resolved):
     """What the params of a tree resolve to: the tree itself. The neutral loss stands in for one."""
 
-    loss: LossConfig = LossConfig()
-    optimizer: TrialOptimizer = TrialOptimizer()
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: TrialOptimizer = field(default_factory=TrialOptimizer)
     tree: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
 
