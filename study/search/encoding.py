@@ -18,7 +18,8 @@ class Encoder:
     """Params as rows of numbers, a column for each path: the position in a range, or the number of
     an option; NaN where the leaf or choice is not active.
 
-    `sizes`: the number of options of each column; 0 for a range.
+    `sizes`: the number of options of each column; 0 for a range. `is_conditional`: only some trials
+    have it.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -33,6 +34,7 @@ class Encoder:
         self._conditions: list[list[Conditions]] = [[] for _ in nodes]
         for column, conditions in self._conditional(space.tree, ()):
             self._conditions[column].append(conditions)
+        self.is_conditional = np.array([() not in over for over in self._conditions])
 
     def _conditional(self, node: Node, over: Conditions) -> Iterator[tuple[int, Conditions]]:
         match node:
@@ -78,7 +80,11 @@ class Encoder:
             found[on, column] = rows[on, column]
         return found
 
-    def uniform(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows of random points, even along each range and over each choice."""
+    def everywhere(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows of random numbers for all columns, even along each range and over each choice."""
         rows = rng.random((count, len(self.columns)))
-        return self.active(np.where(self.sizes > 0, np.floor(rows * self.sizes), rows))
+        return np.where(self.sizes > 0, np.floor(rows * self.sizes), rows)
+
+    def uniform(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows of random points of the space."""
+        return self.active(self.everywhere(count, rng))

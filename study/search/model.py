@@ -1,87 +1,100 @@
-"""The model of the search: a tree of Parzen estimators (Bergstra et al., NeurIPS 2011) over a tree.
+"""The model of the search: a Gaussian process over the space (Rasmussen & Williams, 2006).
 
-The good trials are the best part of the judged ones by their standing, the bad ones are all others.
-A density of each is a mixture of one kernel for each of its trials, and of the prior:
+It is fitted to the standings of the judged trials (`history`), as normal scores: the inverse normal
+distribution of their ranks. So the unit of a metric does not matter, nor how much worse a failed
+trial is. The kernel is a product over the leaves and choices j of
 
-    density(x) = (prior(x) + sum_i w_i prod_j kernel_j(x_j | x_ij)) / (1 + sum_i w_i)
+    k_j = exp(-r_j (x_j - y_j)^2)   along a range, with positions in [0, 1]
+    k_j = exp(-r_j) or 1            where the options of a choice differ or not
 
-over the leaves and choices j that are active in x; a trial in which one of them is not active says
-nothing about it, which is a factor of 1. So a leaf of an option is modelled together with all that
-every trial has, such as the learning rate. A kernel is a normal distribution along a range, cut off
-at its ends, or the trial's own option. Candidates are drawn from the good density, and the one with
-the highest good(x) / bad(x) is proposed. Trials that run and are not judged yet count as bad: they
-keep others away.
+and, for a leaf that only some trials have, of c^2 + (1 - c^2) k_j where both points have it, c where
+one has it, and 1 where none has. So a leaf of an option is modelled together with all that every
+trial has, such as the X Trainings of one config with several seeds tell the noise.
+
+Of random points and of neighbours of the best trials, the one with the highest expected improvement
+(Jones et al., 1998) is proposed. Trials that run and are not judged yet are taken to come to what
+the model expects of them, so they keep others away (Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import dataclass, replace
+
 import numpy as np
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
 
 from study.search.encoding import Encoder
 
-GOOD = 0.25  # the part of the judged trials that are good
-CANDIDATES = 32
-WIDTH = 0.2  # of a kernel along a range, for one trial
-NARROWEST = 0.03
-OTHER = 0.3  # the chance of a draw from another option than the kernel's, for one trial
+RELEVANCES = (0.3, 1.0, 3.0, 8.0)  # of a range; of a choice a part of it
+OF_CHOICE = (0.1, 0.4)
+NOISES = (0.03, 0.15, 0.5)  # variances, as parts of the signal's
+SHARED = 0.6  # c: the correlation of an option's trials with those that lack its leaf
+MOST_FITTED = 64  # trials to which relevances are fitted
+RANDOM_POINTS, NEIGHBOURS = 256, 256
+BEST = 8  # trials whose neighbours are looked at, at most
+STEP, SWITCH = 0.1, 0.15  # along a range; the chance of another option
 
 
-class Parzen:
-    """A density over a space from rows of trials.
+@dataclass(frozen=True)
+class Apart:
+    """How far points are apart in each column, (first, second, columns): before relevances; and
+    where one point, or none, has the column."""
 
-    Args:
-        rows: (trials, columns) of an encoder.
-        weights: of the trials; the prior has the weight 1.
-    """
+    gap: np.ndarray
+    one: np.ndarray
+    none: np.ndarray
 
-    def __init__(self, encoder: Encoder, rows: np.ndarray, weights: np.ndarray) -> None:
-        self._encoder = encoder
-        self._rows = rows
-        self._weights = weights
-        count = max(1.0, float(weights.sum()))
-        num = len(encoder.columns)
-        self._width = max(NARROWEST, WIDTH * count ** (-1 / (4 + num / 2)))
-        self._other = OTHER * count**-0.5
-
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows of points that are drawn from the density."""
-        sizes = self._encoder.sizes
-        prior = self._encoder.uniform(count, rng)
-        chances = np.append(self._weights, 1.0)
-        kernels = rng.choice(len(chances), size=count, p=chances / chances.sum())
-        everywhere = rng.random((count, len(sizes)))
-        everywhere = np.where(sizes > 0, np.floor(everywhere * sizes), everywhere)
-        centers = np.concatenate([self._rows, np.full((1, len(sizes)), np.nan)])[kernels]
-        low, high = ndtr(-centers / self._width), ndtr((1 - centers) / self._width)
-        chance = low + rng.random(centers.shape) * (high - low)
-        near = np.clip(centers + self._width * ndtri(chance), 0.0, 1.0)
-        stays = (sizes == 0) | (rng.random(centers.shape) >= self._other)
-        drawn = np.where(sizes > 0, centers, near)
-        drawn = np.where(np.isnan(centers) | ~stays, everywhere, drawn)
-        return np.where((kernels == len(self._rows))[:, None], prior, self._encoder.active(drawn))
-
-    def log_density(self, points: np.ndarray) -> np.ndarray:
-        """Of points, (points, columns), up to the prior's own density, which is taken as 1."""
-        if not len(self._rows):
-            return np.zeros(len(points))
-        x, mine = points[:, None, :], self._rows[None, :, :]
-        sizes = self._encoder.sizes
-        with np.errstate(invalid="ignore"):
-            inner = _normal(x, mine, self._width)
-            same = np.where(x == mine, 1 - self._other, 0.0) * sizes + self._other
-        factors = np.where(sizes > 0, same, inner)
-        factors = np.where(np.isnan(x) | np.isnan(mine), 1.0, factors)
-        logs = np.log(np.maximum(factors, 1e-12)).sum(axis=2)
-        logs = np.concatenate([logs + np.log(self._weights), np.zeros((len(points), 1))], axis=1)
-        return np.asarray(logsumexp(logs, axis=1) - np.log(1 + self._weights.sum()))
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> Apart:
+        """Of rows of an encoder with these sizes."""
+        a, b = first[:, None, :], second[None, :, :]
+        lacks_a, lacks_b = np.isnan(a), np.isnan(b)
+        gap = np.where(sizes > 0, a != b, np.nan_to_num(a - b) ** 2)
+        return cls(gap, lacks_a != lacks_b, lacks_a & lacks_b)
 
 
-def _normal(x: np.ndarray, mean: np.ndarray, width: float) -> np.ndarray:
-    """The density of a normal distribution that is cut off at 0 and 1."""
-    inside = ndtr((1 - mean) / width) - ndtr(-mean / width)
-    height = np.exp(-(((x - mean) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
-    return np.asarray(height / inside)
+@dataclass(frozen=True)
+class Kernel:
+    """The relevance of each column, whether only some trials have it, and the variance of the
+    noise as a part of the signal's."""
+
+    relevance: np.ndarray
+    shared: np.ndarray
+    noise: float
+
+    def __call__(self, apart: Apart) -> np.ndarray:
+        """The correlation of points that are so far apart."""
+        common = self.shared**2
+        factors = common + (1 - common) * np.exp(-self.relevance * apart.gap)
+        factors = np.where(apart.one, self.shared, np.where(apart.none, 1.0, factors))
+        return np.asarray(factors.prod(axis=-1))
+
+
+def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:
+    """The marginal log-likelihood at the best signal variance, without constants."""
+    count = len(scores)
+    lower = np.linalg.cholesky(matrix)
+    half = np.linalg.solve(lower, scores)
+    return float(-count / 2 * math.log(half @ half / count) - np.log(np.diag(lower)).sum())
+
+
+def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
+    """The kernel under which the scores are most likely, of a grid."""
+    shared = np.where(encoder.is_conditional, SHARED, 0.0)
+    apart = Apart.of(rows, rows, encoder.sizes)
+    found: dict[float, Kernel] = {}
+    for along, between in itertools.product(RELEVANCES, OF_CHOICE):
+        relevance = np.where(encoder.sizes > 0, between * along, along)
+        clean = Kernel(relevance, shared, 0.0)
+        matrix = clean(apart)
+        for noise in NOISES:
+            likelihood = _likelihood(matrix + noise * np.eye(len(rows)), scores)
+            found[likelihood] = replace(clean, noise=noise)
+    return found[max(found)]
 
 
 def candidates(
@@ -98,11 +111,36 @@ def candidates(
         standings: of them, (trials,).
         pending: of those that run, (trials, columns).
     """
+    sizes, count = encoder.sizes, len(rows)
+    scores = ndtri((rankdata(standings) - 0.5) / count)
     order = np.argsort(-standings, kind="stable")
-    num_good = max(2, round(GOOD * len(order)))
-    good = Parzen(encoder, rows[order[:num_good]], np.ones(num_good))
-    others = np.concatenate([rows[order[num_good:]], pending])
-    bad = Parzen(encoder, others, np.ones(len(others)))
-    drawn = good.draw(CANDIDATES, rng)
-    worth = good.log_density(drawn) - bad.log_density(drawn)
-    return drawn[np.argsort(-worth, kind="stable")]
+    some = order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
+    kernel = fitted(rows[some], scores[some], encoder)
+    known = kernel(Apart.of(rows, rows, sizes)) + kernel.noise * np.eye(count)
+    solved = cho_solve(cho_factor(known), scores)
+    signal = float(scores @ solved) / count
+    expected = kernel(Apart.of(pending, rows, sizes)) @ solved
+    everything = np.concatenate([rows, pending])
+    near = kernel(Apart.of(everything, everything, sizes))
+    factor = cho_factor(near + kernel.noise * np.eye(len(everything)))
+    solved = cho_solve(factor, np.concatenate([scores, expected]))
+    best = float((near @ solved).max())
+    points = _points(encoder, rows[order[: max(3, min(BEST, count // 8))]], rng)
+    towards = kernel(Apart.of(points, everything, sizes))
+    mean = towards @ solved
+    unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
+    spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
+    z = (mean - best) / spread
+    gain = spread * (z * ndtr(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
+    return points[np.argsort(-gain, kind="stable")]
+
+
+def _points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random points, and neighbours of the best trials: a leaf moves a little, or anywhere."""
+    anywhere = encoder.everywhere(NEIGHBOURS, rng)
+    near = best[rng.integers(len(best), size=NEIGHBOURS)]
+    moved = np.clip(near + STEP * rng.normal(size=near.shape), 0.0, 1.0)
+    moved = np.where(encoder.sizes > 0, near, moved)
+    switched = rng.random(near.shape) < SWITCH
+    drawn = np.where(switched | np.isnan(near), anywhere, moved)
+    return np.concatenate([encoder.uniform(RANDOM_POINTS, rng), encoder.active(drawn)])
