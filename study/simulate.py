@@ -46,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="metrics of a table without a search space, joined by commas; -loss for one of which "
         "less is better",
     )
-    parser.add_argument("--methods", default="tpe,random", metavar="NAMES",
-                        help="tpe, random, full-length (random, without early stopping), joined "
-                        "by commas; the first is compared with the others (default: tpe,random)")  # fmt: skip
+    parser.add_argument(
+        "--methods", default="model,random", metavar="NAMES",
+        help="model, random, full-length (random, without early stopping), joined by commas; the "
+        "first is compared with the others (default: model,random)",
+    )  # fmt: skip
     parser.add_argument("--workers", default=8, metavar="N", help="trials at a time (default: 8)")
     parser.add_argument(
         "--trainings", metavar="N",
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
+    from study.search.sampler import MODEL
     from study.simulation.comparison import compare
     from study.simulation.families import FAMILIES
 
@@ -99,8 +102,9 @@ def _simulate(arguments: argparse.Namespace) -> None:
     first = next(iter(found.outcomes))
     show(f"{first}, seed 0: {found.outcomes[first][0].line()}")
     model = [outcome.by_model() for outcome in found.outcomes[first]]
-    if first == "tpe":
-        show(f"after the sixth trial the model makes {sum(model) / len(model):.0%} of the proposals")
+    if first == MODEL:
+        mean = sum(model) / len(model)
+        show(f"after the sixth trial the model makes {mean:.0%} of the proposals")
 
 
 def _quietly(line: str) -> None:
@@ -169,9 +173,8 @@ def _methods(arguments: argparse.Namespace) -> dict[str, Settings]:
 
 def _whole(arguments: argparse.Namespace, name: str, default: int | None = None) -> int:
     given = getattr(arguments, name)
-    given = default if given is None else given
     try:
-        number = int(given)
+        number = int(str(default if given is None else given))
     except ValueError:
         number = 0
     if not 1 <= number <= MOST[name]:

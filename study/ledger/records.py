@@ -152,6 +152,20 @@ class SessionRecord(_Line):
 
 
 @dataclass(frozen=True)
+class AmendRecord(_Line):
+    """What a study is from here on, after a resume that changes it: its whole plan, and its search
+    space, or None where that stays. `kept`: of the `searched` trials before, those whose configs
+    the space still holds; the sampler learns from them."""
+
+    kind: Literal["amend"] = field(default="amend", kw_only=True)
+    plan: Tree
+    space: Tree | None = None
+    kept: StrictInt = 0
+    searched: StrictInt = 0
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
@@ -305,6 +319,7 @@ class FinishRecord(_Line):
 Record = (
     StudyRecord
     | SessionRecord
+    | AmendRecord
     | TrialRecord
     | ReportRecord
     | RungRecord

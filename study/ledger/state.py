@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
 from study.core.names import COMPLETED, CONFIRM
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
+    AmendRecord,
     EndRecord,
     FaultRecord,
     FinishRecord,
@@ -97,6 +98,7 @@ class Work:
 class State:
     """The state of a study after some of its records.
 
+    `begun` is the first record, `study` the same with the plan and the space of the last amendment.
     `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False) and of
@@ -104,6 +106,8 @@ class State:
     """
 
     study: StudyRecord | None = None
+    begun: StudyRecord | None = None
+    amendments: list[AmendRecord] = field(default_factory=list)
     sessions: list[SessionRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
@@ -124,7 +128,13 @@ class State:
         """Apply one more record. Repeated epochs and rungs change nothing."""
         match record:
             case StudyRecord():
-                self.study = record
+                self.study = self.begun = record
+            case AmendRecord():
+                assert self.study is not None
+                space = self.study.space if record.space is None else record.space
+                self.study = replace(self.study, plan=record.plan, space=space)
+                self.amendments.append(record)
+                self.selection_holds = self.finished = False
             case SessionRecord():
                 self.sessions.append(record)
                 self.finished = False

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from study.analysis.ablation import most_axes
 from study.config.task import Task, TrialOptimizer
 from study.core.errors import InputError
-from study.core.names import GRID
+from study.core.names import BASELINE, GRID, REFERENCE, SEARCH
 from study.ledger.plan import Plan
+from study.ledger.records import AmendRecord
+from study.ledger.state import State
 from study.search.asha import rung_epochs
-from study.space.search_space import SearchSpace
+from study.search.history import key_of
+from study.search.memory import params_in
+from study.space.search_space import SearchSpace, load_space
 from study.space.settings import MIN_SEEDS
 
-MOST_CONFIRMATIONS = 10**6
+MOST_CONFIRMATIONS = MOST_TRIALS = 10**6
 SEEDS = 3  # of each confirmed config, unless they are given
 
 
@@ -88,3 +93,64 @@ def _most_ablations(space: SearchSpace) -> int:
     settings = space.settings
     baselines = [settings.baseline_loss(name) for name in settings.baseline_names]
     return max([searched, *(most_axes([loss]) for loss in baselines)])
+
+
+def amended(
+    plan: Plan, space: SearchSpace, state: State, more_trials: int, changed: Any = None
+) -> tuple[Plan, SearchSpace, AmendRecord]:
+    """The plan and the space of a study from here on, and the ledger's line that says so.
+
+    Of the added trials a quarter tunes cross entropy, as of all, unless the space states a number.
+
+    Args:
+        plan: of the study so far, as its space.
+        state: of its ledger.
+        more_trials: searched trials that are added.
+        changed: the new space, as for `load_space`; None where it stays.
+
+    Raises:
+        InputError: the new space has other settings than the study, or its grid has too few points.
+    """
+    if changed is not None:
+        new = load_space(changed)
+        for key in type(space.settings).model_fields:
+            if key != "objectives" and getattr(new.settings, key) != getattr(space.settings, key):
+                message = f"a study keeps its {key}; only what is searched may change"
+                hint = "--more-trials N adds trials" if key == "num_trials" else ""
+                error = InputError(message, hint=hint, key=f"study/{key}")
+                raise error.of_file(new.file, new.lines)
+        space = replace(new, settings=space.settings)
+    if more_trials:
+        total = plan.num_trials + more_trials
+        if total > MOST_TRIALS:
+            raise InputError(
+                f"a study has at most {MOST_TRIALS:,} searched trials, got {total:,}",
+                key="--more-trials",
+            )
+        references = plan.reference_trials
+        if space.settings.reference_trials is None:
+            changes = {"num_trials": total}
+            wider = replace(space, settings=space.settings.model_copy(update=changes))
+            references = max(references, wider.num_reference_trials)
+            references = min(references, plan.reference_trials + more_trials)
+        earlier = (plan.num_trials, plan.reference_trials)
+        plan = replace(
+            plan,
+            num_trials=total,
+            reference_trials=references,
+            extended=(*plan.extended, earlier),
+        )
+    grid = space.grid if plan.sampler == GRID else None
+    if grid is not None:
+        taken = {key_of(trial.params) for trial in state.of_stage(SEARCH) if trial.params}
+        left = sum(key_of(point) not in taken for point in grid)
+        to_come = plan.num_trials - plan.reference_trials - state.count(SEARCH)
+        if to_come > left:
+            raise InputError(
+                f"the grid has {left} points left, for {to_come} trials to come",
+                key="--more-trials",
+            )
+    searched = state.of_stage(BASELINE, REFERENCE, SEARCH)
+    kept = sum(params_in(space, trial) is not None for trial in searched)
+    tree = None if changed is None else dict(space.data)
+    return plan, space, AmendRecord(plan.as_dict(), tree, kept, len(searched))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from itertools import islice
 
+from study.config.task import TrialOptimizer
 from study.core.names import COMPLETED, CONFIRM, FAILED, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
+from study.losses.config import LossConfig
 from study.search.history import History, Observation
-from study.space.search_space import SearchSpace
+from study.space.search_space import Params, SearchSpace
 
 
 class Memory:
@@ -21,31 +23,44 @@ class Memory:
         self.history = History(space, reduction_factor=plan.reduction_factor)
         self._plan = plan
         self._state = state
+        self._space = space
         self._seen = 0
-        self._open: dict[int, Trial] = {}  # by row in the history
+        self._open: dict[int, tuple[Trial, Params]] = {}  # by row in the history
 
     def update(self) -> None:
         """Take in what is new in the state."""
         for trial in islice(self._state.trials.values(), self._seen, None):
             self._seen += 1
-            if trial.stage != CONFIRM and trial.params is not None:
+            params = None if trial.stage == CONFIRM else params_in(self._space, trial)
+            if params is not None:
                 row = len(self.history)
-                self.history.put(row, self._observation(trial))
-                self._open[row] = trial
-        for row, trial in list(self._open.items()):
-            self.history.put(row, self._observation(trial))
+                self.history.put(row, self._observation(trial, params))
+                self._open[row] = trial, params
+        for row, (trial, params) in list(self._open.items()):
+            self.history.put(row, self._observation(trial, params))
             if trial.end is not None:
                 del self._open[row]
 
-    def _observation(self, trial: Trial) -> Observation:
-        assert trial.params is not None
+    def _observation(self, trial: Trial, params: Params) -> Observation:
         rungs = dict(trial.rungs)
         if trial.status == COMPLETED:
             rungs[self._plan.epochs] = {key: trial.last[key] for key in self._plan.objectives}
         return Observation(
-            params=trial.params,
+            params=params,
             rungs=rungs,
             running=trial.end is None,
             failed=trial.status == FAILED,
             proposed=trial.stage == SEARCH,
         )
+
+
+def params_in(space: SearchSpace, trial: Trial) -> Params | None:
+    """The params of a trial in a space, which may not be the one that it was proposed from; None
+    where the space does not hold its config."""
+    if trial.params is not None and space.point(trial.params) is not None:
+        return trial.params
+    loss = trial.config.get("loss")
+    if not isinstance(loss, dict) or "factory" in loss:
+        return None
+    optimizer = TrialOptimizer.model_validate(trial.config.get("optimizer") or {})
+    return space.params_of(LossConfig.model_validate(loss), optimizer)

@@ -7,9 +7,10 @@ trial is. The kernel is a product over the leaves and choices j of
     k_j = exp(-r_j (x_j - y_j)^2)   along a range, with positions in [0, 1]
     k_j = exp(-r_j) or 1            where the options of a choice differ or not
 
-and, for a leaf that only some trials have, of c^2 + (1 - c^2) k_j where both points have it, c where
-one has it, and 1 where none has. So a leaf of an option is modelled together with all that every
-trial has, such as the X Trainings of one config with several seeds tell the noise.
+and, for a leaf that only some trials have, of c^2 + (1 - c^2) k_j where both points have it, c
+where one has it, and 1 where none has. So a leaf of an option is modelled together with all that
+every trial has, such as the learning rate. The relevances r_j and the noise are the most likely
+ones of a grid. Trainings of one config with several seeds tell the noise.
 
 Of random points and of neighbours of the best trials, the one with the highest expected improvement
 (Jones et al., 1998) is proposed. Trials that run and are not judged yet are taken to come to what

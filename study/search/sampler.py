@@ -47,7 +47,7 @@ def propose(
     *,
     seed: int,
     number: int,
-    sampler: str = "tpe",
+    sampler: str = MODEL,
 ) -> Proposal:
     """Search trial `number` (0-based). A draw that amounts to plain cross entropy is repeated, at
     most ATTEMPTS times: the reference trials tune cross entropy.
@@ -57,7 +57,7 @@ def propose(
         history: the trials so far, in the order in which they were handed out.
         seed: the study's seed.
         number: counts the proposals of this study; also the point of a grid.
-        sampler: tpe, random or grid.
+        sampler: random, grid, or any other name for the model: `tpe` is an earlier one.
     """
     if not isinstance(history, History):
         history = History(space, history)

@@ -26,10 +26,10 @@ from study.core.errors import InputError
 from study.core.files import resolved
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
-from study.ledger.records import StudyRecord, encode
+from study.ledger.records import AmendRecord, StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
-from study.scheduler.planning import make_plan
+from study.scheduler.planning import amended, make_plan
 from study.session import own_training
 from study.session.options import Options, flag_of
 from study.space.search_space import SearchSpace, load_space
@@ -56,6 +56,7 @@ class Prepared:
         target: The task that confirmations train, if it is not `task`.
         seeds_are_open: Whether the number of seeds depends on what trials get.
         data_faults: What a new study would be refused for, if the study is resumed.
+        amendment: What the resume changes, if anything.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Prepared:
     target: NamedTask | None = None
     seeds_are_open: bool = False
     data_faults: tuple[str, ...] = ()
+    amendment: AmendRecord | None = None
 
     def with_gpus(self, gpus: float) -> Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
@@ -214,8 +216,11 @@ def reopen(
     begin: Callable[[], None] = lambda: None,
     *,
     trust: bool = False,
+    more_trials: int = 0,
+    changed_space: Any = None,
 ) -> Prepared:
-    """Check a study that is resumed. Its ledger says everything but the resources.
+    """Check a study that is resumed. Its ledger says everything but the resources, and what is
+    changed here.
 
     The data may have moved. The tracking server need not answer: it gets the missing lines later.
 
@@ -224,6 +229,9 @@ def reopen(
         options: What the user gave.
         begin: Called after the quick checks, before the data are checked.
         trust: Whether factories that the ledger names may be imported; else they are refused.
+        more_trials: Searched trials to add to the plan.
+        changed_space: What is searched from now on, as for `load_space`; its `study:` block must be
+            the one that the study has.
     """
     from study.tracking import absolute, check_form
 
@@ -257,9 +265,14 @@ def reopen(
         refuse_code(_loss_factories(space, state), "a ledger", file=place)
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
+    amendment = None
+    if more_trials or changed_space is not None:
+        plan, space, amendment = amended(plan, space, state, more_trials, changed_space)
     begin()
+    if changed_space is not None:
+        _facts_of_own(space, task.config)
     faults: tuple[str, ...] = ()
-    if not state.finished:
+    if amendment is not None or not state.finished:
         faults = _check_data(task.config, fingerprints[0], "--data-root")
         if target is not None:
             faults += _check_data(target.config, fingerprints[1], "--confirm-data-root")
@@ -271,10 +284,20 @@ def reopen(
         if asked is not None and asked != planned:
             raise InputError(
                 f"{key} of this study is {planned} and cannot change, got {asked}",
+                hint="--more-trials N adds some" if key == "num_trials" else "",
                 key=flag_of(key),
             )
     return Prepared(
-        folder, space, task, plan, uri, storage, state=state, target=target, data_faults=faults
+        folder,
+        space,
+        task,
+        plan,
+        uri,
+        storage,
+        state=state,
+        target=target,
+        data_faults=faults,
+        amendment=amendment,
     )
 
 

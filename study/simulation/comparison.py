@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from study.search.sampler import MODEL
 from study.simulation.problem import Problem
 from study.simulation.run import Outcome, Settings, simulate
 
 METHODS: Mapping[str, dict[str, object]] = {
-    "tpe": {},
+    MODEL: {},
     "random": {"sampler": "random"},
     "full-length": {"sampler": "random", "early_stopping": False},
 }

@@ -75,7 +75,8 @@ def problem_of(name: str, state: State) -> TableProblem:
 def write_table(frame: pd.DataFrame, space: SearchSpace, path: Path) -> None:
     """Write a table, and the search space beside it."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"a table ends in {' or '.join(SUFFIXES)}, got {path.name}", key="--record")
+        known = " or ".join(SUFFIXES)
+        raise InputError(f"a table's name ends in {known}, got {path.name}", key="--record")
     if path.suffix == ".parquet":
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)

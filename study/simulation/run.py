@@ -19,6 +19,7 @@ from study.ledger.records import StudyRecord, TrialRecord
 from study.ledger.state import State, Trial
 from study.scheduler.planning import make_plan
 from study.scheduler.study_scheduler import StudyScheduler
+from study.search.sampler import MODEL
 from study.simulation.driver import Clock, Epoch, MemoryLedger, drive
 from study.simulation.problem import Curve, Problem
 
@@ -40,7 +41,7 @@ class Settings:
     workers: int = 8
     trainings: int | None = None
     num_trials: int | None = None
-    sampler: str = "tpe"
+    sampler: str = MODEL
     early_stopping: bool = True
     stragglers: float = 0.0
     references: int | None = None
@@ -77,7 +78,7 @@ class Outcome:
         """The part of the proposals after the first `after` trials that is the model's; NaN where
         there are none."""
         later = [t for t in self.state.trials.values() if t.number >= after and t.proposed_by]
-        return float(np.mean([t.proposed_by == "model" for t in later])) if later else math.nan
+        return float(np.mean([t.proposed_by == MODEL for t in later])) if later else math.nan
 
     def line(self) -> str:
         """In one line."""

@@ -10,7 +10,6 @@ import pytest
 
 from study.analysis.tuning import Tried
 from study.search.asha import decide, rung_epochs
-from study.search.quota import EpochsUsed
 from study.search.reference import reference_params
 from study.search.sampler import Observation, propose
 from study.space.search_space import load_space
@@ -45,9 +44,7 @@ def curve(params, rng):
     ]
 
 
-def simulate(
-    seed: int, num_trials: int = 16, num_reference: int = 4, *, fair: bool = False
-) -> list[Trial]:
+def simulate(seed: int, num_trials: int = 16, num_reference: int = 4) -> list[Trial]:
     space = load_space("joint")
     rng = np.random.default_rng(seed)
     bracket = space.settings.rungs
@@ -81,14 +78,7 @@ def simulate(
         history = [
             Observation(trial.params, trial.rungs) for trial in trials if trial.params is not None
         ]
-        used = [
-            EpochsUsed(trial.params, max(trial.rungs), max(trial.rungs), not trial.protected)
-            for trial in trials[len(space.settings.baselines) :]
-            if trial.params is not None
-        ]
-        params = propose(
-            space, history, seed=seed, number=number, used=used, full=EPOCHS if fair else 0
-        ).params
+        params = propose(space, history, seed=seed, number=number).params
         run(params, params, False)
     return trials
 
