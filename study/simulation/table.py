@@ -145,9 +145,7 @@ def load_table(
     if EPOCH not in frame:
         raise InputError(f"missing column {EPOCH!r}", found=frame.columns, file=file)
     if not any(column.startswith(CONFIG) for column in frame):
-        raise InputError(
-            f"no column begins with {CONFIG!r}", found=frame.columns, file=file
-        )
+        raise InputError(f"no column begins with {CONFIG!r}", found=frame.columns, file=file)
     if frame.empty:
         raise InputError("no rows", file=file)
     frame = frame.sort_values(EPOCH, kind="stable").sort_index(kind="stable")
@@ -204,9 +202,7 @@ def _range_of(values: pd.Series) -> dict[str, Any]:
     return {kind: {"low": low, "high": high, "log": bool(low > 0 and high / low >= LOG_FROM)}}
 
 
-def _with_negated(
-    frame: pd.DataFrame, objectives: Sequence[str], file: str | None
-) -> pd.DataFrame:
+def _with_negated(frame: pd.DataFrame, objectives: Sequence[str], file: str | None) -> pd.DataFrame:
     """With a column for each objective: the negative one of `-loss` is that of `loss`."""
     added = {}
     for name in objectives:

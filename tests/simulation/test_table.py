@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from ledgers import make_study
+from optuna.distributions import FloatDistribution
 
 import study.simulate
 from study.core.errors import InputError
 from study.simulation.recording import recorded
 from study.simulation.run import Settings, simulate
 from study.simulation.table import load_table
+from study.space.grammar import Leaf
 from study.storage.studies import load
 
 EPOCHS = 6
@@ -30,11 +33,12 @@ def rows(*, conditional: bool = False) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     found = []
     for number in range(24):
-        config = {"config/lr": float(10 ** rng.uniform(-3, 0))}
+        lr = float(10 ** rng.uniform(-3, 0))
+        config: dict[str, Any] = {"config/lr": lr}
         config["config/optimizer"] = ("sgd", "adam")[number % 2]
         if conditional:
             config["config/optimizer/momentum"] = 0.04 * number if number % 2 == 0 else None
-        worth = 0.9 - 0.1 * (np.log10(config["config/lr"]) + 1.5) ** 2
+        worth = 0.9 - 0.1 * (np.log10(lr) + 1.5) ** 2
         for epoch in range(1, EPOCHS + 1):
             accuracy = worth * (1 - 0.5**epoch)
             found.append({**config, "epoch": epoch, "accuracy": accuracy, "loss": 1 - accuracy})
@@ -57,6 +61,7 @@ def test_a_foreign_table_gets_a_space_of_its_own_columns(write: Write) -> None:
     problem = load_table(write(rows()), objectives=("accuracy", "-loss"))
     assert (problem.epochs, len(problem), problem.num_curves) == (EPOCHS, 24, 24)
     lr = problem.space.tree.children["lr"]
+    assert isinstance(lr, Leaf) and isinstance(lr.distribution, FloatDistribution)
     assert (lr.low, lr.high) == (rows()["config/lr"].min(), rows()["config/lr"].max())
     assert lr.distribution.log
     assert problem.space.choices == {"optimizer": ("adam", "sgd")}
@@ -138,7 +143,9 @@ def test_a_value_outside_of_the_space_is_refused(write: Write) -> None:
         load_table(path)
 
 
-def test_a_study_is_recorded_and_searched_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_study_is_recorded_and_searched_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = make_study(tmp_path / "studies" / "one", until="finish")
     frame, space, left_out = recorded(load(folder))
     assert left_out > 0 and set(space.settings.objectives) <= set(frame.columns)
