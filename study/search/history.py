@@ -1,14 +1,16 @@
 """The trials so far as a sampler's model sees them: points of the space, and their standings.
 
 Values of one rung compare with each other alone, so a model that mixes them learns which trials
-were stopped, not which are good. A standing compares all trials that were ever judged:
+were stopped, not which are good. A standing compares all trials that were ever judged. On the first
+rung it is the value in standard deviations from the mean of the rung. The trials that have reached
+a later one, the end of the schedule included, share the mean and the spread of standings that they
+had on the rung before, and their values there say who of them is better:
 
-    standing = rungs passed + the part of the trials on its last rung that it beats
+    standing = mean + sd * (value - mean of the rung) / (sd of the rung)
 
-A trial passes a rung where it is among the best 1 / reduction_factor of all that have reached it by
-now, which is not always what its judgement was: a baseline that no rung stops, or an early trial
-that found an empty rung, has the standing that it would have earned. The end of the schedule is the
-last rung, which nobody passes. A trial that failed is worse than any other, whatever its values
+Each trial stands where its last rung puts it, whether a judgement, an empty rung or its stage let
+it through. Values below the lower quartile of a rung count as that quartile: how bad a bad config
+is says little about good ones. A trial that failed stands as the worst of all, whatever its values
 were.
 """
 
@@ -26,7 +28,7 @@ from study.search.encoding import Encoder
 from study.space.search_space import SearchSpace
 
 MAX_POINTS = 256
-WORST = -1.0  # below every standing
+LEAST_SPREAD = 0.5  # of the standings of trials on a later rung
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,8 @@ class History:
         self,
         space: SearchSpace,
         observations: Iterable[Observation] = (),
-        *,
-        reduction_factor: int = 3,
     ) -> None:
         self.space = space
-        self._factor = max(2, reduction_factor)
         self._objectives = space.settings.objectives
         self.encoder = Encoder(space)
         self._rows: list[np.ndarray | None] = []  # None: outside of the space
@@ -124,30 +123,34 @@ class History:
         return np.array(found).reshape(len(found), len(self.encoder.columns))
 
     def standings(self) -> np.ndarray:
-        """The standing of each trial by each objective, (trials, objectives): NaN where it was not
-        judged, WORST where it failed."""
+        """The standing of each trial by each objective, (trials, objectives); NaN where it was not
+        judged."""
         size, num = len(self), len(self._objectives)
         failed = self._failed[:size]
         found = np.full((size, num), np.nan)
-        rungs = sorted(self._scores)
-        columns = [_with_room(self._scores[epoch], size, np.nan)[:size] for epoch in rungs]
-        for objective in range(num):
-            passed = np.ones(size, bool)
-            for level, column in enumerate(columns):
-                values = np.where(failed, -np.inf, column[:, objective])
-                on = ~np.isnan(column[:, objective])
-                if not on.any():
-                    continue
-                beaten = np.searchsorted(np.sort(values[on]), values[on], side="left")
-                count = int(on.sum())
-                share = np.full(size, np.nan)
-                share[on] = beaten / count
-                here = on & passed
-                found[here, objective] = level + share[here]
-                best = max(1, count // self._factor)
-                passed = here & (share >= (count - best) / count)
-        found[failed] = WORST
+        for epoch in sorted(self._scores):
+            column = _with_room(self._scores[epoch], size, np.nan)[:size]
+            on = ~np.isnan(column[:, 0]) & ~failed
+            if not on.any():
+                continue
+            before = found[on]
+            known = before[~np.isnan(before[:, 0])]
+            found[on] = _standardised(column[on])
+            if len(known):
+                spread = np.maximum(known.std(axis=0), LEAST_SPREAD)
+                found[on] = known.mean(axis=0) + spread * found[on]
+        worst = np.zeros(num) if np.isnan(found).all() else np.nanmin(found, axis=0)
+        found[failed] = worst
         return found
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Each column in standard deviations from its mean, once the lower quartile is its least."""
+    least = np.array([np.quantile(column[np.isfinite(column)], 0.25)
+                      if np.isfinite(column).any() else 0.0 for column in values.T])  # fmt: skip
+    cut = np.maximum(values, least)
+    spread = cut.std(axis=0)
+    return np.asarray((cut - cut.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
 def key_of(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -20,7 +20,7 @@ class Memory:
     """What a sampler sees of baselines and searched trials; equal to what a walk over all gives."""
 
     def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
-        self.history = History(space, reduction_factor=plan.reduction_factor)
+        self.history = History(space)
         self._plan = plan
         self._state = state
         self._space = space

@@ -1,8 +1,7 @@
 """The model of the search: a Gaussian process over the space (Rasmussen & Williams, 2006).
 
-It is fitted to the standings of the judged trials (`history`), as normal scores: the inverse normal
-distribution of their ranks. So the unit of a metric does not matter, nor how much worse a failed
-trial is. The kernel is a product over the leaves and choices j of
+It is fitted to the standings of the judged trials (`history`). The kernel is a product over the
+leaves and choices j of
 
     k_j = exp(-r_j (x_j - y_j)^2)   along a range, with positions in [0, 1]
     k_j = exp(-r_j) or 1            where the options of a choice differ or not
@@ -12,9 +11,10 @@ where one has it, and 1 where none has. So a leaf of an option is modelled toget
 every trial has, such as the learning rate. The relevances r_j and the noise are the most likely
 ones of a grid. Trainings of one config with several seeds tell the noise.
 
-Of random points and of neighbours of the best trials, the one with the highest expected improvement
-(Jones et al., 1998) is proposed. Trials that run and are not judged yet are taken to come to what
-the model expects of them, so they keep others away (Ginsbourger et al., 2010).
+Of random points and of neighbours of the best trials, each gets a draw from what the model expects
+of it, a normal distribution, and the highest is proposed (Thompson sampling; here the draws of
+points are independent). Trials that run and are not judged yet are taken to come to what the model
+expects of them, so the model is surer there and others keep away (Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 
 from study.search.encoding import Encoder
 
@@ -35,7 +33,7 @@ OF_CHOICE = (0.1, 0.4)
 NOISES = (0.03, 0.15, 0.5)  # variances, as parts of the signal's
 SHARED = 0.6  # c: the correlation of an option's trials with those that lack its leaf
 MOST_FITTED = 64  # trials to which relevances are fitted
-RANDOM_POINTS, NEIGHBOURS = 256, 256
+RANDOM_POINTS, NEIGHBOURS = 128, 128
 BEST = 8  # trials whose neighbours are looked at, at most
 STEP, SWITCH = 0.1, 0.15  # along a range; the chance of another option
 
@@ -80,7 +78,9 @@ def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:
     count = len(scores)
     lower = np.linalg.cholesky(matrix)
     half = np.linalg.solve(lower, scores)
-    return float(-count / 2 * math.log(half @ half / count) - np.log(np.diag(lower)).sum())
+    return float(
+        -count / 2 * math.log(max(half @ half, 1e-12) / count) - np.log(np.diag(lower)).sum()
+    )
 
 
 def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
@@ -113,7 +113,7 @@ def candidates(
         pending: of those that run, (trials, columns).
     """
     sizes, count = encoder.sizes, len(rows)
-    scores = ndtri((rankdata(standings) - 0.5) / count)
+    scores = (standings - standings.mean()) / (standings.std() or 1.0)
     order = np.argsort(-standings, kind="stable")
     some = order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
     kernel = fitted(rows[some], scores[some], encoder)
@@ -125,15 +125,12 @@ def candidates(
     near = kernel(Apart.of(everything, everything, sizes))
     factor = cho_factor(near + kernel.noise * np.eye(len(everything)))
     solved = cho_solve(factor, np.concatenate([scores, expected]))
-    best = float((near @ solved).max())
     points = _points(encoder, rows[order[: max(3, min(BEST, count // 8))]], rng)
     towards = kernel(Apart.of(points, everything, sizes))
-    mean = towards @ solved
     unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
     spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
-    z = (mean - best) / spread
-    gain = spread * (z * ndtr(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
-    return points[np.argsort(-gain, kind="stable")]
+    drawn = towards @ solved + spread * rng.normal(size=len(points))
+    return points[np.argsort(-drawn, kind="stable")]
 
 
 def _points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:

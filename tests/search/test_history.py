@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study.search.history import MAX_POINTS, WORST, History, Observation
+from study.search.history import MAX_POINTS, History, Observation
 from study.search.sampler import stratified
 from study.space.search_space import SearchSpace, load_space
 
@@ -36,39 +36,55 @@ def observed(space: SearchSpace, *rungs: dict[int, float], **states: bool) -> li
 
 
 def standings(space: SearchSpace, items: Sequence[Observation]) -> list[float]:
-    return [round(float(one), 4) for one in History(space, items).standings()[:, 0]]
+    return [float(one) for one in History(space, items).standings()[:, 0]]
 
 
-def test_a_standing_counts_rungs_and_then_who_is_beaten(joint: SearchSpace) -> None:
-    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    items = observed(joint, *({3: v} for v in values[:4]), {3: 0.5, 8: 0.7}, {3: 0.6, 8: 0.65})
-    assert standings(joint, items) == [0, 0.1667, 0.3333, 0.5, 1.5, 1.0]
-
-
-def test_who_is_let_through_has_the_standing_that_judgement_would_give(
+def test_on_the_first_rung_a_standing_is_the_value_in_standard_deviations(
     joint: SearchSpace,
 ) -> None:
-    """A baseline at its end with the lowest value of the first rung is the worst of all, whatever
-    the others that have ended came to."""
-    items = observed(joint, {3: 0.1, 8: 0.9}, *({3: v} for v in (0.2, 0.3, 0.4)), {3: 0.6, 8: 0.7})
-    assert standings(joint, items) == [0, 0.2, 0.4, 0.6, 1.0]
+    values = [0.1, 0.2, 0.3, 0.4, 0.5]
+    found = standings(joint, observed(joint, *({3: value} for value in values)))
+    cut = np.maximum(values, 0.2)  # the lower quartile
+    assert found == pytest.approx((cut - cut.mean()) / cut.std())
 
 
-def test_an_early_trial_that_would_pass_today_is_the_best_of_its_rung(joint: SearchSpace) -> None:
-    items = observed(joint, {3: 0.9}, *({3: v} for v in (0.1, 0.2, 0.3, 0.4)), {3: 0.8, 8: 0.6})
-    assert standings(joint, items) == [0.8333, 0, 0.1667, 0.3333, 0.5, 1.0]
+def test_on_a_later_rung_values_order_the_standings_of_before(joint: SearchSpace) -> None:
+    low = [{3: value} for value in (0.1, 0.2, 0.3, 0.4)]
+    high = [{3: 0.6, 8: 0.70}, {3: 0.8, 8: 0.65}]
+    before = standings(joint, observed(joint, *low, {3: 0.6}, {3: 0.8}))
+    found = standings(joint, observed(joint, *low, *high))
+    assert found[:4] == before[:4]
+    assert found[4] > found[5] > found[3], "the end has reversed these two"
+    assert sum(found[4:]) == pytest.approx(sum(before[4:])), "their mean stays"
+
+
+def test_the_only_trial_of_a_rung_keeps_its_standing(joint: SearchSpace) -> None:
+    few = observed(joint, {3: 0.1}, {3: 0.2}, {3: 0.3})
+    more = observed(joint, {3: 0.1}, {3: 0.2}, {3: 0.3, 8: 0.9})
+    assert standings(joint, few) == pytest.approx(standings(joint, more))
+
+
+def test_a_trial_whose_end_shows_it_is_good_stands_before_one_that_was_stopped(
+    joint: SearchSpace,
+) -> None:
+    """A baseline with the lowest value of the first rung, which no rung stops."""
+    slow, fast = {3: 0.1, 8: 0.9}, [{3: 0.5, 8: 0.5}, {3: 0.6, 8: 0.55}]
+    found = standings(joint, observed(joint, slow, *fast, {3: 0.3}, {3: 0.35}))
+    assert found[0] == max(found)
 
 
 def test_a_failed_trial_is_worst_whatever_its_values_were(joint: SearchSpace) -> None:
-    items = observed(joint, *({3: v} for v in (0.1, 0.2, 0.3)))
-    items.append(
-        Observation(
-            stratified(joint, seed=0, number=9), {3: dict.fromkeys(KEYS, 0.99)}, failed=True
-        )
-    )
-    found = History(joint, items).standings()
-    assert found[3].tolist() == [WORST, WORST]
-    assert (found[:3] > WORST).all() and found[2, 0] == 0.75
+    items = observed(joint, *({3: value} for value in (0.1, 0.2, 0.3, 0.4)))
+    good = {3: dict.fromkeys(KEYS, 0.99), 8: dict.fromkeys(KEYS, 0.99)}
+    items.append(Observation(stratified(joint, seed=0, number=9), good, failed=True))
+    found = standings(joint, items)
+    assert found[4] == min(found[:4]) == found[0]
+    assert found[:4] == standings(joint, items[:4]), "and its values say nothing of others"
+
+
+def test_trials_that_all_failed_have_one_standing(joint: SearchSpace) -> None:
+    items = [replace(one, failed=True) for one in observed(joint, {}, {3: 0.5})]
+    assert standings(joint, items) == [0, 0]
 
 
 def test_each_objective_has_standings_of_its_own(joint: SearchSpace) -> None:
@@ -81,9 +97,10 @@ def test_each_objective_has_standings_of_its_own(joint: SearchSpace) -> None:
     assert np.argmax(found[:, 0]) == 5 and np.argmax(found[:, 1]) == 0
 
 
-def test_what_is_not_a_number_is_beaten_by_all(joint: SearchSpace) -> None:
-    items = observed(joint, {3: math.nan}, {3: -math.inf}, {3: 0.0})
-    assert standings(joint, items)[:2] == [0, 0] and standings(joint, items)[2] > 0
+def test_what_is_not_a_number_is_as_bad_as_a_bad_value(joint: SearchSpace) -> None:
+    found = standings(joint, observed(joint, {3: math.nan}, {3: -math.inf}, {3: 0.0}, {3: 1.0}))
+    assert found[0] == found[1] == min(found) < found[3] and np.isfinite(found).all()
+    assert standings(joint, observed(joint, {3: math.nan}, {3: math.nan})) == [0, 0]
 
 
 def test_what_runs_without_a_value_is_pending(joint: SearchSpace) -> None:
@@ -111,12 +128,11 @@ def test_a_long_history_is_thinned_to_the_best_and_a_sample_of_the_rest(
     items = [Observation(one, {3: dict.fromkeys(KEYS, i / 1000)}) for i in range(1000)]
     rows, found = History(joint, items).judged()
     assert len(rows) == len(found) == MAX_POINTS
+    whole = History(joint, items).standings()[:, 0]
     best = np.sort(found[:, 0])[::-1]
-    assert best[: MAX_POINTS // 4].tolist() == pytest.approx(
-        [(999 - i) / 1000 for i in range(MAX_POINTS // 4)]
-    )
-    rest = best[MAX_POINTS // 2 :]
-    assert rest[-1] == 0 and abs(float(np.diff(rest).mean()) + 0.007) < 0.001, "an even sample"
+    quarter = MAX_POINTS // 4
+    assert best[:quarter].tolist() == np.sort(whole)[::-1][:quarter].tolist()
+    assert best[-1] == whole.min() and best[MAX_POINTS // 2] > np.median(whole)
 
 
 @pytest.mark.parametrize("size", [10, 40, 120])

@@ -14,20 +14,21 @@ from study.ledger.journal import LEDGER, read
 from study.ledger.records import TrialRecord
 from study.ledger.state import State
 from study.search.history import History, Observation
-from study.search.memory import Memory
-from study.space.search_space import load_space
+from study.search.memory import Memory, params_in
+from study.space.search_space import SearchSpace, load_space
 
 
-def observations(state: State) -> list[Observation]:
+def observations(space: SearchSpace, state: State) -> list[Observation]:
     found = []
     for trial in state.of_stage(BASELINE, REFERENCE, SEARCH):
-        if trial.params is not None:
+        params = params_in(space, trial)
+        if params is not None:
             rungs = dict(trial.rungs)
             if trial.status == COMPLETED:
                 rungs[EPOCHS] = {key: trial.last[key] for key in PLAN.objectives}
             failed = trial.status == FAILED
             found.append(
-                Observation(trial.params, rungs, trial.end is None, failed, trial.stage == SEARCH)
+                Observation(params, rungs, trial.end is None, failed, trial.stage == SEARCH)
             )
     return found
 
@@ -53,7 +54,7 @@ def test_memory_is_what_a_walk_over_all_trials_gives(tmp_path: Path, until: str)
         if number % 7:
             continue
         memory.update()
-        expected = History(space, observations(state))
+        expected = History(space, observations(space, state))
         assert len(memory.history) == len(expected)
         for mine, other in zip(memory.history.judged(), expected.judged(), strict=True):
             assert np.array_equal(mine, other, equal_nan=True)
