@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from study.core.errors import InputError
 from study.search.encoding import Encoder
@@ -223,14 +222,13 @@ def _is_empty(cell: Any) -> bool:
 def _value(node: Leaf | Choice, cell: Any, file: str | None, line: int) -> Any:
     """The cell as a value of the leaf or an option of the choice."""
     cell = cell.item() if isinstance(cell, np.generic) else cell
+    options = getattr(node.distribution, "choices", None)
     try:
-        if isinstance(node.distribution, CategoricalDistribution):
-            for option in node.distribution.choices:
-                if option == cell or str(option) == str(cell):
-                    return option
-            raise ValueError(cell)
-        return int(cell) if isinstance(node.distribution, IntDistribution) else float(cell)
-    except ValueError:
+        if options is not None:
+            return next(one for one in options if one == cell or str(one) == str(cell))
+        assert isinstance(node, Leaf)
+        return int(cell) if isinstance(node.low, int) else float(cell)
+    except (ValueError, StopIteration):
         raise InputError(
             f"no value of this leaf: {cell!r}", file=file, line=line, key=CONFIG + node.path
         ) from None
