@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from study.session.prepare import Prepared
 
 EXIT_NOTHING_TRAINED = 1
-FIXED_ON_RESUME = ("space", "task", "confirm_task", "name", "seed")
+FIXED_ON_RESUME = ("task", "confirm_task", "name", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,16 @@ def parser() -> Parser:
         "Find, with evidence, the loss that makes a segmentation network learn its rare classes.",
     )
     add_options(p)
-    p.add_argument("--resume", metavar="NAME", help="continue a study")
+    p.add_argument(
+        "--resume",
+        metavar="NAME",
+        help="continue a study; SPACE, if it is given, is searched from now on",
+    )
+    p.add_argument(
+        "--more-trials",
+        metavar="N",
+        help="with --resume: add so many searched trials, then select and confirm anew",
+    )
     p.add_argument(
         "--trust",
         action="store_true",
@@ -60,8 +70,8 @@ def parser() -> Parser:
 def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    resume, dry_run, trust, command = (
-        given.pop(key, None) for key in ("resume", "dry_run", "trust", "notify")
+    resume, dry_run, trust, command, more = (
+        given.pop(key, None) for key in ("resume", "dry_run", "trust", "notify", "more_trials")
     )
     fixed = [key for key in FIXED_ON_RESUME if key in given]
     if resume is not None and fixed:
@@ -70,24 +80,50 @@ def _run(arguments: argparse.Namespace) -> int:
     if trust and resume is None:
         message = "a task that you give is trusted anyway; this is for --resume"
         raise InputError(message, key="--trust")
+    if more is not None and resume is None:
+        hint = "a new study has --num-trials"
+        raise InputError("this is for --resume", hint=hint, key="--more-trials")
     options = Options.of(given)
+    changes = Changes(_number_of(more), given.get("space") if resume is not None else None)
     if dry_run:
         from study.session.prepare import describe_plan
 
-        show(*describe_plan(_prepared(resume, trust, options), options).split("\n"))
+        prepared = _prepared(resume, trust, options, changes)
+        show(*describe_plan(prepared, options).split("\n"))
         return 0
     with pipe_safe_output():
-        return _study(resume, trust, options, command)
+        return _study(resume, trust, options, changes, command)
 
 
-def _study(resume: str | None, trust: bool, options: Options, command: str | None) -> int:
+@dataclass(frozen=True)
+class Changes:
+    """What a resume changes in its study."""
+
+    more_trials: int = 0
+    space: str | None = None
+
+
+def _number_of(more: str | None) -> int:
+    """The number of --more-trials, checked as --num-trials is."""
+    if more is None:
+        return 0
+    try:
+        return Options.of({"num_trials": more}).num_trials or 0
+    except InputError as error:
+        message = error.message.replace("num_trials", "more_trials")
+        raise InputError(message, key="--more-trials") from error
+
+
+def _study(
+    resume: str | None, trust: bool, options: Options, changes: Changes, command: str | None
+) -> int:
     from study.core.errors import deed
     from study.engine.connection import Connection
     from study.ledger.journal import LEDGER
     from study.session.session import run_session
 
     with Connection(options.address, partial(show, flush=True)) as connection:
-        prepared = _prepared(resume, trust, options, connection.begin)
+        prepared = _prepared(resume, trust, options, changes, connection.begin)
         try:
             finished = run_session(prepared, options, connection)
         except KeyboardInterrupt:
@@ -127,13 +163,24 @@ def _tell(command: str | None, prepared: Prepared, event: Event, message: str) -
 
 
 def _prepared(
-    resume: str | None, trust: bool, options: Options, *begin: Callable[[], None]
+    resume: str | None,
+    trust: bool,
+    options: Options,
+    changes: Changes,
+    *begin: Callable[[], None],
 ) -> Prepared:
     from study.session.prepare import prepare, reopen
 
     if resume is None:
         return prepare(options, *begin)
-    return reopen(resume, options, *begin, trust=trust)
+    return reopen(
+        resume,
+        options,
+        *begin,
+        trust=trust,
+        more_trials=changes.more_trials,
+        changed_space=changes.space,
+    )
 
 
 def _conclusion(prepared: Prepared, finished: Finished) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import json
 import math
 import zlib
@@ -19,9 +17,10 @@ from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
-from study.scheduler.stages import Done, Stop
+from study.scheduler.planning import make_plan
+from study.scheduler.stages import Done
 from study.scheduler.study_scheduler import StudyScheduler
-from study.session.prepare import make_plan
+from study.simulation.driver import Clock, Epoch, drive
 from study.space.search_space import SearchSpace, load_space
 
 Curve = Callable[[TrialRecord, int], dict[str, float]]
@@ -117,41 +116,24 @@ def even(record: TrialRecord, epoch: int, now: float) -> float:
 
 
 class Timed(Driver):
-    """Slots that work at the same time, by a clock of their own."""
+    """Slots that work at the same time, by the event clock of the simulator."""
 
     def __init__(self, folder: Path, cost: Cost = even, **options: Any) -> None:
-        self.now = 100.0
+        self.clock = Clock(100.0)
         self.cost = cost
-        super().__init__(folder, clock=lambda: self.now, **options)
+        super().__init__(folder, clock=self.clock, **options)
 
     def run_session(self) -> float:
         """Until the scheduler has nothing more; the seconds that went by."""
-        start, tie = self.now, itertools.count()
-        events: list[tuple[float, int, TrialRecord, int, float]] = []
+        start = self.clock.now
 
-        def begin(record: TrialRecord, epoch: int) -> None:
-            seconds = self.cost(record, epoch, self.now - start)
-            event = (self.now + seconds, next(tie), record, epoch, seconds)
-            heapq.heappush(events, event)
+        def train(record: TrialRecord, epoch: int, now: float) -> Epoch:
+            seconds = self.cost(record, epoch, now - start)
+            return Epoch(seconds, {**curve(record, epoch), "time/epoch_s": seconds})
 
-        while True:
-            while len(self.scheduler.live) < self.scheduler.slots:
-                action = self.scheduler.suggest()
-                if not isinstance(action, TrialRecord):
-                    break
-                begin(action, self.ledger.state.trials[action.trial].epochs + 1)
-            if not events:
-                assert isinstance(action, Done | Stop)
-                break
-            end, _, record, epoch, seconds = heapq.heappop(events)
-            self.now = end
-            if self.scheduler.budget.is_over:  # what runs is ended by force
-                break
-            metrics = {**curve(record, epoch), "time/epoch_s": seconds}
-            if self.scheduler.on_report(record.trial, epoch, metrics):
-                begin(record, epoch + 1)
+        drive(self.scheduler, self.clock, train)
         self.ledger.close()
-        return self.now - start
+        return self.clock.now - start
 
 
 def lines_without_times(folder: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert f"baselines, never stopped (6): {names}" in out
     assert "search (16): 4 tune cross entropy" in out
     options = "options: loss/class_weights 2, loss/recall 3, loss/pooling 2, loss/jaccard 2"
-    assert f"{options}; each gets at least half of an equal share" in out
+    assert f"{options}; the random part takes those that the fewest trials had" in out
     assert "rungs: epoch 1" in out
     assert "\nwarning: in no image of test, so not judged: SignSymbol, Bicyclist\n" in out
     assert "worst case: 37 trials, 74 epochs" in out

@@ -22,6 +22,7 @@ from study.core.errors import InputError
 from study.core.files import make_folder
 from study.ledger.chain import Chain, is_torn
 from study.ledger.records import (
+    AmendRecord,
     Record,
     ReportRecord,
     RungRecord,
@@ -98,6 +99,8 @@ class Content:
 def _check_order(state: State, record: Record) -> None:
     if isinstance(record, StudyRecord) and state.study is not None:
         raise ValueError("a second first line")
+    if isinstance(record, AmendRecord) and state.study is None:
+        raise ValueError("no line before it begins the study that it amends")
     named = [getattr(record, "trial", None)] if not isinstance(record, TrialRecord) else []
     if isinstance(record, SelectRecord):
         named = [*record.sources]

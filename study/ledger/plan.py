@@ -20,6 +20,7 @@ class Plan:
     confirmation at the target, another task than the search's, its proxy; 0 where there is none.
     `teachers`: the tasks that are trained once, first, as teachers of distilled losses, and
     `teacher_epochs` the epoch reports of each.
+    `extended`: (num_trials, reference_trials) as they were before each time that trials were added.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Plan:
     confirm_epochs: int = 0
     teachers: tuple[str, ...] = ()
     teacher_epochs: tuple[int, ...] = ()
+    extended: tuple[tuple[int, int], ...] = ()
 
     @property
     def has_target(self) -> bool:
@@ -112,13 +114,26 @@ class Plan:
         return ordinary + self.ablation_epochs + self.longer_epochs
 
     def is_reference(self, index: int) -> bool:
-        """Whether searched trial `index` tunes cross entropy; such trials are spread evenly."""
-        return (index * self.reference_trials) % self.num_trials < self.reference_trials
+        """Whether searched trial `index` tunes cross entropy; such trials are spread evenly, those
+        that are added among the added ones."""
+        trials, references, before, _ = self._part(index)
+        return ((index - before) * references) % trials < references
 
     def references_before(self, index: int) -> int:
         """How many of the searched trials before `index` tune cross entropy."""
-        num = self.reference_trials
-        return (index - 1) * num // self.num_trials + 1 if num else 0
+        trials, references, before, earlier = self._part(index)
+        here = index - before
+        return earlier + ((here - 1) * references // trials + 1 if references and here else 0)
+
+    def _part(self, index: int) -> tuple[int, int, int, int]:
+        """Of the part of the plan to which a searched trial belongs: its trials and references,
+        and those of the parts before it."""
+        before = (0, 0)
+        for after in (*self.extended, (self.num_trials, self.reference_trials)):
+            if index < after[0] or after[0] == self.num_trials:
+                return after[0] - before[0], after[1] - before[1], *before
+            before = after
+        raise AssertionError("the last part has no end")
 
     def sampled_before(self, index: int) -> int:
         """How many of the searched trials before `index` the sampler proposes."""
@@ -141,4 +156,5 @@ class Plan:
         lists = (
             "objectives", "baselines", "rungs", "confirm_budgets", "teachers", "teacher_epochs",
         )  # fmt: skip
-        return cls(**{**found, **{key: tuple(found[key]) for key in lists}})
+        found |= {key: tuple(found[key]) for key in lists}
+        return cls(**{**found, "extended": tuple((a, b) for a, b in found["extended"])})

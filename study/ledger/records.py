@@ -164,12 +164,27 @@ class SessionRecord(_Line):
 
 
 @dataclass(frozen=True)
+class AmendRecord(_Line):
+    """What a study is from here on, after a resume that changes it: its whole plan, and its search
+    space, or None where that stays. `kept`: of the `searched` trials before, those whose configs
+    the space still holds; the sampler learns from them."""
+
+    kind: Literal["amend"] = field(default="amend", kw_only=True)
+    plan: Tree
+    space: Tree | None = None
+    kept: StrictInt = 0
+    searched: StrictInt = 0
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
     `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its source
     that is switched off. `on_target`: whether it trains the study's target instead of its own task.
+    `proposed_by`: of a searched trial, `model`, `random` or `grid`; None where that is not known.
     """
 
     kind: Literal["trial"] = field(default="trial", kw_only=True)
@@ -188,6 +203,7 @@ class TrialRecord(_Line):
     budget: Annotated[StrictInt, Field(ge=1)] = 1
     ablated: str = ""
     on_target: StrictBool = False
+    proposed_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -315,6 +331,7 @@ class FinishRecord(_Line):
 Record = (
     StudyRecord
     | SessionRecord
+    | AmendRecord
     | TrialRecord
     | ReportRecord
     | RungRecord

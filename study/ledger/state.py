@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
 from study.core.names import COMPLETED, CONFIRM, TEACHER
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
+    AmendRecord,
     EndRecord,
     FaultRecord,
     FinishRecord,
@@ -54,6 +55,7 @@ class Trial:
     budget: int = 1
     ablated: str = ""
     on_target: bool = False
+    proposed_by: str | None = None
     faults: list[FaultRecord] = field(default_factory=list)
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
     report_times: dict[int, float] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Work:
 class State:
     """The state of a study after some of its records.
 
+    `begun` is the first record, `study` the same with the plan and the space of the last amendment.
     `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False), of
@@ -109,6 +112,8 @@ class State:
     """
 
     study: StudyRecord | None = None
+    begun: StudyRecord | None = None
+    amendments: list[AmendRecord] = field(default_factory=list)
     sessions: list[SessionRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
@@ -131,7 +136,13 @@ class State:
         """Apply one more record. Repeated epochs and rungs change nothing."""
         match record:
             case StudyRecord():
-                self.study = record
+                self.study = self.begun = record
+            case AmendRecord():
+                assert self.study is not None
+                space = self.study.space if record.space is None else record.space
+                self.study = replace(self.study, plan=record.plan, space=space)
+                self.amendments.append(record)
+                self.selection_holds = self.finished = False
             case SessionRecord():
                 self.sessions.append(record)
                 self.finished = False
@@ -209,6 +220,7 @@ class State:
             budget=record.budget,
             ablated=record.ablated,
             on_target=record.on_target,
+            proposed_by=record.proposed_by,
         )
         self._by_stage.setdefault(trial.stage, []).append((len(self.trials), trial))
         self.trials[trial.id] = self._unfinished[trial.id] = trial

@@ -53,10 +53,10 @@ FIGURES = ("curves", "rules", "pareto", "differences", "per_class", "parallel", 
 PER_ROW = 3
 MISSES = "missing: "  # begins a conclusion
 FAIRNESS = (
-    "However many of its trials are stopped, an option of a choice gets at least half of an equal "
-    "share, short of one trial at most, which shows in a search of a few trials. Trials that tune "
-    "cross entropy count for the options that leave it as it is; beside it stands the share of "
-    "what the sampler proposed."
+    "The first proposals take each option equally often, and a part of the later ones takes those "
+    "that the fewest trials had; the others go to what has done well. Trials that tune cross "
+    "entropy count for the options that leave it as it is; beside it stands the share of what the "
+    "sampler proposed."
 )
 CURVES = (
     "Each line is a confirmed config at the decision rules argmax(z - tau log pi), tau from "

@@ -9,7 +9,7 @@ from study.config.own_training import OwnTrainingTask
 from study.config.task import NamedTask
 from study.core.names import CE, CONFIRM, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
-from study.ledger.records import StudyRecord
+from study.ledger.records import AmendRecord, StudyRecord
 from study.space.search_space import SearchSpace
 
 
@@ -103,11 +103,21 @@ def _target(plan: Plan, task: NamedTask, target: NamedTask | None) -> list[str]:
     ]
 
 
+def amended_line(record: AmendRecord) -> str:
+    """What a resume has changed, in a line."""
+    plan = Plan.from_dict(record.plan)
+    trials = f"{plan.num_trials} searched trials from now on"
+    if record.space is None:
+        return trials
+    kept = f"{record.kept} of the {record.searched} earlier trials lie in it and still count"
+    return f"{trials}; the search space has changed: {kept}"
+
+
 def _choices(space: SearchSpace) -> list[str]:
     if not space.choices:
         return []
     counts = ", ".join(f"{path} {len(options)}" for path, options in space.choices.items())
-    return [f"options: {counts}; each gets at least half of an equal share of the search's epochs"]
+    return [f"options: {counts}; the random part takes those that the fewest trials had"]
 
 
 def _sampler(plan: Plan, takes_over: int | None) -> str:
@@ -117,7 +127,10 @@ def _sampler(plan: Plan, takes_over: int | None) -> str:
         return "; at random"
     if takes_over is None or takes_over > plan.num_trials:
         return "; stratified random (too few trials for the model to take over)"
-    return f"; stratified random, from searched trial {takes_over} at the earliest a model"
+    return (
+        f"; stratified random, from searched trial {takes_over} at the earliest a model, but for "
+        "a part that stays random"
+    )
 
 
 def _equal(space: SearchSpace, searched: int) -> list[str]:

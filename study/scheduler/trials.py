@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study.analysis.ablation import in_words, without
 from study.analysis.tuning import tried
-from study.config.task import Task, TrialConfig, TrialOptimizer
+from study.config.task import Task, TrialConfig
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
 from study.ledger.state import State, Trial
-from study.losses import family
-from study.losses.config import FactoryLoss, LossConfig
-from study.losses.describe import describe
+from study.losses import LossConfig, family
 from study.scheduler.retries import gpus_needed
 from study.scheduler.stages import (
     Resume,
@@ -57,13 +56,15 @@ class TrialFactory:
             case Resume(trial=trial_id):
                 return self._again(self.state.trials[trial_id])
             case RunTeacher(task=task):
-                return self._new(
-                    TEACHER, task, LossConfig(), TrialOptimizer(), None, self.teachers.tasks[task]
-                )
+                trained = self.teachers.tasks[task]
+                config = TrialConfig(task=trained, loss=LossConfig(), seed=self.plan.seed)
+                return self._new(TEACHER, task, CE, config.model_dump(), None)
             case RunBaseline(name=name):
                 loss = self.space.settings.baseline_loss(name)
                 params = self.space.params_of(loss)
-                return self._new(BASELINE, name, loss, TrialOptimizer(), params)
+                # pydantic takes instances as they are: each was checked when it was made
+                config = TrialConfig(task=self.task, loss=loss, seed=self.plan.seed)
+                return self._new(BASELINE, name, family(loss), config.model_dump(), params)
             case RunReference(index=index):
                 return self._reference(index)
             case RunSearch(number=number):
@@ -78,7 +79,7 @@ class TrialFactory:
         params = reference_params(self.space, tried(self.state), rank, count)
         config = self.space.reference.resolve(params)
         known = self.space.params_of(config.loss, config.optimizer)
-        return self._new(REFERENCE, _ce_label(config), config.loss, config.optimizer, known)
+        return self._resolved(REFERENCE, _ce_label(config), config, known)
 
     def _proposed(self, number: int) -> TrialRecord:
         self._memory.update()
@@ -88,14 +89,13 @@ class TrialFactory:
             seed=self.plan.seed,
             number=number,
             sampler=self.plan.sampler,
-            used=self._memory.used,
-            full=self.plan.epochs,
         )
         config = proposal.config
-        loss, optimizer = config.loss, config.optimizer
-        if family(loss) == CE:
-            return self._new(REFERENCE, _ce_label(config), loss, optimizer, proposal.params)
-        return self._new(SEARCH, describe(loss), loss, optimizer, proposal.params)
+        if config.family == CE:
+            made = self._resolved(REFERENCE, _ce_label(config), config, proposal.params)
+        else:
+            made = self._resolved(SEARCH, config.label, config, proposal.params)
+        return replace(made, proposed_by=proposal.by)
 
     def _confirmation(self, source: Trial, action: RunConfirm) -> TrialRecord:
         seed, budget = action.seed, action.budget
@@ -127,33 +127,41 @@ class TrialFactory:
             ablated=action.ablated,
         )
 
+    def _resolved(
+        self, stage: str, label: str, config: Resolved, params: dict[str, Any] | None
+    ) -> TrialRecord:
+        tree = config.of_trial(self.task, self.plan.seed)
+        return self._new(stage, label, config.family, tree, params)
+
     def _new(
         self,
         stage: str,
         label: str,
-        loss: LossConfig | FactoryLoss,
-        optimizer: TrialOptimizer,
+        family: str,
+        config: dict[str, Any],
         params: dict[str, Any] | None,
-        task: Task | None = None,
     ) -> TrialRecord:
-        # pydantic takes instances as they are: each was checked when it was made
-        config = TrialConfig(
-            task=task or self.task,
-            loss=self.teachers.resolved(loss, self.state),
-            optimizer=optimizer,
-            seed=self.plan.seed,
-        )
+        config = self._with_teacher(config)
         return TrialRecord(
             trial=self._next_id(),
             number=len(self.state.trials),
             stage=stage,
             label=label,
-            family=family(loss),
+            family=family,
             params=params,
-            config=config.model_dump(),
+            config=config,
             seed=self.plan.seed,
             gpus=self.gpus,
         )
+
+    def _with_teacher(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The config of a trial; a distilled loss has the teacher that it names, with its
+        weights."""
+        tree = config.get("loss")
+        if not isinstance(tree, Mapping) or not tree.get("distillation"):
+            return config
+        loss = self.teachers.resolved(LossConfig.model_validate(tree), self.state)
+        return {**config, "loss": loss.model_dump()}
 
     def _again(self, trial: Trial) -> TrialRecord:
         return TrialRecord(
@@ -171,6 +179,7 @@ class TrialFactory:
             budget=trial.budget,
             ablated=trial.ablated,
             on_target=trial.on_target,
+            proposed_by=trial.proposed_by,
         )
 
     def _next_id(self) -> str:

@@ -1,31 +1,34 @@
-"""The trials so far as a sampler's model sees them, in columns.
+"""The trials so far as a sampler's model sees them: points of the space, and their standings.
 
-A model that learns from rung values and final values together learns which trials were stopped, not
-which are good. So it takes the values of one rung alone: the highest that holds at least
-MIN_RESULTS results. Trials that were stopped below that rung are left out. In a long study the
-model sees the best trials and a sample of the others, at most MAX_POINTS, so that a proposal takes
-no longer.
+Values of one rung compare with each other alone, so a model that mixes them learns which trials
+were stopped, not which are good. A standing compares all trials that were ever judged. On the first
+rung it is the value in standard deviations from the mean of the rung. The trials that have reached
+a later one, the end of the schedule included, share the mean and the spread of standings that they
+had on the rung before, and their values there say who of them is better:
+
+    standing = mean + sd * (value - mean of the rung) / (sd of the rung)
+
+Each trial stands where its last rung puts it, whether a judgement, an empty rung or its stage let
+it through. Values below the lower quartile of a rung count as that quartile: how bad a bad config
+is says little about good ones. A trial that failed stands as the worst of all, whatever its values
+were.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
 
-from study.space.search_space import Point, SearchSpace
+from study.search.encoding import Encoder
+from study.space.search_space import SearchSpace
 
-MIN_RESULTS = 16
-MAX_POINTS = 128
-WORST = -1.0  # below every objective, all of which are in [0, 1]
-LEFT_OUT, RUNNING, FAILED, OVER = range(4)  # statuses of a row
-LONG_AGO = datetime(2000, 1, 1)
+MAX_POINTS = 256
+LEAST_SPREAD = 0.5  # of the standings of trials on a later rung
 
 
 @dataclass(frozen=True)
@@ -34,95 +37,125 @@ class Observation:
 
     rungs: epoch -> objective -> value, the full budget's epoch included once it is reached.
     running: it may still reach further rungs. failed: it diverged, ran out of memory or raised.
+    proposed: a sampler has proposed it; it is no baseline, and does not tune cross entropy.
     """
 
     params: Mapping[str, Any]
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     running: bool = False
     failed: bool = False
-
-
-class _ModelPoint(FrozenTrial):
-    """Makes the deep copy that an Optuna study takes of each trial a shallow one: nothing changes
-    the params and distributions of a past trial."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
-        return copy.copy(self)
+    proposed: bool = True
 
 
 class History:
     """The trials in the order in which they were handed out, except those outside of the space,
     which may have been narrowed on resume."""
 
-    def __init__(self, space: SearchSpace, observations: Iterable[Observation] = ()) -> None:
-        self._space = space
+    def __init__(
+        self,
+        space: SearchSpace,
+        observations: Iterable[Observation] = (),
+    ) -> None:
+        self.space = space
         self._objectives = space.settings.objectives
-        self._points: list[Point | None] = []
-        self._frozen: dict[int, _ModelPoint] = {}
-        self._statuses = np.empty(0, np.int8)
+        self.encoder = Encoder(space)
+        self._rows: list[np.ndarray | None] = []  # None: outside of the space
+        self._running = np.empty(0, bool)
+        self._failed = np.empty(0, bool)
         self._scores: dict[int, np.ndarray] = {}  # by rung; NaN where a trial has not reached it
+        self._taken: Counter[tuple[str, Any]] = Counter()
+        self.proposed: set[tuple[tuple[str, Any], ...]] = set()
         for observation in observations:
             self.put(len(self), observation)
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self._rows)
 
     def put(self, row: int, observation: Observation) -> None:
         """Replace what is known of trial `row`, or append it as the next one."""
         if row == len(self):
-            self._points.append(self._space.point(observation.params))
-            self._statuses = _with_room(self._statuses, len(self), LEFT_OUT)
-        if self._points[row] is None:
+            inside = self.space.point(observation.params) is not None
+            self._rows.append(self.encoder.row(observation.params) if inside else None)
+            self._running = _with_room(self._running, len(self), False)
+            self._failed = _with_room(self._failed, len(self), False)
+            if observation.proposed:
+                self.proposed.add(key_of(observation.params))
+            self._taken.update(observation.params.items())
+        if self._rows[row] is None:
             return
-        failed, running = observation.failed, observation.running
-        self._statuses[row] = FAILED if failed else RUNNING if running else OVER
+        self._running[row], self._failed[row] = observation.running, observation.failed
         for epoch, values in observation.rungs.items():
             column = self._scores.get(epoch, np.empty((0, len(self._objectives))))
             self._scores[epoch] = column = _with_room(column, len(self), np.nan)
             found = (values[objective] for objective in self._objectives)
-            column[row] = [value if math.isfinite(value) else WORST for value in found]
+            column[row] = [value if math.isfinite(value) else -np.inf for value in found]
 
-    def model_points(self) -> list[FrozenTrial] | None:
-        """The trials for the model, or None while no rung holds enough results."""
-        reached = {epoch: ~np.isnan(column[:, 0]) for epoch, column in self._scores.items()}
-        full = [epoch for epoch, mask in reached.items() if mask.sum() >= MIN_RESULTS]
-        if not full:
-            return None
-        rung = max(full)
-        column = _with_room(self._scores[rung], len(self), np.nan)[: len(self)]
-        on = ~np.isnan(column[:, 0])
-        statuses = self._statuses[: len(self)]
-        scores = np.where(on[:, None], column, WORST)
-        judged = np.flatnonzero(on | (statuses == FAILED))
-        running = np.flatnonzero(~on & (statuses == RUNNING))
-        chosen = judged[thinned(scores[judged])]
-        found = [(int(row), scores[row].tolist()) for row in chosen]
-        found += [(int(row), None) for row in running]
-        return [self._point(row, values) for row, values in sorted(found, key=lambda at: at[0])]
+    def least_taken(self, path: str, options: Iterable[Any]) -> Any:
+        """The first of these options that the fewest trials took."""
+        return min(options, key=lambda option: self._taken[path, option])
 
-    def _point(self, row: int, values: list[float] | None) -> FrozenTrial:
-        if row not in self._frozen:
-            known = self._points[row]
-            assert known is not None
-            self._frozen[row] = _ModelPoint(
-                number=row,
-                trial_id=row,
-                state=TrialState.RUNNING,
-                value=None,
-                datetime_start=LONG_AGO,
-                datetime_complete=None,
-                params=known[0],
-                distributions=known[1],
-                user_attrs={},
-                system_attrs={},
-                intermediate_values={},
-            )
-        point = self._frozen[row]
-        over = values is not None
-        point.state = TrialState.COMPLETE if over else TrialState.RUNNING
-        point.datetime_complete = LONG_AGO if over else None
-        point.values = values
-        return point
+    @property
+    def num_judged(self) -> int:
+        """Trials of the space that have reached a rung or failed."""
+        return int(self._judged().sum())
+
+    def _judged(self) -> np.ndarray:
+        size = len(self)
+        judged = self._failed[:size].copy()
+        for column in self._scores.values():
+            judged[: len(column)] |= ~np.isnan(column[:size, 0])
+        return judged
+
+    def judged(self) -> tuple[np.ndarray, np.ndarray]:
+        """The judged trials as rows of the encoder, and their standings (trials, objectives); of
+        very many, the best and an even sample of the others, so that a proposal takes no longer."""
+        numbers = np.flatnonzero(self._judged())
+        standings = self.standings()[numbers]
+        kept = thinned(standings)
+        return self._encoded(numbers[kept]), standings[kept]
+
+    def pending(self) -> np.ndarray:
+        """The trials that run and have reached no rung yet, as rows of the encoder."""
+        return self._encoded(np.flatnonzero(self._running[: len(self)] & ~self._judged()))
+
+    def _encoded(self, numbers: np.ndarray) -> np.ndarray:
+        found = [row for row in (self._rows[number] for number in numbers) if row is not None]
+        return np.array(found).reshape(len(found), len(self.encoder.columns))
+
+    def standings(self) -> np.ndarray:
+        """The standing of each trial by each objective, (trials, objectives); NaN where it was not
+        judged."""
+        size, num = len(self), len(self._objectives)
+        failed = self._failed[:size]
+        found = np.full((size, num), np.nan)
+        for epoch in sorted(self._scores):
+            column = _with_room(self._scores[epoch], size, np.nan)[:size]
+            on = ~np.isnan(column[:, 0]) & ~failed
+            if not on.any():
+                continue
+            before = found[on]
+            known = before[~np.isnan(before[:, 0])]
+            found[on] = _standardised(column[on])
+            if len(known):
+                spread = np.maximum(known.std(axis=0), LEAST_SPREAD)
+                found[on] = known.mean(axis=0) + spread * found[on]
+        worst = np.zeros(num) if np.isnan(found).all() else np.nanmin(found, axis=0)
+        found[failed] = worst
+        return found
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Each column in standard deviations from its mean, once the lower quartile is its least."""
+    least = np.array([np.quantile(column[np.isfinite(column)], 0.25)
+                      if np.isfinite(column).any() else 0.0 for column in values.T])  # fmt: skip
+    cut = np.maximum(values, least)
+    spread = cut.std(axis=0)
+    return np.asarray((cut - cut.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def key_of(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The params as something that can be looked up."""
+    return tuple(sorted(params.items()))
 
 
 def thinned(scores: np.ndarray) -> np.ndarray:
@@ -141,7 +174,7 @@ def thinned(scores: np.ndarray) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
-def _with_room(column: np.ndarray, length: int, empty: float) -> np.ndarray:
+def _with_room(column: np.ndarray, length: int, empty: Any) -> np.ndarray:
     """The column with at least `length` rows; new ones hold `empty`."""
     if len(column) >= length:
         return column

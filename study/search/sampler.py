@@ -1,16 +1,17 @@
 """Proposes what to try next.
 
 A proposal is a function of (space, history, seed, number) alone, so that a resumed study continues
-exactly where it stopped and needs no state of a sampler. Proposals are stratified until a rung
-holds enough results for a model (see `history`). After that the model makes two in three, and the
-third stays random.
+exactly where it stopped and needs no state of a sampler. Proposals are stratified until six trials
+are judged. After that a model makes them (see `model`), but for a part that stays random: that part
+takes, of each top-level choice, the option that the fewest trials had, so that no option is
+forgotten.
 """
 
 from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,23 +20,25 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from study.core.names import CE
-from study.losses import family
-from study.search.history import MIN_RESULTS, History, Observation
-from study.search.quota import Due, EpochsUsed, below_minimum_share
+from study.core.names import CE, GRID, RANDOM
+from study.search.history import History, Observation, key_of
+from study.search.model import candidates
 from study.space.search_space import Resolved, SearchSpace
 
-RANDOM_FRACTION = 1 / 3
+MODEL = "model"
+MIN_JUDGED = 6
+RANDOM_FRACTION = 0.15
 ATTEMPTS = 20  # to draw a loss that is not plain cross entropy
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point of the space, and the configs that it resolves to."""
+    """A point of the space, and the configs that it resolves to. by: model, random or grid."""
 
     params: Params
     config: Resolved
+    by: str
 
 
 def propose(
@@ -44,9 +47,7 @@ def propose(
     *,
     seed: int,
     number: int,
-    sampler: str = "tpe",
-    used: Sequence[EpochsUsed] = (),
-    full: int = 0,
+    sampler: str = MODEL,
 ) -> Proposal:
     """Search trial `number` (0-based). A draw that amounts to plain cross entropy is repeated, at
     most ATTEMPTS times: the reference trials tune cross entropy.
@@ -56,114 +57,85 @@ def propose(
         history: the trials so far, in the order in which they were handed out.
         seed: the study's seed.
         number: counts the proposals of this study; also the point of a grid.
-        sampler: tpe, random or grid.
-        used: the searched trials so far; an option below its minimum share (`quota`) comes next.
-        full: epochs of a trial that no rung stops; 0 where no option has a minimum share.
+        sampler: random, grid, or any other name for the model: `tpe` is an earlier one.
     """
-    due = below_minimum_share(space.choices, used, full) if full else {}
-    if sampler == "grid":
-        taken = [item.params for item in used if item.proposed]
-        params = _grid_point(space, number, taken, due)
-        return Proposal(params, space.resolve(params))
     if not isinstance(history, History):
         history = History(space, history)
+    if sampler == GRID:
+        params = _grid_point(space, number, history)
+        return Proposal(params, space.resolve(params), GRID)
+    rng = np.random.default_rng([seed, number])
+    by_model = sampler != RANDOM and history.num_judged >= MIN_JUDGED
+    if by_model and rng.random() >= RANDOM_FRACTION:
+        for params in _modelled(space, history, number, rng):
+            config = space.resolve(params)
+            if config.family != CE and key_of(params) not in history.proposed:
+                return Proposal(params, config, MODEL)
     for attempt in range(ATTEMPTS):
-        # the most urgent choice is the last to be left to chance
-        few = dict(list(due.items())[: len(due) - attempt * (len(due) + 1) // ATTEMPTS])
-        params = _draw(
-            space, history, seed=seed, number=number, sampler=sampler, attempt=attempt, due=few
-        )
+        least = history if by_model and attempt == 0 else None
+        params = stratified(space, seed=seed, number=number, attempt=attempt, least=least)
         config = space.resolve(params)
-        if family(config.loss) != CE:
+        if config.family != CE:
             break
-    return Proposal(params, config)
+    return Proposal(params, config, RANDOM)
 
 
-def _grid_point(
-    space: SearchSpace, number: int, taken: Sequence[Mapping[str, Any]], due: Due
-) -> Params:
-    """The first point that is left; one with an option that is due comes before the others."""
+def _grid_point(space: SearchSpace, number: int, history: History) -> Params:
+    """The first point that is left."""
     grid = space.grid
     if grid is None or number >= len(grid):
         size = "no end" if grid is None else f"{len(grid)} points"
         raise ValueError(f"no point {number} in a grid of {size}")
-    in_order = len(taken) != number
-    left = grid[number:] if in_order else [point for point in grid if point not in taken]
-    return max(left, key=lambda point: [point[path] in options for path, options in due.items()])
+    return next(point for point in grid if key_of(point) not in history.proposed)
 
 
-def _draw(
+def _modelled(
+    space: SearchSpace, history: History, number: int, rng: np.random.Generator
+) -> Iterator[Params]:
+    """What the model would try, best first; the objectives take turns."""
+    rows, standings = history.judged()
+    turn = number % len(space.settings.objectives)
+    drawn = candidates(history.encoder, rows, standings[:, turn], history.pending(), rng)
+    return (history.encoder.params(row) for row in drawn)
+
+
+def stratified(
     space: SearchSpace,
-    history: History,
     *,
     seed: int,
     number: int,
-    sampler: str,
-    attempt: int,
-    due: Due,
+    attempt: int = 0,
+    least: History | None = None,
 ) -> Params:
-    rng = np.random.default_rng([seed, number] if attempt == 0 else [seed, number, attempt])
-    model_seed = int(rng.integers(2**31))
-    is_random = sampler == "random" or rng.random() < RANDOM_FRACTION
-    points = None if is_random else history.model_points()
-    if points is None and attempt == 0:
-        return stratified(space, seed=seed, number=number, due=due)
-    fixed = {path: options[int(rng.integers(len(options)))] for path, options in due.items()}
-    with _quiet():
-        if points is None:
-            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=model_seed))
-            if fixed:
-                study.enqueue_trial(fixed)
-            return space.sample(study.ask())
-        tpe = optuna.samplers.TPESampler(
-            n_startup_trials=0,
-            multivariate=True,
-            group=True,  # the leaves of an option are modelled together, not one by one
-            constant_liar=True,
-            seed=model_seed,
-        )
-        study = optuna.create_study(
-            directions=["maximize"] * len(space.settings.objectives), sampler=tpe
-        )
-        study.add_trials(points)
-        if fixed:
-            study.enqueue_trial(fixed)
-        return space.sample(study.ask())
-
-
-def stratified(space: SearchSpace, *, seed: int, number: int, due: Due | None = None) -> Params:
     """Random leaves under balanced choices.
 
     In each block of proposals every top-level choice takes each of its options once, in an order
-    that is drawn anew for each block. An option that is due comes before its turn.
+    that is drawn anew for each block. With `least`, it takes the option that the fewest trials of
+    that history had, of several the first by this order. Further attempts are random throughout.
     """
     fixed: Params = {}
-    for path, options in space.choices.items():
+    for path, options in space.choices.items() if attempt == 0 else ():
         block, position = divmod(number, len(options))
         order = np.random.default_rng([seed, zlib.crc32(path.encode()), block])
-        turn = options[order.permutation(len(options))[position]]
-        lacking = (due or {}).get(path, (turn,))
-        fixed[path] = turn if turn in lacking else lacking[0]
+        turns = [options[index] for index in np.roll(order.permutation(len(options)), -position)]
+        fixed[path] = turns[0] if least is None else least.least_taken(path, turns)
     with _quiet():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_mix(seed, number)))
+        salt = (seed, number, 1, *([attempt] if attempt else []))
+        leaf_seed = int(np.random.default_rng(salt).integers(2**31))
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=leaf_seed))
         study.enqueue_trial(fixed)
         return space.sample(study.ask())
 
 
 def model_takes_over_at(num_observed: int, *, slots: int = 1) -> int:
-    """The first search trial (1-based) that the model may propose: no rung holds MIN_RESULTS
-    results before it.
+    """The first search trial (1-based) that the model may propose: MIN_JUDGED are judged before it.
 
     Args:
         num_observed: trials that the space can represent and that come before the search ones
             (baselines), all of which reach the first rung.
         slots: trials that run at a time, of which all but one have no result yet.
     """
-    return max(1, MIN_RESULTS - num_observed + slots)
-
-
-def _mix(seed: int, number: int) -> int:
-    return int(np.random.default_rng([seed, number, 1]).integers(2**31))
+    return max(1, MIN_JUDGED - num_observed + slots)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from study.analysis.ablation import most_axes
 from study.config.own_training import OwnTrainingTask
 from study.config.task import (
     FileData,
@@ -19,26 +18,23 @@ from study.config.task import (
     Task,
     TaskConfig,
     TrialConfig,
-    TrialOptimizer,
     load_task,
     refuse_code,
     task_of,
 )
 from study.core.errors import InputError
-from study.core.names import GRID
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
-from study.ledger.records import StudyRecord, encode
+from study.ledger.records import AmendRecord, StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
+from study.scheduler.planning import amended, make_plan
 from study.scheduler.teachers import NO_TEACHERS, Teachers
-from study.search.asha import rung_epochs
 from study.session import own_training
 from study.session import teachers as of_teachers
 from study.session.options import Options, flag_of
 from study.session.roots import with_root
 from study.space.search_space import SearchSpace, load_space
-from study.space.settings import MIN_SEEDS
 from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
 
@@ -47,9 +43,8 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
-MOST_CONFIRMATIONS = 10**6
 MOST_CLASSES = 8  # that an error names
-SEEDS, SEEDS_WITH_GPUS = 3, 5  # of each confirmed config, unless they are given
+SEEDS_WITH_GPUS = 5  # of each confirmed config, where trials get GPUs and none are given
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,7 @@ class Prepared:
         seeds_are_open: Whether the number of seeds depends on what trials get.
         data_faults: What a new study would be refused for, if the study is resumed.
         teachers: Of distilled losses.
+        amendment: What the resume changes, if anything.
     """
 
     folder: Path
@@ -78,6 +74,7 @@ class Prepared:
     seeds_are_open: bool = False
     data_faults: tuple[str, ...] = ()
     teachers: Teachers = NO_TEACHERS
+    amendment: AmendRecord | None = None
 
     def with_gpus(self, gpus: float) -> Prepared:
         """The same with the number of seeds that is for trials with so many GPUs."""
@@ -139,82 +136,6 @@ def _in_file_of(task: NamedTask) -> Iterator[None]:
         yield
     except InputError as error:
         raise error.of_file(task.file, task.lines) from error
-
-
-def make_plan(
-    space: SearchSpace,
-    task: Task,
-    *,
-    target: Task | None = None,
-    num_trials: int | None,
-    seed: int,
-    confirm_seeds: int | None = None,
-    teachers: Teachers | None = None,
-) -> Plan:
-    """Make the plan of a study from the settings of its space and the budgets of its task and of
-    its target, the task that confirmations train."""
-    if num_trials is not None:
-        asked = space.settings.model_copy(update={"num_trials": num_trials})
-        space = replace(space, settings=asked)
-    settings, references = space.settings, space.num_reference_trials
-    grid = space.grid if settings.sampler == GRID else None
-    if grid is not None and settings.num_trials - references > len(grid):
-        raise InputError(
-            f"num_trials must be at most {len(grid) + references} (a grid of {len(grid)} points "
-            f"and {references} reference trials), got {settings.num_trials}",
-            key="--num-trials",
-        )
-    rungs, confirm = settings.rungs, settings.confirm
-    allowed = range(MIN_SEEDS, confirm.max_seeds + 1)
-    if confirm_seeds and confirm.half_width and confirm_seeds not in allowed:
-        raise InputError(
-            f"confirm_seeds must be from {MIN_SEEDS} to max_seeds ({confirm.max_seeds}) where "
-            f"the space has a half_width, got {confirm_seeds}",
-            key="--confirm-seeds",
-        )
-    plan = Plan(
-        seed=seed,
-        epochs=task.num_epochs,
-        objectives=settings.objectives,
-        sampler=settings.sampler,
-        num_trials=settings.num_trials,
-        reference_trials=references,
-        baselines=settings.baseline_names,
-        rungs=(
-            tuple(rung_epochs(rungs.first, rungs.reduction_factor, task.num_epochs))
-            if rungs
-            else ()
-        ),
-        reduction_factor=rungs.reduction_factor if rungs else 0,
-        split_by=rungs.by if rungs else None,
-        confirm_top=settings.confirm.top,
-        confirm_seeds=confirm_seeds or settings.confirm.num_seeds or SEEDS,
-        confirm_budgets=settings.confirm.budgets,
-        confirm_half_width=confirm.half_width or 0.0,
-        confirm_max_seeds=confirm.max_seeds if confirm.half_width is not None else 0,
-        confirm_ablations=_most_ablations(space) if settings.confirm.ablate else 0,
-        confirm_epochs=target.num_epochs if target is not None else 0,
-        teachers=tuple(teachers.tasks) if teachers is not None else (),
-        teacher_epochs=teachers.epochs if teachers is not None else (),
-    )
-    if plan.confirm_trials > MOST_CONFIRMATIONS:
-        raise InputError(
-            f"at most {MOST_CONFIRMATIONS:,} trials may confirm, got {plan.confirm_trials:,} (the "
-            f"best of {plan.num_trials:,} with {plan.confirm_seeds:,} seeds each)",
-            hint="lower num_seeds or top",
-            key="study/confirm",
-        ).of_file(space.file, space.lines)
-    return plan
-
-
-def _most_ablations(space: SearchSpace) -> int:
-    """Most parts of a config that can be switched off: of the space's, or of a baseline's."""
-    corners = space.corners
-    tuned = any(corner.optimizer != TrialOptimizer() for corner in corners)
-    searched = most_axes([corner.loss for corner in corners]) + tuned
-    settings = space.settings
-    baselines = [settings.baseline_loss(name) for name in settings.baseline_names]
-    return max([searched, *(most_axes([loss]) for loss in baselines)])
 
 
 def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepared:
@@ -286,8 +207,11 @@ def reopen(
     begin: Callable[[], None] = lambda: None,
     *,
     trust: bool = False,
+    more_trials: int = 0,
+    changed_space: Any = None,
 ) -> Prepared:
-    """Check a study that is resumed. Its ledger says everything but the resources.
+    """Check a study that is resumed. Its ledger says everything but the resources, and what is
+    changed here.
 
     The data may have moved. The tracking server need not answer: it gets the missing lines later.
 
@@ -296,6 +220,9 @@ def reopen(
         options: What the user gave.
         begin: Called after the quick checks, before the data are checked.
         trust: Whether factories that the ledger names may be imported; else they are refused.
+        more_trials: Searched trials to add to the plan.
+        changed_space: What is searched from now on, as for `load_space`; its `study:` block must be
+            the one that the study has.
     """
     from study.tracking import absolute, check_form
 
@@ -331,9 +258,14 @@ def reopen(
         refuse_code(_loss_factories(space, state), "a ledger", file=place)
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
+    amendment = None
+    if more_trials or changed_space is not None:
+        plan, space, amendment = amended(plan, space, state, more_trials, changed_space)
     begin()
+    if changed_space is not None:
+        _facts_of_own(space, task.config)
     faults: tuple[str, ...] = ()
-    if not state.finished:
+    if amendment is not None or not state.finished:
         faults = _check_data(task.config, fingerprints[0], "--data-root")
         if target is not None:
             faults += _check_data(target.config, fingerprints[1], "--confirm-data-root")
@@ -345,6 +277,7 @@ def reopen(
         if asked is not None and asked != planned:
             raise InputError(
                 f"{key} of this study is {planned} and cannot change, got {asked}",
+                hint="--more-trials N adds some" if key == "num_trials" else "",
                 key=flag_of(key),
             )
     return Prepared(
@@ -358,6 +291,7 @@ def reopen(
         target=target,
         data_faults=faults,
         teachers=teachers,
+        amendment=amendment,
     )
 
 

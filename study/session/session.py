@@ -100,6 +100,9 @@ def _run(
             raise name_in_use(f"{prepared.folder} exists already")
         ledger.append(prepared.first_line)
         _write_inputs(prepared)
+    if prepared.amendment is not None:
+        ledger.append(prepared.amendment)
+        write_text(prepared.folder / "space.yaml", prepared.space.text)
     display = Display(prepared.plan, ledger.state, file)
     scheduler = StudyScheduler(
         ledger,
@@ -182,13 +185,15 @@ def _stored(prepared: Prepared) -> Callable[[str], tuple[str, str] | None]:
 
 def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
     """The lines that a session shows first: where the study runs, and warnings about its data."""
-    from study.reporting.plan_text import warning_lines
+    from study.reporting.plan_text import amended_line, warning_lines
 
     yield f"{prepared.name} on {resources.text}"
     if prepared.prefix is not None:
         yield f"in {prepared.prefix.where}, worked on in {prepared.folder}"
     if prepared.first_line is not None:
         yield from warning_lines(prepared.first_line)
+    if prepared.amendment is not None:
+        yield amended_line(prepared.amendment)
     yield from (f"warning: {fault}" for fault in prepared.data_faults)
 
 

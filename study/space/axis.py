@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ class Axis:
     """Position 0 is the low end of a leaf's range, 1 the high one; a log range is even in log.
 
     Choices that are numbers are a range too, even in log if all are positive. `points`: the
-    positions of all values in ascending order; empty in a range without steps.
+    positions of all values in ascending order, `listed` these values; both are empty in a range
+    without steps.
     """
 
     leaf: Leaf
@@ -26,6 +28,7 @@ class Axis:
     high: float
     log: bool
     points: tuple[float, ...] = ()
+    listed: tuple[Any, ...] = ()
 
     def position(self, number: float) -> float:
         """Where a number of a config lies; one outside the range below 0 or above 1, by 1 at
@@ -43,8 +46,9 @@ class Axis:
     def value(self, position: float) -> Any:
         """The value of a config there: in a range with steps, the nearest one."""
         if self.points:
-            listed = self.leaf.grid or ()
-            return min(listed, key=lambda one: abs(self.position(one) - position))
+            above = bisect_left(self.points, position)
+            near = range(max(0, above - 1), min(above + 1, len(self.points)))
+            return self.listed[min(near, key=lambda index: abs(self.points[index] - position))]
         if position in (0.0, 1.0):  # exactly the end, whose digits are not rounded
             return self.leaf.ends[(position == 1.0) != self.leaf.to_one]
         if self.log:
@@ -74,4 +78,5 @@ def axis_of(leaf: Leaf) -> Axis | None:
     axis = Axis(leaf, low, high, log)
     if (leaf.num_values or math.inf) > MOST_LISTED:
         return axis
-    return Axis(leaf, low, high, log, tuple(sorted(map(axis.position, leaf.grid or ()))))
+    listed = tuple(sorted(leaf.grid or (), key=axis.position))
+    return Axis(leaf, low, high, log, tuple(map(axis.position, listed)), listed)

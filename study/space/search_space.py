@@ -22,11 +22,13 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from study.config.shipped import SEARCH_SPACES, open_shipped
-from study.config.task import TrialOptimizer
+from study.config.task import Task, TrialConfig, TrialOptimizer
 from study.core.errors import InputError, did_you_mean, line_of
 from study.core.names import CE
 from study.core.validation import validate
+from study.losses import family
 from study.losses.config import FactoryLoss, LossConfig
+from study.losses.describe import describe
 from study.space.grammar import (
     Branch,
     Choice,
@@ -53,6 +55,22 @@ class Resolved:
 
     loss: LossConfig
     optimizer: TrialOptimizer
+
+    @property
+    def family(self) -> str:
+        """The family of the loss."""
+        return family(self.loss)
+
+    @property
+    def label(self) -> str:
+        """The loss in a few words."""
+        return describe(self.loss)
+
+    def of_trial(self, task: Task, seed: int) -> dict[str, Any]:
+        """The whole config of a trial of a task, as its ledger line holds it."""
+        # pydantic takes instances as they are: each was checked when it was made
+        whole = TrialConfig(task=task, loss=self.loss, optimizer=self.optimizer, seed=seed)
+        return whole.model_dump()
 
     def model_dump(self) -> dict[str, Any]:
         """Both as one tree `{"loss": ..., "optimizer": ...}`."""
@@ -363,12 +381,13 @@ def load_space(ref: str | Path | Mapping[str, Any], *, name: str | None = None) 
         lines=lines,
     )
     space.check()
-    _check_settings(space, lines)
+    check_settings(space)
     return space
 
 
-def _check_settings(space: SearchSpace, lines: Mapping[str, int]) -> None:
-    settings, choices = space.settings, space.choices
+def check_settings(space: SearchSpace) -> None:
+    """Refuse settings that do not fit what is searched: an InputError with line and key."""
+    settings, choices, lines = space.settings, space.choices, space.lines
 
     def error(key: str, offence: str, **more: Any) -> InputError:
         return InputError(offence, **more, file=space.file, line=lines.get(key), key=key)

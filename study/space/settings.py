@@ -108,6 +108,8 @@ Baseline = Annotated[
 class StudySettings(Config):
     """A study's numbers, apart from what is searched.
 
+    sampler: what proposes trials: a model of the results so far, chance, or a grid. `tpe` is an
+    earlier name for the model.
     baselines: losses that are trained to the end at the task's own settings: presets by name, and
     the user's own, as `{mine: {loss: ...}}` or `{mine: {factory: package.module:function}}`.
     teacher: of the distilled losses that name none, as those of the presets.
@@ -115,7 +117,7 @@ class StudySettings(Config):
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
     num_trials: int = Field(16, ge=1, le=10**6)
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Literal["model", "random", "grid", "tpe"] = "model"
     rungs: Rungs | None = Rungs()
     reference_trials: int | None = Field(None, ge=1)
     baselines: Annotated[tuple[Baseline, ...], Strict(False)] = ()

@@ -6,7 +6,7 @@ from typing import Any
 
 from study.config.task import load_task
 from study.reporting.plan_text import plan_text
-from study.session.prepare import make_plan
+from study.scheduler.planning import make_plan
 from study.space.search_space import load_space
 
 
@@ -22,10 +22,10 @@ CHOICE = {"loss": {"focal_gamma": {"choice": [0.0, 2.0]}}}
 def test_options_are_promised_no_share_where_the_sampler_has_no_trial() -> None:
     text = text_of(CHOICE, num_trials=3, reference_trials=3)
     assert "search (3): 3 tune cross entropy, 0 by the sampler\n" in text
-    assert "equal share" not in text
+    assert "fewest trials" not in text
     text = text_of(CHOICE, num_trials=4, reference_trials=3)
     assert "1 by the sampler; stratified random" in text
-    assert "equal share" in text
+    assert "fewest trials" in text
 
 
 def test_a_space_that_leaves_nothing_open_is_warned_of() -> None:

@@ -275,3 +275,32 @@ def test_where_seeds_may_be_added_the_first_ones_are_no_more_than_all(
     for wrong in (2, most + 1):
         with pytest.raises(InputError, match="--confirm-seeds: confirm_seeds must be from 3 to "):
             prepare(Options(space=space, task="tiny", storage=tmp_path, confirm_seeds=wrong))
+
+
+def test_a_study_is_reopened_with_more_trials(begun: Prepared, tmp_path: Path) -> None:
+    options = Options(storage=tmp_path / "studies")
+    again = reopen("s", options, trust=True, more_trials=5)
+    assert again.plan.num_trials == 8 and again.plan.extended == ((3, 1),)
+    assert again.amendment is not None
+    assert (again.amendment.plan["num_trials"], again.amendment.space) == (8, None)
+    assert "search (8)" in describe_plan(again, options)
+    assert reopen("s", options, trust=True).amendment is None
+    with pytest.raises(InputError, match=r"--more-trials: a study has at most 1,000,000 searched"):
+        reopen("s", options, trust=True, more_trials=10**6)
+    with pytest.raises(InputError, match="cannot change, got 4; --more-trials N adds some"):
+        reopen("s", Options(storage=tmp_path / "studies", num_trials=4), trust=True)
+
+
+def test_a_study_is_reopened_with_another_space(begun: Prepared, tmp_path: Path) -> None:
+    options = Options(storage=tmp_path / "studies")
+    changed = {**FLAT, "loss": {"jaccard": {"mix": {"float": {"low": 0.5, "high": 0.9}}}}}
+    again = reopen("s", options, trust=True, changed_space=changed)
+    assert again.amendment is not None and again.amendment.space is not None
+    assert again.amendment.space["loss"] == changed["loss"]
+    assert again.space.settings == begun.space.settings
+    wrong = {**changed, "loss": {"jaccard": {"mix": {"float": {"low": 0.5, "high": 1.9}}}}}
+    with pytest.raises(InputError, match="loss/jaccard/mix"):
+        reopen("s", options, trust=True, changed_space=wrong)
+    other = {**changed, "study": {**FLAT["study"], "sampler": "random"}}
+    with pytest.raises(InputError, match="study/sampler: a study keeps its sampler"):
+        reopen("s", options, trust=True, changed_space=other)

@@ -14,8 +14,8 @@ from study.config.task import TrialOptimizer, load_task
 from study.core.errors import InputError
 from study.losses import PRESETS
 from study.losses.config import FactoryLoss, LossConfig
+from study.scheduler.planning import make_plan
 from study.search.sampler import stratified
-from study.session.prepare import make_plan
 from study.space.search_space import Resolved, load_space
 
 SPACES = sorted(shipped("search_spaces"))

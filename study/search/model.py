@@ -1,0 +1,144 @@
+"""The model of the search: a Gaussian process over the space (Rasmussen & Williams, 2006).
+
+It is fitted to the standings of the judged trials (`history`). The kernel is a product over the
+leaves and choices j of
+
+    k_j = exp(-r_j (x_j - y_j)^2)   along a range, with positions in [0, 1]
+    k_j = exp(-r_j) or 1            where the options of a choice differ or not
+
+and, for a leaf that only some trials have, of c^2 + (1 - c^2) k_j where both points have it, c
+where one has it, and 1 where none has. So a leaf of an option is modelled together with all that
+every trial has, such as the learning rate. The relevances r_j and the noise are the most likely
+ones of a grid. Trainings of one config with several seeds tell the noise.
+
+Of random points and of neighbours of the best trials, each gets a draw from what the model expects
+of it, a normal distribution, and the highest is proposed (Thompson sampling; here the draws of
+points are independent). Trials that run and are not judged yet are taken to come to what the model
+expects of them, so the model is surer there and others keep away (Ginsbourger et al., 2010).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from study.search.encoding import Encoder
+
+RELEVANCES = (0.3, 1.0, 3.0, 8.0)  # of a range; of a choice a part of it
+OF_CHOICE = (0.1, 0.4)
+NOISES = (0.03, 0.15, 0.5)  # variances, as parts of the signal's
+SHARED = 0.6  # c: the correlation of an option's trials with those that lack its leaf
+MOST_FITTED = 64  # trials to which relevances are fitted
+RANDOM_POINTS, NEIGHBOURS = 128, 128
+BEST = 8  # trials whose neighbours are looked at, at most
+STEP, SWITCH = 0.1, 0.15  # along a range; the chance of another option
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far points are apart in each column, (first, second, columns): before relevances; and
+    where one point, or none, has the column."""
+
+    gap: np.ndarray
+    one: np.ndarray
+    none: np.ndarray
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> Apart:
+        """Of rows of an encoder with these sizes."""
+        a, b = first[:, None, :], second[None, :, :]
+        lacks_a, lacks_b = np.isnan(a), np.isnan(b)
+        gap = np.where(sizes > 0, a != b, np.nan_to_num(a - b) ** 2)
+        return cls(gap, lacks_a != lacks_b, lacks_a & lacks_b)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The relevance of each column, whether only some trials have it, and the variance of the
+    noise as a part of the signal's."""
+
+    relevance: np.ndarray
+    shared: np.ndarray
+    noise: float
+
+    def __call__(self, apart: Apart) -> np.ndarray:
+        """The correlation of points that are so far apart."""
+        common = self.shared**2
+        factors = common + (1 - common) * np.exp(-self.relevance * apart.gap)
+        factors = np.where(apart.one, self.shared, np.where(apart.none, 1.0, factors))
+        return np.asarray(factors.prod(axis=-1))
+
+
+def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:
+    """The marginal log-likelihood at the best signal variance, without constants."""
+    count = len(scores)
+    lower = np.linalg.cholesky(matrix)
+    half = np.linalg.solve(lower, scores)
+    return float(
+        -count / 2 * math.log(max(half @ half, 1e-12) / count) - np.log(np.diag(lower)).sum()
+    )
+
+
+def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
+    """The kernel under which the scores are most likely, of a grid."""
+    shared = np.where(encoder.is_conditional, SHARED, 0.0)
+    apart = Apart.of(rows, rows, encoder.sizes)
+    found: dict[float, Kernel] = {}
+    for along, between in itertools.product(RELEVANCES, OF_CHOICE):
+        relevance = np.where(encoder.sizes > 0, between * along, along)
+        clean = Kernel(relevance, shared, 0.0)
+        matrix = clean(apart)
+        for noise in NOISES:
+            likelihood = _likelihood(matrix + noise * np.eye(len(rows)), scores)
+            found[likelihood] = replace(clean, noise=noise)
+    return found[max(found)]
+
+
+def candidates(
+    encoder: Encoder,
+    rows: np.ndarray,
+    standings: np.ndarray,
+    pending: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Rows of points to try, the most promising first.
+
+    Args:
+        rows: of the judged trials, (trials, columns).
+        standings: of them, (trials,).
+        pending: of those that run, (trials, columns).
+    """
+    sizes, count = encoder.sizes, len(rows)
+    scores = (standings - standings.mean()) / (standings.std() or 1.0)
+    order = np.argsort(-standings, kind="stable")
+    some = order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
+    kernel = fitted(rows[some], scores[some], encoder)
+    known = kernel(Apart.of(rows, rows, sizes)) + kernel.noise * np.eye(count)
+    solved = cho_solve(cho_factor(known), scores)
+    signal = float(scores @ solved) / count
+    expected = kernel(Apart.of(pending, rows, sizes)) @ solved
+    everything = np.concatenate([rows, pending])
+    near = kernel(Apart.of(everything, everything, sizes))
+    factor = cho_factor(near + kernel.noise * np.eye(len(everything)))
+    solved = cho_solve(factor, np.concatenate([scores, expected]))
+    points = _points(encoder, rows[order[: max(3, min(BEST, count // 8))]], rng)
+    towards = kernel(Apart.of(points, everything, sizes))
+    unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
+    spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
+    drawn = towards @ solved + spread * rng.normal(size=len(points))
+    return points[np.argsort(-drawn, kind="stable")]
+
+
+def _points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random points, and neighbours of the best trials: a leaf moves a little, or anywhere."""
+    anywhere = encoder.everywhere(NEIGHBOURS, rng)
+    near = best[rng.integers(len(best), size=NEIGHBOURS)]
+    moved = np.clip(near + STEP * rng.normal(size=near.shape), 0.0, 1.0)
+    moved = np.where(encoder.sizes > 0, near, moved)
+    switched = rng.random(near.shape) < SWITCH
+    drawn = np.where(switched | np.isnan(near), anywhere, moved)
+    return np.concatenate([encoder.uniform(RANDOM_POINTS, rng), encoder.active(drawn)])
