@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from study.trials.context import Place, Stopped, TrialContext
 from study.trials.message import EpochMessage
 from study.trials.run import run_trial
 
+NO_GPU = "it was given a GPU, and torch finds none there (--device gpu)"
 LEAST_TO_END, MOST_TO_END = 5, 60  # seconds
 
 
@@ -47,6 +49,18 @@ def run(order: TrialOrder) -> None:
         _run(order)
     except Stopped:
         sys.exit(0)  # as Tune's report did: a return would wait for Tune to take one more report
+
+
+def lacks(order: TrialOrder) -> str:
+    """What the node of this process lacks for the trial, which is not checked yet; empty if
+    nothing."""
+    probe = order.settings.probe
+    if probe is None:
+        return ""
+    beat = _Beats(order.settings.beat_s)
+    return replace(probe, gpus=int(order.gpus > 0 and probe.gpus)).trouble(
+        partial(beat, "checking its node")
+    )
 
 
 class _Beats:
@@ -74,6 +88,9 @@ def _run(order: TrialOrder) -> None:
         torch.cuda.reset_peak_memory_stats()
         if 0 < order.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(order.gpus)
+    if order.gpus and order.settings.gpus_only and resolve_device().type == "cpu":
+        _send(FailureMessage(NO_GPU, by_machine=True))
+        return
     try:
         spot.leave_if_drained()
         _train(TrialConfig.model_validate(order.config), order, beat)

@@ -152,6 +152,20 @@ class SessionRecord(_Line):
 
 
 @dataclass(frozen=True)
+class NodesRecord(_Line):
+    """The cluster has changed: the nodes that get trials, and how many trials run at once on them.
+
+    `slots` may be 0; then the trials wait. `change`: what joined and left, in words.
+    """
+
+    kind: Literal["nodes"] = field(default="nodes", kw_only=True)
+    nodes: StrictInt
+    slots: StrictInt
+    change: str
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
@@ -303,6 +317,7 @@ class FinishRecord(_Line):
 Record = (
     StudyRecord
     | SessionRecord
+    | NodesRecord
     | TrialRecord
     | ReportRecord
     | RungRecord

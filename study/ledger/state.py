@@ -14,6 +14,7 @@ from study.ledger.records import (
     EndRecord,
     FaultRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     RungRecord,
@@ -96,7 +97,7 @@ class Work:
 class State:
     """The state of a study after some of its records.
 
-    `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
+    `nodes`: each change of the cluster. `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False) and of
     its target (True).
@@ -104,6 +105,7 @@ class State:
 
     study: StudyRecord | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
+    nodes: list[NodesRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
         default_factory=dict
@@ -127,6 +129,8 @@ class State:
             case SessionRecord():
                 self.sessions.append(record)
                 self.finished = False
+            case NodesRecord():
+                self.nodes.append(record)
             case TrialRecord():
                 self._trial(record)
             case ReportRecord():
@@ -212,6 +216,11 @@ class State:
     def count(self, *stages: str) -> int:
         """How many trials of these stages were started."""
         return sum(len(self._by_stage.get(stage, ())) for stage in stages)
+
+    @property
+    def most_slots(self) -> int:
+        """The most trials that any session has run at once; 0 before the first session."""
+        return max((one.slots for one in (*self.sessions, *self.nodes)), default=0)
 
     @property
     def keeps_checkpoints(self) -> bool:

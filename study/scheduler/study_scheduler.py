@@ -31,6 +31,7 @@ from study.ledger.records import (
     EndRecord,
     FaultRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     RungRecord,
@@ -68,7 +69,7 @@ class StudyScheduler:
         space: what is searched.
         task: what each trial is trained on.
         target: what confirmations are trained on instead, if anything.
-        slots: trials that run at a time.
+        slots: trials that run at a time, at first.
         time_budget: seconds of this session, exports and report included.
         gpu_hours: of training, over all sessions.
         gpus_per_trial: one GPU, or a fraction of it; 0 for the CPU.
@@ -123,6 +124,18 @@ class StudyScheduler:
         record = self.ledger.append(record)
         for listener in self.listeners:
             listener(record)
+
+    def follow(self, nodes: int, slots: int, change: str) -> None:
+        """Take in that the cluster has changed. Without a slot one trial waits, so that the cluster
+        and the user see that room is missing.
+
+        Args:
+            nodes: that get trials.
+            slots: trials that run at a time on them.
+            change: in words.
+        """
+        self.slots = self.budget.slots = max(1, slots)
+        self.write(NodesRecord(nodes, slots, change))
 
     def close(self) -> None:
         """Hand out no further trial, and end each running one after its epoch."""

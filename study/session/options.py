@@ -92,6 +92,12 @@ def _at_most_one(value: float, info: ValidationInfo) -> float:
     return value
 
 
+def _known_device(value: str) -> str:
+    if value not in ("gpu", "cpu"):
+        raise ValueError(f"device must be gpu or cpu, got {value!r}")
+    return value
+
+
 def _not_empty(value: Any, info: ValidationInfo) -> Any:
     if value == "":
         raise ValueError(f"{info.field_name} must not be empty")
@@ -201,6 +207,12 @@ class Options(BaseModel):
         "limit the GPU-hours of training, summed over all sessions of the study",
         metavar="H",
     )
+    device: Annotated[str, AfterValidator(_known_device)] | None = _option(
+        None,
+        "where trials train: gpu, which waits for a GPU rather than take a CPU, or cpu (default: a "
+        "GPU if a node has one, else a CPU)",
+        metavar="gpu|cpu",
+    )
     gpus_per_trial: Gpus | None = _option(
         None,
         "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, or 0 to train on CPUs "
@@ -211,7 +223,10 @@ class Options(BaseModel):
         None, "CPUs of a trial, and its number of CPU threads", metavar="C"
     )
     max_concurrent: Count | None = _option(
-        None, "maximum number of trials that run at once", metavar="N"
+        None,
+        "maximum number of trials that run at once; on a cluster that was joined and that may grow "
+        "the number itself, for Ray cannot tell how far (KubeRay, machines that run `ray start`)",
+        metavar="N",
     )
     address: Text | None = _option(
         None,
@@ -255,6 +270,10 @@ class Options(BaseModel):
             options = validate(cls, dict(given))
         except InputError as error:
             raise InputError(error.message, key=flag_of(str(error.key))) from error
+        if options.device is not None and options.gpus_per_trial is not None:
+            if (options.device == "gpu") != (options.gpus_per_trial > 0):
+                message = f"device is {options.device}, and a trial gets {options.gpus_per_trial:g}"
+                raise InputError(f"{message} GPUs", hint="leave one out", key=flag_of("device"))
         _ = options.studies
         return options
 
