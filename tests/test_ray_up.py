@@ -42,7 +42,12 @@ class Recorder:
 
     def check_output(self, command: Any, *_: Any, **__: Any) -> bytes:
         text = self._note(command)
-        return b"true" if "State.Running" in text else b"0" if "id -u" in text else b""
+        answers = {
+            "printenv HOME": b"/home/ray",
+            "command -v docker": b"/usr/bin/docker",
+            "State.Running": b"false",
+        }
+        return next((answer for part, answer in answers.items() if part in text), b"")
 
 
 @pytest.fixture

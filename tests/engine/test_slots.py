@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ PATHS = f"{ROOT}:{ROOT / 'tests'}"
 
 
 def begin(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:
-    space: dict[str, Any] = {**SPACE, "study": {**SPACE["study"], "num_trials": 4}}
+    space: dict[str, Any] = {**SPACE, "study": {**SPACE["study"], "num_trials": 500}}
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
     tree = yaml.safe_load((ROOT / "study" / "tasks" / "tiny.yaml").read_text())
     tree["data"] = {"factory": "engine_parts:data_of_this_node"}
@@ -67,7 +68,8 @@ def test_slots_follow_a_node_that_is_late_one_with_other_data_and_one_that_is_cu
     wait(driver, lambda: bool(said_of(OTHER_DATA, lines)))
     good.kill()
     wait(driver, lambda: [one.slots for one in changes(tmp_path)] == [2, 1])
-    assert driver.wait(PATIENCE) == 0, lines
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(PATIENCE) == 130, lines
     joined, left = changes(tmp_path)
     assert (joined.nodes, left.nodes) == (2, 1)
     assert joined.change.startswith(f"node {LATE} (") and joined.change.endswith(" has joined")
@@ -76,6 +78,5 @@ def test_slots_follow_a_node_that_is_late_one_with_other_data_and_one_that_is_cu
     (why,) = said_of(OTHER_DATA, lines)
     assert why.startswith("it has other data (fingerprint ")
     assert {fault.cause for fault in faults(tmp_path)} <= {LOST, UNFIT}
-    assert state(tmp_path).finished
     nonces = list((tmp_path / "studies").glob(".nonce-*"))
     assert not nonces, "the session has tidied up"
