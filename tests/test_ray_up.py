@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class Recorder:
-    """In the place of `subprocess`: notes the commands for a machine, and says that all went well."""
+    """In the place of `subprocess`: notes the commands for a machine; all go well."""
 
     PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
     CalledProcessError = subprocess.CalledProcessError
@@ -81,9 +81,9 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def second_vpc(ec2: Any) -> str:
     """A VPC with a subnet in a zone of the cluster, as a company's network has; returns its id."""
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(
-        VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}a"
-    )["Subnet"]["SubnetId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}a")[
+        "Subnet"
+    ]["SubnetId"]
     ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
     return str(vpc)
 
@@ -163,7 +163,13 @@ def test_ray_up_opens_nothing_in_an_account_with_one_vpc_or_two(
     volumes = aws.describe_volumes()["Volumes"]
     assert volumes and all(volume["Encrypted"] for volume in volumes)
     said = "\n".join(commands)
-    for expected in ("docker pull", "stunnel", "--require-hashes", "ray start --head", "mlflow server"):
+    for expected in (
+        "docker pull",
+        "stunnel",
+        "--require-hashes",
+        "ray start --head",
+        "mlflow server",
+    ):
         assert expected in said, expected
     assert said.index("stunnel4 /etc") < said.index("mount -t nfs4") < said.index("docker run")
     synced = [command for command in commands if command.startswith("rsync")]
@@ -215,7 +221,10 @@ WORKER_TAGS = {"ray-node-type": "worker", "ray-user-node-type": "gpu"}
     [
         ((), ("g6.4xlarge", True)),
         ((("g6.4xlarge", True),), ("g5.4xlarge", True)),
-        ((("g6.4xlarge", True), ("g5.4xlarge", True), ("g6e.4xlarge", True)), ("g6.4xlarge", False)),
+        (
+            (("g6.4xlarge", True), ("g5.4xlarge", True), ("g6e.4xlarge", True)),
+            ("g6.4xlarge", False),
+        ),
     ],
 )
 def test_a_worker_is_the_first_kind_that_there_is_room_for(

@@ -1,4 +1,4 @@
-"""Ray's provider for AWS, which tries several kinds of instance in order until AWS has room for one.
+"""Ray's provider for AWS, which tries kinds of instance in order until AWS has room for one.
 
 Ray 2.60 asks again for the node type of the highest priority, however often AWS has none left: a
 launch that is refused lowers no type's rank. So one node type stands for all, and
@@ -30,7 +30,9 @@ NO_ROOM = (
 class InOrderProvider(aws_provider()):  # type: ignore[misc]
     """Launches a worker as the first of ``launch_in_order`` for which there is room."""
 
-    def create_node(self, node_config: Mapping[str, Any], tags: Mapping[str, str], count: int) -> Any:
+    def create_node(
+        self, node_config: Mapping[str, Any], tags: Mapping[str, str], count: int
+    ) -> Any:
         """Launch `count` instances, or as many as there is room for; returns them by their ids.
 
         Raises Ray's launch failure where no kind has room, or one is refused for another reason.

@@ -64,9 +64,11 @@ class TrialOrder:
 
 @dataclass(frozen=True)
 class BeatMessage:
-    """A sign of life of a trial. doing: what it is about to do, or goes on with, after "while"."""
+    """A sign of life of a trial. doing: what it is about to do, or goes on with, after "while".
+    may_end: whether the trial may end here: an epoch was trained again, and none is under way."""
 
     doing: str
+    may_end: bool = False
 
 
 @dataclass(frozen=True)

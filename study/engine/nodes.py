@@ -163,7 +163,6 @@ class NodeCheck:
                 node: why for node, why in self._unfit.items() if node in self._up
             }
 
-
     @property
     def checked(self) -> frozenset[str] | None:
         """The ids of the nodes that are fit; None where all are."""

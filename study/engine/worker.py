@@ -17,9 +17,9 @@ import torch
 from ray import tune
 
 from study.config.own_training import CommandTrial, OwnTrainingTask
-from study.config.task import TrialConfig
+from study.config.task import TaskConfig, TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
-from study.core.names import TRIALS
+from study.core.names import IN_EPOCH, TRIALS
 from study.engine import spot
 from study.engine.messages import (
     MESSAGE,
@@ -31,7 +31,7 @@ from study.engine.messages import (
 )
 from study.engine.ray_internals import END_SECONDS, TRIAL_ENDED
 from study.scheduler.retries import GPU_MEMORY, MEMORY
-from study.storage.checkpoints import open_checkpoint_store
+from study.storage.checkpoints import CheckpointWriter, open_checkpoint_store
 from study.storage.weights import open_weights_store
 from study.training.environment import environment, resolve_device, set_up_process
 from study.trials.command import OutOfMemory
@@ -135,6 +135,11 @@ class _Link:
         _send(message)
         spot.leave_if_drained()
 
+    def repeated(self) -> None:
+        """Ask whether to go on after an epoch that was trained again."""
+        _send(BeatMessage(IN_EPOCH, may_end=True))
+        spot.leave_if_drained()
+
 
 def _send(message: Message) -> None:
     try:
@@ -151,6 +156,9 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
     settings, device = order.settings, None if order.gpus else "cpu"
     folder = Path(settings.folder)
     store = open_checkpoint_store(folder, settings.prefix, order.trial)
+    if isinstance(config.task, TaskConfig) and config.task.checkpoint.interval:
+        store = CheckpointWriter(store)
+    context: TrialContext | None = None
     weights = open_weights_store(folder, settings.prefix)
     try:
         with _own_folder(config, order) as own:
@@ -173,6 +181,8 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
             if context.has_stopped:
                 raise Stopped
     except spot.Drained:
+        if context is not None:
+            context.keep_unkept()
         store.flush()
         raise
     finally:

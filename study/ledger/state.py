@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from study.core.names import COMPLETED, CONFIRM
+from study.core.names import AGAIN_SECONDS, COMPLETED, CONFIRM, EPOCH_SECONDS
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
     EndRecord,
@@ -97,7 +97,8 @@ class Work:
 class State:
     """The state of a study after some of its records.
 
-    `nodes`: each change of the cluster. `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
+    `nodes`: each change of the cluster. `seeds`: of the confirmation, once they are chosen, where
+    the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False) and of
     its target (True).
@@ -136,7 +137,8 @@ class State:
             case ReportRecord():
                 trial = self.trials[record.trial]
                 trial.waits = False
-                gpu_s = trial.gpus * record.metrics.get("time/epoch_s", 0.0)
+                spent = (record.metrics.get(key, 0.0) for key in (EPOCH_SECONDS, AGAIN_SECONDS))
+                gpu_s = trial.gpus * sum(spent)
                 trial.gpu_s += gpu_s
                 self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
@@ -220,7 +222,8 @@ class State:
     @property
     def most_slots(self) -> int:
         """The most trials that any session has run at once; 0 before the first session."""
-        return max((one.slots for one in (*self.sessions, *self.nodes)), default=0)
+        counts = [session.slots for session in self.sessions]
+        return max([*counts, *(change.slots for change in self.nodes)], default=0)
 
     @property
     def keeps_checkpoints(self) -> bool:

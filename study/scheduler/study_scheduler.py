@@ -226,6 +226,12 @@ class StudyScheduler:
         self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), on_target=trial.on_target)
         return self._goes_on(trial, epoch) and self._has_time(trial)
 
+    def may_go_on(self, trial_id: str) -> bool:
+        """Whether a trial goes on after an epoch that the ledger has and that was trained again. If
+        not, the session closes or has spent its budget, and the trial stays unfinished."""
+        self._begun(trial_id)
+        return self._has_time(self.state.trials[trial_id])
+
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
         """End a trial that has failed, by its own fault or the machine's."""
         trial = self.state.trials[trial_id]

@@ -25,13 +25,13 @@ from pydantic import (
     ValidationInfo,
 )
 
+from study.core.durations import seconds
 from study.core.errors import InputError, shown
 from study.core.validation import validate
 
 if TYPE_CHECKING:
     from study.storage.studies import Storage
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 LEAST_FRACTION = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
 COUNT_LIMIT = 10**18  # other numbers are counted up from these, in 64 bits
 
@@ -54,11 +54,11 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
     """Convert `90s`, `30m` and `2h` to seconds. A bare number is in seconds already."""
     if not isinstance(value, str) or not isinstance(_number(value), str):
         return _number(value)
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value)
-    if match is None:
+    found = seconds(value)
+    if found is None:
         rule = "must be a duration such as 90s, 30m or 2h, or a number of seconds"
         raise ValueError(f"{info.field_name} {rule}, got {value!r}")
-    return float(match[1]) * SECONDS[match[2]]
+    return found
 
 
 def _below_limit(value: int, info: ValidationInfo) -> int:
@@ -270,10 +270,10 @@ class Options(BaseModel):
             options = validate(cls, dict(given))
         except InputError as error:
             raise InputError(error.message, key=flag_of(str(error.key))) from error
-        if options.device is not None and options.gpus_per_trial is not None:
-            if (options.device == "gpu") != (options.gpus_per_trial > 0):
-                message = f"device is {options.device}, and a trial gets {options.gpus_per_trial:g}"
-                raise InputError(f"{message} GPUs", hint="leave one out", key=flag_of("device"))
+        device, gpus = options.device, options.gpus_per_trial
+        if device is not None and gpus is not None and (device == "gpu") != (gpus > 0):
+            message = f"device is {device}, and a trial gets {gpus:g} GPUs"
+            raise InputError(message, hint="leave one out", key=flag_of("device"))
         _ = options.studies
         return options
 

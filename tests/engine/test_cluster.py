@@ -139,9 +139,7 @@ def test_a_cluster_that_may_grow_is_taken_at_the_users_word() -> None:
         ({"max_concurrent": 6, "grows": True, "gpus_per_trial": None}, "none has a GPU yet"),
     ],
 )
-def test_no_study_falls_to_the_cpus_of_a_head_in_silence(
-    options: dict[str, Any], key: str
-) -> None:
+def test_no_study_falls_to_the_cpus_of_a_head_in_silence(options: dict[str, Any], key: str) -> None:
     with pytest.raises(InputError, match=key):
         fit("there", [CPU_NODE], **options)
 

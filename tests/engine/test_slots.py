@@ -31,9 +31,9 @@ def begin(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:
     kwargs = {"log": str(folder / "pids"), "pause": 0.5}
     tree["model"] = {"factory": "engine_parts:build", "kwargs": kwargs}
     (folder / "task.yaml").write_text(yaml.safe_dump(tree | {"budget": {"epochs": 4}}))
+    files = ("space.yaml", "--task", "task.yaml", "--name", "s")
     return subprocess.Popen(
-        [sys.executable, "-m", "study.run", "space.yaml", "--task", "task.yaml", "--name", "s"]
-        + ["--address", cluster.address],
+        [sys.executable, "-m", "study.run", *files, "--address", cluster.address],
         cwd=folder,
         env=cluster.environment | {"PYTHONPATH": PATHS},
         stdout=subprocess.PIPE,

@@ -80,10 +80,10 @@ def numbers(message: EpochMessage) -> dict[str, float]:
 PLACE = Place(trial="t0000", stage=SEARCH, folder=Path(), device="cpu", num_threads=1)
 
 
-def run(
-    tree: dict[str, Any], store: Store, study: Study, place: Place = PLACE
-) -> TrialContext:
-    config = TrialConfig.model_validate({"task": tree, "loss": {"recall": {"ema_momentum": 0.9}}, "seed": 3})
+def run(tree: dict[str, Any], store: Store, study: Study, place: Place = PLACE) -> TrialContext:
+    config = TrialConfig.model_validate(
+        {"task": tree, "loss": {"recall": {"ema_momentum": 0.9}}, "seed": 3}
+    )
     context = TrialContext(config, place, study, store)
     train_task(context, config.trained_here)
     return context
