@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from tiny_task import STATEFUL_LOSS, TINY, tiny
 
 from study.config.own_training import OwnTrainingTask
-from study.config.task import TaskConfig, TrialConfig
+from study.config.task import CheckpointPlan, TaskConfig, TrialConfig
 from study.losses.config import Config, LossConfig, MeanPooling
 from study.training import identity
 from study.training.identity import FIRST_KEYS, digest, first_keys
@@ -22,7 +22,12 @@ EARLIER = json.loads(DIGESTS.read_text(encoding="utf-8"))
 # What a key that is later than de798f6 has to be for the digest to leave it out, by class and key.
 # Add the default of a new key here, and never change one: checkpoints without the key would be
 # taken for trainings with the new default.
-NEUTRAL: dict[str, Any] = {"Evaluation/groups": {}, "FactoryLoss/kwargs": {}}
+NEUTRAL: dict[str, Any] = {
+    "CheckpointPlan/every": "epoch",
+    "Evaluation/groups": {},
+    "FactoryLoss/kwargs": {},
+    "TaskConfig/checkpoint": CheckpointPlan(),
+}
 
 
 @pytest.mark.parametrize("item", EARLIER, ids=range(len(EARLIER)))
