@@ -19,6 +19,10 @@ pytest.importorskip("ray.autoscaler._private.commands")
 
 ROOT = Path(__file__).parents[1]
 REGION = "us-east-1"
+TYPES = [
+    {"InstanceType": name, "VCpuInfo": {"DefaultVCpus": cpus}, "MemoryInfo": {"SizeInMiB": 65536}}
+    for name, cpus in (("m7i.xlarge", 4), ("g6.4xlarge", 16))
+]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
@@ -46,6 +50,7 @@ class Recorder:
             "printenv HOME": b"/home/ray",
             "command -v docker": b"/usr/bin/docker",
             "State.Running": b"false",
+            ".Config.Env": b'["HOME=/home/ray"]',
         }
         return next((answer for part, answer in answers.items() if part in text), b"")
 
@@ -115,9 +120,11 @@ def filled_in(ec2: Any, group: str) -> str:
 
 def up(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run `ray up`; returns its commands for the head."""
-    from ray.autoscaler._private import command_runner, commands
+    from ray.autoscaler._private import commands
+    from ray.autoscaler._private.aws import node_provider
 
-    monkeypatch.setattr(command_runner, "NODE_START_WAIT_S", 5, raising=False)
+    # AWS lists some 800 types, of which moto makes half a minute of XML
+    monkeypatch.setattr(node_provider, "list_ec2_instances", lambda *_: TYPES)
     recorder = Recorder()
     head = partial(commands.get_or_create_head_node, _runner=recorder)
     monkeypatch.setattr(commands, "get_or_create_head_node", head)

@@ -104,9 +104,7 @@ def run(
     gpus: float = 0,
     **settings: Any,
 ) -> None:
-    worker.run(
-        order(config, folder, reported, attempt, stage=stage, gpus=gpus, **settings)
-    )
+    worker.run(order(config, folder, reported, attempt, stage=stage, gpus=gpus, **settings))
 
 
 def order(

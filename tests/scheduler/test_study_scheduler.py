@@ -16,6 +16,7 @@ from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SE
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
+from study.scheduler.retries import LOST
 from study.space.search_space import load_space
 from study.storage.studies import load
 
