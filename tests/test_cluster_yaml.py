@@ -44,6 +44,12 @@ def _start_commands(cluster: dict[str, Any]) -> list[str]:
     return [str(command) for command in commands]
 
 
+def _kinds(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a worker may be, in order."""
+    kinds: list[dict[str, Any]] = cluster["provider"].get("launch_in_order", [])
+    return kinds
+
+
 def _nodes(cluster: dict[str, Any]) -> list[str]:
     problems = []
     for name, node in cluster["available_node_types"].items():
@@ -58,12 +64,22 @@ def _nodes(cluster: dict[str, Any]) -> list[str]:
         else:
             if node.get("min_workers") != 0:
                 problems.append(f"{name}: an idle cluster has no workers")
-            if not spot:
-                problems.append(f"{name}: workers are on the spot market")
             if not node["resources"].get("GPU"):
                 problems.append(f"{name}: workers have GPUs")
-        if not node["node_config"].get("ImageId"):
+        config = node["node_config"]
+        if not config.get("ImageId"):
             problems.append(f"{name}: Ray's own image is years old: name one")
+        if not config.get("SecurityGroupIds"):
+            problems.append(f"{name}: without SecurityGroupIds, Ray opens SSH to everyone")
+        if config.get("MetadataOptions", {}).get("HttpTokens") != "required":
+            problems.append(f"{name}: metadata are for who shows a token alone (IMDSv2)")
+        if not all(disk["Ebs"].get("Encrypted") for disk in config["BlockDeviceMappings"]):
+            problems.append(f"{name}: disks are encrypted")
+    on_spot = ["InstanceMarketOptions" in kind for kind in _kinds(cluster)]
+    if sorted(on_spot, reverse=True) != on_spot or {*on_spot} != {True, False}:
+        problems.append("workers are on the spot market, and the last resort is on demand")
+    if len({kind["InstanceType"] for kind in _kinds(cluster)}) < 2:
+        problems.append("a worker may be of several types")
     if "," not in cluster["provider"].get("availability_zone", ""):
         problems.append("spot workers come from several zones")
     if not cluster.get("idle_timeout_minutes", 0) > 0:
@@ -72,15 +88,9 @@ def _nodes(cluster: dict[str, Any]) -> list[str]:
 
 
 def _open_to_the_world(cluster: dict[str, Any]) -> list[str]:
-    group = cluster["provider"].get("security_group", {})
     problems = []
-    if not group.get("GroupName"):
-        problems.append("without a group of its own, Ray opens SSH to everyone")
-    for rule in group.get("IpPermissions", []):
-        if (rule.get("FromPort"), rule.get("ToPort")) != (22, 22):
-            problems.append(f"only port 22 is open, but got {rule}")
-        if "0.0.0.0/0" in str(rule):
-            problems.append("port 22 is open to your own address only")
+    if "security_group" in cluster["provider"]:
+        problems.append("a group that Ray makes or finds by name may be one of another VPC")
     for command in _start_commands(cluster):
         if "0.0.0.0" in command or "--host ::" in command:
             problems.append(f"a server listens everywhere: {command}")
@@ -113,13 +123,12 @@ def _spot(cluster: dict[str, Any]) -> list[str]:
 
 
 def _versions(cluster: dict[str, Any]) -> list[str]:
-    text = str([cluster["docker"], cluster["setup_commands"]])
-    found = re.findall(r"rayproject/ray:([\d.]+)", text) + re.findall(
-        r"ray\[[^]]*\]==([\d.]+)", text
-    )
-    problems = [] if len(found) == 2 else ["the image and the setup both name Ray's version"]
+    found = re.findall(r"rayproject/ray:([\d.]+)", str(cluster["docker"]))
+    problems = [] if len(found) == 1 else ["the image names Ray's version"]
     if set(found) - {_tested_ray()}:
         problems.append(f"Ray is {_tested_ray()}, the tested one, but got {found}")
+    if not any("--require-hashes -r" in command for command in cluster["setup_commands"]):
+        problems.append("every node gets the same versions")
     return problems
 
 
@@ -146,6 +155,20 @@ def _files(cluster: dict[str, Any]) -> list[str]:
         for source in cluster["file_mounts"].values()
         if source != TOKEN and not (ROOT / source).exists()
     ]
+    count = sum(
+        len([path for path in (ROOT / source).rglob("*") if "__pycache__" not in path.parts])
+        for source in cluster["file_mounts"].values()
+        if source != TOKEN
+    )
+    if count > 1000:
+        problems.append(f"`ray up` reads {count} files each time")
+    mounts = [str(command) for command in cluster["initialization_commands"]]
+    mount = next((one for one in mounts if "mount -t nfs4" in one), "")
+    stunnel = next((one for one in mounts if "/etc/stunnel" in one and "connect" in one), "")
+    if " 127.0.0.1:/ " not in mount or not {"verifyChain = yes", "checkHost"} <= {
+        word for word in ("verifyChain = yes", "checkHost") if word in stunnel
+    }:
+        problems.append("the file system is mounted through TLS")
     if re.search(r"AKIA[0-9A-Z]{16}|aws_secret|BEGIN [A-Z ]*PRIVATE KEY", str(cluster)):
         problems.append("no secrets here")
     return problems
@@ -179,7 +202,7 @@ def _head(cluster: dict[str, Any]) -> dict[str, Any]:
 
 
 def _worker(cluster: dict[str, Any]) -> dict[str, Any]:
-    node: dict[str, Any] = cluster["available_node_types"]["gpu_spot"]
+    node: dict[str, Any] = cluster["available_node_types"]["gpu"]
     return node
 
 
@@ -204,8 +227,33 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "workers that never go": (lambda c: _worker(c).update(min_workers=1), "has no workers"),
     "workers on demand": (
-        lambda c: _worker(c)["node_config"].pop("InstanceMarketOptions"),
+        lambda c: [kind.pop("InstanceMarketOptions", None) for kind in _kinds(c)],
         "on the spot market",
+    ),
+    "workers on spot alone": (lambda c: _kinds(c).pop(), "the last resort is on demand"),
+    "one type of worker": (
+        lambda c: [kind.update(InstanceType="g6.4xlarge") for kind in _kinds(c)],
+        "of several types",
+    ),
+    "metadata without a token": (
+        lambda c: _worker(c)["node_config"].pop("MetadataOptions"),
+        "gpu: metadata are",
+    ),
+    "a plain disk": (
+        lambda c: _head(c)["node_config"]["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"),
+        "head: disks are encrypted",
+    ),
+    "a plain mount": (
+        lambda c: _replace(c, "initialization_commands", " 127.0.0.1:/ ", " FILE_SYSTEM_ID:/ "),
+        "through TLS",
+    ),
+    "a mount that trusts anybody": (
+        lambda c: _replace(c, "initialization_commands", "verifyChain = yes", "verify = 0"),
+        "through TLS",
+    ),
+    "the whole folder": (
+        lambda c: c["file_mounts"].update({"/home/ray/all": "."}),
+        "files each time",
     ),
     "workers without GPUs": (
         lambda c: _worker(c).update(resources={"CPU": 4}),
@@ -213,32 +261,20 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "Ray's default image": (
         lambda c: _worker(c)["node_config"].pop("ImageId"),
-        "gpu_spot: Ray's own image",
+        "gpu: Ray's own image",
     ),
     "one zone": (
         lambda c: c["provider"].update(availability_zone="us-east-1a"),
         "several zones",
     ),
     "no idle timeout": (lambda c: c.pop("idle_timeout_minutes"), "idle workers go away"),
-    "Ray's default group": (lambda c: c["provider"].pop("security_group"), "opens SSH"),
-    "another open port": (
-        lambda c: c["provider"]["security_group"].update(
-            IpPermissions=[{"FromPort": 5000, "ToPort": 5000, "IpProtocol": "tcp"}]
-        ),
-        "only port 22 is open",
+    "Ray's default group": (
+        lambda c: _worker(c)["node_config"].pop("SecurityGroupIds"),
+        "gpu: without SecurityGroupIds",
     ),
-    "SSH for everyone": (
-        lambda c: c["provider"]["security_group"].update(
-            IpPermissions=[
-                {
-                    "FromPort": 22,
-                    "ToPort": 22,
-                    "IpProtocol": "tcp",
-                    "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
-                }
-            ]
-        ),
-        "your own address",
+    "a group by its name": (
+        lambda c: c["provider"].update(security_group={"GroupName": "study"}),
+        "another VPC",
     ),
     "MLflow for everyone": (
         lambda c: _replace(c, "head_start_ray_commands", "--host 127.0.0.1", "--host 0.0.0.0"),
@@ -282,7 +318,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "any Ray": (
         lambda c: c.update(setup_commands=["pip install ray"]),
-        "both name Ray's version",
+        "the same versions",
     ),
     "the driver without authentication": (
         lambda c: c["docker"]["run_options"].remove("--env RAY_AUTH_MODE=token"),
@@ -328,3 +364,24 @@ def test_the_engine_counts_the_gpus_that_it_can_grow_to(
     head: dict[str, float] = {"CPU": 0.0}
     resources = fit("aws", [head, *growth([head], config)])
     assert (resources.slots, resources.gpus_per_trial, resources.cpus_per_trial) == (8, 1.0, 16.0)
+
+
+def test_a_node_installs_all_that_the_package_needs_at_the_versions_that_were_tested() -> None:
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "docker" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {}
+    for line in lines:
+        if not line.startswith("#"):
+            found = re.fullmatch(r"([a-z0-9-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
+            assert found, line
+            pinned[found[1]] = found[2]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    for need in map(Requirement, [*needs, "hatchling"]):
+        name = need.name.lower().replace("_", "-")
+        assert pinned[name] in need.specifier, need
+    assert pinned["ray"] == _tested_ray()
+    assert pinned["torch"] == importlib.metadata.version("torch").partition("+")[0]

@@ -25,6 +25,7 @@ from pydantic import (
 from study.config.budget import Budgeted, EpochBudget, StepBudget
 from study.config.own_training import OwnTrainingTask
 from study.config.shipped import TASKS, open_shipped
+from study.core.durations import seconds
 from study.core.errors import InputError, shown
 from study.core.validation import validate
 from study.losses.config import (
@@ -44,6 +45,8 @@ VAL_FRACTION = AliasChoices("val_fraction", "val_share")  # the second is the na
 Duplicates = Literal["refuse", "warn"]
 Absent = Annotated[tuple[str, ...], Strict(False)]
 EXPORTS = ("coco", "labelme", "cvat", "labelstudio", "yolo")  # what `study.data convert` reads
+EVERY_EPOCH = "epoch"
+MOST_INTERVAL = 24 * 3600
 Zoom = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -389,6 +392,29 @@ class Evaluation(Config):
         return found
 
 
+def _interval(value: Any) -> Any:
+    if value == EVERY_EPOCH or not isinstance(value, str):
+        return value
+    found = seconds(value)
+    if found is None or not 1 <= found <= MOST_INTERVAL:
+        rule = "must be `epoch`, or a duration from 1s to 24h such as 10m"
+        raise ValueError(f"{rule}, got {value!r}")
+    return value
+
+
+class CheckpointPlan(Config):
+    """every: `epoch` writes a checkpoint after each epoch, before that is reported. A duration such
+    as `10m` writes one when so much time has passed, behind the training: after an interruption at
+    most so much is trained again. For large models on slow storage."""
+
+    every: Annotated[str, BeforeValidator(_interval)] = EVERY_EPOCH
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two checkpoints; 0 for each epoch."""
+        return seconds(self.every) or 0.0
+
+
 class TaskConfig(Budgeted):
     """Data, model, optimiser and budget: equal terms for every loss.
 
@@ -405,6 +431,7 @@ class TaskConfig(Budgeted):
     evaluation: Evaluation = Evaluation()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     deterministic: bool = False
+    checkpoint: CheckpointPlan = CheckpointPlan()
 
     @field_validator("data", mode="before")
     @classmethod

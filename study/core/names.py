@@ -16,6 +16,7 @@ TRAIN_LOSS = f"{TRAIN}/loss"
 ANSWER = "answer.json"
 IN_BATCHES = f"{TRAIN}/in_batches"
 EPOCH_SECONDS = "time/epoch_s"
+AGAIN_SECONDS = "time/again_s"  # of epochs before it that were trained again
 IN_EPOCH = "training or evaluating"  # what a trial does between two reports
 
 BASELINE, REFERENCE, SEARCH, CONFIRM = "baseline", "reference", "search", "confirm"

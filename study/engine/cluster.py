@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from study.engine.ray_internals import (
     DRIVER_ENVIRONMENT,
     TOKEN_MODE,
     WORKER_ENVIRONMENT,
+    Node,
     address_of_ray_start,
     nodes_up,
     patient_start,
@@ -33,6 +34,7 @@ from study.engine.ray_internals import (
 )
 
 ADDRESS_TIMEOUT = 10.0
+GPU_DEVICE, CPU_DEVICE = "gpu", "cpu"
 LATE_START_SECONDS = 60  # for each process of a new Ray, where the first try took too long
 
 
@@ -51,13 +53,24 @@ class Resources:
     """What one trial gets, and how many trials run at once.
 
     cluster: in words. cpus_per_trial and gpus_per_trial: may be fractions. slots:
-    trials at once.
+    trials at once. most: the limit that the user has set. promise: whether the user has said that
+    the cluster will hold `most`, which Ray cannot tell. held: how many the nodes hold now.
     """
 
     cluster: str
     cpus_per_trial: float
     gpus_per_trial: float
     slots: int
+    most: int | None = None
+    promise: bool = False
+    held: int | None = None
+
+    def slots_on(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """Trials at once, once the cluster has these nodes."""
+        if self.promise and self.most is not None:
+            return self.most
+        held = sum(_held(node, self.cpus_per_trial, self.gpus_per_trial) for node in nodes)
+        return held if self.most is None else min(held, self.most)
 
     @property
     def num_threads(self) -> int:
@@ -71,6 +84,8 @@ class Resources:
         if self.gpus_per_trial:
             each += f" and {self.gpus_per_trial:g} GPU"
         trials = "1 trial at a time" if self.slots == 1 else f"{self.slots} trials at once"
+        if self.held is not None and self.held < self.slots:
+            trials += f" (its nodes hold {self.held} now)"
         return f"{self.cluster}: {trials}, {each} each"
 
 
@@ -226,7 +241,7 @@ def nodes(
     """
     up = nodes_up()
     fit = [node for node in up if node.id not in unfit]
-    more = growth([node.resources for node in up], autoscaler_config.expanduser())
+    more = growth([node.resources for node in up], autoscaler_config)
     if unfit and not more and not any(node.holds_trials for node in fit):
         raise InputError(
             f"no node of the Ray cluster can train: node {'; node '.join(unfit.values())}"
@@ -234,8 +249,23 @@ def nodes(
     return [node.resources for node in fit] + more
 
 
-def growth(up: Sequence[Mapping[str, float]], autoscaler_config: Path) -> list[Mapping[str, float]]:
+def nodes_with(fit: Sequence[Node]) -> list[Mapping[str, float]]:
+    """The resources of these nodes, which are fit for trials, and of those that the cluster may
+    still add."""
+    return [node.resources for node in fit] + growth([node.resources for node in nodes_up()])
+
+
+def is_limited(autoscaler_config: Path = AUTOSCALER_CONFIG) -> bool:
+    """Whether it is known how far the cluster grows. It is of one that `ray up` has made, on its
+    head. KubeRay and machines that run `ray start` tell nobody."""
+    return autoscaler_config.expanduser().is_file()
+
+
+def growth(
+    up: Sequence[Mapping[str, float]], autoscaler_config: Path = AUTOSCALER_CONFIG
+) -> list[Mapping[str, float]]:
     """Nodes that the autoscaler may add: of each type up to its max_workers, max_workers in all."""
+    autoscaler_config = autoscaler_config.expanduser()
     if not autoscaler_config.is_file():
         return []
     config = yaml.safe_load(autoscaler_config.read_text(encoding="utf-8"))
@@ -257,22 +287,29 @@ def fit(
     gpus_per_trial: float | None = None,
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
+    device: str | None = None,
+    grows: bool = False,
 ) -> Resources:
     """How many trials the nodes hold at once.
 
     Args:
         cluster: in words.
         up: the resources of each node.
-        gpus_per_trial: default one GPU if any node has one, else none.
+        gpus_per_trial: default one GPU if any node has one, else none; see `device`.
         cpus_per_trial: default one CPU; for trials with GPUs an equal part of a node's CPUs, of
             the GPU node that has the fewest for each trial.
-        max_concurrent: at most so many trials at once.
+        max_concurrent: at most so many trials at once; where the cluster `grows`, exactly so many.
+        device: "gpu" for trials on GPUs, whether there are any yet, "cpu" for none.
+        grows: whether the cluster may have more nodes later, and nobody can tell how many.
 
     Raises:
         InputError: where no node holds a trial, or Ray cannot count the numbers.
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
+    promise = grows and max_concurrent is not None
     gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
+    if device is not None:
+        gpus = (gpus_per_trial or 1.0) if device == GPU_DEVICE else 0.0
     if cpus_per_trial is None:
         each = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
         cpus = float(max(1, int(min(each)))) if each else 1.0
@@ -283,17 +320,29 @@ def fit(
             "cpus-per-trial must be > 0 for a trial without a GPU, got 0",
             key="--cpus-per-trial",
         )
-    slots = sum(_held(node, cpus, gpus) for node in up)
+    resources = Resources(cluster, cpus, gpus, 0, max_concurrent, promise)
+    held = sum(_held(node, cpus, gpus) for node in up)
+    slots = resources.slots_on(up)
+    if promise and device is None and gpus_per_trial is None and not gpus and held < slots:
+        raise InputError(
+            f"the nodes hold {held} of {slots} trials now, and none has a GPU yet",
+            hint="say where trials train, with --device gpu or --device cpu",
+            key="--max-concurrent",
+        )
     if slots == 0:
         nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]
         largest = max(nodes, key=lambda node: (node["GPU"], node["CPU"]))
         raise InputError(
             f"no node has {cpus:g} CPUs and {gpus:g} GPUs for a trial; "
             f"the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",
-            key="--gpus-per-trial" if gpus else "--cpus-per-trial",
+            hint="where the cluster will grow, say to how many trials: --max-concurrent N"
+            if grows
+            else "",
+            key=("--device" if device == GPU_DEVICE and not gpus_per_trial else "--gpus-per-trial")
+            if gpus
+            else "--cpus-per-trial",
         )
-    slots = slots if max_concurrent is None else min(slots, max_concurrent)
-    return Resources(cluster, cpus, gpus, slots)
+    return replace(resources, slots=slots, held=held)
 
 
 def _held(node: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from study.engine.probe import Probe
 from study.trials.message import EpochMessage
 
 ORDER, MESSAGE = "order", "message"
@@ -25,6 +26,8 @@ class WorkerSettings:
     num_threads: CPU threads of a trial. rungs: epochs that are evaluated in any case. keep_last:
     whether the checkpoint of the last epoch is kept, too. keep_weights: whether the weights of a
     confirmation are kept for the exports. beat_s: seconds between two signs of life of a trial.
+    probe: what a node must have beside the package, if it is one of a cluster that was joined.
+    gpus_only: whether a trial with a GPU must not train on a CPU where torch finds no GPU.
     """
 
     folder: str
@@ -34,6 +37,8 @@ class WorkerSettings:
     keep_last: bool
     keep_weights: bool
     beat_s: float
+    probe: Probe | None = None
+    gpus_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,11 @@ class TrialOrder:
 
 @dataclass(frozen=True)
 class BeatMessage:
-    """A sign of life of a trial. doing: what it is about to do, or goes on with, after "while"."""
+    """A sign of life of a trial. doing: what it is about to do, or goes on with, after "while".
+    may_end: whether the trial may end here: an epoch was trained again, and none is under way."""
 
     doing: str
+    may_end: bool = False
 
 
 @dataclass(frozen=True)

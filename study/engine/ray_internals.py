@@ -419,3 +419,23 @@ def silent_progress() -> Any:
             pass
 
     return Silence()
+
+
+NODE_KIND_TAG, WORKER_KIND = "ray-node-type", "worker"
+"""The tag that tells a worker from the head, and its value (Ray 2.60: `ray.autoscaler.tags`)."""
+
+
+def aws_provider() -> type:
+    """Ray's provider for AWS, which `ray up` and the autoscaler launch nodes with. Ray 2.60:
+    `ray.autoscaler._private.aws.node_provider`."""
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    return AWSNodeProvider
+
+
+def launch_failure() -> type[Exception]:
+    """What the provider raises where AWS has refused a launch; its `category` is AWS's code. Ray
+    2.60: `NodeLaunchException`."""
+    from ray.autoscaler.node_launch_exception import NodeLaunchException
+
+    return NodeLaunchException

@@ -198,6 +198,8 @@ class TuneScheduler(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)  # or the killed process would get the next trial
         if isinstance(message, BeatMessage):
             self._watchdog.heard(trial_id, message.doing)
+            if message.may_end and not self._scheduler.may_go_on(trial_id):
+                return str(TrialScheduler.STOP)
             return str(TrialScheduler.CONTINUE)
         self._watchdog.heard(trial_id, IN_EPOCH)
         goes_on = self._take(trial_id, message)

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from study.config.own_training import FunctionTrial
 from study.core.console import CLUSTER_GONE, EXIT_OUTPUT_ERROR
-from study.engine.cluster import Resources
+from study.engine.cluster import Resources, nodes_with
 from study.engine.heartbeat import LOOK_TIMEOUT, ClusterLost, Heartbeat
 from study.engine.messages import ORDER, TrialOrder, WorkerSettings
 from study.engine.nodes import NodeCheck
@@ -34,6 +34,7 @@ from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.watchdog import LEAST_SECONDS, Watchdog
 from study.storage.checkpoints import CheckpointCleaner
 
+MOST_TRIALS = 10**6  # that Tune lets wait; the scheduler counts them
 BEAT_SECONDS, BEATS = 10.0, 5  # at most so far apart; at least so many within a limit
 GO_ON = "the study ends here; --resume goes on with it"
 SHOW_CURSOR = "\x1b[?25h"  # the live panel hides it
@@ -43,6 +44,12 @@ def _work(order: TrialOrder) -> None:
     from study.engine import worker
 
     worker.run(order)
+
+
+def _lacks(order: TrialOrder) -> str:
+    from study.engine import worker
+
+    return worker.lacks(order)
 
 
 def _end(reason: str) -> None:
@@ -63,6 +70,44 @@ def _own_folder(trial: TuneTrial) -> str:
     return f"{order.trial}-a{order.attempt}"
 
 
+class _Room:
+    """Keeps the slots of a study in step with the nodes of its cluster.
+
+    Args:
+        scheduler: of the study.
+        resources: what a trial gets.
+        nodes: tells which nodes are fit for trials.
+        say: called with a line for each change.
+    """
+
+    def __init__(
+        self,
+        scheduler: StudyScheduler,
+        resources: Resources,
+        nodes: NodeCheck,
+        say: Callable[[str], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._resources = resources
+        self._nodes = nodes
+        self._say = say
+        self._names = {node.id: node.name for node in (nodes.fit or {}).values()}
+
+    def follow(self) -> None:
+        """Take in which nodes have come and gone since the last call."""
+        fit = self._nodes.fit
+        if fit is None or fit.keys() == self._names.keys():
+            return
+        names = {node.id: node.name for node in fit.values()}
+        joined = [f"node {names[node]} has joined" for node in names.keys() - self._names.keys()]
+        left = [f"node {self._names[node]} has left" for node in self._names.keys() - names.keys()]
+        self._names = names
+        slots = self._resources.slots_on(nodes_with([*fit.values()]))
+        change = "; ".join(sorted([*joined, *left]))
+        self._scheduler.follow(len(fit), slots, change)
+        self._say(f"{change}: {slots} trial{'s' * (slots != 1)} at once")
+
+
 def run_trials(
     scheduler: StudyScheduler,
     resources: Resources,
@@ -72,6 +117,7 @@ def run_trials(
     keep_weights: bool = True,
     nodes: NodeCheck | None = None,
     trial_timeout: float | None = None,
+    gpus_only: bool = False,
     say: Callable[[str], None] = print,
     work: Callable[[TrialOrder], None] = _work,
 ) -> None:
@@ -86,6 +132,7 @@ def run_trials(
         nodes: tells which nodes are fit for trials; default: all are.
         trial_timeout: seconds without a sign of life after which a trial is ended; by its pace,
             unless given.
+        gpus_only: whether a trial with a GPU must not train on a CPU where torch finds none.
         say: called with each line that a person should read.
         work: what a worker process does with an order; a benchmark gives a shorter one.
 
@@ -103,6 +150,8 @@ def run_trials(
         rungs=scheduler.plan.rungs,
         keep_last=scheduler.state.keeps_checkpoints,
         keep_weights=keep_weights,
+        probe=nodes.probe if nodes else None,
+        gpus_only=gpus_only,
         beat_s=min(BEAT_SECONDS, (trial_timeout or LEAST_SECONDS) / BEATS),
     )
     nodes = nodes or NodeCheck()
@@ -117,14 +166,17 @@ def run_trials(
         """Runs from its pickled code, also where this package is another."""
         order = config[ORDER]
         is_fit = order.fit is None or ray.get_runtime_context().get_node_id() in order.fit
-        if not is_fit and find() != here:
+        if not is_fit and (find() != here or _lacks(order)):
             os._exit(1)  # the driver finds out why
         work(order)
+
+    room = _Room(scheduler, resources, nodes, say)
 
     def look() -> None:
         heartbeat.check()
         for line in nodes.news():
             say(line)
+        room.follow()
 
     tell_of_busy_processes()
     logging.getLogger(TUNE_LOGGER).setLevel(logging.CRITICAL)  # the ledger says what failed
@@ -144,7 +196,7 @@ def run_trials(
                     scheduler, folder, faults, cleaner, say, look, watchdog, nodes
                 ),
                 num_samples=-1,
-                max_concurrent_trials=resources.slots,
+                max_concurrent_trials=MOST_TRIALS,
                 # a function of the user's own is to find nothing of an earlier trial
                 reuse_actors=not isinstance(getattr(scheduler.task, "trial", None), FunctionTrial),
                 trial_name_creator=_own_id,

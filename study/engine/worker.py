@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import torch
 from ray import tune
 
 from study.config.own_training import CommandTrial, OwnTrainingTask
-from study.config.task import TrialConfig
+from study.config.task import TaskConfig, TrialConfig
 from study.core.errors import InputError, deed, is_out_of_memory
-from study.core.names import TEACHER, TRIALS
+from study.core.names import IN_EPOCH, TEACHER, TRIALS
 from study.engine import spot
 from study.engine.messages import (
     MESSAGE,
@@ -30,7 +31,7 @@ from study.engine.messages import (
 )
 from study.engine.ray_internals import END_SECONDS, TRIAL_ENDED
 from study.scheduler.retries import GPU_MEMORY, MEMORY
-from study.storage.checkpoints import open_checkpoint_store
+from study.storage.checkpoints import CheckpointWriter, open_checkpoint_store
 from study.storage.weights import open_weights_store
 from study.training.environment import environment, resolve_device, set_up_process
 from study.trials.command import OutOfMemory
@@ -38,6 +39,7 @@ from study.trials.context import Place, Stopped, TrialContext
 from study.trials.message import EpochMessage
 from study.trials.run import run_trial
 
+NO_GPU = "it was given a GPU, and torch finds none there (--device gpu)"
 LEAST_TO_END, MOST_TO_END = 5, 60  # seconds
 
 
@@ -47,6 +49,18 @@ def run(order: TrialOrder) -> None:
         _run(order)
     except Stopped:
         sys.exit(0)  # as Tune's report did: a return would wait for Tune to take one more report
+
+
+def lacks(order: TrialOrder) -> str:
+    """What the node of this process lacks for the trial, which is not checked yet; empty if
+    nothing."""
+    probe = order.settings.probe
+    if probe is None:
+        return ""
+    beat = _Beats(order.settings.beat_s)
+    return replace(probe, gpus=int(order.gpus > 0 and probe.gpus)).trouble(
+        partial(beat, "checking its node")
+    )
 
 
 class _Beats:
@@ -74,6 +88,9 @@ def _run(order: TrialOrder) -> None:
         torch.cuda.reset_peak_memory_stats()
         if 0 < order.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(order.gpus)
+    if order.gpus and order.settings.gpus_only and resolve_device().type == "cpu":
+        _send(FailureMessage(NO_GPU, by_machine=True))
+        return
     try:
         spot.leave_if_drained()
         _train(TrialConfig.model_validate(order.config), order, beat)
@@ -118,6 +135,11 @@ class _Link:
         _send(message)
         spot.leave_if_drained()
 
+    def repeated(self) -> None:
+        """Ask whether to go on after an epoch that was trained again."""
+        _send(BeatMessage(IN_EPOCH, may_end=True))
+        spot.leave_if_drained()
+
 
 def _send(message: Message) -> None:
     try:
@@ -134,6 +156,9 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
     settings, device = order.settings, None if order.gpus else "cpu"
     folder = Path(settings.folder)
     store = open_checkpoint_store(folder, settings.prefix, order.trial)
+    if isinstance(config.task, TaskConfig) and config.task.checkpoint.interval:
+        store = CheckpointWriter(store)
+    context: TrialContext | None = None
     weights = open_weights_store(folder, settings.prefix)
     keeps = settings.keep_weights or order.stage == TEACHER
     weights.fetch_teacher(config)
@@ -158,6 +183,8 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
             if context.has_stopped:
                 raise Stopped
     except spot.Drained:
+        if context is not None:
+            context.keep_unkept()
         store.flush()
         raise
     finally:

@@ -178,6 +178,20 @@ class AmendRecord(_Line):
 
 
 @dataclass(frozen=True)
+class NodesRecord(_Line):
+    """The cluster has changed: the nodes that get trials, and how many trials run at once on them.
+
+    `slots` may be 0; then the trials wait. `change`: what joined and left, in words.
+    """
+
+    kind: Literal["nodes"] = field(default="nodes", kw_only=True)
+    nodes: StrictInt
+    slots: StrictInt
+    change: str
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class TrialRecord(_Line):
     """A trial starts, or starts again (`attempt` > 0).
 
@@ -332,6 +346,7 @@ Record = (
     StudyRecord
     | SessionRecord
     | AmendRecord
+    | NodesRecord
     | TrialRecord
     | ReportRecord
     | RungRecord

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from study.core.names import COMPLETED, CONFIRM, TEACHER
+from study.core.names import AGAIN_SECONDS, COMPLETED, CONFIRM, EPOCH_SECONDS, TEACHER
 from study.ledger.interning import ConfigInterner, MetricRow
 from study.ledger.records import (
     AmendRecord,
     EndRecord,
     FaultRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     RungRecord,
@@ -105,7 +106,8 @@ class State:
     """The state of a study after some of its records.
 
     `begun` is the first record, `study` the same with the plan and the space of the last amendment.
-    `seeds`: of the confirmation, once they are chosen, where the plan leaves them open.
+    `nodes`: each change of the cluster. `seeds`: of the confirmation, once they are chosen, where
+    the plan leaves them open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False), of
     its target (True) and of teachers, by `Trial.pace`.
@@ -115,6 +117,7 @@ class State:
     begun: StudyRecord | None = None
     amendments: list[AmendRecord] = field(default_factory=list)
     sessions: list[SessionRecord] = field(default_factory=list)
+    nodes: list[NodesRecord] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
         default_factory=dict
@@ -146,12 +149,15 @@ class State:
             case SessionRecord():
                 self.sessions.append(record)
                 self.finished = False
+            case NodesRecord():
+                self.nodes.append(record)
             case TrialRecord():
                 self._trial(record)
             case ReportRecord():
                 trial = self.trials[record.trial]
                 trial.waits = False
-                gpu_s = trial.gpus * record.metrics.get("time/epoch_s", 0.0)
+                spent = (record.metrics.get(key, 0.0) for key in (EPOCH_SECONDS, AGAIN_SECONDS))
+                gpu_s = trial.gpus * sum(spent)
                 trial.gpu_s += gpu_s
                 self.gpu_s += gpu_s
                 if record.epoch not in trial.reports:
@@ -232,6 +238,12 @@ class State:
     def count(self, *stages: str) -> int:
         """How many trials of these stages were started."""
         return sum(len(self._by_stage.get(stage, ())) for stage in stages)
+
+    @property
+    def most_slots(self) -> int:
+        """The most trials that any session has run at once; 0 before the first session."""
+        counts = [session.slots for session in self.sessions]
+        return max([*counts, *(change.slots for change in self.nodes)], default=0)
 
     @property
     def keeps_checkpoints(self) -> bool:

@@ -260,7 +260,7 @@ def reproduce(folder: Path, state: State) -> list[str]:
     given += [f"--seed {study.seed}", f"--name {shlex.quote(study.name)}-again"]
     if state.sessions:
         given.append(f"--cpus-per-trial {state.sessions[-1].cpus_per_trial:g}")
-    alone = all(session.slots == 1 for session in state.sessions)
+    alone = state.most_slots <= 1
     given += ["--max-concurrent 1"] if alone and state.sessions else []
     lines = ["# the whole study anew" + _unlike(alone), f"python -m study.run {' '.join(given)}"]
     export = folder / FOLDER / BEST_MIOU

@@ -62,7 +62,7 @@ class Budget:
     Args:
         plan: the study's numbers.
         state: the ledger's; the epochs in it are the first estimates.
-        slots: trials that run at a time.
+        slots: trials that run at a time; may change.
         seconds: of this session, exports and report included; infinite without a limit.
         gpu_hours: of training, over all sessions; infinite without a limit.
         gpus: what a trial gets: one GPU, a fraction of it, or 0.
@@ -84,7 +84,7 @@ class Budget:
     ) -> None:
         self._plan = plan
         self._state = state
-        self._slots = slots
+        self.slots = slots
         self._clock = clock
         self._gpus = gpus
         self._gpu_s = 3600 * gpu_hours
@@ -177,7 +177,7 @@ class Budget:
             * self._epoch_s(trial)
             for trial in trials
         ]
-        waves = math.ceil(confirmations / self._slots)
+        waves = math.ceil(confirmations / self.slots)
         first = max([seconds, *to_go]) if confirmations else seconds
         if self._clock() + first + waves * later > deadline or self.is_over:
             return False

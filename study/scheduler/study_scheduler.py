@@ -32,6 +32,7 @@ from study.ledger.records import (
     EndRecord,
     FaultRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     RungRecord,
@@ -71,7 +72,7 @@ class StudyScheduler:
         task: what each trial is trained on.
         target: what confirmations are trained on instead, if anything.
         teachers: of distilled losses.
-        slots: trials that run at a time.
+        slots: trials that run at a time, at first.
         time_budget: seconds of this session, exports and report included.
         gpu_hours: of training, over all sessions.
         gpus_per_trial: one GPU, or a fraction of it; 0 for the CPU.
@@ -129,6 +130,18 @@ class StudyScheduler:
         record = self.ledger.append(record)
         for listener in self.listeners:
             listener(record)
+
+    def follow(self, nodes: int, slots: int, change: str) -> None:
+        """Take in that the cluster has changed. Without a slot one trial waits, so that the cluster
+        and the user see that room is missing.
+
+        Args:
+            nodes: that get trials.
+            slots: trials that run at a time on them.
+            change: in words.
+        """
+        self.slots = self.budget.slots = max(1, slots)
+        self.write(NodesRecord(nodes, slots, change))
 
     def close(self) -> None:
         """Hand out no further trial, and end each running one after its epoch."""
@@ -218,6 +231,12 @@ class StudyScheduler:
         self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
         self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), pace=trial.pace)
         return self._goes_on(trial, epoch) and self._has_time(trial)
+
+    def may_go_on(self, trial_id: str) -> bool:
+        """Whether a trial goes on after an epoch that the ledger has and that was trained again. If
+        not, the session closes or has spent its budget, and the trial stays unfinished."""
+        self._begun(trial_id)
+        return self._has_time(self.state.trials[trial_id])
 
     def fail(self, trial_id: str, reason: str, *, by_machine: bool = False) -> None:
         """End a trial that has failed, by its own fault or the machine's."""

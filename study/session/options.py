@@ -25,13 +25,13 @@ from pydantic import (
     ValidationInfo,
 )
 
+from study.core.durations import seconds
 from study.core.errors import InputError, shown
 from study.core.validation import validate
 
 if TYPE_CHECKING:
     from study.storage.studies import Storage
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 LEAST_FRACTION = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
 COUNT_LIMIT = 10**18  # other numbers are counted up from these, in 64 bits
 
@@ -54,11 +54,11 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
     """Convert `90s`, `30m` and `2h` to seconds. A bare number is in seconds already."""
     if not isinstance(value, str) or not isinstance(_number(value), str):
         return _number(value)
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value)
-    if match is None:
+    found = seconds(value)
+    if found is None:
         rule = "must be a duration such as 90s, 30m or 2h, or a number of seconds"
         raise ValueError(f"{info.field_name} {rule}, got {value!r}")
-    return float(match[1]) * SECONDS[match[2]]
+    return found
 
 
 def _below_limit(value: int, info: ValidationInfo) -> int:
@@ -89,6 +89,12 @@ def _at_most_one(value: float, info: ValidationInfo) -> float:
     if value > 1:
         rule = f"must be 0, or from {LEAST_FRACTION} to 1, as a trial trains on one GPU"
         raise ValueError(f"{info.field_name} {rule}, got {value:g}")
+    return value
+
+
+def _known_device(value: str) -> str:
+    if value not in ("gpu", "cpu"):
+        raise ValueError(f"device must be gpu or cpu, got {value!r}")
     return value
 
 
@@ -201,6 +207,12 @@ class Options(BaseModel):
         "limit the GPU-hours of training, summed over all sessions of the study",
         metavar="H",
     )
+    device: Annotated[str, AfterValidator(_known_device)] | None = _option(
+        None,
+        "where trials train: gpu, which waits for a GPU rather than take a CPU, or cpu (default: a "
+        "GPU if a node has one, else a CPU)",
+        metavar="gpu|cpu",
+    )
     gpus_per_trial: Gpus | None = _option(
         None,
         "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, or 0 to train on CPUs "
@@ -211,7 +223,10 @@ class Options(BaseModel):
         None, "CPUs of a trial, and its number of CPU threads", metavar="C"
     )
     max_concurrent: Count | None = _option(
-        None, "maximum number of trials that run at once", metavar="N"
+        None,
+        "maximum number of trials that run at once; on a cluster that was joined and that may grow "
+        "the number itself, for Ray cannot tell how far (KubeRay, machines that run `ray start`)",
+        metavar="N",
     )
     address: Text | None = _option(
         None,
@@ -255,6 +270,10 @@ class Options(BaseModel):
             options = validate(cls, dict(given))
         except InputError as error:
             raise InputError(error.message, key=flag_of(str(error.key))) from error
+        device, gpus = options.device, options.gpus_per_trial
+        if device is not None and gpus is not None and (device == "gpu") != (gpus > 0):
+            message = f"device is {device}, and a trial gets {gpus:g} GPUs"
+            raise InputError(message, hint="leave one out", key=flag_of("device"))
         _ = options.studies
         return options
 

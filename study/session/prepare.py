@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from study.config.own_training import OwnTrainingTask
 from study.config.task import (
+    Data,
     FileData,
     NamedTask,
     Task,
@@ -88,6 +89,18 @@ class Prepared:
     def name(self) -> str:
         """The name of the study, which is that of its folder."""
         return self.folder.name
+
+    @property
+    def data_of_trials(self) -> tuple[tuple[Data, str], ...]:
+        """What trials read, with the fingerprint that it has here; nothing of own trainings."""
+        first = self.first_line or self.state.study
+        assert first is not None
+        found = [(self.task, first.data), (self.target, first.judged_data)]
+        return tuple(
+            (task.config.data, str(facts["fingerprint"]))
+            for task, facts in found
+            if task is not None and isinstance(task.config, TaskConfig)
+        )
 
     @property
     def names_code(self) -> bool:
@@ -541,6 +554,8 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     if address is None:
         resources = resources_for(options, cluster, [clusters.this_machine()])
     gpus = resources.gpus_per_trial if resources else options.gpus_per_trial
+    if resources is None and options.device is not None:
+        gpus = (gpus or 1.0) if options.device == "gpu" else 0.0
     prepared = prepared.with_gpus(gpus or 0.0)
     plan = prepared.plan
     losses = map(prepared.space.settings.baseline_loss, plan.baselines)
@@ -572,9 +587,10 @@ def _recorded_teachers(prepared: Prepared) -> dict[str, Any] | None:
 
 
 def resources_for(
-    options: Options, cluster: str, nodes: Sequence[Mapping[str, float]]
+    options: Options, cluster: str, nodes: Sequence[Mapping[str, float]], *, grows: bool = False
 ) -> Resources:
-    """What a trial gets on these nodes, and how many trials run at once."""
+    """What a trial gets on these nodes, and how many trials run at once. grows: whether there may
+    be more of them later, and nobody can tell how many."""
     from study.engine.cluster import fit
 
     resources = fit(
@@ -583,6 +599,8 @@ def resources_for(
         gpus_per_trial=options.gpus_per_trial,
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
+        device=options.device,
+        grows=grows,
     )
     if math.isfinite(options.max_gpu_hours) and not resources.gpus_per_trial:
         message = "GPU-hours cannot be counted: the trials run on CPUs"

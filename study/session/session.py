@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TextIO
 
+from study.config.task import TaskConfig
 from study.core import telemetry
 from study.core.console import show
 from study.core.files import write_text
@@ -69,16 +71,44 @@ def run_session(
 
     A second Ctrl-C raises KeyboardInterrupt at once, without exports and report.
     """
-    from study.engine.cluster import nodes
+    from study.engine.cluster import is_limited, nodes
 
     words = connection.wait()
-    resources = resources_for(options, words, nodes(connection.nodes.unfit))
-    prepared = prepared.with_gpus(resources.gpus_per_trial)
-    driving = drive(prepared.storage, prepared.folder)
-    try:
-        return _run(prepared, options, resources, driving, connection.nodes, file)
-    finally:
-        driving.close()
+    with _checked(prepared, options, connection.nodes):
+        is_joined = connection.nodes.here is not None
+        grows = is_joined and not is_limited()
+        room = nodes(connection.nodes.closed)
+        resources = resources_for(options, words, room, grows=grows)
+        prepared = prepared.with_gpus(resources.gpus_per_trial)
+        driving = drive(prepared.storage, prepared.folder)
+        try:
+            return _run(prepared, options, resources, driving, connection.nodes, file)
+        finally:
+            driving.close()
+
+
+@contextmanager
+def _checked(prepared: Prepared, options: Options, nodes: NodeCheck) -> Iterator[None]:
+    """Let nodes of a cluster that was joined be fit only if they see the storage, and have the data
+    and the GPUs, of the study."""
+    from study.engine.probe import Probe, nonce_in
+
+    if nodes.here is None or prepared.state.finished:
+        yield
+        return
+    prefix = prepared.storage.prefix
+    sees = prefix is None and isinstance(prepared.task.config, TaskConfig)
+    folder = prepared.folder.parent
+    with nonce_in(folder, prefix, prepared.name) as nonce:
+        probe = Probe(
+            folder=folder if sees else None,
+            prefix=None if prefix is None else prefix.uri,
+            nonce=nonce,
+            data=prepared.data_of_trials,
+            gpus=int(options.device == "gpu"),
+        )
+        nodes.demand(probe, show)
+        yield
 
 
 def _run(
@@ -158,6 +188,7 @@ def _run(
                     keep_weights=not options.no_weights,
                     nodes=nodes,
                     trial_timeout=options.trial_timeout,
+                    gpus_only=options.device == "gpu",
                     say=display.say,
                 )
             weights = WeightsStore(prepared.folder, prepared.prefix)
@@ -208,6 +239,7 @@ def run_study(
     confirm_seeds: int | None = None,
     time_budget: float | str = math.inf,
     max_gpu_hours: float = math.inf,
+    device: str | None = None,
     gpus_per_trial: float | None = None,
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,

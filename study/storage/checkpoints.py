@@ -225,14 +225,83 @@ class BucketCheckpointStore:
         return True
 
 
+class CheckpointWriter:
+    """Writes the checkpoints of a trial behind its training, in a thread of its process: `save`
+    must be good from any thread. One that still waits is replaced by the next.
+
+    A study whose driver or node dies may so lack the latest.
+    """
+
+    def __init__(self, store: CheckpointStore, *, waits: CheckpointWaits = WAITS) -> None:
+        self._store = store
+        self._waits = waits
+        self._changed = threading.Condition()
+        self._waiting: tuple[int, Save] | None = None
+        self._busy = self._closed = False
+        self._error: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why the latest is not kept, in words."""
+        return self._store.trouble
+
+    def keep(self, epoch: int, save: Save) -> None:
+        """Queue a checkpoint. Raises the OSError of an earlier one for which there is no folder."""
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            self._waiting = (epoch, save)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, daemon=True, name="writer")
+                self._thread.start()
+
+    def found(self) -> Iterator[Path]:
+        """Yield the existing checkpoints, latest first."""
+        return self._store.found()
+
+    def flush(self) -> None:
+        """Wait until the latest is written, at most a minute, and has arrived."""
+        with self._changed:
+            self._changed.wait_for(self._is_idle, self._waits.flush)
+        self._store.flush()
+
+    def close(self) -> None:
+        """Wait a moment for the one that is being written; the thread ends with it."""
+        with self._changed:
+            self._closed, self._waiting = True, None
+            self._changed.notify_all()
+            self._changed.wait_for(self._is_idle, self._waits.close)
+        self._store.close()
+
+    def _is_idle(self) -> bool:
+        return self._waiting is None and not self._busy
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._waiting is None:
+                    return
+                (epoch, save), self._waiting = self._waiting, None
+                self._busy = True
+            try:
+                self._store.keep(epoch, save)
+            except OSError as error:
+                self._error = error
+
+
+CheckpointStore = FolderCheckpointStore | BucketCheckpointStore | CheckpointWriter
+
+
 def _unnamed_copy(save: Save) -> BinaryIO:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CHECKPOINT
         save(path)
         return open(path, "rb")
-
-
-CheckpointStore = FolderCheckpointStore | BucketCheckpointStore
 
 
 def open_checkpoint_store(folder: Path, prefix: str | None, trial: str) -> CheckpointStore:

@@ -39,6 +39,21 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, identity: str) -> None
             raise
 
 
+def copied(state: Any) -> Any:
+    """A copy of a state in the machine's memory, which training does not change any more."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        copy = type(state)((key, copied(value)) for key, value in state.items())
+        vars_of = getattr(state, "__dict__", {})  # the versions of a model's modules
+        for name, value in vars_of.items():
+            setattr(copy, name, value)
+        return copy
+    if type(state) in (list, tuple):
+        return type(state)(copied(value) for value in state)
+    return state
+
+
 def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[str, Any]:
     """Return the state in `path`, with its tensors on `device`.
 

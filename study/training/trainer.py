@@ -31,7 +31,12 @@ from study.losses.own import OwnLoss, build_any_loss
 from study.metrics.decision import Taus
 from study.metrics.evidence import SplitEvidence, evidence_of
 from study.training.batches import Batches, TrainOrder, draw
-from study.training.checkpoint import IncompatibleCheckpoint, load_checkpoint, save_checkpoint
+from study.training.checkpoint import (
+    IncompatibleCheckpoint,
+    copied,
+    load_checkpoint,
+    save_checkpoint,
+)
 from study.training.environment import (
     deterministic_kernels,
     environment,
@@ -75,6 +80,8 @@ class EpochReport:
         evidence: confusion matrices and counts per image; on the last epoch only, else None.
         save: writes the state after this epoch to a file, atomically; call it before taking the
             next report, else it raises RuntimeError.
+        snapshot: copies that state into the machine's memory; returns what writes the copy, from
+            any thread and at any time. Call it as `save`.
         save_weights: writes the model's weights to a file of safetensors, atomically; likewise.
         again: True for a report of an earlier process that the resumed checkpoint remembers; its
             state is saved already.
@@ -85,6 +92,7 @@ class EpochReport:
     metrics: dict[str, float]
     evidence: Evidence | None
     save: Callable[[Path], None] = field(repr=False, compare=False)
+    snapshot: Callable[[], Callable[[Path], None]] = field(repr=False, compare=False)
     save_weights: Callable[[Path], None] = field(repr=False, compare=False)
     again: bool = False
 
@@ -114,7 +122,8 @@ def train(
         resume_from: a file that `EpochReport.save` wrote; the following epochs equal those of the
             uninterrupted training, on the CPU bit for bit.
         reported: with resume_from, the last epoch whose report has arrived; later reports that the
-            file remembers are yielded again.
+            file remembers are yielded again. Epochs up to it that are trained again are evaluated
+            only if they are the last.
         evaluate_test: evaluate the last epoch on the test split.
         evaluate_at: epochs to evaluate on val in addition to the task's own.
         on_step: called before each epoch, and after each training step and each evaluated batch.
@@ -157,7 +166,8 @@ def train(
         yield from _again(training, resume_from, reported, num_epochs)
     for epoch in range(training.epoch + 1, num_epochs + 1):
         last = epoch == num_epochs
-        due = last or epoch % task.evaluation.every == 0 or epoch in evaluate_at
+        due = epoch % task.evaluation.every == 0 or epoch in evaluate_at
+        due = last or (due and epoch > (reported or 0))
         start = time.perf_counter()
         metrics = training.train_epoch()
         splits = [VAL] * due + [TEST] * (last and evaluate_test)
@@ -335,9 +345,13 @@ class _Training:
         self.reports[self.epoch] = metrics
         self.reports.pop(self.epoch - REMEMBERED, None)
 
-    def savers(self) -> tuple[Callable[[Path], None], Callable[[Path], None]]:
-        """Return functions that write the present state and the model's weights, and refuse once
-        training has moved on."""
+    def savers(
+        self,
+    ) -> tuple[
+        Callable[[Path], None], Callable[[], Callable[[Path], None]], Callable[[Path], None]
+    ]:
+        """Return functions that write the present state, copy it and write the model's weights, and
+        refuse once training has moved on."""
         epoch = self.epoch
 
         def check() -> None:
@@ -349,11 +363,15 @@ class _Training:
             check()
             save_checkpoint(path, self._state(), identity=self.identity)
 
+        def snapshot() -> Callable[[Path], None]:
+            check()
+            return partial(save_checkpoint, state=copied(self._state()), identity=self.identity)
+
         def save_model(path: Path) -> None:
             check()
             save_weights(path, self.model, self.data)
 
-        return save, save_model
+        return save, snapshot, save_model
 
     def _state(self) -> dict[str, Any]:
         return {

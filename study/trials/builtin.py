@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import time
 from functools import partial
 from pathlib import Path
 
 from study.analysis.evidence import pack
 from study.config.task import TaskConfig
 from study.core.errors import InputError
-from study.core.names import IN_EPOCH
+from study.core.names import EPOCH_SECONDS, IN_EPOCH
 from study.data import SegmentationData, open_data
 from study.training.checkpoint import IncompatibleCheckpoint
 from study.training.trainer import train
-from study.trials.context import TrialContext
+from study.trials.context import Save, TrialContext
 
 OPENING = "opening its data"
 _opened: dict[str, SegmentationData] = {}
@@ -47,24 +48,37 @@ def train_task(context: TrialContext, task: TaskConfig) -> None:
 
 
 def _train_from(checkpoint: Path | None, context: TrialContext, data: SegmentationData) -> None:
-    judged = context.is_confirmation
+    judged, place = context.is_confirmation, context.place
+    interval = context.config.trained_here.checkpoint.interval
+    kept = time.monotonic()
     for report in train(
         context.config,
         data=data,
         device=context.device,
         resume_from=checkpoint,
-        reported=context.place.reported,
+        reported=place.reported,
         evaluate_test=judged,
-        evaluate_at=context.place.rungs,
+        evaluate_at=place.rungs,
         on_step=partial(context.beat, IN_EPOCH),
     ):
         counts = report.evidence if judged else None
-        goes_on = context.deliver(
-            report.epoch,
-            dict(report.metrics),
-            None if counts is None else pack(counts.class_names, counts.splits),
-            save=None if report.again else report.save,
-            weights=report.save_weights,
-        )
+        save: Save | None = None if report.again else report.save
+        context.unkept = None
+        if interval and save is not None and report.epoch < report.num_epochs:
+            if time.monotonic() - kept >= interval:
+                save, kept = report.snapshot(), time.monotonic()
+            else:
+                save, context.unkept = None, (report.epoch, save)
+        if report.epoch <= place.reported and report.epoch < report.num_epochs:
+            seconds = report.metrics[EPOCH_SECONDS]
+            goes_on = context.repeat(report.epoch, seconds, save=save)
+        else:
+            goes_on = context.deliver(
+                report.epoch,
+                dict(report.metrics),
+                None if counts is None else pack(counts.class_names, counts.splits),
+                save=save,
+                weights=report.save_weights,
+            )
         if not goes_on:
             return

@@ -16,7 +16,15 @@ from torch import nn
 from study.config.own_training import Classes, FunctionTrial, OwnTrainingTask
 from study.config.task import TrialConfig
 from study.core.errors import InputError
-from study.core.names import CONFIRM, EPOCH_SECONDS, IN_EPOCH, TEACHER, TEST_MIOU, VAL_MIOU
+from study.core.names import (
+    AGAIN_SECONDS,
+    CONFIRM,
+    EPOCH_SECONDS,
+    IN_EPOCH,
+    TEACHER,
+    TEST_MIOU,
+    VAL_MIOU,
+)
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import ECHO, KEY, loss_digest
 from study.losses.own import build_any_loss
@@ -73,6 +81,9 @@ class Link(Protocol):
 
     def report(self, message: EpochMessage) -> None:
         """Take in an epoch. Raises Stopped where the trial has ended with it."""
+
+    def repeated(self) -> None:
+        """Take in that an epoch was trained again which the study has. Raises Stopped likewise."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,8 @@ class TrialContext:
         self.environment: dict[str, Any] | None = None
         self.reported = 0  # the last epoch of this attempt
         self.has_stopped = False
+        self.unkept: tuple[int, Save] | None = None  # of the latest epoch, where it is not kept
+        self._again_s = 0.0
         self._since = time.perf_counter()
         self._save: Save | None = None
         self._losses: list[nn.Module] = []
@@ -316,6 +329,8 @@ class TrialContext:
             no_weights = place.keep_weights(weights)
         if no_weights and place.stage == TEACHER:
             raise OSError(f"the weights of a teacher could not be kept: {no_weights}")
+        if self._again_s:
+            metrics, self._again_s = {**metrics, AGAIN_SECONDS: self._again_s}, 0.0
         here, self.environment = self.environment, None
         try:
             trouble = self.store.trouble
@@ -323,6 +338,23 @@ class TrialContext:
         except Stopped:
             self.has_stopped = True
         return not self.has_stopped
+
+    def repeat(self, epoch: int, seconds: float, *, save: Save | None) -> bool:
+        """Say that an epoch was trained again which the study has, and how many seconds that took;
+        return whether to go on."""
+        self._again_s += seconds
+        if save is not None:
+            self.store.keep(epoch, save)
+        try:
+            self._link.repeated()
+        except Stopped:
+            self.has_stopped = True
+        return not self.has_stopped
+
+    def keep_unkept(self) -> None:
+        """Store the latest epoch, which had no checkpoint of its own, as the trial has to leave."""
+        if self.unkept is not None:
+            self.store.keep(*self.unkept)
 
     def _check_order(self, epoch: object) -> None:
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:

@@ -42,6 +42,9 @@ class Terminal:
     def beat(self, doing: str) -> None:
         """Do nothing."""
 
+    def repeated(self) -> None:
+        """Do nothing."""
+
     def report(self, message: EpochMessage) -> None:
         """Show the report."""
         self.metrics, epoch = message.metrics, message.epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +113,38 @@ def test_what_is_no_host_and_port_is_bad_input(address: str) -> None:
 )
 def test_a_host_and_a_port_are_taken_apart(address: str, parts: tuple[str, int]) -> None:
     assert host_and_port(address, "--address") == parts
+
+
+ALONE: list[Node] = [{"CPU": 0.0}]
+
+
+def test_a_cluster_that_may_grow_is_taken_at_the_users_word() -> None:
+    promised = fit("there", ALONE, max_concurrent=6, device="gpu", grows=True)
+    assert (promised.slots, promised.held, promised.gpus_per_trial) == (6, 0, 1)
+    assert "6 trials at once (its nodes hold 0 now), 1 CPU and 1 GPU each" in promised.text
+    assert promised.slots_on([GPU_NODE] * 9) == 6
+    limited = fit("there", [CPU_NODE] * 2, max_concurrent=3)
+    assert (limited.slots, limited.held) == (3, 4)
+    assert [limited.slots_on([CPU_NODE] * count) for count in (0, 1, 9)] == [0, 2, 3]
+    free = fit("there", [CPU_NODE], grows=True)
+    assert free.slots_on([CPU_NODE] * 3) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"device": "gpu"}, "--device: no node has 1 CPUs and 1 GPUs"),
+        ({"device": "gpu", "grows": True}, "--max-concurrent N"),
+        ({"max_concurrent": 6, "grows": True}, "--device gpu or --device cpu"),
+        ({"max_concurrent": 6, "grows": True, "gpus_per_trial": None}, "none has a GPU yet"),
+    ],
+)
+def test_no_study_falls_to_the_cpus_of_a_head_in_silence(options: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError, match=key):
+        fit("there", [CPU_NODE], **options)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("gpu", 1), ("cpu", 0), (None, 1)])
+def test_the_device_decides_over_what_there_is(device: str | None, gpus: float) -> None:
+    assert fit("here", [GPU_NODE, CPU_NODE], device=device).gpus_per_trial == gpus
+    assert fit("here", [GPU_NODE], device="gpu", gpus_per_trial=0.5).gpus_per_trial == 0.5

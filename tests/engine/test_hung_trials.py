@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.ray
 ray = pytest.importorskip("ray")
 
 TIMEOUT = 15.0  # of a trial: a step takes milliseconds
+QUIET_SECONDS = 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,14 @@ def test_a_trial_that_always_hangs_has_failed_and_the_study_goes_on(
     assert reason in (finished.folder / "report.html").read_text(encoding="utf-8")
 
 
+def wait_until_quiet(ledger: Path) -> None:
+    """Until a report that was under way is in the ledger: with it a session that closes would let
+    its trial go, and nothing would hang."""
+    size = -1
+    while size != (size := ledger.stat().st_size):
+        time.sleep(QUIET_SECONDS)
+
+
 @pytest.mark.timeout(900)
 def test_ctrl_c_does_not_wait_for_a_process_that_is_stopped(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=0.2)
@@ -105,6 +115,7 @@ def test_ctrl_c_does_not_wait_for_a_process_that_is_stopped(tmp_path: Path) -> N
     study.wait_for_reports(1, process)
     pids = [int(line.split()[0]) for line in (tmp_path / "pids").read_text().splitlines()]
     os.kill(pids[-1], signal.SIGSTOP)
+    wait_until_quiet(study.ledger)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, err) == (130, ""), out

@@ -22,6 +22,7 @@ from study.core.errors import InputError
 from study.engine import cluster as clusters
 from study.engine import nodes
 from study.engine.nodes import NodeCheck, difference
+from study.engine.probe import Probe
 from study.engine.ray_internals import Node as NodeUp
 from study.ledger.journal import LEDGER, read
 from study.ledger.records import FaultRecord
@@ -87,14 +88,22 @@ class FakeRay:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **up: dict[str, float]) -> None:
         self.up = up
         self.answers: dict[str, Any] = {}
+        self.probes: list[Probe] = []
         monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
         monkeypatch.setattr(nodes, "nodes_up", self.nodes_up)
-        monkeypatch.setattr(nodes, "on_node", lambda node, function: node)
+        monkeypatch.setattr(nodes, "on_node", self.on_node)
+        monkeypatch.setattr(nodes, "ask", self.probes.append)
         monkeypatch.setattr(ray, "wait", self.wait)
         monkeypatch.setattr(ray, "get", self.get)
 
     def nodes_up(self) -> list[NodeUp]:
         return [NodeUp(node, f"ip of {node}", resources) for node, resources in self.up.items()]
+
+    def on_node(self, node: str, function: Callable[[], Any]) -> str:
+        if function.__name__ == "find":
+            return node
+        function()
+        return f"probe of {node}"
 
     def wait(self, refs: list[str], num_returns: int, timeout: float) -> tuple[list[str], None]:
         time.sleep(timeout)
@@ -170,6 +179,49 @@ def test_a_node_that_is_gone_before_its_answer_is_not_waited_for(
     assert check.unfit == {}
     assert check.why_unfit("gone") == ""
     assert check.news() == []
+
+
+def test_what_a_study_demands_is_asked_of_every_node_also_of_late_ones(
+    monkeypatch: pytest.MonkeyPatch, check: NodeCheck
+) -> None:
+    there = FakeRay(monkeypatch, good={"CPU": 1.0}, bad={"GPU": 2.0}, old={"CPU": 1.0})
+    there.answers = {"good": HERE, "bad": HERE, "old": HERE | {"Ray": "2.59.0"}}
+    check.begin(HERE)
+    check.wait()
+    assert check.fit is not None
+    assert set(check.fit) == {"good", "bad"}
+    there.answers |= {"probe of good": "", "probe of bad": "it has other data"}
+    there.answers |= {"probe of late": "", "late": HERE}
+    check.demand(Probe(gpus=1))
+    assert set(check.fit) == {"good"}
+    assert check.closed["bad"] == "ip of bad: it has other data"
+    assert {probe.gpus for probe in there.probes} == {0, 2}
+    there.up["late"] = {"CPU": 1.0}
+    assert check.why_unfit("late") == ""
+    assert set(check.fit) == {"good", "late"}
+    there.up.pop("good")
+    end = time.monotonic() + 10
+    while "good" in check.fit and time.monotonic() < end:
+        time.sleep(0.01)
+    assert set(check.fit) == {"late"}
+
+
+def test_a_node_that_reads_its_data_for_long_is_used_once_it_has(
+    monkeypatch: pytest.MonkeyPatch, check: NodeCheck
+) -> None:
+    there = FakeRay(monkeypatch, quick={"CPU": 1.0}, slow={"CPU": 1.0})
+    there.answers = {"quick": HERE, "slow": HERE, "probe of quick": ""}
+    check.begin(HERE)
+    check.wait()
+    said: list[str] = []
+    check.demand(Probe(), said.append, seconds=0.1)
+    assert said == ["the nodes read the data, and are used as soon as they have ..."]
+    assert set(check.fit or ()) == {"quick"}
+    assert check.closed == {"slow": f"ip of slow: {nodes.PENDING}"}
+    there.answers["probe of slow"] = ""
+    check.wait()
+    assert set(check.fit or ()) == {"quick", "slow"}
+    assert not check.closed
 
 
 def test_an_unfit_node_is_no_room_for_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,10 @@ class Calls:
         self.made.append(("on_report", *given, environment))
         return True
 
+    def may_go_on(self, *given: Any) -> bool:
+        self.made.append(("may_go_on", *given))
+        return False
+
     def fail(self, *given: Any, by_machine: bool) -> None:
         self.made.append(("fail", *given, by_machine))
 
@@ -95,6 +99,11 @@ class Calls:
         ),
         ({MESSAGE: EpochMessage(2, {}), "done": True}, "STOP", []),
         ({MESSAGE: BeatMessage("training")}, "CONTINUE", []),
+        (
+            {MESSAGE: BeatMessage("training", may_end=True)},
+            "STOP",
+            [("may_go_on", "t0001")],
+        ),
         ({}, "STOP", []),
         ({MESSAGE: FailureMessage("a bug", True)}, "STOP", [("fail", "t0001", "a bug", True)]),
         ({MESSAGE: FaultMessage(MEMORY, "full")}, "STOP", [("fault", "t0001", MEMORY, "full")]),
@@ -110,7 +119,8 @@ def test_each_message_is_one_call(
     trial: Any = SimpleNamespace(config={ORDER: SimpleNamespace(trial="t0001")})
     assert adapter.on_trial_result(None, trial, result) == decision
     assert scheduler.made == calls
-    assert bool(notified) == (decision == "STOP" and bool(calls))
+    ended = decision == "STOP" and bool(calls) and calls[0][0] != "may_go_on"
+    assert bool(notified) == ended
 
 
 def test_the_evidence_is_written_and_each_trouble_is_said_once(tmp_path: Path) -> None:

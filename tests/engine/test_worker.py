@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from tiny_task import TINY, tiny
 
 from study.config.task import TrialConfig
-from study.core.names import CONFIRM, IN_EPOCH, SEARCH
+from study.core.names import AGAIN_SECONDS, CONFIRM, IN_EPOCH, SEARCH
 from study.data import open_data
-from study.engine import worker
+from study.engine import spot, worker
 from study.engine.messages import (
     MESSAGE,
     BeatMessage,
@@ -30,6 +30,7 @@ from study.engine.messages import (
     TrialOrder,
     WorkerSettings,
 )
+from study.engine.probe import Probe, nonce_in
 from study.metrics import SegmentationMetrics
 from study.scheduler.retries import MEMORY
 from study.storage.checkpoints import checkpoint_key
@@ -100,13 +101,28 @@ def run(
     attempt: int = 0,
     *,
     stage: str = SEARCH,
-    keep_weights: bool = True,
+    gpus: float = 0,
+    **settings: Any,
 ) -> None:
-    order = TrialOrder(
+    worker.run(order(config, folder, reported, attempt, stage=stage, gpus=gpus, **settings))
+
+
+def order(
+    config: TrialConfig,
+    folder: Path,
+    reported: int = 0,
+    attempt: int = 0,
+    *,
+    stage: str = SEARCH,
+    gpus: float = 0,
+    keep_weights: bool = True,
+    **settings: Any,
+) -> TrialOrder:
+    return TrialOrder(
         trial="t0000",
         config=config.model_dump(),
         stage=stage,
-        gpus=0,
+        gpus=gpus,
         attempt=attempt,
         reported=reported,
         settings=WorkerSettings(
@@ -117,9 +133,9 @@ def run(
             keep_last=False,
             keep_weights=keep_weights,
             beat_s=3600.0,
+            **settings,
         ),
     )
-    worker.run(order)
 
 
 def epochs(sent: list[Message]) -> list[int]:
@@ -139,7 +155,53 @@ def test_a_damaged_checkpoint_is_no_reason_to_fail(
     path = first_checkpoint(config, tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     run(config, tmp_path, reported=1)
+    assert epochs(sent) == [2], "the first report stands"
+    assert sent[0].metrics[AGAIN_SECONDS] > 0  # type: ignore[union-attr]
+
+
+def test_a_trial_with_checkpoints_by_interval_leaves_a_drained_node_with_its_latest_epoch(
+    tmp_path: Path, sent: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave() -> None:
+        if sent:
+            raise spot.Drained
+
+    class Left(Exception):
+        """The process has ended."""
+
+    def end(code: int) -> None:
+        raise Left
+
+    monkeypatch.setattr(worker.spot, "leave_if_drained", leave)
+    monkeypatch.setattr(worker.os, "_exit", end)
+    rarely = tiny(checkpoint={"every": "10m"})
+    with pytest.raises(Left):
+        run(rarely, tmp_path)
+    assert epochs(sent) == [1]
+    assert (tmp_path / checkpoint_key("t0000", 1)).is_file()
+    monkeypatch.undo()
+
+
+def test_a_trial_that_was_given_a_gpu_does_not_take_a_cpu_in_silence(
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
+) -> None:
+    run(config, tmp_path, gpus=1.0, gpus_only=True)
+    assert sent == [FailureMessage(worker.NO_GPU, by_machine=True)]
+    sent.clear()
+    run(config, tmp_path, gpus=1.0)
     assert epochs(sent) == [1, 2]
+
+
+def test_a_node_that_is_not_checked_is_asked_by_its_trial(
+    tmp_path: Path, config: TrialConfig, sent: list[Message]
+) -> None:
+    def lacks(probe: Probe | None) -> str:
+        return worker.lacks(order(config, tmp_path, probe=probe))
+
+    assert lacks(None) == ""
+    with nonce_in(tmp_path, None, "s") as nonce:
+        assert lacks(Probe(folder=tmp_path, nonce=nonce)) == ""
+    assert lacks(Probe(folder=tmp_path, nonce=nonce)).startswith("it does not see")
 
 
 def test_what_a_lost_driver_had_not_heard_of_is_reported_from_the_checkpoint(

@@ -40,3 +40,26 @@ def test_gpu_seconds_are_those_of_all_trials(tmp_path: Path) -> None:
             state.apply(ReportRecord(trial, 0, epoch, {"time/epoch_s": 3.0}))
     assert state.gpu_s == sum(trial.gpu_s for trial in state.trials.values())
     assert state.gpu_s == pytest.approx(3 * 3.0 * 1.5)
+
+
+def test_epochs_that_were_trained_again_cost_gpu_seconds_too() -> None:
+    from study.ledger.records import ReportRecord, TrialRecord
+
+    state = State()
+    state.apply(TrialRecord("t0", 0, SEARCH, "", "recall", None, {}, 0, gpus=0.5))
+    state.apply(ReportRecord("t0", 0, 1, {"time/epoch_s": 3.0, "time/again_s": 8.0}))
+    assert state.gpu_s == state.trials["t0"].gpu_s == 5.5
+
+
+def test_the_most_slots_are_those_of_any_session_or_change_of_the_cluster() -> None:
+    from study.ledger.records import NodesRecord, SessionRecord, decode, encode
+
+    state = State()
+    assert state.most_slots == 0
+    state.apply(SessionRecord(0, "there", 2, 1.0, 0.0, ""))
+    for slots in (5, 0, 3):
+        change = NodesRecord(slots, slots, "node a has joined")
+        assert decode(encode(change)) == change
+        state.apply(change)
+    assert state.most_slots == 5
+    assert [change.slots for change in state.nodes] == [5, 0, 3]

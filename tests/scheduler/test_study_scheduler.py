@@ -16,6 +16,7 @@ from study.core.names import BASELINE, COMPLETED, CONFIRM, FAILED, REFERENCE, SE
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
+from study.scheduler.retries import LOST
 from study.space.search_space import load_space
 from study.storage.studies import load
 
@@ -208,3 +209,36 @@ def test_a_study_killed_after_a_line_of_any_kind_goes_on_to_the_ledger_of_an_und
         (folder / LEDGER).write_text("".join(text[: last + 1]))
         Driver(folder).run()
         assert without_attempts(folder) == whole, lines[last]
+
+
+def test_slots_follow_the_cluster_and_one_trial_waits_where_none_has_room(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, slots=1)
+    scheduler = driver.scheduler
+
+    def handed_out() -> list[str]:
+        found = []
+        while isinstance(step := scheduler.suggest(), TrialRecord):
+            found.append(step.trial)
+        return found
+
+    assert handed_out() == ["t0000"]
+    scheduler.follow(3, 3, "two nodes have joined")
+    assert handed_out() == ["t0001", "t0002"]
+    scheduler.follow(0, 0, "all have left")
+    assert (scheduler.slots, scheduler.budget.slots) == (1, 1)
+    for trial in ("t0000", "t0001", "t0002"):
+        scheduler.fault(trial, LOST, "its node is gone")
+    assert handed_out() == ["t0000"], "it waits, so that somebody sees it"
+    assert [change.slots for change in scheduler.state.nodes] == [3, 0]
+
+
+def test_what_is_trained_again_ends_where_the_session_closes(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, slots=1)
+    trial = driver.scheduler.suggest()
+    assert isinstance(trial, TrialRecord)
+    lines = (tmp_path / LEDGER).read_text()
+    assert driver.scheduler.may_go_on(trial.trial)
+    driver.scheduler.close()
+    assert not driver.scheduler.may_go_on(trial.trial)
+    assert not driver.scheduler.live
+    assert (tmp_path / LEDGER).read_text() == lines

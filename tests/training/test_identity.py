@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from tiny_task import STATEFUL_LOSS, TINY, tiny
 
 from study.config.own_training import OwnTrainingTask
-from study.config.task import TaskConfig, TrialConfig
+from study.config.task import CheckpointPlan, TaskConfig, TrialConfig
 from study.losses.config import Config, LogitAdjustment, LossConfig, MeanPooling
 from study.training import identity
 from study.training.identity import FIRST_KEYS, digest, first_keys
@@ -23,6 +23,7 @@ EARLIER = json.loads(DIGESTS.read_text(encoding="utf-8"))
 # Add the default of a new key here, and never change one: checkpoints without the key would be
 # taken for trainings with the new default.
 NEUTRAL: dict[str, Any] = {
+    "CheckpointPlan/every": "epoch",
     "Evaluation/groups": {},
     "FactoryLoss/kwargs": {},
     "Jaccard/power": 1.0,
@@ -41,6 +42,7 @@ NEUTRAL: dict[str, Any] = {
     "AuxHead/stage": 1,
     "AuxHead/channels": 64,
     "AuxHead/dropout": 0.1,
+    "TaskConfig/checkpoint": CheckpointPlan(),
 }
 
 
