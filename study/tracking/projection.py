@@ -14,6 +14,7 @@ from study.ledger.records import (
     AmendRecord,
     EndRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     SeedsRecord,
@@ -28,7 +29,15 @@ from study.tracking.database import Replaced
 from study.tracking.store import Store, is_refusal
 
 PUSH_SECONDS = 5.0
-OF_THE_STUDY = StudyRecord | SessionRecord | AmendRecord | SelectRecord | SeedsRecord | FinishRecord
+OF_THE_STUDY = (
+    StudyRecord
+    | SessionRecord
+    | AmendRecord
+    | NodesRecord
+    | SelectRecord
+    | SeedsRecord
+    | FinishRecord
+)
 
 
 def in_a_line(error: Exception) -> str:
