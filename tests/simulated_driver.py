@@ -20,6 +20,7 @@ from study.ledger.records import StudyRecord, TrialRecord
 from study.scheduler.planning import make_plan
 from study.scheduler.stages import Done
 from study.scheduler.study_scheduler import StudyScheduler
+from study.scheduler.teachers import NO_TEACHERS
 from study.simulation.driver import Clock, Epoch, drive
 from study.space.search_space import SearchSpace, load_space
 
@@ -68,7 +69,7 @@ class Driver:
             target=target,
             num_trials=None,
             seed=0,
-            teachers=options.get("teachers"),
+            teachers=options.get("teachers", NO_TEACHERS),
         )
         self.ledger = Ledger(folder)
         if self.ledger.state.study is None:

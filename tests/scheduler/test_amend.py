@@ -143,7 +143,7 @@ def test_settings_stay() -> None:
 def test_a_grid_has_an_end() -> None:
     space = load_space("baselines")
     the_plan = make_plan(space, TASK, num_trials=None, seed=0)
-    with pytest.raises(InputError, match=r"--more-trials: the grid has 30 points left, for \d+"):
+    with pytest.raises(InputError, match=r"--more-trials: the grid has \d+ points left, for \d+"):
         amended(the_plan, space, State(), 40)
 
 

@@ -63,7 +63,7 @@ def test_a_session_ends_within_its_time_and_confirms_what_it_has_chosen(
 def test_a_budget_of_time_is_used(tmp_path: Path, seconds: Callable[[Cost, int], float]) -> None:
     whole = seconds(even, 4)
     used = Timed(tmp_path / "short", slots=4, time_budget=0.8 * whole).run_session()
-    assert used > 0.5 * whole
+    assert used >= 0.5 * whole
 
 
 def test_too_little_time_for_the_baselines_goes_to_the_first_ones(tmp_path: Path) -> None:
