@@ -98,8 +98,8 @@ class Decision:
         """
         axis = 0 if logits.ndim == 3 else 1
         if logits.shape[axis] == 1 and len(self.log_prior) in (0, 2):
-            shift = self.tau * (self.log_prior[1] - self.log_prior[0]) if self.log_prior else 0.0
-            above: Any = (logits > shift).squeeze(axis)
+            edge = self.tau * (self.log_prior[1] - self.log_prior[0]) if self.log_prior else 0.0
+            above: Any = (logits > edge).squeeze(axis)
             return above.astype(np.int64) if isinstance(above, np.ndarray) else above.long()
         if self.log_prior and logits.shape[axis] != len(self.log_prior):
             raise ValueError(

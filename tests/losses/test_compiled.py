@@ -167,3 +167,41 @@ def test_a_loss_that_is_gone_is_forgotten():
     del loss
     gc.collect()
     assert number not in _losses
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_step_that_calls_the_loss_twice_or_reads_no_value_observes_each_call(backend):
+    images, target = batch()
+    logits = torch.cat([images, images[:, :1]], 1).requires_grad_()
+    found, expected = (make({"recall": {"ema_momentum": 0.5}}) for _ in range(2))
+    for loss in (found, expected):
+        loss(-logits, target)
+
+    def step(loss, logits, target):
+        loss(logits.roll(1, 0), target)
+        return loss(logits, target) + 2 * loss(logits, target)
+
+    value = step(expected, logits, target)
+    again = torch.compile(step, backend=backend, fullgraph=True)(found, logits, target)
+    assert again == value
+    assert torch.equal(found.recall.value, expected.recall.value)
+    torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (again, value)))
+
+
+def test_second_derivatives_of_a_compiled_loss_are_an_error_and_no_zeros():
+    images, target = batch()
+    logits = torch.cat([images, images[:, :1]], 1).requires_grad_()
+    value = torch.compile(make({}), backend="eager", fullgraph=True)(logits, target)
+    (first,) = torch.autograd.grad(value, logits, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(first.pow(2).sum(), logits)
+
+
+def test_a_target_that_wants_a_gradient_breaks_the_graph_and_gets_it():
+    images, _ = batch()
+    logits = torch.cat([images, images[:, :1]], 1)
+    soft = torch.softmax(torch.randn(2, 4, 6, 5), 1).requires_grad_()
+    loss = make({"jaccard": {"mix": 0.5}})
+    found = torch.compile(loss, backend="eager")(logits, soft)
+    expected = torch.autograd.grad(loss(logits, soft), soft)[0]
+    torch.testing.assert_close(torch.autograd.grad(found, soft)[0], expected)
