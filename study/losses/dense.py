@@ -71,6 +71,7 @@ class DenseStep:
         """The value and the terms."""
         terms: dict[str, Tensor] = {}
         entropy, overlap = self._sums()
+        self.overlap = overlap
         value = torch.zeros((), dtype=torch.float64)
         if self.mix < 1:
             terms["cross_entropy"] = entropy / self.num_valid

@@ -14,7 +14,7 @@ from study.losses.distillation import mean_entropy, softened
 from study.losses.logit_adjustment import LogitAdjustment
 from study.losses.looking import transforms_active
 from study.losses.loss import Terms
-from study.losses.module import SegmentationLoss, named_terms
+from study.losses.module import SegmentationLoss
 from study.losses.targets import compute_dtype, in_shape
 
 NORM = "grad_norm/"
@@ -71,6 +71,7 @@ class DistilledLoss(SegmentationLoss):
         logits: Tensor,
         target: Tensor,
         keep: Tensor | None = None,
+        weight: Tensor | None = None,
         teacher: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of a batch, as `SegmentationLoss.forward` does.
@@ -79,6 +80,7 @@ class DistilledLoss(SegmentationLoss):
             logits: (B, C, H, W) float.
             target: (B, H, W) integers, or soft.
             keep: (B, H, W) bool, pixels that count; None keeps all.
+            weight: (B, H, W) float, of each pixel's loss in the part on the true labels.
             teacher: (B, C, H, W) float, the teacher's probabilities, which sum to 1 over the
                 classes of each pixel that counts; as a soft target is.
 
@@ -98,7 +100,7 @@ class DistilledLoss(SegmentationLoss):
         for part in filter(None, (self._at_t, self._at_1)):
             part.measure_gradients = self.measure_gradients
         _, target, keep = in_shape(logits, target, keep, self._num_classes)
-        hard = super().forward(logits, target, keep) if self._mix < 1 else None
+        hard = super().forward(logits, target, keep, weight) if self._mix < 1 else None
         scores, soft, _ = in_shape(logits, teacher, keep, self._num_classes)
         with torch.autocast(logits.device.type, enabled=False):
             scores = scores.to(compute_dtype(logits))
@@ -143,8 +145,7 @@ class DistilledLoss(SegmentationLoss):
 
         Norms of gradients are those of each term times its weight in the whole loss.
         """
-        names = range(self._classes) if class_names is None else class_names
-        return named_terms(self.step_terms, names)
+        return super().terms(class_names)
 
     @property
     def step_terms(self) -> Terms:

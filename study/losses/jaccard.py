@@ -146,6 +146,11 @@ class Overlap:
     labelled: Tensor  # |t|
     active: Tensor  # bool
 
+    def detached(self) -> Overlap:
+        """The same without a graph."""
+        sums = (self.hit, self.predicted, self.labelled)
+        return Overlap(*(one.detach() for one in sums), self.active)
+
 
 def active_classes(config: Jaccard, peak: Tensor, valid: Tensor) -> Tensor:
     """Which classes count in which image, (B, C) bool. peak: the largest label of a kept pixel."""
@@ -171,6 +176,24 @@ def _summed(overlap: Overlap, average: str) -> Overlap:
 
 def _average(config: Jaccard, overlap: Overlap, average: str) -> Tensor:
     found = _summed(overlap, average)
+    weight = _weight_in_mean(found.active.to(found.hit.dtype), 0 if average == "class" else 1)
+    return (weight * _losses(config, found)).sum()
+
+
+def by_class(config: Jaccard, overlap: Overlap) -> Tensor:
+    """The loss of each class, (C,): its mean over the images where it is active (of the whole
+    batch, where that is averaged), NaN where it is in none. Unless images come before classes in
+    the mean, `jaccard_loss` is the mean of these."""
+    total = None
+    for name, weight in config.averages.items():
+        found = _summed(overlap, name)
+        losses = _losses(config, found).where(found.active, 0).sum(0) / found.active.sum(0)
+        total = weight * losses if total is None else total + weight * losses
+    assert total is not None
+    return total
+
+
+def _losses(config: Jaccard, found: Overlap) -> Tensor:
     hit, predicted, labelled = found.hit, found.predicted, found.labelled
     above = hit + config.smooth
     below = above + config.alpha * (predicted - hit) + config.beta * (labelled - hit)
@@ -178,8 +201,7 @@ def _average(config: Jaccard, overlap: Overlap, average: str) -> Tensor:
     if config.power != 1:
         away = losses > 0
         losses = (losses.where(away, 1.0) ** config.power).where(away, 0.0)
-    weight = _weight_in_mean(found.active.to(hit.dtype), 0 if average == "class" else 1)
-    return (weight * losses).sum()
+    return losses
 
 
 def partial_derivatives(config: Jaccard, overlap: Overlap) -> tuple[Tensor, Tensor, Tensor]:

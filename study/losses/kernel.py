@@ -65,6 +65,7 @@ class Step:
             labels.check(labels.soft, labels.valid, 1)
         self.scores = scores
         self.terms: Terms = {}
+        self.overlap: Overlap | None = None
         self.mix = self.config.jaccard.mix
         self.label = labels.label
         self.num_valid = labels.num_valid.clamp(min=1)
@@ -246,9 +247,8 @@ class Step:
             soft = self.labels.soft
             peak = self.support.to(p.dtype) if soft is None else soft.amax(-1)
         active = active_classes(config, peak, self.labels.valid)
-        term, by_hit, by_predicted = partial_derivatives(
-            config, Overlap(hit, predicted, labelled, active)
-        )
+        self.overlap = Overlap(hit, predicted, labelled, active)
+        term, by_hit, by_predicted = partial_derivatives(config, self.overlap)
         self.terms["jaccard"] = term
         if target is None:
             return term, (by_predicted, by_hit)

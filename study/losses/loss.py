@@ -2,7 +2,7 @@
 
     z'_p  = z_p + tau * log pi                               the logits, with the prior in the loss
     ce_p  = -sum_c s_p[c] log softmax(z'_p)[c]               s: one-hot, smoothed or soft label
-    ell_p = a[y_p] * (1 - R[y_p]) * (1 - q_p)^gamma * ce_p   q_p = softmax(z'_p)[y_p]
+    ell_p = w_p a[y_p] (1 - R[y_p]) (1 - q_p)^gamma ce_p     q_p = softmax(z'_p)[y_p], w: per pixel
     L     = (1 - mix) * sum_p v_p ell_p + mix * Jaccard(softmax z', target)
 
 over the valid pixels p, with label y_p. The class weights a, the recall R and the pooling weights v
@@ -13,6 +13,8 @@ for the configs that it knows; `module` chooses between them, and holds the stat
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,13 +31,22 @@ WEIGHTS = "weights"  # key of the (C,) weights among the terms, which are 0-dim
 Terms = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Plain:
+    """The loss of a step, 0-dim; its terms; the sums of its Jaccard term, if it has one."""
+
+    value: Tensor
+    terms: Terms
+    overlap: Overlap | None
+
+
 def plain_loss(
     config: LossConfig,
     scores: Tensor,
     labels: Labels,
     class_factors: Tensor | None,
     log_prior: Tensor | None,
-) -> tuple[Tensor, Terms]:
+) -> Plain:
     """The loss of logits (B, C, P), and its terms, with everything attached to the graph.
 
     class_factors: a * (1 - R), (C,) float64; None where all are 1. log_prior: log pi, (C,) float64;
@@ -52,6 +63,7 @@ def plain_loss(
     if sharp is None:
         sharp = torch.zeros_like(log_p).scatter(1, labels.label[:, None], 1.0)
     value = torch.zeros((), dtype=scores.dtype, device=scores.device)
+    overlap = None
 
     if mix < 1:
         losses = -(log_q if labels.soft is None else (sharp * log_p).sum(1))  # cross entropy
@@ -59,10 +71,14 @@ def plain_loss(
             losses = (1 - labels.epsilon) * losses - labels.epsilon * log_p.mean(1)
         losses = losses.where(valid, 0)
         terms["cross_entropy"] = losses.sum() / labels.num_valid.clamp(min=1)
+        if class_factors is None and labels.weight is not None:
+            class_factors = losses.new_ones(labels.num_classes, dtype=torch.float64)
         if class_factors is not None:
             factors = _normalized(config, class_factors, labels)
             terms[WEIGHTS] = factors
             losses = losses * factors.to(losses.dtype)[labels.label]
+        if labels.weight is not None:
+            losses = losses * labels.weight
         if config.focal_gamma > 0:
             losses = losses * focal_factor(log_q, config.focal_gamma)
         losses = losses.where(valid, 0)
@@ -81,12 +97,16 @@ def plain_loss(
         overlap = Overlap(torch.minimum(p, t).sum(2), p.sum(2), t.sum(2), active)
         terms["jaccard"] = jaccard_loss(config.jaccard, overlap)
         value = value + mix * terms["jaccard"]
-    return value, terms
+    return Plain(value, terms, overlap)
 
 
 def _normalized(config: LossConfig, factors: Tensor, labels: Labels) -> Tensor:
-    """The class factors, with `normalizer: weight` scaled to average 1 over the valid pixels."""
+    """The class factors, with `normalizer: weight` scaled to average 1 over the valid pixels, those
+    of the pixels' own included."""
     if config.normalizer == "valid":
         return factors
-    total = factors[labels.label].where(labels.valid, 0).sum()
+    each = factors[labels.label]
+    if labels.weight is not None:
+        each = each * labels.weight
+    total = each.where(labels.valid, 0).sum()
     return (factors * labels.num_valid / total.where(total > 0, 1)).where(total > 0, 0)

@@ -24,12 +24,13 @@ from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
 from study.losses.digest import echo, loss_digest
 from study.losses.family import active
+from study.losses.jaccard import Overlap, by_class
 from study.losses.label_smoothing import amount
 from study.losses.logit_adjustment import adjusted, log_prior
 from study.losses.looking import has_tangent, inside_backward, transforms_active
 from study.losses.loss import WEIGHTS, Terms, plain_loss
 from study.losses.recall_state import ObserveUnderTransforms, RecallState
-from study.losses.targets import Labels, compute_dtype, in_shape, read_labels
+from study.losses.targets import Labels, compute_dtype, in_shape, read_labels, read_weight
 
 NO_INDEX = -(2**63)  # no label has it
 
@@ -102,6 +103,7 @@ class SegmentationLoss(nn.Module):
         self._is_neutral = not active(config)
         self._is_used = False
         self._terms: Terms = {}
+        self._overlap: Overlap | None = None
         self._number = register(self)
 
     @property
@@ -125,7 +127,13 @@ class SegmentationLoss(nn.Module):
         super().__setstate__(state)
         self._number = register(self)  # a copy is another loss
 
-    def forward(self, logits: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of a batch.
 
         Logits of ignored pixels are never read: their gradient is 0 even where they are NaN. A NaN
@@ -142,6 +150,9 @@ class SegmentationLoss(nn.Module):
                 probability of class 1 as floats (B, H, W) or (B, 1, H, W).
             keep: (B, H, W) bool, pixels that count (with hard labels, besides `ignore_index`); None
                 keeps all.
+            weight: (B, H, W) or (B, 1, H, W) float, finite and >= 0, multiplies the loss of each
+                pixel beside the class weights, before pooling; with `normalizer: weight` it is
+                scaled with them. The Jaccard term has none. None is 1 everywhere, and faster.
 
         Returns:
             The loss, a scalar tensor. It has derivatives of any order, by a soft target too.
@@ -152,20 +163,22 @@ class SegmentationLoss(nn.Module):
         """
         logits, target, keep = in_shape(logits, target, keep, self._num_classes)
         if torch.compiler.is_compiling():
-            if not kernel.knows(self._config) or target.requires_grad:
-                return self._outside_of_the_graph(logits, target, keep)
+            if not kernel.knows(self._config) or target.requires_grad or weight is not None:
+                return self._outside_of_the_graph(logits, target, keep, weight)
             scores = logits.to(compute_dtype(logits))
             return opaque_loss(self._number, scores, target, keep, self.recall)
-        if self._asks_for_more(logits, target):
+        if weight is not None or self._asks_for_more(logits, target):
             with torch.autocast(logits.device.type, enabled=False):
-                return self._plain_step(logits, target, keep)
+                return self._plain_step(logits, target, keep, weight)
         return _Differentiable.apply(logits, target, keep, self)
 
     @torch.compiler.disable
-    def _outside_of_the_graph(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
+    def _outside_of_the_graph(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, weight: Tensor | None
+    ) -> Tensor:
         """The plain form in a compiled step, which it breaks in two."""
         with torch.autocast(logits.device.type, enabled=False):
-            return self._plain_step(logits, target, keep)
+            return self._plain_step(logits, target, keep, weight)
 
     def _asks_for_more(self, logits: Tensor, target: Tensor) -> bool:
         """Whether the kernel cannot give what is asked for."""
@@ -193,6 +206,7 @@ class SegmentationLoss(nn.Module):
         if self.recall is None and dense.suits(self._config, scores, labels):
             pixels = dense.DenseStep(self._config, self._adjusted(scores), labels, wants_gradient)
             value, self._terms = pixels.run()
+            self._overlap = pixels.overlap
             if self.measure_gradients:
                 self._terms |= self._gradient_norms(scores, labels, None)
             return value, pixels.probability.view(logits.shape) if wants_gradient else None, None
@@ -205,17 +219,25 @@ class SegmentationLoss(nn.Module):
             step.terms["recall"] = self.recall.mean()
         factors = self.weights()
         value, self._terms = step.run(factors), step.terms
+        self._overlap = step.overlap
         if self.measure_gradients:
             self._terms |= self._gradient_norms(scores, labels, factors)
         return value, step.probability.view(logits.shape) if wants_gradient else None, factors
 
-    def _plain_step(self, logits: Tensor, target: Tensor, keep: Tensor | None) -> Tensor:
+    def _plain_step(
+        self, logits: Tensor, target: Tensor, keep: Tensor | None, weight: Tensor | None = None
+    ) -> Tensor:
         """As evaluate, in the plain form: a value with a graph."""
         self._tell()
         logits = logits.to(compute_dtype(logits))
         if target.numel() == 0:
             return self._without_pixels(logits) + logits.sum()
         scores, labels = self._read(logits, target, keep)
+        if weight is not None:
+            of_pixels = read_weight(
+                weight, logits, labels.valid, scores.dtype, validate=self._validate
+            )
+            labels = replace(labels, weight=of_pixels)
         terms: Terms = {}
         factors = self.weights()
         if self.recall is not None:
@@ -223,12 +245,14 @@ class SegmentationLoss(nn.Module):
             if self._observes:
                 factors, mean = self._observed(scores, labels)
             terms["recall"] = mean
-        value, more = plain_loss(self._config, scores, labels, factors, self.log_prior)
+        found = plain_loss(self._config, scores, labels, factors, self.log_prior)
         if not transforms_active():  # whose tensors are gone when it returns
-            self._terms = {name: term.detach() for name, term in (terms | more).items()}
+            terms |= found.terms
+            self._terms = {name: term.detach() for name, term in terms.items()}
+            self._overlap = None if found.overlap is None else found.overlap.detached()
             if self.measure_gradients:
                 self._terms |= self._gradient_norms(scores, labels, factors)
-        return value
+        return found.value
 
     def again(
         self, logits: Tensor, target: Tensor, keep: Tensor | None, factors: Tensor | None
@@ -236,7 +260,7 @@ class SegmentationLoss(nn.Module):
         """The value of a step with a graph, from the class factors that it used; changes no
         state."""
         scores, labels = self._read(logits.to(compute_dtype(logits)), target, keep)
-        return plain_loss(self._config, scores, labels, factors, self.log_prior)[0]
+        return plain_loss(self._config, scores, labels, factors, self.log_prior).value
 
     @property
     def _observes(self) -> bool:
@@ -338,13 +362,13 @@ class SegmentationLoss(nn.Module):
         self, config: LossConfig, scores: Tensor, labels: Labels, factors: Tensor | None
     ) -> Tensor:
         """The gradient of a loss by scores without a graph."""
-        if kernel.knows(config):
+        if kernel.knows(config) and labels.weight is None:
             step = kernel.Step(config, self._adjusted(scores), labels, wants_gradient=True)
             step.run(factors)
             return step.probability
         with torch.enable_grad():
             leaf = scores.clone().requires_grad_()
-            value, _ = plain_loss(config, leaf, labels, factors, self.log_prior)
+            value = plain_loss(config, leaf, labels, factors, self.log_prior).value
             return torch.autograd.grad(value, leaf)[0]
 
     def _adjusted(self, scores: Tensor) -> Tensor:
@@ -371,6 +395,8 @@ class SegmentationLoss(nn.Module):
 
         cross_entropy, pixel   unweighted mean, and the pooled term; unless mix is 1
         jaccard                unless mix is 0
+        jaccard/<class>        that of the class: its mean over the images where it is present (once
+                               for the batch, where that is averaged), NaN where it is in none
         recall                 the mean R of the classes seen
         kept, capped           fraction of valid pixels that OHEM keeps or max-pooling holds at its
         cap
@@ -379,8 +405,12 @@ class SegmentationLoss(nn.Module):
         grad_norm/<term>       L2 norm of the gradient by the logits of (1 - mix) * pixel and of
                                mix * jaccard; if `measure_gradients` was set
         """
-        names = range(self._classes) if class_names is None else class_names
-        return named_terms(self._terms, names)
+        names = [*(range(self._classes) if class_names is None else class_names)]
+        terms = named_terms(self.step_terms, names)
+        if self._overlap is None:
+            return terms
+        losses = by_class(self._config.jaccard, self._overlap)
+        return terms | {f"jaccard/{c}": one for c, one in zip(names, losses.unbind(), strict=True)}
 
     @property
     def step_terms(self) -> dict[str, Tensor]:

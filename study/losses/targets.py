@@ -35,6 +35,7 @@ class Labels:
     num_classes: int
     slack: float | None = None  # of the sums of soft labels; None where they are not checked
     epsilon: float | Tensor = 0.0  # label smoothing, for all pixels or (B, P)
+    weight: Tensor | None = None  # (B, P), of each pixel's loss
 
     @cached_property
     def label(self) -> Tensor:
@@ -131,6 +132,31 @@ def in_shape(
                 f"{tuple(shape)}, got {target.dtype} of {tuple(target.shape)}"
             )
     return two_classes(logits) if binary else logits, target, keep
+
+
+def read_weight(
+    weight: Tensor, logits: Tensor, valid: Tensor, dtype: torch.dtype, *, validate: bool
+) -> Tensor:
+    """A weight for each pixel of logits (B, C, ...), (B, P) in `dtype`; 0 at ignored pixels.
+
+    Raises ValueError for another shape or dtype and, where looking makes nobody wait, for a weight
+    that is negative or not finite at a valid pixel.
+    """
+    pixels, shape = _pixels(logits.shape), tuple(weight.shape)
+    if shape not in (pixels, (pixels[0], 1, *pixels[1:])) or not weight.is_floating_point():
+        raise ValueError(
+            f"weight must be floating-point of shape {pixels} for logits of "
+            f"{tuple(logits.shape)}, got {weight.dtype} of {shape}"
+        )
+    flat = weight.flatten(1).to(dtype).where(valid, 0)
+    if (
+        validate
+        and may_look(flat)
+        and flat.numel()
+        and not bool(((flat >= 0) & flat.isfinite()).all())
+    ):
+        raise ValueError("weight must be finite and >= 0 at every pixel that counts")
+    return flat
 
 
 def _pixels(shape: Sequence[int]) -> tuple[int, ...]:
