@@ -2,11 +2,12 @@
 
     python -m benchmarks.losses [--shape B C H W] [--ignored 0.05] [--runs 21] [--out FILE.md]
 
-Prints Markdown: every axis alone and four at once, then the losses of segmentation-models-pytorch
-beside ours, on the CPU and on CUDA where there is a device. A run is one loss and its gradient by
-the logits, float32, eager. Each round runs every loss once in an order of its own, so that all see
-the same machine; best / best and median / median over the rounds. Labels are uniform; logits are
-standard normal ("random"), or have 9 added at the label of 90 % of the pixels ("trained-like").
+Prints Markdown: every axis alone and four at once, soft labels, then the losses of
+segmentation-models-pytorch beside ours, on the CPU and on CUDA where there is a device. A run is
+one loss and its gradient by the logits, float32, eager. Each round runs every loss once in an order
+of its own, so that all see the same machine; best / best and median / median over the rounds.
+Labels are uniform; logits are standard normal ("random"), or have 9 added at the label of 90 % of
+the pixels ("trained-like").
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.losses import build_loss
+from study.losses import PRESETS, build_loss
 from study.training.environment import environment, set_up_process
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -86,6 +87,15 @@ AXES: dict[str, Axis] = {
     ),
 }
 
+TORCH_SOFT = "torch cross entropy of soft labels"
+SOFT: dict[str, Axis] = {
+    "soft labels": Axis({}, None),
+    "soft labels, Jaccard": Axis({"jaccard": {"mix": 0.5}}, (2.5, 2.5)),
+    "jml_soft": Axis(PRESETS["jml_soft"].config, (2.0, 2.0)),
+    "jml_bls": Axis(PRESETS["jml_bls"].config, (2.0, 2.0)),
+}
+"""What is a distribution at each pixel; the presets smooth hard labels."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -117,6 +127,11 @@ def _report(device: torch.device, shape: Shape, options: argparse.Namespace) -> 
     for name, peer in peers.items():
         losses[name] = peer.loss
         losses[_beside(name)] = build_loss(peer.ours, num_classes=shape[1])
+    soft = make_soft(shape, device)
+    for name, axis in SOFT.items():
+        loss = build_loss(axis.config, num_classes=shape[1])
+        losses[name] = _on_soft(loss, soft) if name.startswith("soft") else loss
+    losses[TORCH_SOFT] = _on_soft(functional.cross_entropy, soft)
     measured: list[Times] = []
     values: dict[str, float] = {}
     for kind in LOGITS:
@@ -128,7 +143,9 @@ def _report(device: torch.device, shape: Shape, options: argparse.Namespace) -> 
     targets = device.type == "cpu" and options.threads == 1
     lines = [
         *_heading(device, shape, options, load),
-        *_axes_table(measured, with_targets=targets),
+        *_axes_table(measured, AXES, with_targets=targets),
+        "",
+        *_axes_table(measured, {TORCH_SOFT: Axis({}, None), **SOFT}, with_targets=targets),
         "",
         *_peers_table(measured, peers, values),
         "",
@@ -196,6 +213,16 @@ def make_batch(
         logits.scatter_add_(1, target[:, None], 9.0 * right[:, None])
     target[torch.rand(target.shape, generator=generator) < ignored] = IGNORE_INDEX
     return logits.to(device).requires_grad_(), target.to(device)
+
+
+def make_soft(shape: Shape, device: torch.device) -> Tensor:
+    """Label distributions, as a teacher gives them; no pixel is left out."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.softmax(3 * torch.randn(shape, generator=generator), 1).to(device)
+
+
+def _on_soft(loss: Loss, soft: Tensor) -> Loss:
+    return lambda logits, target: loss(logits, soft)
 
 
 def _step(loss: Loss, logits: Tensor, target: Tensor) -> Callable[[], object]:
@@ -302,14 +329,16 @@ def _heading(
     ]
 
 
-def _axes_table(measured: list[Times], *, with_targets: bool) -> list[str]:
+def _axes_table(
+    measured: list[Times], axes: Mapping[str, Axis], *, with_targets: bool
+) -> list[str]:
     lines = [
         f"| time / {REFERENCE} "
         + "".join(f"| {kind}: best | median | target " for kind in LOGITS)
         + "|",
         "|---" * (1 + 3 * len(LOGITS)) + "|",
     ]
-    for name, axis in AXES.items():
+    for name, axis in axes.items():
         cells = [name]
         for index, times in enumerate(measured):
             best, median = ratios(times, name, REFERENCE)

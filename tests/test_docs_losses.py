@@ -18,6 +18,7 @@ from study.losses import (
     focal,
     jaccard,
     label_smoothing,
+    logit_adjustment,
     max_pooling,
     ohem,
     pooling,
@@ -57,8 +58,17 @@ def test_the_neutral_config_is_the_default_in_full() -> None:
 
 
 AXES = (
-    label_smoothing, focal, class_weights, recall, pooling, max_pooling, ohem, jaccard, distillation,
-)  # fmt: skip
+    label_smoothing,
+    focal,
+    class_weights,
+    recall,
+    pooling,
+    max_pooling,
+    ohem,
+    jaccard,
+    logit_adjustment,
+    distillation,
+)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.__name__.rpartition(".")[2])

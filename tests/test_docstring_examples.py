@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
+import study.losses.class_weights
 import study.losses.config
+import study.losses.focal
+import study.losses.jaccard
+import study.losses.label_smoothing
+import study.losses.logit_adjustment
+import study.losses.max_pooling
+import study.losses.ohem
+import study.losses.pooling
 import study.losses.presets
+import study.losses.recall
 from study.data import SegmentationData, open_data
 from study.losses import SegmentationLoss, build_loss
 from study.metrics import SegmentationMetrics, build_decision
@@ -19,6 +28,15 @@ from study.training import train
 EXAMPLES = (
     study.losses.config,
     study.losses.presets,
+    study.losses.class_weights,
+    study.losses.focal,
+    study.losses.jaccard,
+    study.losses.label_smoothing,
+    study.losses.logit_adjustment,
+    study.losses.max_pooling,
+    study.losses.ohem,
+    study.losses.pooling,
+    study.losses.recall,
     build_loss,
     SegmentationLoss,
     SegmentationMetrics,

@@ -8,16 +8,17 @@ Per class, with p the softmax probabilities, t the labels in [0, 1] and |.| sums
 alpha = beta = 1 is Jaccard, 1/2 Dice, any other pair Tversky (alpha weighs false positives, beta
 misses). A power below 1 turns the loss to the classes that are nearly right, one above 1 to those
 that are missed; where a class's loss rounds to 0 its gradient is 0. On hard labels tp is the sum of
-p over the class's pixels, and with smooth 0 the loss of one-hot predictions is exactly 1 - IoU. On soft labels the usual product form is not smallest at
-p = t; this one is 0 there and only there. An empty denominator gives score 1 and gradient 0.
+p over the class's pixels, and with smooth 0 the loss of one-hot predictions is exactly 1 - IoU. On
+soft labels the usual product form is not smallest at p = t; this one is 0 there and only there. An
+empty denominator gives score 1 and gradient 0.
 mix in [0, 1]; alpha, beta, smooth >= 0; power > 0.
 
 average    batch: sums over the whole batch, mean over active classes
            image: mean over an image's active classes, then over the images that have one
            class: mean over the images where a class is active, then over the classes
            {batch: a, image: b, class: c}: (a D + b I + c C) / (a + b + c) of these three
-classes    present: active where some kept pixel's label exceeds 0.01; all: every class, in every
-           image that has a kept pixel
+classes    present: active where some kept pixel's label exceeds 0.01, before it is smoothed; all:
+           every class, in every image that has a kept pixel
 
 Neutral: mix 0.
 
@@ -29,10 +30,20 @@ averages are those of the metrics mIoU^D, mIoU^I, mIoU^C of Wang et al., NeurIPS
 benchmarks), their mixture is that of the same authors' code. The power: Abraham & Khan, "A Novel
 Focal Tversky Loss Function", ISBI 2019, arXiv 1810.07842, who write it 1 / gamma.
 
-Differs: smooth is 1e-3, the paper's configs use 1. Abraham & Khan sum over classes, and their alpha
-weighs misses, their beta false positives. Codes of the Jaccard loss have had the power both ways,
-gamma and 1 / gamma; here it is what stands above the loss. In libraries that keep absent classes in
-the divisor the loss scales with the number of the others.
+Differs: the reference code takes all classes of soft labels, unless told otherwise, and of hard
+ones those present; here `classes` alone says it. An image without a kept pixel takes no part, under
+`classes: all` neither. smooth is 1e-3, the paper's configs use 1. In libraries that keep absent
+classes in the divisor the loss scales with the number of the others. Abraham & Khan sum over
+classes, and their alpha weighs misses, their beta false positives. Codes of the Jaccard loss have
+had the power both ways, gamma and 1 / gamma; here it is what stands above the loss.
+
+Example:
+    >>> import torch
+    >>> from study.losses.jaccard import Jaccard, Overlap, jaccard_loss
+    >>> hit, predicted, labelled = (torch.tensor([[n, 4.0]]) for n in (2.0, 3.0, 3.0))
+    >>> overlap = Overlap(hit, predicted, labelled, torch.tensor([[True, False]]))
+    >>> jaccard_loss(Jaccard(smooth=0.0), overlap).item()  # of the first class: 1 - 2 / 4
+    0.5
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Every part of the loss sees z' (the cross entropy, q, the Jaccard term). The network itself learns
 z, from which the prior is gone: its plain argmax favours no frequent class. The running recall is
-that of z, which is what predicts. tau in [0, inf): at 1 it is the balanced softmax. The counts n_c are
-needed; a class without training pixels has the prior of the rarest one that has some.
+that of z, which is what predicts. tau in [0, inf): at 1 it is the balanced softmax. The counts n_c
+are needed; a class without training pixels has the prior of the rarest one that has some.
 
 Neutral: tau 0.
 

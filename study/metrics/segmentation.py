@@ -30,8 +30,8 @@ class SegmentationMetrics:
     Counts stay on the predictions' device; nothing is copied to the host before the end.
 
     Args:
-        num_classes: C; 1 for logits of one channel (B, 1, H, W), whose two classes are told apart by
-            their sign: then all that is of each class is of both.
+        num_classes: C; 1 for logits of one channel (B, 1, H, W), those of the second of two
+            classes, of which the first has logit 0; names and counts are those of both.
         ignore_index: label of the pixels that do not count.
         class_names: names of the per-class metrics, one per class, all different; default the class
             indices.
