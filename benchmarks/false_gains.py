@@ -39,7 +39,7 @@ from study.core.names import (
 )
 from study.ledger.records import EndRecord, ReportRecord, StudyRecord, TrialRecord
 from study.ledger.state import State
-from study.scheduler.stages import Done, Select, Stop, Wait, next_action
+from study.scheduler.stages import ChooseSeeds, Done, Select, Stop, Wait, next_action
 from study.scheduler.trials import TrialFactory
 from study.session.prepare import make_plan
 from study.space.search_space import SearchSpace, load_space
@@ -79,7 +79,7 @@ class World:
 
 @cache
 def _given() -> tuple[SearchSpace, TaskConfig]:
-    return load_space(SPACE), load_task(TASK).config
+    return load_space(SPACE), load_task(TASK).trained_here
 
 
 def simulate(world: World, seed: int, best: float | None = None) -> State:
@@ -94,7 +94,7 @@ def simulate(world: World, seed: int, best: float | None = None) -> State:
     state.apply(StudyRecord("s", seed, TASK, {}, SPACE, dict(space.data), plan.as_dict(), {}, {}))
     factory = TrialFactory(plan, space, task, state, gpus=0.0)
     while not isinstance(action := next_action(plan, state, ()), Done):
-        assert not isinstance(action, (Wait, Stop))
+        assert not isinstance(action, (Wait, Stop, ChooseSeeds))
         if isinstance(action, Select):
             state.apply(select(state, top=plan.confirm_top))
             continue

@@ -18,7 +18,7 @@ Differs: mmsegmentation adds 0.4 of the auxiliary loss to the whole main one, w 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,9 @@ class HeadsLoss(nn.Module):
         self.measure_gradients = False
         self._aux_value: Tensor | None = None
 
-    def forward(self, outputs: Sequence[Tensor], target: Tensor, **teacher: Tensor) -> Tensor:
+    def forward(
+        self, outputs: tuple[Tensor, ...] | Tensor, target: Tensor, **teacher: Tensor
+    ) -> Tensor:
         """The loss of a batch, a scalar; as each head's loss object takes it.
 
         Raises:

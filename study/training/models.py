@@ -154,9 +154,10 @@ def _check_heads(found: object, count: int, expected: tuple[int, ...]) -> None:
         got = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
         message = f"in training mode the model must return a tuple of {count} logits, got {got}"
         raise InputError(message, hint="`aux` says how many come behind the main ones", key="model")
-    for index, one in enumerate(found):
-        if (got := _shape(one)) != expected:
-            raise InputError(f"output {index} must have shape {expected}, got {got}", key="model")
+    for index, shape in enumerate(map(_shape, found)):
+        if shape != expected:
+            message = f"output {index} must have shape {expected}, got {shape}"
+            raise InputError(message, key="model")
 
 
 def check_task(
