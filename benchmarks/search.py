@@ -46,7 +46,7 @@ def stock(problem: FamilyProblem, seed: int, settings: Settings) -> list[tuple[i
     objectives = space.settings.objectives
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=seed)
-    directions = ["maximize"] * len(objectives)
+    directions = [optuna.study.StudyDirection.MAXIMIZE] * len(objectives)
     study = optuna.create_study(directions=directions, sampler=sampler)
     rungs = space.settings.rungs
     assert rungs is not None
@@ -68,7 +68,8 @@ def stock(problem: FamilyProblem, seed: int, settings: Settings) -> list[tuple[i
         now, _, asked, params, curve, epoch = heapq.heappop(running)
         spent += 1
         values = [float(curve.metrics[name][epoch - 1]) for name in objectives]
-        action = bracket.on_result(_Trial(asked.number), epoch, values[0])
+        trial: Any = _Trial(asked.number)
+        action = bracket.on_result(trial, epoch, values[0])
         failed = epoch == len(curve) < problem.epochs
         if not failed and epoch < problem.epochs and action != "STOP":
             seconds = float(curve.seconds[epoch])

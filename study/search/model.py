@@ -79,7 +79,7 @@ def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:
     lower = np.linalg.cholesky(matrix)
     half = np.linalg.solve(lower, scores)
     return float(
-        -count / 2 * math.log(max(half @ half, 1e-12) / count) - np.log(np.diag(lower)).sum()
+        -count / 2 * math.log(max(float(half @ half), 1e-12) / count) - np.log(np.diag(lower)).sum()
     )
 
 
