@@ -126,7 +126,7 @@ def up(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     # AWS lists some 800 types, of which moto makes half a minute of XML
     monkeypatch.setattr(node_provider, "list_ec2_instances", lambda *_: TYPES)
     recorder = Recorder()
-    head = partial(commands.get_or_create_head_node, _runner=recorder)
+    head = partial(commands.get_or_create_head_node, _runner=recorder)  # type: ignore[arg-type]
     monkeypatch.setattr(commands, "get_or_create_head_node", head)
     file = folder / "cluster.yaml"
     file.write_text(text, encoding="utf-8")

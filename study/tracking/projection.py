@@ -13,6 +13,7 @@ from study.ledger.journal import LEDGER, unreadable
 from study.ledger.records import (
     EndRecord,
     FinishRecord,
+    NodesRecord,
     Record,
     ReportRecord,
     SeedsRecord,
@@ -27,7 +28,7 @@ from study.tracking.database import Replaced
 from study.tracking.store import Store, is_refusal
 
 PUSH_SECONDS = 5.0
-OF_THE_STUDY = StudyRecord | SessionRecord | SelectRecord | SeedsRecord | FinishRecord
+OF_THE_STUDY = StudyRecord | SessionRecord | NodesRecord | SelectRecord | SeedsRecord | FinishRecord
 
 
 def in_a_line(error: Exception) -> str:
