@@ -112,6 +112,9 @@ class Heard:
     def beat(self, doing: str) -> None:
         self.beats.append(doing)
 
+    def repeated(self) -> None:
+        """Nothing is trained again."""
+
     def report(self, message: EpochMessage) -> None:
         self.reports.append((message.epoch, dict(message.metrics)))
         self.evidence = message.evidence

@@ -433,7 +433,7 @@ def aws_provider() -> type:
     return AWSNodeProvider
 
 
-def launch_failure() -> type[Exception]:
+def launch_failure() -> Any:
     """What the provider raises where AWS has refused a launch; its `category` is AWS's code. Ray
     2.60: `NodeLaunchException`."""
     from ray.autoscaler.node_launch_exception import NodeLaunchException

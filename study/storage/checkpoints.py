@@ -237,14 +237,10 @@ class CheckpointWriter:
         self._waits = waits
         self._changed = threading.Condition()
         self._waiting: tuple[int, Save] | None = None
+        self.trouble = ""  # why the latest is not kept, in words
         self._busy = self._closed = False
         self._error: OSError | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def trouble(self) -> str:
-        """Why the latest is not kept, in words."""
-        return self._store.trouble
 
     def keep(self, epoch: int, save: Save) -> None:
         """Queue a checkpoint. Raises the OSError of an earlier one for which there is no folder."""
@@ -292,6 +288,7 @@ class CheckpointWriter:
                 self._store.keep(epoch, save)
             except OSError as error:
                 self._error = error
+            self.trouble = self._store.trouble
 
 
 CheckpointStore = FolderCheckpointStore | BucketCheckpointStore | CheckpointWriter

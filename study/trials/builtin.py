@@ -68,7 +68,8 @@ def _train_from(checkpoint: Path | None, context: TrialContext, data: Segmentati
             if time.monotonic() - kept >= interval:
                 save, kept = report.snapshot(), time.monotonic()
             else:
-                save, context.unkept = None, (report.epoch, save)
+                context.unkept = (report.epoch, save)
+                save = None
         if report.epoch <= place.reported and report.epoch < report.num_epochs:
             seconds = report.metrics[EPOCH_SECONDS]
             goes_on = context.repeat(report.epoch, seconds, save=save)

@@ -196,8 +196,12 @@ def test_what_a_study_demands_is_asked_of_every_node_also_of_late_ones(
     assert set(check.fit) == {"good"}
     assert check.closed["bad"] == "ip of bad: it has other data"
     assert {probe.gpus for probe in there.probes} == {0, 2}
+    there.answers |= {"late and bad": HERE, "probe of late and bad": "it sees no storage"}
     there.up["late"] = {"CPU": 1.0}
     assert check.why_unfit("late") == ""
+    assert set(check.fit) == {"good", "late"}
+    there.up["late and bad"] = {"CPU": 1.0}
+    assert check.why_unfit("late and bad") == "ip of late and bad: it sees no storage"
     assert set(check.fit) == {"good", "late"}
     there.up.pop("good")
     end = time.monotonic() + 10
