@@ -28,7 +28,8 @@ def write(path: Path, loss: dict) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.long
 def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys):
     cpu = ("--device", "cpu")
     teacher = tmp_path / "teacher"

@@ -148,8 +148,10 @@ class Overlap:
 
     def detached(self) -> Overlap:
         """The same without a graph."""
-        sums = (self.hit, self.predicted, self.labelled)
-        return Overlap(*(one.detach() for one in sums), self.active)
+        hit, predicted, labelled = (
+            one.detach() for one in (self.hit, self.predicted, self.labelled)
+        )
+        return Overlap(hit, predicted, labelled, self.active)
 
 
 def active_classes(config: Jaccard, peak: Tensor, valid: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ def changes(folder: Path) -> list[NodesRecord]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_slots_follow_a_node_that_is_late_one_with_other_data_and_one_that_is_cut_off(
     tmp_path: Path, cluster: Cluster, started: list[subprocess.Popen[str]]
