@@ -28,8 +28,7 @@ def write(path: Path, loss: dict) -> str:
     return str(path)
 
 
-@pytest.mark.ray
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys):
     cpu = ("--device", "cpu")
     teacher = tmp_path / "teacher"
