@@ -274,6 +274,8 @@ def reopen(
     amendment = None
     if more_trials or changed_space is not None:
         plan, space, amendment = amended(plan, space, state, more_trials, changed_space)
+    if changed_space is not None:
+        of_teachers.refuse_new(space, teachers)
     begin()
     if changed_space is not None:
         _facts_of_own(space, task.config)

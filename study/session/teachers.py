@@ -85,6 +85,23 @@ def _named(space: SearchSpace) -> Iterator[Found]:
             ).of_file(space.file, space.lines)
 
 
+def refuse_new(space: SearchSpace, teachers: Teachers) -> None:
+    """Raise InputError where a space that a study is to search from now on names a teacher that the
+    study has not."""
+    for found in _named(space):
+        match found.teacher:
+            case TaskTeacher(task=name):
+                is_known = name in teachers.tasks
+            case ExportTeacher(export=name):
+                is_known = name in teachers.exports
+            case _:
+                continue
+        if not is_known:
+            known = ", ".join([*teachers.tasks, *teachers.exports]) or "none"
+            error = InputError(f"a study keeps its teachers ({known}), got {name}", key=found.key)
+            raise error.of_file(space.file, space.lines)
+
+
 def _task(name: str, key: str, data_root: Path | None) -> TaskConfig:
     try:
         config = load_task(name).config

@@ -17,7 +17,8 @@ from study.core.errors import InputError
 from study.losses.config import TaskTeacher, WeightsTeacher
 from study.session.options import Options
 from study.session.prepare import Prepared, describe_plan, prepare, reopen
-from study.session.teachers import _leaks, recorded
+from study.session.teachers import _leaks, recorded, refuse_new
+from study.space.search_space import load_space
 from study.training.weights import save_weights
 
 SPACE: dict[str, Any] = {
@@ -180,3 +181,13 @@ def test_the_model_of_an_export_needs_no_code(tmp_path: Path) -> None:
     again = reopen("s", Options.of({"storage": tmp_path / "studies"}))
     assert again.teachers.exports == {path: teacher}
     assert not again.names_code
+
+
+def test_a_space_that_is_searched_from_now_on_names_no_new_teacher(tmp_path: Path) -> None:
+    known = large(tmp_path)
+    teachers = prepared(tmp_path, space({"task": known})).teachers
+    refuse_new(load_space(space({"task": known})), teachers)
+    refuse_new(load_space({"study": SPACE["study"] | {"baselines": ["ce"]}}), teachers)
+    other = {"loss": {"distillation": {"teacher": {"task": "other.yaml"}}}}
+    with pytest.raises(InputError, match=r"distillation/teacher: a study keeps its teachers \(.*"):
+        refuse_new(load_space({**space({"task": known}), **other}), teachers)
