@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,6 @@ def is_like(there: Mapping[str, Any]) -> bool:
     return here["device_name"] == there["device_name"] and all(
         here["versions"].get(key) == there["versions"][key] for key in keys
     )
-
-
-def proposes_like(name: str) -> bool:
-    """Whether Optuna is of the version that proposed a study's trials."""
-    found = json.loads((FOLDER / name / "facts.json").read_text(encoding="utf-8"))
-    return bool(found["optuna"] == version("optuna"))
 
 
 def timeless(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -127,7 +127,8 @@ def test_good_data_become_the_typed_config():
             "data:\n",
             "data: camvid\nmore:\n",
             "2: more: unknown key 'more'; did you mean 'model'? (allowed: data, augment, model, "
-            "optimizer, lr_schedule, batch_size, budget, evaluation, precision, deterministic)",
+            "optimizer, lr_schedule, batch_size, budget, evaluation, precision, deterministic, "
+            "checkpoint)",
         ),
         (
             "synthetic",
@@ -148,7 +149,7 @@ def test_good_data_become_the_typed_config():
         (
             "{arch: unet, encoder: resnet18}",
             "{factory: 'a:b', arch: unet}",
-            "7: model/arch: unknown key 'arch' (allowed: factory, kwargs)",
+            "7: model/arch: unknown key 'arch' (allowed: factory, kwargs, aux, aux_weight)",
         ),
         (
             "{epochs: 8}",

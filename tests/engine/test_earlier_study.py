@@ -1,4 +1,5 @@
-"""A study whose driver was killed at commit de798f6 goes on as if it had never stopped."""
+"""A study whose driver was killed at commit de798f6 goes on: what it had begun comes to the numbers
+of the study that was not killed. What it proposes next is today's sampler's."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from earlier import CLOSE, FOLDER, copied, facts, is_like, proposes_like, recorded, timeless
+from earlier import CLOSE, FOLDER, copied, facts, is_like, recorded, timeless
 
 from study.config.task import TrialConfig
 from study.core.names import COMPLETED
@@ -50,19 +50,19 @@ def _resume(name: str, storage: Path) -> State:
     return load(storage / name)
 
 
-def _comparable(found: dict[str, Any], measured: set[str]) -> dict[str, Any]:
-    """Facts without what an interruption changes: seconds, attempts and sessions. Of the metrics
+def _trials(state: State, names: list[str], measured: set[str]) -> list[dict[str, Any]]:
+    """Facts of trials without what an interruption changes: seconds and attempts. Of the metrics
     those that the earlier version measured."""
-    trials = [
+    return [
         {**trial, "attempt": 0, "gpu_s": 0, "last": _earlier(trial["last"], measured)}
-        for trial in found["trials"]
+        for trial in facts(state)["trials"]
+        if trial["id"] in names
     ]
-    return {**found, "trials": trials, "gpu_s": 0, "sessions": []}
 
 
 def _config(tree: Mapping[str, Any]) -> TrialConfig:
-    """The config with the keys that are newer; of an export without its other blocks."""
-    return TrialConfig.model_validate({key: tree[key] for key in TrialConfig.model_fields})
+    """The config with the keys that are newer."""
+    return TrialConfig.model_validate(tree)
 
 
 def _earlier(metrics: Mapping[str, float], measured: set[str]) -> dict[str, float]:
@@ -71,7 +71,9 @@ def _earlier(metrics: Mapping[str, float], measured: set[str]) -> dict[str, floa
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_an_interrupted_study_comes_to_what_the_uninterrupted_one_came_to(tmp_path: Path) -> None:
+def test_what_an_interrupted_study_had_begun_comes_to_what_the_uninterrupted_one_came_to(
+    tmp_path: Path,
+) -> None:
     before = recorded("interrupted")
     (name,) = before["unfinished"]
     folder = copied("interrupted", tmp_path)
@@ -85,21 +87,17 @@ def test_an_interrupted_study_comes_to_what_the_uninterrupted_one_came_to(tmp_pa
     assert epochs == [1, 2, 3, 4], "the checkpoint is taken up: no epoch is trained again"
     resumed, uninterrupted = state.trials[name], whole.trials[name]
     assert (resumed.status, resumed.attempt) == (COMPLETED, 1)
-    if not (is_like(uninterrupted.environment) and proposes_like("finished")):
+    if not is_like(uninterrupted.environment):
         loss = uninterrupted.last["train/loss"]
         assert resumed.last["train/loss"] == pytest.approx(loss, rel=CLOSE)
-        return  # what is proposed and stopped next depends on the last digits
+        return
     measured = {key for trial in whole.trials.values() for key in trial.last}
-    assert _comparable(facts(state), measured) == _comparable(facts(whole), measured)
-    for trial in whole.trials.values():
-        reports = state.trials[trial.id].reports
-        assert _config(state.trials[trial.id].config) == _config(trial.config)
-        assert reports.keys() == trial.reports.keys()
-        for epoch, metrics in trial.reports.items():
+    begun = [trial["id"] for trial in before["trials"]]
+    assert _trials(state, begun, measured) == _trials(whole, begun, measured)
+    for trial in begun:
+        reports = state.trials[trial].reports
+        assert _config(state.trials[trial].config) == _config(whole.trials[trial].config)
+        assert reports.keys() == whole.trials[trial].reports.keys()
+        for epoch, metrics in whole.trials[trial].reports.items():
             assert _earlier(reports[epoch], measured) == timeless(metrics)
-    for path in (FOLDER / "finished" / "exports").rglob("*.yaml"):
-        found, expected = (
-            yaml.safe_load((study / path.relative_to(FOLDER / "finished")).read_text())
-            for study in (folder, FOLDER / "finished")
-        )
-        assert _config(found) == _config(expected)
+    assert list((folder / "exports").glob("*.yaml"))
