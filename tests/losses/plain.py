@@ -121,34 +121,45 @@ def water_filling(ell: Tensor, p: float, m: int) -> Tensor:
 
 
 def _jaccard(config: Jaccard, p: Tensor, t: Tensor, shown: Tensor, valid: Tensor) -> Tensor:
+    """Each average by itself, as if it were the only one."""
+    weights = {config.average: 1.0} if isinstance(config.average, str) else config.average
+    parts = [
+        weight * _averaged(config, average, p, t, shown, valid)
+        for average, weight in weights.items()
+    ]
+    return torch.stack(parts).sum() / sum(weights.values())
+
+
+def _averaged(
+    config: Jaccard, average: str, p: Tensor, t: Tensor, shown: Tensor, valid: Tensor
+) -> Tensor:
     """Per image and class first, then one loop per average: no cleverness."""
     p, t, shown = p.flatten(2), t.flatten(2), shown.flatten(2)
     batch, classes, _ = p.shape
     predicted, labelled, apart = p.sum(2), t.sum(2), (p - t).abs().sum(2)
     hit = (predicted + labelled - apart) / 2
 
-    def score(tp: Tensor, p_sum: Tensor, t_sum: Tensor) -> Tensor:
+    def loss(tp: Tensor, p_sum: Tensor, t_sum: Tensor) -> Tensor:
         below = tp + config.alpha * (p_sum - tp) + config.beta * (t_sum - tp) + config.smooth
-        return (tp + config.smooth) / below if below > 0 else tp * 0 + 1
+        base = 1 - (tp + config.smooth) / below if below > 0 else tp * 0
+        return base**config.power if base > 0 else base
 
     def active(image: int, c: int) -> bool:
         if config.classes == "all":
             return bool(valid[image].any())
         return bool(shown[image, c].max() > 0.01)
 
-    if config.average == "batch":
+    if average == "batch":
         on = [c for c in range(classes) if any(active(b, c) for b in range(batch))]
-        losses = [
-            1 - score(hit[:, c].sum(), predicted[:, c].sum(), labelled[:, c].sum()) for c in on
-        ]
+        losses = [loss(hit[:, c].sum(), predicted[:, c].sum(), labelled[:, c].sum()) for c in on]
         return torch.stack(losses).mean()
     cell = {
-        (b, c): 1 - score(hit[b, c], predicted[b, c], labelled[b, c])
+        (b, c): loss(hit[b, c], predicted[b, c], labelled[b, c])
         for b in range(batch)
         for c in range(classes)
         if active(b, c)
     }
-    axis = 0 if config.average == "image" else 1
+    axis = 0 if average == "image" else 1
     rows = [[v for k, v in cell.items() if k[axis] == r] for r in range((batch, classes)[axis])]
     means = [torch.stack(row).mean() for row in rows if row]
     return torch.stack(means).mean()
