@@ -39,7 +39,7 @@ class Batch:
 @st.composite
 def batches(draw, dtypes=(torch.float64, torch.float32, *HALF), images=None, ends=True):
     """Also constant logits and huge ones, one class, one valid pixel, none, classes never seen."""
-    num_classes, size = draw(st.integers(1, 7)), [draw(st.integers(1, 6)) for _ in "hw"]
+    num_classes, size = draw(st.integers(2, 7)), [draw(st.integers(1, 6)) for _ in "hw"]
     shape = (draw(st.integers(1, 3)) if images is None else images, *size)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 9999)))
     scale = draw(st.sampled_from([0.0, 0.3, 3.0, 30.0, 1e4] if ends else [0.3, 3.0]))
