@@ -155,7 +155,7 @@ def test_references_are_judged_among_cross_entropies_only(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("poor", ["loss/recall=ema", "loss/pooling=max", "loss/jaccard=off"])
-def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
+def test_an_option_that_is_always_stopped_is_tried_all_the_same(
     tmp_path: Path, slots: int, poor: str
 ) -> None:
     path, _, option = poor.partition("=")
@@ -175,8 +175,7 @@ def test_an_option_that_is_always_stopped_gets_half_of_its_share_all_the_same(
     found = option_epochs(state)
     assert len(found) == 9
     for item in found:
-        assert item.fraction >= 0.48 * item.equal
-        assert item.sampled >= 0.48 * item.equal
+        assert item.trials >= 2, item  # by the stratified start and the random part
     ended = [t for t in state.of_stage(SEARCH) if t.params and t.params[path] == option]
     assert sum(trial.status == STOPPED_EARLY for trial in ended) >= len(ended) - 1
 
