@@ -379,8 +379,9 @@ def test_a_node_installs_all_that_the_package_needs_at_the_versions_that_were_te
             assert found, line
             pinned[found[1]] = found[2]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needs = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
-    for need in map(Requirement, [*needs, "hatchling"]):
+    extras = project["optional-dependencies"]
+    needs = [*project["dependencies"], *extras["study"], *extras["cluster"], "hatchling"]
+    for need in map(Requirement, (one for one in needs if not one.startswith(project["name"]))):
         name = need.name.lower().replace("_", "-")
         assert pinned[name] in need.specifier, need
     assert pinned["ray"] == _tested_ray()

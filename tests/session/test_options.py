@@ -30,6 +30,7 @@ def test_flags_arguments_and_fields_are_the_same() -> None:
     flags = {action.dest for action in parser()._actions} - {
         "help",
         "resume",
+        "more_trials",
         "dry_run",
         "trust",
         "notify",
