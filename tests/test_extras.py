@@ -66,7 +66,8 @@ labels = torch.randint(0, 3, (2, 8, 8))
 counts = class_counts(labels, 3)
 for name in PRESETS:
     logits = torch.randn(2, 3, 8, 8, requires_grad=True)
-    build_loss(name, num_classes=3, class_counts=counts)(logits, labels).backward()
+    teacher = {"teacher": torch.randn(2, 3, 8, 8).softmax(1)} if name.endswith("kd") else {}
+    build_loss(name, num_classes=3, class_counts=counts)(logits, labels, **teacher).backward()
 metrics = SegmentationMetrics(3, class_counts=counts.sum(0), calibration=True)
 metrics.update(torch.randn(2, 3, 8, 8), labels)
 with open("export.yaml", "w") as file:
