@@ -128,7 +128,7 @@ def test_an_evaluation_uses_what_has_arrived(streams):
 
 def test_the_stand_in_is_late_with_what_is_not_waited_for(streams, monkeypatch):
     """The tests above can fail."""
-    monkeypatch.setattr(Batches, "_arrived", lambda _, loaded: (loaded.pixels, loaded.labels))
+    monkeypatch.setattr(Batches, "_arrived", lambda _, loaded: loaded.parts)
     with StandIn():
         data = tiny_data()
         ((_, target), *_) = copied_beside(streams).evaluation(data.val, 3)
