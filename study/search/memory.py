@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import islice
 
 from study.config.task import TrialOptimizer
-from study.core.names import COMPLETED, CONFIRM, FAILED, SEARCH
+from study.core.names import COMPLETED, CONFIRM, FAILED, SEARCH, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.losses.config import LossConfig
@@ -31,7 +31,8 @@ class Memory:
         """Take in what is new in the state."""
         for trial in islice(self._state.trials.values(), self._seen, None):
             self._seen += 1
-            params = None if trial.stage == CONFIRM else params_in(self._space, trial)
+            is_seen = trial.stage not in (CONFIRM, TEACHER)
+            params = params_in(self._space, trial) if is_seen else None
             if params is not None:
                 row = len(self.history)
                 self.history.put(row, self._observation(trial, params))

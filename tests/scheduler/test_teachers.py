@@ -11,13 +11,15 @@ from simulated_driver import Driver, Timed, lines_without_times
 from study_in_memory import Study, plan
 
 from study.config.task import TaskConfig, load_task
-from study.core.names import BASELINE, CONFIRM, SEARCH, TEACHER
+from study.core.names import BASELINE, CONFIRM, REFERENCE, SEARCH, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.records import TrialRecord
 from study.reporting.live import Progress
 from study.scheduler.budget import Budget
 from study.scheduler.stages import Resume, RunBaseline, RunTeacher, Stop, Wait, left_out
 from study.scheduler.teachers import Teachers
+from study.search.memory import Memory, params_in
+from study.space.search_space import load_space
 from study.storage.studies import load
 
 HASH = "ab" * 32
@@ -81,6 +83,20 @@ def test_the_teacher_is_trained_once_and_first_and_named_by_its_weights(tmp_path
     others = [trial for trial in state.trials.values() if trial.family == "ce"]
     assert all(teacher_of(trial) is None for trial in others)
     assert all(trial.started >= teacher.report_times[5] for trial in [*state.trials.values()][1:])
+
+
+def test_the_search_does_not_learn_from_a_teacher(tmp_path: Path) -> None:
+    """It is cross entropy, too, but on another task."""
+    found = driver(tmp_path)
+    found.run()
+    state = load(tmp_path)
+    space = load_space("joint")  # which holds cross entropy
+    memory = Memory(found.plan, space, state)
+    memory.update()
+    (teacher,) = state.of_stage(TEACHER)
+    assert params_in(space, teacher) is not None
+    seen = [params_in(space, t) for t in state.of_stage(BASELINE, REFERENCE, SEARCH)]
+    assert 0 < len(memory.history) == sum(params is not None for params in seen)
 
 
 @pytest.mark.parametrize("reports", range(1, 7))
