@@ -91,6 +91,11 @@ class Prepared:
         return self.folder.name
 
     @property
+    def has_trials_to_run(self) -> bool:
+        """Whether the session may start trials: the study is not finished, or goes on changed."""
+        return self.amendment is not None or not self.state.finished
+
+    @property
     def data_of_trials(self) -> tuple[tuple[Data, str], ...]:
         """What trials read, with the fingerprint that it has here; nothing of own trainings."""
         first = self.first_line or self.state.study

@@ -93,7 +93,7 @@ def _checked(prepared: Prepared, options: Options, nodes: NodeCheck) -> Iterator
     and the GPUs, of the study."""
     from study.engine.probe import Probe, nonce_in
 
-    if nodes.here is None or prepared.state.finished:
+    if nodes.here is None or not prepared.has_trials_to_run:
         yield
         return
     prefix = prepared.storage.prefix

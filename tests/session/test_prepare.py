@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,16 @@ def test_a_study_is_reopened_with_more_trials(begun: Prepared, tmp_path: Path) -
         reopen("s", options, trust=True, more_trials=10**6)
     with pytest.raises(InputError, match="cannot change, got 4; --more-trials N adds some"):
         reopen("s", Options(storage=tmp_path / "studies", num_trials=4), trust=True)
+
+
+def test_a_finished_study_has_trials_to_run_if_it_gets_more(
+    begun: Prepared, tmp_path: Path
+) -> None:
+    again = reopen("s", Options(storage=tmp_path / "studies"), trust=True, more_trials=5)
+    assert replace(again, amendment=None).has_trials_to_run
+    again.state.finished = True
+    assert again.has_trials_to_run
+    assert not replace(again, amendment=None).has_trials_to_run
 
 
 def test_a_study_is_reopened_with_another_space(begun: Prepared, tmp_path: Path) -> None:
