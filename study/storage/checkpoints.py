@@ -239,11 +239,12 @@ class CheckpointWriter:
         self._waiting: tuple[int, Save] | None = None
         self.trouble = ""  # why the latest is not kept, in words
         self._busy = self._closed = False
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def keep(self, epoch: int, save: Save) -> None:
-        """Queue a checkpoint. Raises the OSError of an earlier one for which there is no folder."""
+        """Queue a checkpoint. Raises what an earlier one has failed with, such as the OSError of a
+        missing folder."""
         with self._changed:
             if self._error is not None:
                 raise self._error
@@ -286,7 +287,7 @@ class CheckpointWriter:
                 self._busy = True
             try:
                 self._store.keep(epoch, save)
-            except OSError as error:
+            except Exception as error:  # the trial's own, as if it had saved by itself
                 self._error = error
             self.trouble = self._store.trouble
 

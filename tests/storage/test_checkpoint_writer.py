@@ -27,8 +27,9 @@ def of(epoch: int) -> Save:
     return save
 
 
-def test_a_slow_disk_holds_up_no_training_and_gets_the_latest(tmp_path: Path) -> None:
-    writer = CheckpointWriter(FolderCheckpointStore(tmp_path, "t0000"), waits=QUICK)
+def busy_writer(folder: Path) -> tuple[CheckpointWriter, threading.Event]:
+    """A writer that is writing the first checkpoint until the event is set."""
+    writer = CheckpointWriter(FolderCheckpointStore(folder, "t0000"), waits=QUICK)
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(path: Path) -> None:
@@ -38,6 +39,11 @@ def test_a_slow_disk_holds_up_no_training_and_gets_the_latest(tmp_path: Path) ->
 
     writer.keep(1, slow)
     assert begun.wait(30)
+    return writer, may_end
+
+
+def test_a_slow_disk_holds_up_no_training_and_gets_the_latest(tmp_path: Path) -> None:
+    writer, may_end = busy_writer(tmp_path)
     for epoch in (2, 3, 4):
         writer.keep(epoch, of(epoch))  # returns, though the first is still being written
     may_end.set()
@@ -47,16 +53,7 @@ def test_a_slow_disk_holds_up_no_training_and_gets_the_latest(tmp_path: Path) ->
 
 
 def test_what_waits_at_the_end_of_a_trial_is_not_written(tmp_path: Path) -> None:
-    writer = CheckpointWriter(FolderCheckpointStore(tmp_path, "t0000"), waits=QUICK)
-    begun, may_end = threading.Event(), threading.Event()
-
-    def slow(path: Path) -> None:
-        begun.set()
-        assert may_end.wait(30)
-        of(1)(path)
-
-    writer.keep(1, slow)
-    assert begun.wait(30)
+    writer, may_end = busy_writer(tmp_path)
     writer.keep(2, of(2))
     writer.close()
     may_end.set()
@@ -78,3 +75,15 @@ def test_a_full_disk_is_a_trouble_and_a_missing_folder_an_error(tmp_path: Path) 
     gone.flush()
     with pytest.raises(FileNotFoundError, match="cannot see the study's folder"):
         gone.keep(2, of(2))
+
+
+def test_what_cannot_be_saved_fails_the_trial_and_holds_up_nothing(tmp_path: Path) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("cannot pickle this")
+
+    waits = CheckpointWaits(flush=3600.0, close=0.2)
+    writer = CheckpointWriter(FolderCheckpointStore(tmp_path, "t0000"), waits=waits)
+    writer.keep(1, broken)
+    writer.flush()
+    with pytest.raises(RuntimeError, match="cannot pickle this"):
+        writer.keep(2, of(2))
