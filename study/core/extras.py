@@ -20,6 +20,7 @@ MODULES = {
     "scipy": "scipy",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
     "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl",
     "timm": "timm",
     "torchvision": "torchvision",
     "tqdm": "tqdm",

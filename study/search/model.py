@@ -112,21 +112,23 @@ def candidates(
         standings: of them, (trials,).
         pending: of those that run, (trials, columns).
     """
-    sizes, count = encoder.sizes, len(rows)
+    count = len(rows)
     scores = (standings - standings.mean()) / (standings.std() or 1.0)
     order = np.argsort(-standings, kind="stable")
     some = order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
     kernel = fitted(rows[some], scores[some], encoder)
-    known = kernel(Apart.of(rows, rows, sizes)) + kernel.noise * np.eye(count)
-    solved = cho_solve(cho_factor(known), scores)
-    signal = float(scores @ solved) / count
-    expected = kernel(Apart.of(pending, rows, sizes)) @ solved
     everything = np.concatenate([rows, pending])
-    near = kernel(Apart.of(everything, everything, sizes))
-    factor = cho_factor(near + kernel.noise * np.eye(len(everything)))
-    solved = cho_solve(factor, np.concatenate([scores, expected]))
+    near = kernel(Apart.of(everything, everything, encoder.sizes))
+    noisy = near + kernel.noise * np.eye(len(everything))
+    factor = cho_factor(noisy[:count, :count])
+    solved = cho_solve(factor, scores)
+    signal = float(scores @ solved) / count
+    if len(pending):
+        expected = near[count:, :count] @ solved
+        factor = cho_factor(noisy)
+        solved = cho_solve(factor, np.concatenate([scores, expected]))
     points = _points(encoder, rows[order[: max(3, min(BEST, count // 8))]], rng)
-    towards = kernel(Apart.of(points, everything, sizes))
+    towards = kernel(Apart.of(points, everything, encoder.sizes))
     unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
     spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
     drawn = towards @ solved + spread * rng.normal(size=len(points))

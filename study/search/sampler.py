@@ -14,11 +14,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from threadpoolctl import ThreadpoolController
 
 from study.core.names import CE, GRID, RANDOM
 from study.search.history import History, Observation, key_of
@@ -95,8 +97,15 @@ def _modelled(
     """What the model would try, best first; the objectives take turns."""
     rows, standings = history.judged()
     turn = number % len(space.settings.objectives)
-    drawn = candidates(history.encoder, rows, standings[:, turn], history.pending(), rng)
+    with _libraries().limit(limits=1):  # the same sums on every machine; trials need the cores
+        drawn = candidates(history.encoder, rows, standings[:, turn], history.pending(), rng)
     return (history.encoder.params(row) for row in drawn)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Of linear algebra, with threads of their own."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def stratified(

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from study.losses import family
+from study.search import sampler
 from study.search.history import History, Observation
 from study.search.model import candidates
 from study.search.sampler import MIN_JUDGED, MODEL, model_takes_over_at, propose, stratified
@@ -170,6 +172,21 @@ def test_the_model_begins_at_six_judged_trials(joint):
     history.append(Observation(stratified(joint, seed=0, number=10), failed=True))
     made = [propose(joint, history, seed=0, number=number).by for number in range(40)]
     assert 26 <= made.count(MODEL) <= 39
+
+
+def test_the_model_leaves_the_other_cores_to_the_trials(joint, monkeypatch):
+    threads = []
+
+    def watched(*given):
+        blas = [one for one in threadpool_info() if one["user_api"] == "blas"]
+        threads.extend(one["num_threads"] for one in blas)
+        return candidates(*given)
+
+    monkeypatch.setattr(sampler, "candidates", watched)
+    history = observed(joint, 8, lambda one: one[LR] / 4)
+    with threadpool_limits(2):
+        by_model(joint, history, 3)
+    assert threads and set(threads) == {1}
 
 
 def test_a_failed_trial_drives_the_model_away(conditional):
