@@ -63,8 +63,11 @@ def load_checkpoint(path: Path, *, identity: str, device: torch.device) -> dict[
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load verifies no checksum
             damaged = archive.testzip()
+            marked = [record.filename for record in archive.infolist() if record.external_attr]
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} has another checksum")
+        if marked:  # torch.load takes it for a folder, and leaves its tensor unread
+            raise zipfile.BadZipFile(f"{marked[0]} has attributes that torch does not write")
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("checkpoint not found", file=path) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,23 @@ def test_a_bit_that_has_changed_is_a_damaged_checkpoint_or_changes_nothing(data,
         else:
             assert [timeless(report) for report in found] == reports[1:]
     assert refused > 30  # the rest is padding and what nobody reads
+
+
+def test_a_tensor_that_a_changed_bit_turns_into_a_folder_is_damage(data, tmp_path):
+    config = tiny(STATEFUL_LOSS, model=CONVOLUTION)
+    file = tmp_path / "one.pt"
+    next(iter(train(config, data=data, device="cpu"))).save(file)
+    damaged = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.start_dir
+        for record in archive.infolist():
+            if record.filename.endswith("/data/0"):
+                break
+            entry = damaged.index(b"PK\x01\x02", entry + 1)
+    damaged[entry + 38] |= 0x10  # the attribute of a folder
+    file.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cannot read the checkpoint: .*/data/0 has attributes"):
+        run(config, data, resume_from=file)
 
 
 @pytest.mark.slow
