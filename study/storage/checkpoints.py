@@ -23,13 +23,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 from study.core.names import CHECKPOINTS
 from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 from study.training.checkpoint import CHECKPOINT
 
 KEPT = 2
+T = TypeVar("T")
 Save = Callable[[Path], None]
 
 
@@ -62,6 +63,66 @@ def checkpoint_key(trial: str, epoch: int) -> str:
 def _epoch(name: str) -> int:
     stem = name.rpartition("/")[2].removesuffix(".pt")
     return int(stem) if stem.isdigit() else 0
+
+
+class _Latest(Generic[T]):
+    """Hands items to `handle` in a thread of its own. One that still waits is replaced by the next
+    and goes to `drop`. What waits when it is closed is still handled.
+    """
+
+    def __init__(
+        self, handle: Callable[[T], None], drop: Callable[[T], None] | None = None, *, thread: str
+    ) -> None:
+        self._handle = handle
+        self._drop = drop
+        self._thread = thread
+        self._changed = threading.Condition()
+        self._waiting: T | None = None
+        self._is_busy = self._is_closed = self._has_begun = False
+
+    def put(self, item: T) -> None:
+        with self._changed:
+            self.clear()
+            self._waiting = item
+            self._changed.notify_all()
+            if not self._has_begun:
+                self._has_begun = True
+                threading.Thread(target=self._loop, daemon=True, name=self._thread).start()
+
+    def clear(self) -> None:
+        """Drop the item that waits."""
+        with self._changed:
+            if self._waiting is not None and self._drop is not None:
+                self._drop(self._waiting)
+            self._waiting = None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until every item is handled, for at most `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and not self._is_busy, seconds)
+
+    def is_superseded(self, seconds: float) -> bool:
+        """Wait for at most `seconds`; return whether another item waits, or none will come."""
+        with self._changed:
+            self._changed.wait(seconds)
+            return self._waiting is not None or self._is_closed
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting is not None or self._is_closed)
+                if self._waiting is None:
+                    return
+                item, self._waiting = self._waiting, None
+                self._is_busy = True
+            self._handle(item)
 
 
 class FolderCheckpointStore:
@@ -119,13 +180,11 @@ class BucketCheckpointStore:
         self._prefix = prefix
         self._trial = trial
         self._waits = waits
-        self._changed = threading.Condition()
-        self._waiting: tuple[int, BinaryIO] | None = None
+        self._uploads: _Latest[tuple[int, BinaryIO]] = _Latest(
+            self._send, drop=lambda one: one[1].close(), thread="checkpoints"
+        )
         self.trouble = ""  # why the latest has not arrived, in words
-        self._closed = False
-        self._busy = False
         self._taken_up: tempfile.TemporaryDirectory[str] | None = None
-        self._thread: threading.Thread | None = None
 
     def keep(self, epoch: int, save: Save) -> None:
         """Queue a checkpoint in place of one that still waits.
@@ -138,14 +197,7 @@ class BucketCheckpointStore:
         except OSError as error:
             self.trouble = f"{error.strerror}: {error.filename}"
             return
-        with self._changed:
-            if self._waiting is not None:
-                self._waiting[1].close()
-            self._waiting = (epoch, file)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._send, daemon=True, name="checkpoints")
-                self._thread.start()
+        self._uploads.put((epoch, file))
 
     def found(self) -> Iterator[Path]:
         """Yield the existing checkpoints, latest first; yield none if the bucket does not answer
@@ -171,19 +223,14 @@ class BucketCheckpointStore:
 
     def flush(self) -> None:
         """Wait until the latest has arrived, at most a minute."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._waiting is None and not self._busy, self._waits.flush
-            )
+        self._uploads.wait(self._waits.flush)
 
     def close(self) -> None:
         """Wait a moment for the upload, unless the bucket is away; the thread ends with it."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._uploads.close()
         self._forget()
-        if self._thread is not None and not self.trouble:
-            self._thread.join(self._waits.close)
+        if not self.trouble:
+            self._uploads.wait(self._waits.close)
 
     def _forget(self) -> None:
         if self._taken_up is not None:
@@ -193,23 +240,12 @@ class BucketCheckpointStore:
     def _keys(self) -> list[str]:
         return [item.key for item in self._prefix.items(f"{CHECKPOINTS}/{self._trial}/")]
 
-    def _send(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-                if self._waiting is None:
+    def _send(self, one: tuple[int, BinaryIO]) -> None:
+        epoch, file = one
+        with file:
+            while not self._sent(checkpoint_key(self._trial, epoch), file):
+                if self._uploads.is_superseded(self._waits.again):
                     return
-                (epoch, file), self._waiting = self._waiting, None
-                self._busy = True
-            key = checkpoint_key(self._trial, epoch)
-            with file:
-                while not self._sent(key, file):
-                    with self._changed:
-                        self._changed.wait(self._waits.again)
-                        if self._waiting is not None or self._closed:
-                            break
 
     def _sent(self, key: str, file: BinaryIO) -> bool:
         arrived = False
@@ -235,24 +271,16 @@ class CheckpointWriter:
     def __init__(self, store: CheckpointStore, *, waits: CheckpointWaits = WAITS) -> None:
         self._store = store
         self._waits = waits
-        self._changed = threading.Condition()
-        self._waiting: tuple[int, Save] | None = None
+        self._writes: _Latest[tuple[int, Save]] = _Latest(self._write, thread="writer")
         self.trouble = ""  # why the latest is not kept, in words
-        self._busy = self._closed = False
         self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
 
     def keep(self, epoch: int, save: Save) -> None:
         """Queue a checkpoint. Raises what an earlier one has failed with, such as the OSError of a
         missing folder."""
-        with self._changed:
-            if self._error is not None:
-                raise self._error
-            self._waiting = (epoch, save)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, daemon=True, name="writer")
-                self._thread.start()
+        if self._error is not None:
+            raise self._error
+        self._writes.put((epoch, save))
 
     def found(self) -> Iterator[Path]:
         """Yield the existing checkpoints, latest first."""
@@ -260,36 +288,22 @@ class CheckpointWriter:
 
     def flush(self) -> None:
         """Wait until the latest is written, at most a minute, and has arrived."""
-        with self._changed:
-            self._changed.wait_for(self._is_idle, self._waits.flush)
+        self._writes.wait(self._waits.flush)
         self._store.flush()
 
     def close(self) -> None:
         """Wait a moment for the one that is being written; the thread ends with it."""
-        with self._changed:
-            self._closed, self._waiting = True, None
-            self._changed.notify_all()
-            self._changed.wait_for(self._is_idle, self._waits.close)
+        self._writes.clear()
+        self._writes.close()
+        self._writes.wait(self._waits.close)
         self._store.close()
 
-    def _is_idle(self) -> bool:
-        return self._waiting is None and not self._busy
-
-    def _write(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-                if self._waiting is None:
-                    return
-                (epoch, save), self._waiting = self._waiting, None
-                self._busy = True
-            try:
-                self._store.keep(epoch, save)
-            except Exception as error:  # the trial's own, as if it had saved by itself
-                self._error = error
-            self.trouble = self._store.trouble
+    def _write(self, one: tuple[int, Save]) -> None:
+        try:
+            self._store.keep(*one)
+        except Exception as error:  # the trial's own, as if it had saved by itself
+            self._error = error
+        self.trouble = self._store.trouble
 
 
 CheckpointStore = FolderCheckpointStore | BucketCheckpointStore | CheckpointWriter
