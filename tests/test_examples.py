@@ -141,3 +141,20 @@ def test_an_example_runs_as_a_study(folder: str, tmp_path: Path) -> None:
     assert " failed" not in done.stdout
     export = yaml.safe_load((tmp_path / "s" / "exports" / "best_miou.yaml").read_text("utf-8"))
     assert export["task"]["trial"]
+
+
+@pytest.mark.ray
+def test_the_notebook_runs_and_shows_its_answer(tmp_path: Path) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [[one for one in cell.outputs if one.output_type != "stream"] for cell in code]
+    assert not [one for cell in code for one in cell.outputs if one.get("name") == "stderr"]
+    (answer,) = outputs[1]
+    assert "finished" in answer.data["text/plain"] and "<table" in answer.data["text/html"]
+    assert "tuned rule" in outputs[2][0].data["text/plain"]
+    assert ["image/png" in cell[0].data for cell in outputs[3:]] == [True, True]
+    kept = json.loads((EXAMPLES / "notebook.ipynb").read_text("utf-8"))
+    assert not any(cell.get("outputs") for cell in kept["cells"])
