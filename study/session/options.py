@@ -155,6 +155,7 @@ Seed = Annotated[int, Field(ge=0), AfterValidator(_below_limit), _Number]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
 Timeout = Annotated[float, Field(ge=1), BeforeValidator(_duration)]
 Hours = Annotated[float, Field(ge=0), _Number]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
 Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
 Gpus = Annotated[Cpus, AfterValidator(_at_most_one)]
 Text = Annotated[str, AfterValidator(_not_empty)]
@@ -206,6 +207,11 @@ class Options(BaseModel):
         math.inf,
         "limit the GPU-hours of training, summed over all sessions of the study",
         metavar="H",
+    )
+    price_per_gpu_hour: Price | None = _option(
+        None,
+        "also say in the report what the GPU-hours cost, in the currency of the price",
+        metavar="PRICE",
     )
     device: Annotated[str, AfterValidator(_known_device)] | None = _option(
         None,

@@ -45,10 +45,13 @@ def _write_inputs(prepared: Prepared) -> None:
         write_text(prepared.folder / "confirm_task.yaml", target)
 
 
-def conclude(folder: Path, state: State, weights: WeightsStore) -> tuple[tuple[Path, ...], Answer]:
+def conclude(
+    folder: Path, state: State, weights: WeightsStore, price: float | None = None
+) -> tuple[tuple[Path, ...], Answer]:
     """Write the exports and the report. Returns the paths of the exports, and the answer so far.
 
     Of a finished study, only the weights of the trials that its exports state stay in the store.
+    price: of a GPU-hour, for the report.
     """
     from study.analysis.answer import answer
     from study.reporting.exports import write_exports
@@ -56,7 +59,7 @@ def conclude(folder: Path, state: State, weights: WeightsStore) -> tuple[tuple[P
 
     found = answer(state, folder)
     exports = write_exports(folder, state, found, weights)
-    write_report(folder, state, found, trust=True)
+    write_report(folder, state, found, trust=True, price=price)
     return tuple(exports), found
 
 
@@ -192,7 +195,9 @@ def _run(
                     say=display.say,
                 )
             weights = WeightsStore(prepared.folder, prepared.prefix)
-            exports, answer = conclude(prepared.folder, ledger.state, weights)
+            exports, answer = conclude(
+                prepared.folder, ledger.state, weights, options.price_per_gpu_hour
+            )
             if ledger.state.finished:
                 shutil.rmtree(prepared.folder / "ray", ignore_errors=True)
         finally:
@@ -239,6 +244,7 @@ def run_study(
     confirm_seeds: int | None = None,
     time_budget: float | str = math.inf,
     max_gpu_hours: float = math.inf,
+    price_per_gpu_hour: float | None = None,
     device: str | None = None,
     gpus_per_trial: float | None = None,
     cpus_per_trial: float | None = None,

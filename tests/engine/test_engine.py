@@ -117,8 +117,9 @@ def assert_exports_are_whole(finished: Finished) -> None:
 
 @pytest.mark.timeout(900)
 def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
-    finished = run(tmp_path, no_weights=True)
+    finished = run(tmp_path, no_weights=True, price_per_gpu_hour=2.5)
     assert finished.state.finished
+    assert "2.5 is that of a GPU-hour" in (finished.folder / "report.html").read_text("utf-8")
     assert list(finished.folder.rglob("*.safetensors")) == []
     assert "weights" not in yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
 
