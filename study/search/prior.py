@@ -1,4 +1,5 @@
-"""What is known before a study's first trial: the standings of earlier studies (a warm start).
+"""What is known before a study's first trial: the standings of earlier studies (a warm start), and
+the priors of the space (`beliefs`).
 
 Of each earlier study a Gaussian process (`model.expectation`) says how high a point would stand
 there. Standings have no unit, so the task, the data and the metric may be others. The mean m_s of
@@ -26,6 +27,7 @@ from study.core.names import CONFIRM, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.losses.config import LossConfig
+from study.search.beliefs import Belief, believed
 from study.search.encoding import Encoder
 from study.search.history import History, observation, thinned
 from study.search.model import expectation
@@ -108,13 +110,15 @@ def _params(space: SearchSpace, trial: Trial) -> Params | None:
 
 @dataclass(frozen=True)
 class Prior:
-    """The earlier studies of a warm start, in the rows of an encoder.
+    """The earlier studies of a warm start and the priors of a space, in the rows of an encoder.
 
     points: of each study the rows (trials, columns) and the standings (trials, objectives).
+    belief: what the priors of the space expect, where it has any.
     """
 
     encoder: Encoder
     points: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    belief: Belief | None = None
     _means: dict[int, list[Callable[[np.ndarray], np.ndarray]]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -129,27 +133,30 @@ class Prior:
             if inside:
                 rows = np.array([encoder.row(params) for params, _ in inside])
                 found.append((rows, np.array([standing for _, standing in inside], float)))
-        return cls(encoder, found)
+        return cls(encoder, found, believed(space, encoder))
 
     def __bool__(self) -> bool:
-        return bool(self.points)
+        return bool(self.points) or self.belief is not None
 
     def means(self, objective: int) -> list[Callable[[np.ndarray], np.ndarray]]:
-        """Of each study: what it expects of rows, (points, columns) -> (points,)."""
+        """Of each study, and of the priors: what is expected of rows, (points, columns) ->
+        (points,)."""
         if objective not in self._means:
             self._means[objective] = [
                 expectation(rows, standings[:, objective], self.encoder)
                 for rows, standings in self.points
-            ]
+            ] + ([] if self.belief is None else [self.belief])
         return self._means[objective]
 
     def best(self, objective: int, count: int) -> np.ndarray:
-        """The rows that stood highest, at most `count` of each study."""
+        """The rows that stood highest, at most `count` of each study, and as many at the priors."""
         found = [
             rows[np.argsort(-standings[:, objective], kind="stable")[:count]]
             for rows, standings in self.points
         ]
-        return np.concatenate([np.empty((0, len(self.encoder.columns))), *found])
+        if self.belief is not None:
+            found.append(self.belief.points(count))
+        return np.concatenate(found)
 
     def together(self, objective: int) -> tuple[np.ndarray, np.ndarray]:
         """The points of all studies: rows and standings by one objective."""

@@ -24,6 +24,7 @@ from optuna.exceptions import ExperimentalWarning
 from threadpoolctl import ThreadpoolController
 
 from study.core.names import CE, GRID, RANDOM
+from study.search.beliefs import near_beliefs
 from study.search.history import History, Observation, key_of
 from study.search.model import candidates
 from study.search.prior import Prior
@@ -78,7 +79,13 @@ def propose(
     by_model = sampler != RANDOM and history.num_judged >= MIN_JUDGED
     if by_model and rng.random() >= RANDOM_FRACTION:
         drawn, by = _modelled(space, history, number, rng, prior), MODEL
-    elif prior and sampler != RANDOM and not by_model and rng.random() < PRIOR_FRACTION:
+    elif (
+        prior
+        and prior.points
+        and sampler != RANDOM
+        and not by_model
+        and rng.random() < PRIOR_FRACTION
+    ):
         drawn, by = _foretold(space, history, number, rng, prior), PRIOR
     else:
         drawn, by = iter(()), RANDOM
@@ -157,6 +164,7 @@ def stratified(
     In each block of proposals every top-level choice takes each of its options once, in an order
     that is drawn anew for each block. With `least`, it takes the option that the fewest trials of
     that history had, of several the first by this order. Further attempts are random throughout.
+    Without `least`, every second proposal lies near the priors of the space, if it has any.
     """
     fixed: Params = {}
     for path, options in space.choices.items() if attempt == 0 else ():
@@ -164,6 +172,9 @@ def stratified(
         order = np.random.default_rng([seed, zlib.crc32(path.encode()), block])
         turns = [options[index] for index in np.roll(order.permutation(len(options)), -position)]
         fixed[path] = turns[0] if least is None else least.least_taken(path, turns)
+    if least is None:
+        salt = (seed, number, 2, *([attempt] if attempt else []))
+        fixed |= near_beliefs(space, np.random.default_rng(salt))
     with _quiet():
         salt = (seed, number, 1, *([attempt] if attempt else []))
         leaf_seed = int(np.random.default_rng(salt).integers(2**31))
