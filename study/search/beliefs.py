@@ -88,7 +88,8 @@ def believed(space: SearchSpace, encoder: Encoder) -> Belief | None:
             continue
         column = encoder.columns[node.path]
         axis = axis_of(node) if isinstance(node, Leaf) else None
-        options = encoder.options[column]
-        place = options.index(node.prior) if axis is None else axis.position(node.prior)
-        places[column] = float(place)
+        if isinstance(node, Leaf) and axis is not None:
+            places[column] = axis.position(node.prior)
+        else:
+            places[column] = float(encoder.options[column].index(node.prior))
     return Belief(encoder, places) if places else None

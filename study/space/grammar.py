@@ -342,7 +342,7 @@ def _with_prior(node: Leaf | Choice, prior: Any, yaml_path: str, source: _Source
     options = node.distribution.choices
     for option in options:
         if option == prior and isinstance(option, bool) == isinstance(prior, bool):
-            return replace(node, prior=option)
+            return replace(node, prior=option)  # type: ignore[arg-type]
     raise InputError(
         f"prior must be an option of the choice, got {shown(prior)}",
         hint=did_you_mean(str(prior), map(str, options)),
