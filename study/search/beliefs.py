@@ -84,12 +84,11 @@ def believed(space: SearchSpace, encoder: Encoder) -> Belief | None:
     """What the priors of a space expect; None where it has none."""
     places: dict[int, float] = {}
     for node in searched(space.tree):
-        if node.prior is None:
+        prior: Any = node.prior
+        if prior is None:
             continue
         column = encoder.columns[node.path]
         axis = axis_of(node) if isinstance(node, Leaf) else None
-        if isinstance(node, Leaf) and axis is not None:
-            places[column] = axis.position(node.prior)
-        else:
-            places[column] = float(encoder.options[column].index(node.prior))
+        options = encoder.options[column]
+        places[column] = float(options.index(prior) if axis is None else axis.position(prior))
     return Belief(encoder, places) if places else None
