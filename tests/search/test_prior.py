@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from study.ledger.records import EndRecord, StudyRecord, decode, encode
 from study.ledger.state import State
 from study.search.history import History, Observation
-from study.search.model import expectation, weights
+from study.search.model import candidates, expectation, weights
 from study.search.prior import ELSEWHERE, STUDIES, THINNED, UNJUDGED, Prior, taken_from
 from study.search.sampler import MIN_JUDGED, MODEL, PRIOR, RANDOM, propose, stratified
 from study.space.search_space import SearchSpace, load_space
@@ -207,6 +207,23 @@ def test_a_study_that_misleads_is_overruled(plane: SearchSpace) -> None:
     found = proposals(plane, peak, tree, 24)
     late = [peak(params) for by, params in found[16:] if by == MODEL]
     assert np.mean(late) > -0.06
+
+
+def test_what_own_trials_show_corrects_an_earlier_study_that_is_a_little_off(
+    plane: SearchSpace,
+) -> None:
+    """Both have a peak, at x = 0.5 and 0.8; their sum would have it between."""
+    encoder = History(plane).encoder
+    found = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        own, other = encoder.uniform(40, rng), encoder.uniform(60, rng)
+        worth = [[peak({"x": x + off, "y": y}) for x, y in rows]
+                 for rows, off in ((own, 0.0), (other, 0.3))]  # fmt: skip
+        mean = expectation(other, np.array(worth[1]), encoder)
+        drawn = candidates(encoder, own, np.array(worth[0]), np.empty((0, 2)), rng, means=[mean])
+        found.append(np.median(drawn[:15, 0]))
+    assert np.median(found) > 0.71
 
 
 def test_nothing_changes_without_a_warm_start(plane: SearchSpace) -> None:
