@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from study.session.prepare import Prepared
 
 EXIT_NOTHING_TRAINED = 1
-FIXED_ON_RESUME = ("task", "confirm_task", "name", "seed")
+FIXED_ON_RESUME = ("task", "confirm_task", "name", "seed", "warm_start")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -122,7 +122,10 @@ def _searched(schema: Schema) -> Schema:
         options += [_only("int", {"$ref": REF.format(model="IntRange")})]
     listed = {"type": "array", "minItems": 1, "items": constant}
     named = {"type": "object", "minProperties": 1, "additionalProperties": constant}
-    return {**notes, "anyOf": [*options, _only("choice", {"anyOf": [listed, named]})]}
+    choice = _only("choice", {"anyOf": [listed, named]})
+    scalar = {"type": ["string", "number", "boolean"]}
+    choice["properties"]["prior"] = {**scalar, "description": "the option believed the best"}
+    return {**notes, "anyOf": [*options, choice]}
 
 
 def _only(key: str, schema: Schema) -> Schema:

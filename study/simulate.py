@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--methods", default="model,random", metavar="NAMES",
-        help="model, random, full-length (random, without early stopping), joined by commas; the "
-        "first is compared with the others (default: model,random)",
+        help="model, random, full-length (random, without early stopping), warm (the model after "
+        "an earlier search of a problem like it), misled (after one of its reverse), joined by "
+        "commas; the first is compared with the others (default: model,random)",
     )  # fmt: skip
     parser.add_argument("--workers", default=8, metavar="N", help="trials at a time (default: 8)")
     parser.add_argument(

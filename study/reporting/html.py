@@ -32,6 +32,7 @@ from study.reporting.class_table import (
 from study.reporting.exports import export
 from study.reporting.page import document, drawing, escaped, image, png, sentence, sentences, table
 from study.reporting.pictures import Pictures
+from study.reporting.plan_text import warm_lines
 from study.reporting.table_files import csv_cell, write_tables
 from study.reporting.tables import (
     conclusions,
@@ -356,7 +357,7 @@ def _page(
         parts += [f"<p>{escaped(note)}</p>" for note in class_notes(found_classes, reference)]
     parts += [plot.pop("per_class")] if "per_class" in plot else []
     parts += _pictures_part(drawn)
-    parts += _search_part(answer, plot, mattered)
+    parts += _search_part(state, answer, plot, mattered)
     roles: dict[str, list[str]] = {}
     for role, source in (("best_miou", answer.best_miou), ("best_macc", answer.best_macc)):
         if source is not None:
@@ -388,7 +389,7 @@ def _page(
 
 
 def _search_part(
-    answer: Answer, plot: Mapping[str, str], mattered: Mapping[str, Importances]
+    state: State, answer: Answer, plot: Mapping[str, str], mattered: Mapping[str, Importances]
 ) -> Iterator[str]:
     """The section of the search: its plots, each with a sentence; nothing where there is none."""
     told = [
@@ -396,9 +397,12 @@ def _search_part(
         for key, item in mattered.items()
         if not item.items
     ]
-    if not (plot or told):
+    assert state.study is not None
+    warm = warm_lines(state.study)
+    if not (plot or told or warm):
         return
     yield "<h2>The search</h2>"
+    yield from sentences(warm)
     for name, words in (("curves", ""), ("parallel", PARALLEL), ("importance", "")):
         if name in plot:
             yield plot[name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from study.analysis.statistics import MIN_SEEDS, resolvable
 from study.config.own_training import OwnTrainingTask
@@ -10,6 +11,7 @@ from study.config.task import NamedTask
 from study.core.names import CE, CONFIRM, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord, StudyRecord
+from study.search.prior import STUDIES
 from study.space.search_space import SearchSpace
 
 
@@ -75,6 +77,22 @@ def data_lines(study: StudyRecord) -> list[str]:
         f"{head}: {data['split_rule']}" for head, data in found.items() if data.get("split_rule")
     ]
     return [*rules, *warning_lines(study)]
+
+
+def warm_lines(study: StudyRecord) -> list[str]:
+    """A line for each earlier study of a warm start: what is taken over, and what is not."""
+    return [_warm_line(one) for one in (study.prior or {}).get(STUDIES, ())]
+
+
+def _warm_line(one: Mapping[str, Any]) -> str:
+    taken, left_out = len(one["points"]), one["left_out"]
+    text = f"warm start from {one['name']}: {taken} of its {one['trials']} trials"
+    if left_out:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        text += f"; left out: {why}"
+    if one["lacks"]:
+        text += f"; it has no {' and no '.join(one['lacks'])}, so the mean of what it has stands in"
+    return text
 
 
 def warning_lines(study: StudyRecord) -> list[str]:

@@ -89,6 +89,7 @@ class TrialFactory:
             seed=self.plan.seed,
             number=number,
             sampler=self.plan.sampler,
+            prior=self._memory.prior,
         )
         config = proposal.config
         if config.family == CE:

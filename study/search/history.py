@@ -24,6 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from study.core.names import COMPLETED, FAILED, SEARCH
+from study.ledger.plan import Plan
+from study.ledger.state import Trial
 from study.search.encoding import Encoder
 from study.space.search_space import SearchSpace
 
@@ -45,6 +48,20 @@ class Observation:
     running: bool = False
     failed: bool = False
     proposed: bool = True
+
+
+def observation(plan: Plan, trial: Trial, params: Mapping[str, Any]) -> Observation:
+    """A trial of a study with this plan, at its point of a space."""
+    rungs = dict(trial.rungs)
+    if trial.status == COMPLETED:
+        rungs[plan.epochs] = {key: trial.last[key] for key in plan.objectives}
+    return Observation(
+        params=params,
+        rungs=rungs,
+        running=trial.end is None,
+        failed=trial.status == FAILED,
+        proposed=trial.stage == SEARCH,
+    )
 
 
 class History:

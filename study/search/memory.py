@@ -8,11 +8,12 @@ from __future__ import annotations
 from itertools import islice
 
 from study.config.task import TrialOptimizer
-from study.core.names import COMPLETED, CONFIRM, FAILED, SEARCH, TEACHER
+from study.core.names import CONFIRM, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.losses.config import LossConfig
-from study.search.history import History, Observation
+from study.search.history import History, observation
+from study.search.prior import Prior
 from study.space.search_space import Params, SearchSpace
 
 
@@ -21,6 +22,8 @@ class Memory:
 
     def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
         self.history = History(space)
+        given = state.study.prior if state.study is not None else None
+        self.prior = Prior.of(given, space, self.history.encoder)
         self._plan = plan
         self._state = state
         self._space = space
@@ -35,24 +38,12 @@ class Memory:
             params = params_in(self._space, trial) if is_seen else None
             if params is not None:
                 row = len(self.history)
-                self.history.put(row, self._observation(trial, params))
+                self.history.put(row, observation(self._plan, trial, params))
                 self._open[row] = trial, params
         for row, (trial, params) in list(self._open.items()):
-            self.history.put(row, self._observation(trial, params))
+            self.history.put(row, observation(self._plan, trial, params))
             if trial.end is not None:
                 del self._open[row]
-
-    def _observation(self, trial: Trial, params: Params) -> Observation:
-        rungs = dict(trial.rungs)
-        if trial.status == COMPLETED:
-            rungs[self._plan.epochs] = {key: trial.last[key] for key in self._plan.objectives}
-        return Observation(
-            params=params,
-            rungs=rungs,
-            running=trial.end is None,
-            failed=trial.status == FAILED,
-            proposed=trial.stage == SEARCH,
-        )
 
 
 def params_in(space: SearchSpace, trial: Trial) -> Params | None:

@@ -15,18 +15,26 @@ Of random points and of neighbours of the best trials, each gets a draw from wha
 of it, a normal distribution, and the highest is proposed (Thompson sampling; here the draws of
 points are independent). Trials that run and are not judged yet are taken to come to what the model
 expects of them, so the model is surer there and others keep away (Ginsbourger et al., 2010).
+
+With a warm start (`prior`), the process models what is left after what earlier studies expect, each
+times a weight that is learnt.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import nnls
 
 from study.search.encoding import Encoder
+
+Mean = Callable[[np.ndarray], np.ndarray]
+"""What is expected of rows: (points, columns) -> (points,)."""
 
 RELEVANCES = (0.3, 1.0, 3.0, 8.0)  # of a range; of a choice a part of it
 OF_CHOICE = (0.1, 0.4)
@@ -35,6 +43,8 @@ SHARED = 0.6  # c: the correlation of an option's trials with those that lack it
 MOST_FITTED = 64  # trials to which relevances are fitted
 RANDOM_POINTS, NEIGHBOURS = 128, 128
 BEST = 8  # trials whose neighbours are looked at, at most
+WEIGHT, DOUBT = 0.7, 0.5  # of an earlier study: what is expected before any evidence, and its sd
+MOST_WEIGHT = 1.5
 STEP, SWITCH = 0.1, 0.15  # along a range; the chance of another option
 
 
@@ -98,27 +108,95 @@ def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
     return found[max(found)]
 
 
+def _scaled(standings: np.ndarray) -> np.ndarray:
+    return np.asarray((standings - standings.mean()) / (standings.std() or 1.0))
+
+
+def _of_some(rows: np.ndarray, standings: np.ndarray) -> np.ndarray:
+    """The trials to which relevances are fitted: evenly from the best to the worst."""
+    order = np.argsort(-standings, kind="stable")
+    count = len(rows)
+    return order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
+
+
+def expectation(rows: np.ndarray, standings: np.ndarray, encoder: Encoder) -> Mean:
+    """What trials tell of all points, in standard deviations of their standings: the mean of a
+    Gaussian process that is fitted to them.
+
+    Args:
+        rows: of the trials, (trials, columns).
+        standings: of them, (trials,).
+        encoder: of the rows.
+    """
+    scores = _scaled(standings)
+    some = _of_some(rows, standings)
+    kernel = fitted(rows[some], scores[some], encoder)
+    near = kernel(Apart.of(rows, rows, encoder.sizes))
+    solved = cho_solve(cho_factor(near + kernel.noise * np.eye(len(rows))), scores)
+
+    def mean(points: np.ndarray) -> np.ndarray:
+        return np.asarray(kernel(Apart.of(points, rows, encoder.sizes)) @ solved)
+
+    return mean
+
+
+def weights(near: np.ndarray, noise: float, scores: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """How much each earlier expectation counts, (terms,), from 0 to MOST_WEIGHT.
+
+    The scores are taken for  sum_j w_j t_j + g  with w_j ~ N(WEIGHT, DOUBT^2) and g of the Gaussian
+    process. The weights are their most likely ones, none below 0: where the trials contradict an
+    expectation it is dropped.
+
+    Args:
+        near: the correlation of the judged trials, (trials, trials).
+        noise: the variance of the noise, as a part of the signal's.
+        scores: of the trials, with mean 0, (trials,).
+        terms: what was expected of them, each with mean 0, (trials, terms).
+    """
+    factor = cho_factor(near + noise * np.eye(len(near)))
+    signal = max(float(scores @ cho_solve(factor, scores)) / len(scores), 1e-6)
+    solved = cho_solve(factor, terms) / signal
+    precision = terms.T @ solved + np.eye(terms.shape[1]) / DOUBT**2
+    wanted = solved.T @ scores + WEIGHT / DOUBT**2
+    root = np.linalg.cholesky(precision).T
+    found, _ = nnls(root, np.linalg.solve(root.T, wanted))
+    return np.minimum(found, MOST_WEIGHT)
+
+
 def candidates(
     encoder: Encoder,
     rows: np.ndarray,
     standings: np.ndarray,
     pending: np.ndarray,
     rng: np.random.Generator,
+    *,
+    means: Sequence[Mean] = (),
+    starts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of points to try, the most promising first.
 
     Args:
+        encoder: of the rows.
         rows: of the judged trials, (trials, columns).
         standings: of them, (trials,).
         pending: of those that run, (trials, columns).
+        rng: of the draws.
+        means: what earlier studies expect of rows.
+        starts: rows whose neighbours are looked at besides those of the best trials.
     """
     count = len(rows)
-    scores = (standings - standings.mean()) / (standings.std() or 1.0)
+    scores = _scaled(standings)
     order = np.argsort(-standings, kind="stable")
-    some = order[np.linspace(0, count - 1, min(count, MOST_FITTED)).round().astype(int)]
+    some = _of_some(rows, standings)
     kernel = fitted(rows[some], scores[some], encoder)
     everything = np.concatenate([rows, pending])
-    near = kernel(Apart.of(everything, everything, encoder.sizes))
+    apart = Apart.of(everything, everything, encoder.sizes)
+    before = _Before(means, rows)
+    if means:
+        near = kernel(apart)[:count, :count]
+        scores = scores - before.learnt(near, kernel.noise, scores)
+        kernel = fitted(rows[some], scores[some], encoder)
+    near = kernel(apart)
     noisy = near + kernel.noise * np.eye(len(everything))
     factor = cho_factor(noisy[:count, :count])
     solved = cho_solve(factor, scores)
@@ -127,12 +205,39 @@ def candidates(
         expected = near[count:, :count] @ solved
         factor = cho_factor(noisy)
         solved = cho_solve(factor, np.concatenate([scores, expected]))
-    points = _points(encoder, rows[order[: max(3, min(BEST, count // 8))]], rng)
+    best = rows[order[: max(3, min(BEST, count // 8))]]
+    points = _points(encoder, best if starts is None else np.concatenate([best, starts]), rng)
     towards = kernel(Apart.of(points, everything, encoder.sizes))
     unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
     spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
     drawn = towards @ solved + spread * rng.normal(size=len(points))
+    if means:
+        drawn = drawn + before(points)
     return points[np.argsort(-drawn, kind="stable")]
+
+
+class _Before:
+    """What earlier studies expect of points, with their weights, less its mean over the trials."""
+
+    def __init__(self, means: Sequence[Mean], rows: np.ndarray) -> None:
+        self._means = means
+        terms = self._terms(rows)
+        self._middle = terms.mean(axis=0)
+        self._centred = terms - self._middle
+        self._weights = np.zeros(len(means))
+
+    def _terms(self, rows: np.ndarray) -> np.ndarray:
+        found = [mean(rows) for mean in self._means]
+        return np.array(found).reshape(len(self._means), len(rows)).T
+
+    def learnt(self, near: np.ndarray, noise: float, scores: np.ndarray) -> np.ndarray:
+        """Learn the weights; return what is expected of the trials, (trials,)."""
+        self._weights = weights(near, noise, scores, self._centred)
+        return np.asarray(self._centred @ self._weights)
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(points,)"""
+        return np.asarray((self._terms(points) - self._middle) @ self._weights)
 
 
 def _points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:

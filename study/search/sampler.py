@@ -2,7 +2,8 @@
 
 A proposal is a function of (space, history, seed, number) alone, so that a resumed study continues
 exactly where it stopped and needs no state of a sampler. Proposals are stratified until six trials
-are judged. After that a model makes them (see `model`), but for a part that stays random: that part
+are judged; with a warm start, earlier studies make half of these (see `prior`). After that a model
+makes them (see `model`), but for a part that stays random: that part
 takes, of each top-level choice, the option that the fewest trials had, so that no option is
 forgotten.
 """
@@ -23,20 +24,26 @@ from optuna.exceptions import ExperimentalWarning
 from threadpoolctl import ThreadpoolController
 
 from study.core.names import CE, GRID, RANDOM
+from study.search.beliefs import near_beliefs
 from study.search.history import History, Observation, key_of
 from study.search.model import candidates
+from study.search.prior import Prior
 from study.space.search_space import Resolved, SearchSpace
 
 MODEL = "model"
 MIN_JUDGED = 6
 RANDOM_FRACTION = 0.15
+PRIOR = "prior"
+PRIOR_FRACTION = 0.5  # of the proposals before the model's, with a warm start
+PRIOR_STARTS = 4  # best points of each earlier study whose neighbours are looked at
 ATTEMPTS = 20  # to draw a loss that is not plain cross entropy
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point of the space, and the configs that it resolves to. by: model, random or grid."""
+    """A point of the space, and the configs that it resolves to. by: model, prior (the earlier
+    studies of a warm start), random or grid."""
 
     params: Params
     config: Resolved
@@ -50,6 +57,7 @@ def propose(
     seed: int,
     number: int,
     sampler: str = MODEL,
+    prior: Prior | None = None,
 ) -> Proposal:
     """Search trial `number` (0-based). A draw that amounts to plain cross entropy is repeated, at
     most ATTEMPTS times: the reference trials tune cross entropy.
@@ -60,6 +68,7 @@ def propose(
         seed: the study's seed.
         number: counts the proposals of this study; also the point of a grid.
         sampler: random, grid, or any other name for the model: `tpe` is an earlier one.
+        prior: what earlier studies tell the model; it must be in the rows of the history's encoder.
     """
     if not isinstance(history, History):
         history = History(space, history)
@@ -69,10 +78,21 @@ def propose(
     rng = np.random.default_rng([seed, number])
     by_model = sampler != RANDOM and history.num_judged >= MIN_JUDGED
     if by_model and rng.random() >= RANDOM_FRACTION:
-        for params in _modelled(space, history, number, rng):
-            config = space.resolve(params)
-            if config.family != CE and key_of(params) not in history.proposed:
-                return Proposal(params, config, MODEL)
+        drawn, by = _modelled(space, history, number, rng, prior), MODEL
+    elif (
+        prior
+        and prior.points
+        and sampler != RANDOM
+        and not by_model
+        and rng.random() < PRIOR_FRACTION
+    ):
+        drawn, by = _foretold(space, history, number, rng, prior), PRIOR
+    else:
+        drawn, by = iter(()), RANDOM
+    for params in drawn:
+        config = space.resolve(params)
+        if config.family != CE and key_of(params) not in history.proposed:
+            return Proposal(params, config, by)
     for attempt in range(ATTEMPTS):
         least = history if by_model and attempt == 0 else None
         params = stratified(space, seed=seed, number=number, attempt=attempt, least=least)
@@ -92,13 +112,36 @@ def _grid_point(space: SearchSpace, number: int, history: History) -> Params:
 
 
 def _modelled(
-    space: SearchSpace, history: History, number: int, rng: np.random.Generator
+    space: SearchSpace,
+    history: History,
+    number: int,
+    rng: np.random.Generator,
+    prior: Prior | None,
 ) -> Iterator[Params]:
     """What the model would try, best first; the objectives take turns."""
     rows, standings = history.judged()
     turn = number % len(space.settings.objectives)
     with _libraries().limit(limits=1):  # the same sums on every machine; trials need the cores
-        drawn = candidates(history.encoder, rows, standings[:, turn], history.pending(), rng)
+        drawn = candidates(
+            history.encoder,
+            rows,
+            standings[:, turn],
+            history.pending(),
+            rng,
+            means=prior.means(turn) if prior else (),
+            starts=prior.best(turn, PRIOR_STARTS) if prior else None,
+        )
+    return (history.encoder.params(row) for row in drawn)
+
+
+def _foretold(
+    space: SearchSpace, history: History, number: int, rng: np.random.Generator, prior: Prior
+) -> Iterator[Params]:
+    """What the earlier studies would try, best first, away from what this one has begun."""
+    turn = number % len(space.settings.objectives)
+    begun = np.concatenate([history.judged()[0], history.pending()])
+    with _libraries().limit(limits=1):
+        drawn = candidates(history.encoder, *prior.together(turn), begun, rng)
     return (history.encoder.params(row) for row in drawn)
 
 
@@ -121,6 +164,7 @@ def stratified(
     In each block of proposals every top-level choice takes each of its options once, in an order
     that is drawn anew for each block. With `least`, it takes the option that the fewest trials of
     that history had, of several the first by this order. Further attempts are random throughout.
+    Without `least`, every second proposal lies near the priors of the space, if it has any.
     """
     fixed: Params = {}
     for path, options in space.choices.items() if attempt == 0 else ():
@@ -128,6 +172,9 @@ def stratified(
         order = np.random.default_rng([seed, zlib.crc32(path.encode()), block])
         turns = [options[index] for index in np.roll(order.permutation(len(options)), -position)]
         fixed[path] = turns[0] if least is None else least.least_taken(path, turns)
+    if least is None:
+        salt = (seed, number, 2, *([attempt] if attempt else []))
+        fixed |= near_beliefs(space, np.random.default_rng(salt))
     with _quiet():
         salt = (seed, number, 1, *([attempt] if attempt else []))
         leaf_seed = int(np.random.default_rng(salt).integers(2**31))

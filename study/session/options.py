@@ -7,7 +7,7 @@ import math
 import re
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from numbers import Integral, Real
@@ -114,6 +114,18 @@ def _folder(value: Any, info: ValidationInfo) -> Path | None:
     return None if value is None else Path(_not_empty(_path(value, info), info))
 
 
+def _studies(value: Any, info: ValidationInfo) -> tuple[str, ...]:
+    given = [value] if isinstance(value, (str, Path)) else value
+    if not isinstance(given, Sequence) or not all(isinstance(one, (str, Path)) for one in given):
+        rule = "must be names or paths of studies"
+        raise ValueError(f"{info.field_name} {rule}, got {shown(value)}")
+    names = tuple(str(_not_empty(one, info)) for one in given)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{info.field_name} names the study {name!r} twice")
+    return names
+
+
 def _space(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, (str, Path, Mapping)):
         return value
@@ -196,6 +208,12 @@ class Options(BaseModel):
         "number of fresh seeds of each confirmed config (default: as in the search space, else 5 "
         "where trials get GPUs and 3 on CPUs)",
         metavar="N",
+    )
+    warm_start: Annotated[tuple[str, ...], PlainValidator(_studies)] = _option(
+        (),
+        "earlier studies, by name or folder, from whose trials the model of the search starts; "
+        "their task and space may be others (default: as in the search space)",
+        metavar="STUDY",
     )
     time_budget: Seconds = _option(
         math.inf,
@@ -311,7 +329,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag_of(name), action="store_true", default=None, help=text)
         else:
             extra: Any = field.json_schema_extra
-            parser.add_argument(flag_of(name), metavar=extra["metavar"], help=field.description)
+            parser.add_argument(
+                flag_of(name),
+                metavar=extra["metavar"],
+                nargs="+" if isinstance(field.default, tuple) else None,
+                help=field.description,
+            )
 
 
 def arguments_text() -> str:

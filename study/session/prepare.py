@@ -24,6 +24,7 @@ from study.config.task import (
     task_of,
 )
 from study.core.errors import InputError
+from study.core.names import GRID, RANDOM
 from study.ledger.journal import LEDGER
 from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord, StudyRecord, encode
@@ -31,6 +32,7 @@ from study.ledger.state import State
 from study.losses.config import FactoryLoss
 from study.scheduler.planning import amended, make_plan
 from study.scheduler.teachers import NO_TEACHERS, Teachers
+from study.search.prior import STUDIES, taken_from
 from study.session import own_training
 from study.session import teachers as of_teachers
 from study.session.options import Options, flag_of
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from study.engine.cluster import Resources
 
 TRACKING_TIMEOUT = 10.0
+LEAST_TAKEN = 4  # trials of each earlier study of a warm start
 MOST_CLASSES = 8  # that an error names
 SEEDS_WITH_GPUS = 5  # of each confirmed config, where trials get GPUs and none are given
 
@@ -182,11 +185,12 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         teachers=teachers,
     )
     storage = options.studies
+    prior = _prior(options, space, plan)
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     begin()
-    first_line = _first_line(folder, space, task, target, plan, teachers)
+    first_line = replace(_first_line(folder, space, task, target, plan, teachers), prior=prior)
     _check_plain(first_line)
     return Prepared(
         folder,
@@ -200,6 +204,42 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         seeds_are_open=(options.confirm_seeds or space.settings.confirm.num_seeds) is None,
         teachers=teachers,
     )
+
+
+def _prior(options: Options, space: SearchSpace, plan: Plan) -> dict[str, Any] | None:
+    """What the ledger says of the earlier studies of a warm start, where there is one: by the
+    options, or else by the space."""
+    names, key = options.warm_start, "--warm-start"
+    if not names:
+        names, key = space.settings.warm_start, "study/warm_start"
+    if not names:
+        return None
+
+    def refused(message: str, hint: str = "") -> InputError:
+        return InputError(message, hint=hint, key=key).of_file(space.file, space.lines)
+
+    if plan.sampler in (GRID, RANDOM):
+        message = f"nothing learns from earlier studies where the sampler is {plan.sampler}"
+        raise refused(message, "leave it out, or use sampler: model")
+    found: list[dict[str, Any]] = []
+    folders: list[Path] = []
+    for name in names:
+        try:
+            folder = options.studies.find(name, whole=False)
+        except InputError as error:
+            raise refused(error.message) from error
+        if folder.resolve() in folders:
+            raise refused(f"the study {folder.name} is named twice")
+        folders.append(folder.resolve())
+        one = taken_from(folder.name, load(folder), space)
+        if len(one["points"]) < LEAST_TAKEN:
+            why = ", ".join(f"{count} {reason}" for reason, count in one["left_out"].items())
+            raise refused(
+                f"of {folder.name} {len(one['points'])} trials can be taken over, and a warm start "
+                f"needs {LEAST_TAKEN} (left out: {why or 'none'})"
+            )
+        found.append(one)
+    return {STUDIES: found}
 
 
 def _target(options: Options, space: SearchSpace) -> NamedTask | None:
@@ -553,7 +593,7 @@ def _unequal_groups(
 def describe_plan(prepared: Prepared, options: Options) -> str:
     """The plan and the resources of a trial as text. Starts nothing."""
     from study.engine import cluster as clusters
-    from study.reporting.plan_text import data_lines, plan_text
+    from study.reporting.plan_text import data_lines, plan_text, warm_lines
     from study.search.sampler import model_takes_over_at
 
     address, cluster = clusters.where(options.address)
@@ -577,6 +617,8 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
         target=prepared.target,
         teachers=of_teachers.lines(prepared.teachers, _recorded_teachers(prepared)),
     )
+    if (line := prepared.first_line or prepared.state.study) is not None:
+        text = "\n".join([text, *warm_lines(line)])
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line)])
     text = "\n".join([text, *(f"warning: {fault}" for fault in prepared.data_faults)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -221,12 +221,13 @@ def _stored(prepared: Prepared) -> Callable[[str], tuple[str, str] | None]:
 
 def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
     """The lines that a session shows first: where the study runs, and warnings about its data."""
-    from study.reporting.plan_text import amended_line, warning_lines
+    from study.reporting.plan_text import amended_line, warm_lines, warning_lines
 
     yield f"{prepared.name} on {resources.text}"
     if prepared.prefix is not None:
         yield f"in {prepared.prefix.where}, worked on in {prepared.folder}"
     if prepared.first_line is not None:
+        yield from warm_lines(prepared.first_line)
         yield from warning_lines(prepared.first_line)
     if prepared.amendment is not None:
         yield amended_line(prepared.amendment)
@@ -242,6 +243,7 @@ def run_study(
     confirm_data_root: str | Path | None = None,
     num_trials: int | None = None,
     confirm_seeds: int | None = None,
+    warm_start: str | Path | Sequence[str | Path] = (),
     time_budget: float | str = math.inf,
     max_gpu_hours: float = math.inf,
     price_per_gpu_hour: float | None = None,

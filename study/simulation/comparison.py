@@ -10,12 +10,14 @@ from scipy import stats
 
 from study.search.sampler import MODEL
 from study.simulation.problem import Problem
-from study.simulation.run import Outcome, Settings, simulate
+from study.simulation.run import ALIKE, REVERSED, Outcome, Settings, simulate
 
 METHODS: Mapping[str, dict[str, object]] = {
     MODEL: {},
     "random": {"sampler": "random"},
     "full-length": {"sampler": "random", "early_stopping": False},
+    "warm": {"warm": ALIKE},
+    "misled": {"warm": REVERSED},
 }
 
 

@@ -23,6 +23,7 @@ from study.space.tree_space import load_any
 
 MEDIAN, BEST, LEAST = 0.45, 0.70, 0.02
 NUM_RANDOM = 2048
+MOVED, OTHER_INSTANCE = 0.2, 10_000  # of a problem that is alike
 
 NETWORK: Mapping[str, Any] = {
     "learning_rate": {"float": {"low": 1e-4, "high": 1.0, "log": True}},
@@ -97,10 +98,15 @@ FAMILIES: Mapping[str, Family] = {
 
 
 class FamilyProblem:
-    """An instance of a family: the same for the same number."""
+    """An instance of a family: the same for the same number.
 
-    def __init__(self, name: str, instance: int) -> None:
+    moved: how far all that the instance draws for its configs' worth is moved towards what another
+    one has drawn, from 0 to 1.
+    """
+
+    def __init__(self, name: str, instance: int, *, moved: float = 0.0) -> None:
         self.name = name
+        self._instance = instance
         self.family = family = FAMILIES[name]
         self.epochs = family.epochs
         self.space = load_any(family.space)
@@ -123,12 +129,21 @@ class FamilyProblem:
         if family.easy and len(choices):
             column = rng.choice(choices)
             self._offsets[:, column, rng.integers(sizes[column])] += family.easy
+        if moved:
+            other = FamilyProblem(name, instance + OTHER_INSTANCE)
+            for drawn in ("_peaks", "_weights", "_offsets", "_shifts", "_paces", "_turns"):
+                mixed = (1 - moved) * getattr(self, drawn) + moved * getattr(other, drawn)
+                setattr(self, drawn, mixed)
         raw = self._raw(encoder.uniform(NUM_RANDOM, rng))
         self._middle, self._span = np.median(raw, 0), raw.max(0) - np.median(raw, 0)
         heat = self._heat(encoder.uniform(NUM_RANDOM, rng))
         self._limit = float(np.quantile(heat, 1 - family.failing)) if family.failing else math.inf
         worth = self._worths(encoder.uniform(NUM_RANDOM, rng))
         self.scale = Scale(np.nanmedian(worth, 0), np.nanmax(worth, 0))
+
+    def alike(self) -> FamilyProblem:
+        """This instance, moved a little towards another one."""
+        return FamilyProblem(self.name, self._instance, moved=MOVED)
 
     def _chosen(self, table: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The sum over the choices of what a table (..., columns, options) has of each."""

@@ -48,6 +48,10 @@ class Problem(Protocol):
     @property
     def scale(self) -> Scale: ...
 
+    def alike(self) -> Problem:
+        """One like it, from which an earlier study may know it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -60,3 +64,27 @@ class Scale:
         """0: the best; 1: as the median random config; by objective."""
         span = np.where(self.best > self.median, self.best - self.median, 1.0)
         return (self.best - worth) / span
+
+
+class Reversed:
+    """A problem whose best configs are the worst ones of another."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self.name = f"{problem.name}, reversed"
+        self.space, self.epochs = problem.space, problem.epochs
+        scale = problem.scale
+        self.scale = Scale(-scale.median, scale.best - 2 * scale.median)
+
+    def curve(self, params: Params | None, seed: int) -> Curve:
+        """The training with all metrics negative."""
+        curve = self._problem.curve(params, seed)
+        return Curve({name: -values for name, values in curve.metrics.items()}, curve.seconds)
+
+    def truth(self, params: Params | None) -> np.ndarray:
+        """The negative worth."""
+        return -self._problem.truth(params)
+
+    def alike(self) -> Problem:
+        """Itself."""
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,15 @@ from study.ledger.records import StudyRecord, TrialRecord
 from study.ledger.state import State, Trial
 from study.scheduler.planning import make_plan
 from study.scheduler.study_scheduler import StudyScheduler
+from study.search.prior import STUDIES, taken_from
 from study.search.sampler import MODEL
 from study.simulation.driver import Clock, Epoch, MemoryLedger, drive
-from study.simulation.problem import Curve, Problem
+from study.simulation.problem import Curve, Problem, Reversed
 
 TRAINING = "study.simulation:nothing"  # a simulated trial's function, which nobody imports
 TRIALS_PER_TRAINING = 3  # more than early stopping makes of a training's epochs
+ALIKE, REVERSED = "alike", "reversed"
+OTHER_SEED = 1000  # more than the study's own: of the earlier study of a warm start
 SLOWER = 5.0  # times, of a straggler's epochs
 
 
@@ -36,6 +40,8 @@ class Settings:
     space's num_trials, or `num_trials`. sampler, early_stopping: in place of the space's.
     stragglers: the part of trials that is SLOWER. references: how many trials tune cross entropy
     where the space is of losses; as many as a study of `trainings` trials has, unless given.
+    warm: an earlier study of the same size comes first, and warms this one: on a problem like this
+    one (ALIKE), or on its reverse (REVERSED).
     """
 
     workers: int = 8
@@ -45,6 +51,7 @@ class Settings:
     early_stopping: bool = True
     stragglers: float = 0.0
     references: int | None = None
+    warm: str = ""
 
 
 @dataclass
@@ -151,11 +158,20 @@ def prepared(problem: Problem, seed: int, settings: Settings) -> tuple[StudySche
     ledger.append(
         StudyRecord(
             problem.name, seed, problem.name, task.model_dump(), space.name,
-            dict(space.data), plan.as_dict(), {}, {},
+            dict(space.data), plan.as_dict(), {}, {}, prior=_prior(problem, seed, settings),
         )
     )  # fmt: skip
     scheduler = StudyScheduler(ledger, plan, space, task, slots=settings.workers, clock=clock)
     return scheduler, clock
+
+
+def _prior(problem: Problem, seed: int, settings: Settings) -> dict[str, Any] | None:
+    """What an earlier study tells this one; None without a warm start."""
+    if not settings.warm:
+        return None
+    other = Reversed(problem) if settings.warm == REVERSED else problem.alike()
+    earlier = simulate(other, seed + OTHER_SEED, replace(settings, warm=""))
+    return {STUDIES: [taken_from(other.name, earlier.state, problem.space)]}
 
 
 def _better(problem: Problem, trial: Trial, incumbents: dict[str, tuple[float, float]]) -> None:

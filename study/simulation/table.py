@@ -129,6 +129,10 @@ class TableProblem:
         """The nearest config's mean over its seeds at the last epoch; NaN if all have failed."""
         return np.asarray(self._worth[self._nearest(params)])
 
+    def alike(self) -> TableProblem:
+        """Itself: an earlier study has tried other configs of it, by other seeds."""
+        return self
+
     @cached_property
     def scale(self) -> Scale:
         """The median and the best of the table's configs."""

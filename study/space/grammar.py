@@ -1,15 +1,17 @@
 """The leaf grammar of a search space: a YAML tree to a tree of constants, ranges and choices.
 
     0.5, [1, 2], text, null                         a constant
-    {float: {low, high, log?, step?}}               log: true (log-uniform) or
+    {float: {low, high, log?, step?, prior?}}       log: true (log-uniform) or
                                                     to_one (1 - value log-uniform, for momenta)
-    {int: {low, high, log?, step?}}
+    {int: {low, high, log?, step?, prior?}}
     {choice: [scalar, ...]}                         the scalar is the recorded value
     {choice: {name: subtree, ...}}                  the name is recorded under the node's own path,
                                                     the leaves of its subtree exist only if chosen
 
-Bounds are inclusive. The path of a node, joined by `/`, skips the words `choice` and the names of
-options: `loss/recall/ema_momentum` has one distribution in a file, whatever option it is under.
+A `prior` is the value at which the user believes the best: of a range inside it, of a choice beside
+it, as {choice: ..., prior: name}. Bounds are inclusive. The path of a node, joined by `/`, skips
+the words `choice` and the names of options: `loss/recall/ema_momentum` has one distribution in a
+file, whatever option it is under.
 
 A range is an `optuna.distributions` object, in the coordinate in which it is uniform or
 log-uniform: for `to_one` that is 1 - value. Only `Leaf.from_sampler` and `Leaf.to_sampler` convert
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from optuna.distributions import (
@@ -31,7 +33,7 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from study.core.errors import InputError, shown
+from study.core.errors import InputError, did_you_mean, shown
 from study.core.validation import validate
 from study.losses.config import Config
 
@@ -40,15 +42,17 @@ DIGITS = 6  # significant digits of a sampled number: readable, and far finer th
 LOG_AND_STEP = "log and step cannot be combined; remove one of them"
 LARGEST_INT = 2**53  # beyond, the sampler's numbers are no longer exact
 _KINDS = ("float", "int", "choice")
+PRIOR = "prior"
 
 
 class FloatRange(Config):
-    """An inclusive range of numbers."""
+    """An inclusive range of numbers. prior: where the user believes the best."""
 
     low: float
     high: float
     log: Literal[False, True, "to_one"] = False
     step: float | None = Field(None, gt=0)
+    prior: float | None = None
 
     @model_validator(mode="after")
     def _check(self) -> FloatRange:
@@ -65,6 +69,7 @@ class FloatRange(Config):
             )
         if self.step is not None:
             _check_step(self.low, self.high, self.step)
+        _check_prior(self)
         return self
 
     def distribution(self) -> FloatDistribution:
@@ -75,12 +80,13 @@ class FloatRange(Config):
 
 
 class IntRange(Config):
-    """An inclusive range of whole numbers."""
+    """An inclusive range of whole numbers. prior: where the user believes the best."""
 
     low: int
     high: int
     log: bool = False
     step: int | None = Field(None, ge=1)
+    prior: int | None = None
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
@@ -90,6 +96,7 @@ class IntRange(Config):
         if self.log and self.low < 1:
             raise ValueError(f"low must be >= 1 where log is true, got {self.low}")
         _check_step(self.low, self.high, self.step or 1)
+        _check_prior(self)
         return self
 
     def distribution(self) -> IntDistribution:
@@ -118,6 +125,19 @@ def _check_step(low: float, high: float, step: float) -> None:
         )
 
 
+def _check_prior(spec: FloatRange | IntRange) -> None:
+    if spec.prior is None:
+        return
+    if not spec.low <= spec.prior <= spec.high:
+        raise ValueError(f"prior must be in [{spec.low}, {spec.high}], got {spec.prior}")
+    steps = (spec.prior - spec.low) / (spec.step or 1)
+    if spec.step is not None and abs(steps - round(steps)) > 1e-8:
+        raise ValueError(
+            f"prior must be low plus a multiple of step, got low {spec.low}, step {spec.step} and "
+            f"prior {spec.prior}"
+        )
+
+
 @dataclass(frozen=True)
 class Constant:
     """A value that no trial changes."""
@@ -129,7 +149,8 @@ class Constant:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A range or a choice of scalars: one value per trial."""
+    """A range or a choice of scalars: one value per trial. prior: where the user believes the
+    best."""
 
     path: str
     line: int | None
@@ -137,6 +158,7 @@ class Leaf:
     low: float | None = None
     high: float | None = None
     to_one: bool = False
+    prior: Any = None
 
     def from_sampler(self, value: Any) -> Any:
         """The value as a config holds it, from the one the sampler works with."""
@@ -205,11 +227,13 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice between named subtrees; the name is the recorded value."""
+    """A choice between named subtrees; the name is the recorded value. prior: the option that the
+    user believes the best."""
 
     path: str
     line: int | None
     options: Mapping[str, Node]
+    prior: str | None = None
 
     @property
     def distribution(self) -> CategoricalDistribution:
@@ -268,6 +292,8 @@ def compile_tree(
 
 
 def _same(first: Leaf | Choice, second: Leaf | Choice) -> bool:
+    if first.prior != second.prior:
+        return False
     if isinstance(first, Leaf) and isinstance(second, Leaf):
         return (first.distribution, first.to_one) == (second.distribution, second.to_one)
     return type(first) is type(second) and first.distribution == second.distribution
@@ -284,12 +310,15 @@ def _compile(value: Any, yaml_path: str, path: str, source: _Source) -> Node:
             for key, item in value.items()
         }
         return Branch(path, line, children)
-    if len(value) > 1:
-        other = next(key for key in value if key != kinds[0])
-        raise source.error(f"key {other!r} is not allowed beside {kinds[0]!r}", yaml_path, path)
     kind, spec = kinds[0], value[kinds[0]]
+    for other in value:
+        if other != kind and (kind, other) != ("choice", PRIOR):
+            hint = f"put it into the {kind}" if other == PRIOR else ""
+            message = f"key {other!r} is not allowed beside {kind!r}"
+            raise source.error(message, yaml_path, path, hint)
     if kind == "choice":
-        return _compile_choice(spec, yaml_path, path, source)
+        node = _compile_choice(spec, yaml_path, path, source)
+        return _with_prior(node, value.get(PRIOR), yaml_path, source)
     model: type[FloatRange | IntRange] = FloatRange if kind == "float" else IntRange
     below = {path: line} if line else {}
     below |= source.below(f"{yaml_path}/{kind}", path)
@@ -301,10 +330,30 @@ def _compile(value: Any, yaml_path: str, path: str, source: _Source) -> Node:
         low=spec_range.low,
         high=spec_range.high,
         to_one=spec_range.log == "to_one",
+        prior=spec_range.prior,
     )
 
 
-def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> Node:
+def _with_prior(node: Leaf | Choice, prior: Any, yaml_path: str, source: _Source) -> Leaf | Choice:
+    """A choice with the option that the user believes the best."""
+    if prior is None:
+        return node
+    assert isinstance(node.distribution, CategoricalDistribution)
+    options = node.distribution.choices
+    for option in options:
+        if option == prior and isinstance(option, bool) == isinstance(prior, bool):
+            return replace(node, prior=option)  # type: ignore[arg-type]
+    raise InputError(
+        f"prior must be an option of the choice, got {shown(prior)}",
+        hint=did_you_mean(str(prior), map(str, options)),
+        allowed=options,
+        file=source.file,
+        line=source.lines.get(f"{yaml_path}/{PRIOR}"),
+        key=f"{node.path}/{PRIOR}",
+    )
+
+
+def _compile_choice(spec: Any, yaml_path: str, path: str, source: _Source) -> Leaf | Choice:
     line = source.lines.get(yaml_path)
     below = f"{yaml_path}/choice"
     if not isinstance(spec, (list, dict)) or not spec:

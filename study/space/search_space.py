@@ -403,6 +403,13 @@ def check_settings(space: SearchSpace) -> None:
                 hint=did_you_mean(by, known),
             )
     if settings.sampler == "grid":
+        for node in searched(space.tree):
+            if node.prior is not None:
+                raise error(
+                    f"{STUDY}/sampler",
+                    f"a grid tries every point, so the prior of {node.path} does nothing",
+                    hint="leave it out",
+                )
         count, grid = space.num_points, space.grid
         if count is not None and count > MOST_POINTS:
             leaves = [node for node in searched(space.tree) if isinstance(node, Leaf)]

@@ -113,6 +113,7 @@ class StudySettings(Config):
     baselines: losses that are trained to the end at the task's own settings: presets by name, and
     the user's own, as `{mine: {loss: ...}}` or `{mine: {factory: package.module:function}}`.
     teacher: of the distilled losses that name none, as those of the presets.
+    warm_start: earlier studies, by name or folder, from whose trials the model starts.
     """
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
@@ -123,6 +124,7 @@ class StudySettings(Config):
     baselines: Annotated[tuple[Baseline, ...], Strict(False)] = ()
     confirm: Confirm = Confirm()
     teacher: Teacher | None = None
+    warm_start: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
 
     @property
     def num_reference_trials(self) -> int:
@@ -175,6 +177,11 @@ class StudySettings(Config):
         own_names = tuple(_name(one) for one in baselines if not isinstance(one, str))
         _each_known_once("baseline", names, (*PRESETS, *own_names))
         return baselines
+
+    @field_validator("warm_start")
+    @classmethod
+    def _each_study_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_known_once("study", names, names)
 
     @model_validator(mode="after")
     def _enough_trials(self) -> StudySettings:

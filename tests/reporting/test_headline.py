@@ -193,3 +193,16 @@ def test_the_commands_are_those_of_this_study(
     code = {**state.study.task, "model": {"factory": "a.b:c", "kwargs": {}}}
     state.study = replace(state.study, task=code)
     assert all("trust" in one.lower() for one in headline.use(folder, state)[1::2])
+
+
+def test_the_command_of_a_study_with_a_warm_start_names_the_earlier_studies(
+    folder: Path, state: State
+) -> None:
+    assert state.study is not None
+    prior = {"studies": [{"name": name} for name in ("one", "the-other")]}
+    warm = replace(state, study=replace(state.study, prior=prior))
+    given = {}
+    for name, one in (("cold", state), ("warm", warm)):
+        command = headline.reproduce(folder, one)[1]
+        given[name] = parser().parse_args(shlex.split(command)[3:]).warm_start
+    assert given == {"cold": None, "warm": ["one", "the-other"]}

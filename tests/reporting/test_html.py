@@ -570,3 +570,15 @@ def test_the_rarest_classes_are_summed_up(two_rules: Path) -> None:
     )
     assert f"<p>{line.replace(chr(39), '&#x27;')}</p>" in (two_rules / "report.html").read_text()
     assert rarest_line(replace(found, rows=())) == ""
+
+
+def test_the_report_says_what_a_warm_start_took_over(folder: Path) -> None:
+    state = load(folder)
+    assert state.study is not None
+    one = {"name": "earlier", "trials": 9, "left_out": {"not in this space": 4}, "lacks": [],
+           "points": [[{}, [0.0]]] * 5}  # fmt: skip
+    warm = replace(state, study=replace(state.study, prior={"studies": [one]}))
+    line = "arm start from earlier: 5 of its 9 trials; left out: 4 not in this space"
+    found = answer(state, folder)
+    assert line not in "".join(html_report._search_part(state, found, {}, {}))
+    assert line in "".join(html_report._search_part(warm, found, {}, {}))

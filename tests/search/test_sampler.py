@@ -177,10 +177,10 @@ def test_the_model_begins_at_six_judged_trials(joint):
 def test_the_model_leaves_the_other_cores_to_the_trials(joint, monkeypatch):
     threads = []
 
-    def watched(*given):
+    def watched(*given, **more):
         blas = [one for one in threadpool_info() if one["user_api"] == "blas"]
         threads.extend(one["num_threads"] for one in blas)
-        return candidates(*given)
+        return candidates(*given, **more)
 
     monkeypatch.setattr(sampler, "candidates", watched)
     history = observed(joint, 8, lambda one: one[LR] / 4)

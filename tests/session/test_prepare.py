@@ -315,3 +315,89 @@ def test_a_study_is_reopened_with_another_space(begun: Prepared, tmp_path: Path)
     other = {**changed, "study": {**FLAT["study"], "sampler": "random"}}
     with pytest.raises(InputError, match="study/sampler: a study keeps its sampler"):
         reopen("s", options, trust=True, changed_space=other)
+
+
+NEAR: dict[str, Any] = {
+    "loss": {
+        "recall": {"choice": {"off": None, "ema": {"ema_momentum": 0.9}}},
+        "jaccard": {
+            "choice": {"off": {"mix": 0.0}, "on": {"mix": {"float": {"low": 0.3, "high": 0.9}}}}
+        },
+    },
+    "optimizer": {"lr_scale": {"float": {"low": 0.25, "high": 4.0, "log": True}}},
+    "study": {"num_trials": 12, "reference_trials": 1, "baselines": ["ce"], "rungs": None},
+}
+
+
+def of_space(**settings: Any) -> dict[str, Any]:
+    return {**NEAR, "study": {**NEAR["study"], **settings}}
+
+
+@pytest.mark.slow
+def test_a_warm_start_is_written_down_and_needs_no_other_study_on_resume(tmp_path: Path) -> None:
+    storage = tmp_path / "studies"
+    for seed, name in enumerate(("one", "two")):
+        make_study(storage / name, seed=seed)
+    given = Options(space=NEAR, task="tiny", storage=storage, name="s", warm_start=("one", "two"))
+    prepared = prepare(given)
+    assert prepared.first_line is not None and prepared.first_line.prior is not None
+    said = describe_plan(prepared, given)
+    count = len(prepared.first_line.prior["studies"][0]["points"])
+    line = f"warm start from one: {count} of its 21 trials"
+    assert 10 < count < 21
+    assert f"{line}; left out: {21 - count} not in this space; it has no val/tuned/miou" in said
+    assert "warm start from two: " in said
+    of_file = of_space(warm_start=["one", str(storage / "two")])
+    again = prepare(Options(space=of_file, task="tiny", storage=storage, name="t"))
+    assert again.first_line is not None
+    assert again.first_line.prior == prepared.first_line.prior
+    alone = prepare(Options(space=of_file, task="tiny", storage=storage, warm_start=("one",)))
+    assert alone.first_line is not None and alone.first_line.prior is not None
+    assert alone.first_line.prior["studies"] == prepared.first_line.prior["studies"][:1]
+
+    ledger = Ledger(prepared.folder)
+    ledger.append(prepared.first_line)
+    scheduler = StudyScheduler(ledger, prepared.plan, prepared.space, prepared.task.config, slots=9)
+    first = [scheduler.suggest() for _ in range(9)]
+    ledger.close()
+    for name in ("one", "two"):
+        shutil.rmtree(storage / name)
+    shutil.rmtree(prepared.folder)
+    ledger = Ledger(prepared.folder)
+    ledger.append(prepared.first_line)
+    ledger.close()
+    resumed = reopen("s", Options(storage=storage), trust=True)
+    assert line in describe_plan(resumed, given)
+    ledger = Ledger(resumed.folder)
+    scheduler = StudyScheduler(ledger, resumed.plan, resumed.space, resumed.task.config, slots=9)
+    second = [scheduler.suggest() for _ in range(9)]
+    ledger.close()
+    found = [
+        [(t.proposed_by, t.params) for t in trials if isinstance(t, TrialRecord)]
+        for trials in (first, second)
+    ]
+    assert found[0] == found[1]
+    assert "prior" in {by for by, _ in found[0]}
+
+
+@pytest.mark.parametrize(
+    ("given", "space", "line"),
+    [
+        ((), of_space(warm_start=["nobody"]), "study/warm_start: no study named 'nobody' in "),
+        (("nobody",), NEAR, "--warm-start: no study named 'nobody' in .* did you mean 'nobody2'"),
+        (("one",), of_space(sampler="random"), "--warm-start: nothing learns from earlier studies "
+         "where the sampler is random; leave it out, or use sampler: model"),
+        (("one", "studies/../studies/one"), NEAR, "--warm-start: the study one is named twice"),
+        (("one",), {**NEAR, "loss": {**NEAR["loss"], "label_smoothing": 0.1}}, "--warm-start: of "
+         r"one 0 trials can be taken over, and a warm start needs 4 \(left out: 21 not in this "),
+    ],
+)  # fmt: skip
+def test_a_warm_start_from_what_tells_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any, space: Any, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_study(Path("studies/one"))
+    make_study(Path("studies/nobody2"), until="start")
+    with pytest.raises(InputError, match=line):
+        prepare(Options(space=space, task="tiny", warm_start=given))
+    assert not Path("studies/s").exists()

@@ -13,10 +13,12 @@ from study.core.names import BASELINE, COMPLETED, FAILED, REFERENCE, SEARCH, STO
 from study.ledger.journal import Ledger, replay
 from study.ledger.records import TrialRecord
 from study.scheduler.study_scheduler import StudyScheduler
+from study.search.encoding import Encoder
 from study.simulation.comparison import compare, interval
 from study.simulation.driver import Epoch, drive
 from study.simulation.families import FAMILIES, FamilyProblem
-from study.simulation.run import Settings, prepared, simulate
+from study.simulation.problem import Reversed
+from study.simulation.run import ALIKE, REVERSED, Settings, prepared, simulate
 
 SHORT = Settings(trainings=8, sampler="random")
 
@@ -142,3 +144,33 @@ def test_a_comparison_is_paired_by_seed() -> None:
 def test_an_interval_is_students() -> None:
     found = interval([1.0, 2.0, 3.0])
     assert (found.mean, round(found.low, 3), round(found.high, 3)) == (2.0, -0.484, 4.484)
+
+
+@pytest.mark.slow
+def test_an_earlier_study_warms_or_misleads() -> None:
+    """One alike saves half of the trainings; one of the reverse is overruled."""
+    cold = Settings(trainings=16)
+    regrets: dict[str, list[list[float]]] = {"": [], ALIKE: [], REVERSED: []}
+    for seed in (0, 1):
+        for warm, found in regrets.items():
+            outcome = simulate(FamilyProblem("smooth", seed), seed, replace(cold, warm=warm))
+            found.append([outcome.regret(8), outcome.regret(16)])
+            assert (outcome.state.study.prior is not None) == bool(warm)  # type: ignore[union-attr]
+            by = {trial.proposed_by for trial in outcome.state.trials.values()}
+            assert ("prior" in by) == bool(warm)
+    mean = {warm: np.mean(found, axis=0) for warm, found in regrets.items()}
+    assert mean[ALIKE][0] < 0.5 * mean[""][1]
+    assert mean[REVERSED][1] < mean[""][1] + 0.2
+
+
+def test_a_problem_and_its_reverse() -> None:
+    problem = FamilyProblem("smooth", 0)
+    rows = Encoder(problem.space).uniform(200, np.random.default_rng(0))
+    points = [Encoder(problem.space).params(row) for row in rows]
+    other, alike = Reversed(problem), problem.alike()
+    truth = np.array([problem.truth(point)[0] for point in points])
+    assert np.array_equal([other.truth(point)[0] for point in points], -truth)
+    near = spearmanr(truth, [alike.truth(point)[0] for point in points])[0]
+    assert 0.8 < near < 0.99
+    curve, back = problem.curve(points[0], 1), other.curve(points[0], 1)
+    assert np.array_equal(back.metrics["objective"], -curve.metrics["objective"])

@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 import study.simulate
 from study.core.errors import InputError
 from study.simulation.recording import recorded
-from study.simulation.run import Settings, simulate
+from study.simulation.run import ALIKE, Settings, simulate
 from study.simulation.table import load_table
 from study.space.grammar import Leaf
 from study.storage.studies import load
@@ -66,6 +66,10 @@ def test_a_foreign_table_gets_a_space_of_its_own_columns(write: Write) -> None:
     assert lr.distribution.log
     assert problem.space.choices == {"optimizer": ("adam", "sgd")}
     outcome = simulate(problem, 0, Settings(trainings=8))
+    warm = simulate(problem, 0, Settings(trainings=8, warm=ALIKE))
+    assert outcome.state.study and outcome.state.study.prior is None
+    assert warm.state.study and warm.state.study.prior is not None
+    assert {"prior"} <= {trial.proposed_by for trial in warm.state.trials.values()}
     assert outcome.found[-1][1] < 0.6
 
 

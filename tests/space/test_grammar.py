@@ -78,7 +78,7 @@ def test_a_named_choice_keeps_its_path_below_its_options():
         ("x: {int: {low: 0.5, high: 3}}", "f.yaml:1: x/low: low must be a whole number"),
         ("x: {float: {low: 0}}", "f.yaml:1: x/high: missing required key 'high'"),
         ("x: {float: {low: 0, high: 1, logg: true}}", "f.yaml:1: x/logg: unknown key 'logg'; "
-         "did you mean 'log'? (allowed: low, high, log, step)"),
+         "did you mean 'log'? (allowed: low, high, log, step, prior)"),
         ("x: {float: {low: 0, high: 1, log: to_zero}}", "f.yaml:1: x/log: invalid log 'to_zero' "
          "(allowed: false, true, to_one)"),
         ("x: {float: 3}", "f.yaml:1: x: x must be a mapping, got 3"),
@@ -159,3 +159,40 @@ def test_grids_list_every_value():
     assert compiled("x: {int: {low: 1, high: 7, step: 3}}").grid == (1, 4, 7)
     assert compiled("x: {choice: [b, a]}").grid == ("b", "a")
     assert compiled("x: {float: {low: 0, high: 1}}").grid is None
+
+
+def test_a_prior_is_a_value_of_its_leaf() -> None:
+    for text, prior in (
+        ("{float: {low: 0, high: 1, prior: 0.5}}", 0.5),
+        ("{float: {low: 0, high: 1, step: 0.25, prior: 0.75}}", 0.75),
+        ("{float: {low: 0.9, high: 0.99, log: to_one, prior: 0.95}}", 0.95),
+        ("{int: {low: 1, high: 9, log: true, prior: 9}}", 9),
+        ("{choice: [a, b], prior: b}", "b"),
+        ("{choice: [0, true], prior: true}", True),
+        ("{choice: {a: {}, b: 1}, prior: b}", "b"),
+        ("{choice: [a, b]}", None),
+    ):
+        found = compiled(f"x: {text}").prior
+        assert found == prior and type(found) is type(prior), text
+
+
+@pytest.mark.parametrize(
+    ("text", "offence"),
+    [
+        ("{float: {low: 0, high: 1, prior: 2}}", "1: x: prior must be in [0.0, 1.0], got 2.0"),
+        ("{int: {low: 1, high: 9, prior: 0}}", "1: x: prior must be in [1, 9], got 0"),
+        ("{int: {low: 1, high: 9, step: 2, prior: 4}}", "1: x: prior must be low plus a multiple "
+         "of step, got low 1, step 2 and prior 4"),
+        ("{choice: {mean: 1, max: 2}, prior: men}", "1: x/prior: prior must be an option of the "
+         "choice, got 'men'; did you mean 'mean'? (allowed: mean, max)"),
+        ("{choice: [1, 2], prior: true}", "1: x/prior: prior must be an option of the choice, got "
+         "true (allowed: 1, 2)"),
+        ("{float: {low: 0, high: 1}, prior: 0.5}", "1: x: key 'prior' is not allowed beside "
+         "'float'; put it into the float"),
+        ("{choice: {a: {y: {float: {low: 0, high: 1}}}, "
+         "b: {y: {float: {low: 0, high: 1, prior: 0.5}}}}}",
+         "1: x/y: the distribution differs from that on line 1; a path has one distribution"),
+    ],
+)  # fmt: skip
+def test_a_prior_that_its_leaf_does_not_hold_is_refused(text: str, offence: str) -> None:
+    assert f"f.yaml:{offence}" in refused(f"x: {text}")
