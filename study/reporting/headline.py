@@ -177,7 +177,7 @@ def cost(state: State, price: float | None = None) -> str:
     if plan.has_target:
         epochs += f" of {state.study.task_name} and {target} of {state.study.judged_task_name}"
     if taught := state.work[TEACHER].epochs:
-        epochs += f", {taught} of teachers"
+        epochs += f", and {taught} of teachers"
     text = (
         f"Begun {began}, {duration(at_work(state))} at work in {sessions} "
         f"session{'s' * (sessions != 1)}: {len(state.trials)} trials, {epochs}, "
