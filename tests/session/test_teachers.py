@@ -109,6 +109,12 @@ def test_a_distilled_loss_without_a_teacher_is_refused(tmp_path: Path) -> None:
     assert prepared(tmp_path, plain).teachers.tasks == {}
 
 
+def test_a_teacher_of_no_loss_is_refused(tmp_path: Path) -> None:
+    idle = {"study": {**SPACE["study"], "baselines": ["ce"], "teacher": {"task": large(tmp_path)}}}
+    told = refusal(tmp_path, idle)
+    assert told.startswith("study/teacher: no loss of the study learns from it; leave it out, or")
+
+
 @pytest.mark.parametrize(
     ("teacher", "line"),
     [
