@@ -262,7 +262,10 @@ def reproduce(folder: Path, state: State) -> list[str]:
         given.append(f"--cpus-per-trial {state.sessions[-1].cpus_per_trial:g}")
     alone = state.most_slots <= 1
     given += ["--max-concurrent 1"] if alone and state.sessions else []
-    lines = ["# the whole study anew" + _unlike(alone), f"python -m study.run {' '.join(given)}"]
+    lines = [
+        "# the whole study anew" + _unlike(plan, alone),
+        f"python -m study.run {' '.join(given)}",
+    ]
     export = folder / FOLDER / BEST_MIOU
     if export.is_file():
         lines += [
@@ -273,7 +276,9 @@ def reproduce(folder: Path, state: State) -> list[str]:
     return lines
 
 
-def _unlike(alone: bool) -> str:
+def _unlike(plan: Plan, alone: bool) -> str:
+    if plan.extended:
+        return " (trials were added to it later, so that it proposed others):"
     if alone:
         return ":"
     return " (several trials ran at once: proposals follow the order in which they end):"

@@ -193,3 +193,18 @@ def test_the_commands_are_those_of_this_study(
     code = {**state.study.task, "model": {"factory": "a.b:c", "kwargs": {}}}
     state.study = replace(state.study, task=code)
     assert all("trust" in one.lower() for one in headline.use(folder, state)[1::2])
+
+
+def test_a_study_that_was_given_more_trials_says_that_it_cannot_be_repeated(
+    folder: Path,
+) -> None:
+    state = load(folder)
+    assert state.study is not None
+    assert "added to it later" not in headline.reproduce(folder, state)[0]
+    plan = {**state.study.plan, "extended": [[4, 1]]}
+    state.study = replace(state.study, plan=plan)
+    told = headline.reproduce(folder, state)[0]
+    assert (
+        told
+        == "# the whole study anew (trials were added to it later, so that it proposed others):"
+    )
