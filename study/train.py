@@ -6,7 +6,7 @@ it must reproduce its metrics, those at its tuned decision rules among them. A f
 export names is code: it is imported with --trust alone.
 
 With --out, config.yaml is an export too: `study.metrics.build_decision` takes its decision rule,
-and config.safetensors beside it has the weights.
+and config.safetensors beside it has the weights. A distilled loss has its teacher's there, too.
 """
 
 from __future__ import annotations
@@ -101,8 +101,9 @@ def _train(options: argparse.Namespace) -> int:
         show(f"warning: {fault}", flush=True)
     for line in task_warnings(task, len(data.train), data.train.images.shape[1:3]):
         show(f"warning: {line}", flush=True)
+    written = config
     if options.out is not None:
-        made_folder(options.out, "--out")
+        written = _with_teacher_in(made_folder(options.out, "--out"), config)
     here = environment(config, device)
     show(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
@@ -127,7 +128,7 @@ def _train(options: argparse.Namespace) -> int:
         return EXIT_MISMATCH
     assert report is not None
     if options.out is not None:
-        _write_config(options.out, config, report, here, data, read.tau)
+        _write_config(options.out, written, report, here, data, read.tau)
     return _compared(read, config, report.metrics, here, data.fingerprint)
 
 
@@ -221,6 +222,20 @@ def _write_epoch(folder: Path, report: EpochReport, *, weights: bool) -> None:
                 report.save_weights(folder / WEIGHTS_FILE)
             except ValueError as error:
                 print(f"no {WEIGHTS_FILE}: {error}", file=sys.stderr)
+
+
+def _with_teacher_in(folder: Path, config: TrialConfig) -> TrialConfig:
+    """The config with its teacher's weights copied into the folder, for training it again."""
+    from study.losses.config import LossConfig, WeightsTeacher
+    from study.storage.weights import copy_file, teacher_file
+
+    loss = config.loss
+    if not isinstance(loss, LossConfig) or not isinstance(loss.teacher, WeightsTeacher):
+        return config
+    name = teacher_file(loss.teacher.sha256)
+    copy_file(Path(loss.teacher.weights), folder / name)
+    beside = loss.teacher.model_copy(update={"weights": name})
+    return config.model_copy(update={"loss": loss.taught_by(beside)})
 
 
 def _write_config(

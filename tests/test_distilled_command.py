@@ -29,7 +29,7 @@ def write(path: Path, loss: dict) -> str:
 
 
 @pytest.mark.slow
-def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys):
+def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys, monkeypatch):
     cpu = ("--device", "cpu")
     teacher = tmp_path / "teacher"
     assert main([write(tmp_path / "ce.yaml", {}), *cpu, "--out", str(teacher)]) == 0
@@ -42,11 +42,16 @@ def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys
     assert main([plain, *cpu, *of_export, "--out", str(out)]) == 0
     capsys.readouterr()
     written = read_config(out / "config.yaml").config.loss.distillation.teacher
-    assert written.weights == str(teacher / "config.safetensors")
-    assert main([str(out / "config.yaml"), *cpu]) == 0
+    (beside,) = out.glob("teacher-*.safetensors")
+    assert written.weights == str(beside)
+    assert str(tmp_path) not in (out / "config.yaml").read_text()
+    shutil.rmtree(teacher)
+    out = out.rename(tmp_path / "another machine")
+    monkeypatch.chdir(out)
+    assert main(["config.yaml", *cpu]) == 0
     assert "reproduced exactly" in capsys.readouterr().out
     moved = tmp_path / "elsewhere.safetensors"
-    shutil.move(teacher / "config.safetensors", moved)
+    shutil.move(out / beside.name, moved)
     assert main([str(out / "config.yaml"), *cpu]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -55,5 +60,5 @@ def test_a_student_of_an_export_is_trained_again_to_its_numbers(tmp_path, capsys
     assert "reproduced exactly" in capsys.readouterr().out
     assert main([str(out / "config.yaml"), *cpu, "--teacher", str(tmp_path / "ce.yaml")]) == 2
     assert "the weights are not those of the teacher" in capsys.readouterr().err
-    assert main([write(tmp_path / "ce.yaml", {}), *cpu, *of_export]) == 2
+    assert main([write(tmp_path / "ce.yaml", {}), *cpu, "--teacher", str(moved)]) == 2
     assert "--teacher: the loss has no distillation" in capsys.readouterr().err

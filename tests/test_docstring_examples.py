@@ -1,60 +1,44 @@
-"""The examples in the docstrings of the public functions and classes run as they are shown."""
+"""The examples in all docstrings run as they are shown, and the site shows them as code."""
 
 from __future__ import annotations
 
 import doctest
-import inspect
+import re
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import study.losses.class_weights
-import study.losses.config
-import study.losses.focal
-import study.losses.jaccard
-import study.losses.label_smoothing
-import study.losses.logit_adjustment
-import study.losses.max_pooling
-import study.losses.ohem
-import study.losses.pooling
-import study.losses.presets
-import study.losses.recall
-from study.data import SegmentationData, open_data
-from study.losses import SegmentationLoss, build_loss
-from study.metrics import SegmentationMetrics, build_decision
-from study.training import train
+import study
 
-EXAMPLES = (
-    study.losses.config,
-    study.losses.presets,
-    study.losses.class_weights,
-    study.losses.focal,
-    study.losses.jaccard,
-    study.losses.label_smoothing,
-    study.losses.logit_adjustment,
-    study.losses.max_pooling,
-    study.losses.ohem,
-    study.losses.pooling,
-    study.losses.recall,
-    build_loss,
-    SegmentationLoss,
-    SegmentationMetrics,
-    build_decision,
-    SegmentationData,
-    open_data,
-    train,
-)
+ROOT = Path(study.__file__).parents[1]
 
 
-@pytest.mark.parametrize("documented", EXAMPLES, ids=lambda one: one.__name__)
+def _sources() -> dict[str, str]:
+    """The text of every module, by its name."""
+    files = sorted((ROOT / "study").rglob("*.py"))
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): (
+            file.read_text(encoding="utf-8")
+        )
+        for file in files
+    }
+
+
+SOURCES = _sources()
+
+
+@pytest.mark.parametrize("name", [name for name, text in SOURCES.items() if ">>> " in text])
 def test_an_example_runs_as_it_is_shown(
-    documented: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUDY_CACHE_DIR", str(tmp_path))
-    name, text = documented.__name__, inspect.getdoc(documented) or ""
-    example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
-    assert example.examples
+    found = doctest.DocTestFinder().find(import_module(name), globs={})
     shown: list[str] = []
-    doctest.DocTestRunner().run(example, out=shown.append)
-    assert shown == []
+    ran = [doctest.DocTestRunner().run(test, out=shown.append) for test in found if test.examples]
+    assert ran and shown == []
+
+
+def test_examples_are_a_section_that_the_site_knows() -> None:
+    """`Examples:`; any other heading makes the code text, in which brackets are links."""
+    assert [name for name, text in SOURCES.items() if re.search(r"^ *Example:$", text, re.M)] == []

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Strict, Tag, field_validator
 
@@ -189,6 +189,7 @@ class OwnTrainingTask(Budgeted):
     budget: EpochBudget
     classes: Classes | None = None
     objectives: Names | None = None
+    asks_teachers: ClassVar[bool] = False  # whether a distilled loss may be trained
 
     @field_validator("objectives")
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Discriminator,
@@ -185,6 +186,16 @@ Data = Annotated[
 ]
 
 
+def _weighs_heads(weight: float, info: ValidationInfo) -> float:
+    if weight != 0.5 and "aux" in info.data and not info.data["aux"]:
+        example = "`aux: 1`" if "factory" in info.data else "`aux: {stage: 1}`"
+        raise ValueError(f"aux_weight has no effect without auxiliary heads; {example} adds one")
+    return weight
+
+
+AuxWeight = Annotated[float, Field(ge=0, lt=1), AfterValidator(_weighs_heads)]
+
+
 class AuxHead(Config):
     """An auxiliary head on the features of an encoder's stage, of which 0 is the deepest: a 3x3
     convolution to `channels`, batch norm, ReLU, dropout and a 1x1 convolution to the classes."""
@@ -208,7 +219,7 @@ class SmpModel(Config):
     encoder_weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
     aux: AuxHead | None = None
-    aux_weight: float = Field(0.5, ge=0, lt=1)
+    aux_weight: AuxWeight = 0.5
 
     @property
     def num_aux(self) -> int:
@@ -228,7 +239,7 @@ class FactoryModel(Config):
     factory: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
     aux: int = Field(0, ge=0, le=16)
-    aux_weight: float = Field(0.5, ge=0, lt=1)
+    aux_weight: AuxWeight = 0.5
 
     @property
     def num_aux(self) -> int:
@@ -393,12 +404,12 @@ class Evaluation(Config):
 
 
 def _interval(value: Any) -> Any:
-    if value == EVERY_EPOCH or not isinstance(value, str):
+    if value == EVERY_EPOCH:
         return value
-    found = seconds(value)
+    found = seconds(value) if isinstance(value, str) else None
     if found is None or not 1 <= found <= MOST_INTERVAL:
-        rule = "must be `epoch`, or a duration from 1s to 24h such as 10m"
-        raise ValueError(f"{rule}, got {value!r}")
+        rule = "every must be `epoch`, or a duration from 1s to 24h such as 10m"
+        raise ValueError(f"{rule}, got {shown(value)}")
     return value
 
 
@@ -532,7 +543,8 @@ class TrialConfig(Config):
     def _a_teacher_is_asked_here(
         cls, loss: LossConfig | FactoryLoss, info: ValidationInfo
     ) -> LossConfig | FactoryLoss:
-        if isinstance(info.data.get("task"), OwnTrainingTask):
+        task = info.data.get("task")
+        if isinstance(task, OwnTrainingTask) and not task.asks_teachers:
             refuse_distillation(loss)
         return loss
 

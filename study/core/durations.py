@@ -10,7 +10,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 def seconds(text: str) -> float | None:
     """The seconds of a duration; None for text that is none.
 
-    Example:
+    Examples:
+        >>> from study.core.durations import seconds
         >>> seconds("90s"), seconds("1.5h"), seconds("soon")
         (90.0, 5400.0, None)
     """

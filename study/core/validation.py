@@ -132,6 +132,8 @@ class _Fault:
             case "literal_error":
                 words = re.findall(r"'[^']*'|\w+(?=,| or |$)", self.context["expected"])
                 known = [word[1:-1] if word.startswith("'") else word.lower() for word in words]
+                if self.value is None or isinstance(self.value, (list, dict)):
+                    return say(f"{name} must be one of these, got {got}", allowed=known)
                 what = "unknown key" if self.loc[-1] == "[key]" else f"invalid {name}"
                 return say(f"{what} {got}", allowed=known, hint=did_you_mean(self.value, known))
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":

@@ -64,7 +64,7 @@ def open_data(
         InputError: one line, for any fault of the files or the factory, for a split whose pixels
             are all ignored, and for the first of `data_faults`.
 
-    Example:
+    Examples:
         >>> from study.config.task import SyntheticData
         >>> from study.data import open_data
         >>> config = SyntheticData(

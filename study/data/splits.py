@@ -80,7 +80,7 @@ class SegmentationData:
         survey: what the labels hold before they are resized; only of data with a cache.
         warnings: what the format warns of, such as guessed edges.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from study.data import SegmentationData
         >>> images = np.zeros((4, 32, 48, 3), np.uint8)

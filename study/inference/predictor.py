@@ -51,7 +51,7 @@ class Predictor(nn.Module):
         size: (height, width) that these had, to which `predict` brings a picture; None: its own.
         fit: how, `stretch` or `pad` (see the task's `data:`).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.inference import Predictor
         >>> from study.metrics import Decision

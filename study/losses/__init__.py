@@ -70,7 +70,7 @@ def build_loss(
     Raises:
         ValueError: one line that names the key, if the config or the counts do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.losses import build_loss
         >>> loss = build_loss(

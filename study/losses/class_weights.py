@@ -22,7 +22,7 @@ Sources: Eigen & Fergus 2015, arXiv 1411.4734 (median frequency); Paszke et al. 
 Differs: torch divides by the batch's sum of weights. Cui's beta is meant for counts of images; on
 pixel counts every fixed beta saturates to equal weights, so here beta is relative to N.
 
-Example:
+Examples:
     >>> from study.losses.class_weights import InverseFrequency, class_weights
     >>> inverse = InverseFrequency(scheme="inverse_frequency")
     >>> class_weights(inverse, [900, 90, 10], 3).round(decimals=3).tolist()

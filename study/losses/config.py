@@ -104,6 +104,17 @@ class LossConfig(Config):
     logit_adjustment: Annotated[LogitAdjustment, LOGIT_ADJUSTMENT] = LogitAdjustment()
     distillation: Annotated[Distillation | None, DISTILLATION] = None
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher that a distilled loss names."""
+        return None if self.distillation is None else self.distillation.teacher
+
+    def taught_by(self, teacher: Teacher | None) -> LossConfig:
+        """A distilled loss with this teacher."""
+        assert self.distillation is not None
+        distillation = self.distillation.model_copy(update={"teacher": teacher})
+        return self.model_copy(update={"distillation": distillation})
+
 
 AXES: dict[str, Axis] = {
     axis.name: axis

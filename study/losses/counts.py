@@ -42,7 +42,7 @@ def class_counts(
         ValueError: for data without an image, where a sample's labels are not found, and for labels
             that are no integers, or neither in [0, C) nor ignored.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from study.losses import build_loss, class_counts
         >>> data = [("image", np.array([[0, 0, 1, 255]])), ("image", np.array([[0, 0, 0, 0]]))]
@@ -51,7 +51,7 @@ def class_counts(
         [[2, 1], [4, 0]]
         >>> loss = build_loss("median_frequency", num_classes=2, class_counts=counts)
         >>> [round(weight, 3) for weight in loss.class_weights.tolist()]
-        [0.636, 3.182]
+        [0.817, 2.1]
     """
     if batched is None:
         batched = getattr(data, "batch_sampler", None) is not None

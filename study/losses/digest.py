@@ -22,6 +22,7 @@ def loss_digest(config: LossConfig | FactoryLoss) -> str:
     """16 hexadecimal digits that tell a loss from others: of its keys that are not neutral.
 
     >>> from study.losses import LossConfig
+    >>> from study.losses.digest import loss_digest
     >>> loss_digest(LossConfig()) == loss_digest(LossConfig(focal_gamma=0.0))
     True
     >>> loss_digest(LossConfig(focal_gamma=2.0))

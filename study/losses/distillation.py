@@ -24,10 +24,11 @@ labels; both halves with weight 1/2, T = 1).
 Differs: the paper's code lets the cross entropy part weigh 0.25 and the Jaccard term 0.75 in both
 halves, as the preset `jml_kd` does; here each is free.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.distillation import softened
-    >>> softened(torch.tensor([0.9, 0.1]).reshape(1, 2, 1), 2.0).flatten().tolist()
+    >>> labels = torch.tensor([0.9, 0.1]).reshape(1, 2, 1)
+    >>> [round(value, 3) for value in softened(labels, 2.0).flatten().tolist()]
     [0.75, 0.25]
 """
 

@@ -26,7 +26,7 @@ class DistilledLoss(SegmentationLoss):
 
     State: that of the loss on the true labels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.losses import build_loss
         >>> loss = build_loss({"distillation": {"mix": 0.5}}, num_classes=2)

@@ -14,7 +14,7 @@ Source: Lin et al., ICCV 2017, arXiv 1708.02002, in its softmax form.
 
 Differs: the paper and most libraries ask every class apart, with a sigmoid.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.focal import focal_factor
     >>> focal_factor(torch.tensor([0.9, 0.5, 0.0]).log(), 2.0).round(decimals=2).tolist()

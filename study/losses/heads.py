@@ -41,7 +41,7 @@ class HeadsLoss(nn.Module):
         num_aux: K, at least 1.
         weight: w in [0, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.losses import LossConfig, build_loss
         >>> from study.losses.heads import HeadsLoss

@@ -37,7 +37,7 @@ and their alpha weighs misses, their beta false positives. Codes of the Jaccard 
 power both ways, gamma and 1 / gamma; here it is the exponent of the loss. In libraries that keep
 absent classes in the divisor the loss scales with the number of the others.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.jaccard import Jaccard, Overlap, jaccard_loss
     >>> hit, predicted, labelled = (torch.tensor([[n, 4.0]]) for n in (2.0, 3.0, 3.0))

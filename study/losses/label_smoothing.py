@@ -21,7 +21,7 @@ Differs: torch weighs each class's part of s by that class's weight, here the wh
 a[y]. Wang's code compares one-hot maps with their min-pool, class by class: the same pixels, found
 here from the largest and the smallest label in the window.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.label_smoothing import smoothed
     >>> smoothed(torch.tensor([[[1.0], [0.0]]]), 0.1).flatten().tolist()  # (B, C, P)

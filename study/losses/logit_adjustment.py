@@ -17,7 +17,7 @@ et al., "Balanced Meta-Softmax", NeurIPS 2020, arXiv 2007.10740 (tau 1).
 Differs: the papers count images of a class, here its pixels are counted. A decision rule
 (`study.metrics.Decision`) shifts logits after training and the other way: by -tau log pi.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.logit_adjustment import adjusted, log_prior
     >>> prior = log_prior([75, 25], num_classes=2)

@@ -22,7 +22,7 @@ Source: Rota Bulo, Neuhold, Kontschieder, CVPR 2017, arXiv 1704.02966.
 Differs: public ports (mpl.pytorch) stop the water filling at a wrong index and drop the hardest
 pixels when some losses are zero.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.max_pooling import max_pooling_weights
     >>> losses = torch.tensor([4.0, 1.0, 2.0, 3.0])

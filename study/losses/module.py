@@ -61,7 +61,7 @@ class SegmentationLoss(nn.Module):
     Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
     weights a * (1 - R) to average 1 over the valid pixels of the batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.losses import LossConfig, SegmentationLoss
         >>> loss = SegmentationLoss(LossConfig(), num_classes=4)  # cross entropy

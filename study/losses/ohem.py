@@ -18,7 +18,7 @@ mmsegmentation.
 Differs: those take min_kept as a pixel count and keep nothing (a NaN) if all q are equal and above
 the threshold.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.ohem import ohem_kept
     >>> q = torch.tensor([0.9, 0.2, 0.8, 0.95])

@@ -13,7 +13,7 @@ Source: cross entropy as torch takes it.
 
 Differs: without a valid pixel the mean is 0, not NaN.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.pooling import MeanPooling, pooling_weights
     >>> log_p = torch.zeros(1, 2, 3).log_softmax(1)  # (B, C, P)

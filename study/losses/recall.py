@@ -22,7 +22,7 @@ Differs: the reference code floors hits and support at 1 and adds the statistics
 to class 0; here ignored pixels do not count and nothing is floored. Its running mean averages the
 weights, not R, with momentum 0.5 and weight 1 for absent classes.
 
-Example:
+Examples:
     >>> import torch
     >>> from study.losses.recall import updated_recall
     >>> hits, support = torch.tensor([3.0, 0.0]).double(), torch.tensor([4.0, 0.0]).double()

@@ -14,6 +14,8 @@ CROSS_ENTROPY = "cross entropy"
 def spelt(loss: LossConfig | FactoryLoss) -> str:
     """A loss in full words with its papers; a preset by its name, too.
 
+    >>> from study.losses import LossConfig
+    >>> from study.losses.spelt import spelt
     >>> spelt(LossConfig(focal_gamma=2.0))
     'cross entropy with the focal factor (Lin et al., ICCV 2017, arXiv 1708.02002)'
     """

@@ -31,6 +31,7 @@ MACC_TOLERANCE = 0.02  # of mIoU, within which tau_macc is chosen
 def log_prior(class_counts: ArrayLike) -> Floats:
     """log pi_c (C,) of pixel counts (C,); a class without pixels has the rarest seen one's prior.
 
+    >>> from study.metrics.decision import log_prior
     >>> log_prior([75, 25, 0]).round(3).tolist()
     [-0.288, -1.386, -1.386]
     """
@@ -74,8 +75,9 @@ class Decision:
         log_prior: log pi_c of each class; may be empty where tau is 0.
         tau: strength of the shift; 0 is the argmax, and the same classes bit for bit.
 
-    Example:
+    Examples:
         >>> import numpy as np
+        >>> from study.metrics import Decision
         >>> logits = np.array([[1.0, 0.8]])  # one pixel: (N, C)
         >>> Decision((), 0.0)(logits), Decision((-0.1, -2.3), 0.5)(logits)
         (array([0]), array([1]))

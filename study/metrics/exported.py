@@ -58,7 +58,7 @@ def build_decision(export: str | Path | Mapping[str, Any]) -> Decision:
     Raises:
         InputError: if the file cannot be read, or its block `decision` is malformed.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from study.metrics import build_decision
         >>> decision = build_decision({"decision": {"tau": 0.5, "log_prior": [-0.1, -2.3]}})

@@ -46,7 +46,7 @@ class SegmentationMetrics:
     Raises:
         ValueError: if class_names, class_counts or groups do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from study.metrics import SegmentationMetrics
         >>> metrics = SegmentationMetrics(num_classes=2, class_names=["road", "pole"])
@@ -217,7 +217,7 @@ class SegmentationMetrics:
         Raises:
             ValueError: if the other has other classes, groups or rules.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from study.metrics import SegmentationMetrics
             >>> one, two = SegmentationMetrics(2), SegmentationMetrics(2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from study.core.yaml_text import as_yaml
 from study.ledger.records import StudyRecord
 from study.ledger.state import State, Trial
 from study.metrics.exported import decision_block
-from study.storage.weights import SUFFIX, WeightsStore, weights_block
+from study.storage.weights import SUFFIX, TEACHER_FILE, WeightsStore, teacher_file, weights_block
 
 FOLDER = EXPORTS
 PARETO = "pareto"
@@ -88,8 +89,26 @@ def export(state: State, answer: Answer, source: str, rule: Rule = BY_MIOU) -> d
     if judged_by is not None:
         provenance["confirmed"]["stated_by_median_of"] = judged_by
     tree = {key: trial.config[key] for key in ("task", "loss", "optimizer", "seed")}
+    if (teacher := _teacher(tree)) is not None:
+        tree = _with_teacher_at(tree, teacher_file(teacher["sha256"]))
     decision = _decision(study, trial, rule)
     return {**tree, **decision, "provenance": provenance}
+
+
+def _teacher(tree: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The teacher of a config whose loss learns from a file of weights."""
+    teacher = (tree["loss"].get("distillation") or {}).get("teacher") or {}
+    return teacher if "weights" in teacher else None
+
+
+def _with_teacher_at(tree: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """The config with the file of its teacher's weights."""
+    distillation = tree["loss"]["distillation"]
+    teacher = {**distillation["teacher"], "weights": file}
+    return {
+        **tree,
+        "loss": {**tree["loss"], "distillation": {**distillation, "teacher": teacher}},
+    }
 
 
 def data_of(study: StudyRecord, trial: Trial) -> dict[str, Any]:
@@ -173,6 +192,10 @@ def export_text(title: str, content: Mapping[str, Any]) -> str:
     if own:
         lines.append(f"What that training wrote is in trials/{origin['trial']} of the study.")
         return "".join(f"# {line}\n" for line in lines) + as_yaml(content)
+    if (teacher := _teacher(content)) is not None:
+        lines += [
+            f"Weights of its teacher, to keep beside this file: {Path(teacher['weights']).name}"
+        ]
     why_none = "None of its weights are kept." if seeds else "Only confirmed trials keep weights."
     if "weights" in content:
         lines += [
@@ -211,14 +234,24 @@ def write_exports(
     ``exports/best_miou.yaml``, ``exports/best_macc.yaml``, ``exports/reference.yaml`` once it is
     confirmed, and ``exports/pareto/<trial>.yaml``; outdated files of an earlier state are removed.
     They come with the weights of the confirmed trial whose numbers they state, if they are stored;
-    once the study is finished, no others stay in the store.
+    once the study is finished, no others stay in the store. The weights of their teachers are
+    ``exports/teacher-<sha256>.safetensors``.
     """
     exports = folder / FOLDER
     wanted = wanted_exports(exports, answer)
     chosen = [exports / name for name in (BEST_MIOU, BEST_MACC, REFERENCE)]
-    stated = set()
+    stated, taught = set(), set[Path]()
     for path, (title, source, rule) in wanted.items():
         content = export(state, answer, source, rule)
+        if (teacher := _teacher(content)) is not None:
+            file = exports / teacher["weights"]
+            given = _teacher(state.trials[content["provenance"]["trial"]].config)
+            assert given is not None
+            if weights.copy_teacher(given["weights"], given["sha256"], file):
+                content = _with_teacher_at(content, os.path.relpath(file, path.parent))
+                taught.add(file)
+            else:
+                content = _with_teacher_at(content, given["weights"])
         origin = content.pop("provenance")
         stated.add(origin["trial"])
         content |= {**_weights(path, origin["trial"], weights), "provenance": origin}
@@ -230,7 +263,15 @@ def write_exports(
         if path not in wanted:
             path.unlink(missing_ok=True)
             path.with_suffix(SUFFIX).unlink(missing_ok=True)
+    _remove_others(exports, taught)
     return tuple(wanted)
+
+
+def _remove_others(exports: Path, taught: Collection[Path]) -> None:
+    """Remove the weights of teachers that no export has any more."""
+    for path in exports.glob(TEACHER_FILE.format("*")):
+        if path not in taught:
+            path.unlink(missing_ok=True)
 
 
 def _weights(path: Path, trial: str, weights: WeightsStore) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def cost(state: State, price: float | None = None) -> str:
     if plan.has_target:
         epochs += f" of {state.study.task_name} and {target} of {state.study.judged_task_name}"
     if taught := state.work[TEACHER].epochs:
-        epochs += f", {taught} of teachers"
+        epochs += f", and {taught} of teachers"
     text = (
         f"Begun {began}, {duration(at_work(state))} at work in {sessions} "
         f"session{'s' * (sessions != 1)}: {len(state.trials)} trials, {epochs}, "
@@ -266,7 +266,10 @@ def reproduce(folder: Path, state: State) -> list[str]:
         given.append(f"--cpus-per-trial {state.sessions[-1].cpus_per_trial:g}")
     alone = state.most_slots <= 1
     given += ["--max-concurrent 1"] if alone and state.sessions else []
-    lines = ["# the whole study anew" + _unlike(alone), f"python -m study.run {' '.join(given)}"]
+    lines = [
+        "# the whole study anew" + _unlike(plan, alone),
+        f"python -m study.run {' '.join(given)}",
+    ]
     export = folder / FOLDER / BEST_MIOU
     if export.is_file():
         lines += [
@@ -277,7 +280,9 @@ def reproduce(folder: Path, state: State) -> list[str]:
     return lines
 
 
-def _unlike(alone: bool) -> str:
+def _unlike(plan: Plan, alone: bool) -> str:
+    if plan.extended:
+        return " (trials were added to it later, so that it proposed others):"
     if alone:
         return ":"
     return " (several trials ran at once: proposals follow the order in which they end):"

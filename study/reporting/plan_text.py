@@ -66,7 +66,7 @@ def epochs_text(plan: Plan, epochs: int, of_target: int) -> str:
 
 def _of_teachers(plan: Plan) -> str:
     epochs = sum(plan.teacher_epochs)
-    return f", with {epochs} of the teacher{'s' * (len(plan.teachers) > 1)}" if epochs else ""
+    return f", and {epochs} of the teacher{'s' * (len(plan.teachers) > 1)}" if epochs else ""
 
 
 def data_lines(study: StudyRecord) -> list[str]:

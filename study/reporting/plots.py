@@ -484,7 +484,7 @@ def per_class(axes: Axes, answer: Answer, config: Confirmed, order: Sequence[str
     axes.set_yticks(range(len(shown)), shown_names(shown))
     # Right-aligned: long class names may leave the axes little width.
     rule = f" at the {TUNED.name}" if answer.primary == TUNED else ""
-    axes.set_xlabel(f"test IoU{rule}: points over {answer.reference_name}", loc="right")
+    axes.set_xlabel(f"test IoU{rule}:\npoints over {answer.reference_name}", loc="right")
     axes.set_title(config_name(config), fontsize=10, loc="right")
 
 

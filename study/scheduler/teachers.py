@@ -56,7 +56,7 @@ class Teachers:
             return loss
         if loss.distillation.teacher is not None:
             return loss
-        return _with(loss, self.default)
+        return loss.taught_by(self.default)
 
     def resolved(self, loss: LossConfig | FactoryLoss, state: State) -> LossConfig | FactoryLoss:
         """The loss as a trial trains with it."""
@@ -65,9 +65,9 @@ class Teachers:
             return loss
         match loss.distillation.teacher:
             case ExportTeacher(export=export):
-                return _with(loss, self.exports[export])
+                return loss.taught_by(self.exports[export])
             case TaskTeacher(task=task):
-                return _with(loss, self._trained(task, state) or loss.distillation.teacher)
+                return loss.taught_by(self._trained(task, state) or loss.distillation.teacher)
         return loss
 
     def placed(self, loss: Mapping[str, Any], state: State) -> dict[str, Any]:
@@ -93,12 +93,6 @@ class Teachers:
     def moved(self, tasks: Mapping[str, TaskConfig]) -> Teachers:
         """The same with other places of the tasks' data."""
         return replace(self, tasks=tasks)
-
-
-def _with(loss: LossConfig, teacher: Teacher | None) -> LossConfig:
-    assert loss.distillation is not None
-    distillation = loss.distillation.model_copy(update={"teacher": teacher})
-    return loss.model_copy(update={"distillation": distillation})
 
 
 NO_TEACHERS = Teachers()

@@ -16,6 +16,7 @@ def rung_epochs(first: float, reduction_factor: int, max_epochs: int) -> list[in
     """The epochs at which trials are judged: the fraction `first` of the schedule, rounded up, then
     each `reduction_factor` times later, all before the last epoch.
 
+    >>> from study.search.asha import rung_epochs
     >>> rung_epochs(0.375, 3, 8), rung_epochs(0.1, 3, 60)
     ([3], [6, 18, 54])
     """

@@ -26,6 +26,7 @@ from study.space.search_space import SearchSpace
 if TYPE_CHECKING:
     from study.data import SegmentationData
 
+DEFAULT = "study/teacher"  # the key of the teacher of all losses that name none
 TASKS, EXPORTS, COSTS = "tasks", "exports", "costs"  # of `teachers` in a ledger's first line
 
 
@@ -48,7 +49,14 @@ def study_teachers(space: SearchSpace, task: Task, data_root: Path | None = None
     exports: dict[str, WeightsTeacher] = {}
     if isinstance(task, OwnTrainingTask):
         return Teachers()  # its distilled losses are refused
-    for found in _named(space):
+    named = list(_named(space))
+    if space.settings.teacher is not None and all(one.key != DEFAULT for one in named):
+        raise InputError(
+            "no loss of the study learns from it",
+            hint="leave it out, or add `distillation: {}` to the loss, or kd to the baselines",
+            key=DEFAULT,
+        ).of_file(space.file, space.lines)
+    for found in named:
         try:
             match found.teacher:
                 case TaskTeacher(task=name) if name not in tasks:
@@ -68,20 +76,20 @@ def _named(space: SearchSpace) -> Iterator[Found]:
     ]
     for place, own in settings.own_baselines.items():
         losses.append((f"study/baselines/{place}/loss", own))
-    losses += [("study/teacher", settings.baseline_loss(name)) for name in settings.baseline_names]
+    losses += [(DEFAULT, settings.baseline_loss(name)) for name in settings.baseline_names]
     for key, loss in losses:
         if isinstance(loss, FactoryLoss) or loss.distillation is None:
             continue
         if loss.distillation.teacher is not None:
             yield Found(f"{key}/distillation/teacher", loss.distillation.teacher)
         elif settings.teacher is not None:
-            yield Found("study/teacher", settings.teacher)
+            yield Found(DEFAULT, settings.teacher)
         else:
             raise InputError(
                 "missing required key 'teacher': a loss of the study is distilled",
                 hint="add one, as {export: FILE.yaml}, {task: NAME} or {factory: package.module:"
                 "function}",
-                key="study/teacher",
+                key=DEFAULT,
             ).of_file(space.file, space.lines)
 
 

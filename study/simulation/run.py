@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -131,6 +131,12 @@ def simulate(problem: Problem, seed: int, settings: Settings) -> Outcome:
     return outcome
 
 
+class SimulatedTask(OwnTrainingTask):
+    """A training whose curves are known, whatever its loss."""
+
+    asks_teachers: ClassVar[bool] = True
+
+
 def prepared(problem: Problem, seed: int, settings: Settings) -> tuple[StudyScheduler, Clock]:
     """A scheduler at the beginning of a study of the search alone, and its clock."""
     space = problem.space
@@ -139,7 +145,7 @@ def prepared(problem: Problem, seed: int, settings: Settings) -> tuple[StudySche
         changed = {"reference_trials": settings.references or max(4, -(-settings.trainings // 4))}
         space = replace(space, settings=space.settings.model_copy(update=changed))
         num_trials = num_trials or TRIALS_PER_TRAINING * settings.trainings
-    task = OwnTrainingTask(
+    task = SimulatedTask(
         trial=FunctionTrial(function=TRAINING), budget=EpochBudget(epochs=problem.epochs)
     )
     plan = make_plan(space, task, num_trials=num_trials, seed=seed)

@@ -164,7 +164,8 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", file=str(path)) from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read: {reason}", file=str(path)) from error
 
 
 def _derived(frame: pd.DataFrame, objectives: Sequence[str], file: str) -> dict[str, Any]:
@@ -184,14 +185,18 @@ def _derived(frame: pd.DataFrame, objectives: Sequence[str], file: str) -> dict[
         for key in above:
             at = at.setdefault(key, {})
         at[last] = _range_of(values)
-    known = (EPOCH, SEED, SECONDS)
-    metrics = [c for c in frame.columns if not c.startswith(CONFIG) and c not in known]
+    metrics = _metrics(frame)
     if not objectives and len(metrics) != 1:
         raise InputError(
             f"{len(metrics)} metrics", found=metrics, hint="name the objectives",
             file=file, key="--objectives",
         )  # fmt: skip
     return {**tree, "study": {"objectives": list(objectives or metrics)}}
+
+
+def _metrics(frame: pd.DataFrame) -> list[str]:
+    known = (EPOCH, SEED, SECONDS)
+    return [name for name in frame.columns if not name.startswith(CONFIG) and name not in known]
 
 
 def _range_of(values: pd.Series) -> dict[str, Any]:
@@ -210,8 +215,8 @@ def _with_negated(frame: pd.DataFrame, objectives: Sequence[str], file: str | No
     added = {}
     for name in objectives:
         plain = name.removeprefix("-")
-        if name not in frame and plain not in frame:
-            raise InputError.unknown("objective", plain, frame.columns, file=file)
+        if plain not in _metrics(frame):
+            raise InputError.unknown("objective", plain, _metrics(frame), file=file)
         column = frame[name] if name in frame else -frame[plain]
         if not pd.api.types.is_numeric_dtype(column):
             raise InputError("an objective must be numbers", file=file, key=plain)

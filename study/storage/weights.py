@@ -23,6 +23,7 @@ from study.losses.config import LossConfig, WeightsTeacher
 from study.storage.s3.bucket import S3Prefix, StorageUnavailable
 
 SUFFIX = ".safetensors"
+TEACHER_FILE = "teacher-{}.safetensors"  # of an export's teacher, by the start of its sha256
 Save = Callable[[Path], None]
 
 
@@ -84,8 +85,7 @@ class WeightsStore:
             except StorageUnavailable:
                 return False
         try:
-            with open(self.folder / _key(trial), "rb") as source, whole(to) as file:
-                shutil.copyfileobj(source, file)
+            copy_file(self.folder / _key(trial), to)
         except FileNotFoundError:
             return False
         return True
@@ -105,15 +105,29 @@ class WeightsStore:
     def fetch_teacher(self, config: TrialConfig) -> None:
         """Put the weights of a trial's teacher, which this study has trained, where the config says
         that they are, if they are in the bucket alone."""
-        loss = config.loss
-        distillation = loss.distillation if isinstance(loss, LossConfig) else None
-        teacher = distillation.teacher if distillation is not None else None
+        teacher = config.loss.teacher if isinstance(config.loss, LossConfig) else None
         if self.prefix is None or not isinstance(teacher, WeightsTeacher):
             return
         file = Path(teacher.weights)
         if file.parent == self.folder.absolute() / WEIGHTS and not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             self.copy(file.stem, file)
+
+    def copy_teacher(self, weights: str, sha256: str, to: Path) -> bool:
+        """Put the weights of a teacher into a file; return False where they are no longer there.
+
+        weights: where they were; those that this study has trained are found where it is now.
+        """
+        if _is_of(to, sha256):
+            return True
+        source = Path(weights)
+        if _is_of(source, sha256):
+            copy_file(source, to)
+            return True
+        if self.copy(source.stem, to) and _is_of(to, sha256):
+            return True
+        to.unlink(missing_ok=True)
+        return False
 
     def keep_only(self, trials: Collection[str]) -> None:
         """Remove the weights of all other trials, and what killed processes left."""
@@ -132,9 +146,27 @@ class WeightsStore:
 
 def weights_block(file: Path) -> dict[str, Any]:
     """The block of an export that names the weights beside it."""
+    return {"weights": {"file": file.name, "sha256": _sha256(file)}}
+
+
+def teacher_file(sha256: str) -> str:
+    """The name of a teacher's weights beside an export."""
+    return TEACHER_FILE.format(sha256[:12])
+
+
+def copy_file(source: Path, to: Path) -> None:
+    """Copy a file so that a reader finds it whole or not at all."""
+    with open(source, "rb") as content, whole(to) as file:
+        shutil.copyfileobj(content, file)
+
+
+def _sha256(file: Path) -> str:
     with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"weights": {"file": file.name, "sha256": digest}}
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _is_of(file: Path, sha256: str) -> bool:
+    return file.is_file() and _sha256(file) == sha256
 
 
 def open_weights_store(folder: Path, prefix: str | None) -> WeightsStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from study.config.task import NamedTask, TrialConfig, load_task, refuse_code
 from study.core.errors import InputError
 from study.core.names import TAU_MACC, TAU_MIOU, VAL
 from study.core.yaml_file import read_yaml, validate
+from study.losses.config import LossConfig, WeightsTeacher
 from study.training.provenance import Provenance
 
 DECISION, WEIGHTS, PROVENANCE = "decision", "weights", "provenance"
@@ -88,12 +90,26 @@ def read_config(path: Path, *, seed: int | None = None, trust: bool = False) -> 
         return error.below("task").of_file(str(path), file.lines)
 
     config = validate(TrialConfig, tree, file=path, lines=file.lines)
+    config = _with_teacher_beside(config, path.parent)
     if is_export and not trust:
         try:
             refuse_code(config.factories, "an export")
         except InputError as error:
             raise in_its_file(error) from error
     return ConfigFile(config, provenance, beside, _tau(decision, provenance), in_its_file)
+
+
+def _with_teacher_beside(config: TrialConfig, folder: Path) -> TrialConfig:
+    """The config with the place of its teacher's weights, which it names as seen from its folder;
+    those that are not there may be beside it."""
+    loss = config.loss
+    if not isinstance(loss, LossConfig) or not isinstance(loss.teacher, WeightsTeacher):
+        return config
+    named = folder.absolute() / loss.teacher.weights  # which an absolute path replaces
+    beside = folder.absolute() / named.name
+    place = beside if beside.is_file() and not named.is_file() else named
+    found = loss.teacher.model_copy(update={"weights": os.path.normpath(place)})
+    return config.model_copy(update={"loss": loss.taught_by(found)})
 
 
 def _tau(decision: object, provenance: Provenance | None) -> str:

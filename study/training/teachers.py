@@ -137,14 +137,7 @@ def with_teacher(
         )
     elif isinstance(teacher, ExportTeacher):
         teacher = resolved(teacher, trust=trust)
-    return loss_with(loss, teacher)
-
-
-def loss_with(loss: LossConfig, teacher: Teacher | None) -> LossConfig:
-    """A distilled loss with this teacher."""
-    assert loss.distillation is not None
-    distillation = loss.distillation.model_copy(update={"teacher": teacher})
-    return loss.model_copy(update={"distillation": distillation})
+    return loss.taught_by(teacher)
 
 
 def open_teacher(

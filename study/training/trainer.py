@@ -135,7 +135,7 @@ def train(
         InputError: if the config cannot be trained or the file cannot be resumed.
         Diverged: if the loss or the weights are no longer finite.
 
-    Example:
+    Examples:
         >>> from study.config.task import TrialConfig
         >>> from study.training import train
         >>> task = {

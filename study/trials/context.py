@@ -134,7 +134,8 @@ class TrialContext:
         is_confirmation: whether the last epoch must report test metrics, too.
         classes: of the task, if it names them.
 
-    Example:
+    Examples:
+        >>> import torch
         >>> from study.trials.local import local_context
         >>> context = local_context(
         ...     {"trial": "mine:train", "budget": {"epochs": 2}}, loss={"focal_gamma": 2.0}

@@ -75,7 +75,8 @@ def local_context(
         device: default a GPU if there is one.
         folder: of the trial; default a temporary one.
 
-    Example:
+    Examples:
+        >>> from study.trials.local import local_context
         >>> context = local_context({"trial": "mine:train", "budget": {"epochs": 2}})
         >>> context.num_epochs, context.is_confirmation
         (2, False)

@@ -241,3 +241,9 @@ def test_text_that_was_meant_as_a_number_is_told_how_to_become_one(text, hint):
     if "write" in hint:
         written = hint.removeprefix("write ").removesuffix(" without quotes")
         assert parse_yaml(f"a: {written}").data["a"] == float(text)
+
+
+@pytest.mark.parametrize(("given", "words"), [("[batch]", "a list"), ("null", "nothing")])
+def test_what_is_no_word_is_told_the_words(given: str, words: str) -> None:
+    told = error_of(LossConfig, f"jaccard: {{average: {given}}}")
+    assert f"average must be one of these, got {words} (allowed: batch, image, class)" in told

@@ -30,10 +30,12 @@ from study.ledger.records import (
     TrialRecord,
 )
 from study.ledger.state import State
+from study.losses.config import LossConfig, WeightsTeacher
 from study.metrics.decision import log_prior
 from study.reporting.exports import export, export_text, write_exports
 from study.storage.studies import load
 from study.storage.weights import WeightsStore
+from study.training.config_file import read_config
 from study.training.environment import environment
 from study.training.trainer import train
 
@@ -317,3 +319,59 @@ def test_an_export_of_a_real_training_runs_again_to_its_numbers(
     assert train_command.main([str(path), "--device", "cpu", "--trust"]) == 0
     out = capsys.readouterr().out
     assert "reproduced exactly" in out and "test/miou" in out and "test/tuned/miou" in out
+
+
+def taught(folder: Path, weights: Path, content: bytes) -> State:
+    """A study whose trials all learn from a teacher."""
+    state = load(folder)
+    sha256 = hashlib.sha256(content).hexdigest()
+    teacher = {"weights": str(weights), "sha256": sha256, "model": {"factory": "net:big"}}
+    for trial in state.trials.values():
+        trial.config = {**trial.config, "loss": {"distillation": {"mix": 0.5, "teacher": teacher}}}
+    return state
+
+
+@pytest.mark.parametrize("place", ["of an export", "of the study", "of the study, moved"])
+def test_exports_come_with_the_weights_of_their_teacher(folder: Path, place: str) -> None:
+    own = folder / "weights" / "t0000.safetensors"
+    weights = folder.parent / "large.safetensors" if place == "of an export" else own
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"teacher")
+    named = Path("/elsewhere/weights/t0000.safetensors") if place.endswith("moved") else weights
+    state = taught(folder, named, b"teacher")
+    exports = folder / "exports"
+    old = exports / "teacher-0123456789ab.safetensors"
+    write_text(old, "of an earlier state")
+    paths = write_exports(folder, state, answer(state, folder), WeightsStore(folder))
+    (file,) = exports.glob("teacher-*")
+    assert file.read_bytes() == b"teacher"
+    weights.unlink(missing_ok=True)  # a finished study keeps none that its exports do not state
+    moved = exports.rename(folder.parent / "mailed")
+    for path in (moved / path.relative_to(exports) for path in paths):
+        loss = read_config(path, trust=True).config.loss
+        assert isinstance(loss, LossConfig) and isinstance(loss.teacher, WeightsTeacher)
+        assert loss.teacher.weights == str(moved / file.name)
+        assert f"Weights of its teacher, to keep beside this file: {file.name}" in path.read_text()
+        assert "/elsewhere" not in path.read_text()
+    (pareto, *_) = (moved / "pareto").glob("*.yaml")
+    flat = folder.parent / "flat"
+    flat.mkdir()
+    for one in (pareto, moved / file.name):
+        one.rename(flat / one.name)
+    loss = read_config(flat / pareto.name, trust=True).config.loss
+    assert isinstance(loss, LossConfig) and isinstance(loss.teacher, WeightsTeacher)
+    assert loss.teacher.weights == str(flat / file.name)
+
+
+@pytest.mark.parametrize("content", [None, b"another"])
+def test_an_export_whose_teacher_is_gone_says_where_it_was(
+    folder: Path, content: bytes | None
+) -> None:
+    weights = folder.parent / "large.safetensors"
+    if content is not None:
+        weights.write_bytes(content)
+    state = taught(folder, weights, b"teacher")
+    write_exports(folder, state, answer(state, folder), WeightsStore(folder))
+    assert not [*(folder / "exports").glob("teacher-*")]
+    tree = read(folder / "exports" / "best_miou.yaml")
+    assert tree["loss"]["distillation"]["teacher"]["weights"] == str(weights)

@@ -206,3 +206,18 @@ def test_the_command_of_a_study_with_a_warm_start_names_the_earlier_studies(
         command = headline.reproduce(folder, one)[1]
         given[name] = parser().parse_args(shlex.split(command)[3:]).warm_start
     assert given == {"cold": None, "warm": ["one", "the-other"]}
+
+
+def test_a_study_that_was_given_more_trials_says_that_it_cannot_be_repeated(
+    folder: Path,
+) -> None:
+    state = load(folder)
+    assert state.study is not None
+    assert "added to it later" not in headline.reproduce(folder, state)[0]
+    plan = {**state.study.plan, "extended": [[4, 1]]}
+    state.study = replace(state.study, plan=plan)
+    told = headline.reproduce(folder, state)[0]
+    assert (
+        told
+        == "# the whole study anew (trials were added to it later, so that it proposed others):"
+    )

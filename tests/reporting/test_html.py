@@ -442,6 +442,11 @@ def test_names_and_legends_of_two_rules_do_not_overlap(two_rules: Path) -> None:
     found = answer(state, two_rules)
     many = tuple(replace(c, label=LONG, source=f"t{n:04d}") for n, c in enumerate(found.configs))
     figures = dict(_figures(state, replace(found, configs=many)))
+    figures["per_class"].canvas.draw()
+    left, right = (
+        axes.xaxis.label.get_window_extent() for axes in figures["per_class"].axes[:2]
+    )  # of two lines each, so that they are read apart
+    assert right.x0 - left.x1 > left.width / 8
     for name in ("differences", "rules"):
         figures[name].canvas.draw()
         for axes in figures[name].axes:

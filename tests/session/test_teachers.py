@@ -84,7 +84,7 @@ def test_the_plan_shows_the_epochs_and_the_work_of_a_teacher(tmp_path: Path) -> 
         f"teacher, trained first: {name} with cross entropy, 4 epochs, about the work of 4" in text
     )
     assert lines[-2].startswith("warning") or "worst case" in text
-    assert "if nobody is stopped, with 4 of the teacher" in text
+    assert "if nobody is stopped, and 4 of the teacher" in text
     assert found.plan.teachers == (name,) and found.plan.teacher_epochs == (4,)
     line = found.first_line
     assert line is not None and line.teachers is not None
@@ -107,6 +107,12 @@ def test_a_distilled_loss_without_a_teacher_is_refused(tmp_path: Path) -> None:
     assert told.startswith("study/teacher: missing required key 'teacher': a loss of the study is")
     plain = {"study": {**SPACE["study"], "baselines": ["ce"]}}
     assert prepared(tmp_path, plain).teachers.tasks == {}
+
+
+def test_a_teacher_of_no_loss_is_refused(tmp_path: Path) -> None:
+    idle = {"study": {**SPACE["study"], "baselines": ["ce"], "teacher": {"task": large(tmp_path)}}}
+    told = refusal(tmp_path, idle)
+    assert told.startswith("study/teacher: no loss of the study learns from it; leave it out, or")
 
 
 @pytest.mark.parametrize(

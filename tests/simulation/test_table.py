@@ -15,10 +15,12 @@ from optuna.distributions import FloatDistribution
 
 import study.simulate
 from study.core.errors import InputError
+from study.core.names import SEARCH
 from study.simulation.recording import recorded
 from study.simulation.run import ALIKE, Settings, simulate
-from study.simulation.table import load_table
+from study.simulation.table import TableProblem, load_table
 from study.space.grammar import Leaf
+from study.space.search_space import load_space
 from study.storage.studies import load
 
 EPOCHS = 6
@@ -140,6 +142,31 @@ def test_a_bad_table_is_refused_with_its_row(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["epoch", "config/lr", "acuracy"])
+def test_what_is_no_metric_is_no_objective(write: Write, name: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_table(write(rows()), objectives=(name,))
+    assert f"unknown objective '{name}'" in str(error.value)
+    assert str(error.value).endswith("(allowed: accuracy, loss)")
+
+
+def test_distilled_losses_are_searched_as_any_other() -> None:
+    space = load_space(
+        {
+            "loss": {"distillation": {"mix": {"float": {"low": 0.2, "high": 0.8}}}},
+            "study": {"teacher": {"task": "large.yaml"}, "baselines": ["ce", "kd"], "rungs": None},
+        }
+    )
+    names = space.settings.objectives
+    frame = pd.DataFrame(
+        {"config/loss/distillation/mix": mix, "epoch": epoch, **dict.fromkeys(names, mix / epoch)}
+        for mix in (0.3, 0.5, 0.7)
+        for epoch in (1, 2)
+    )
+    found = simulate(TableProblem("kt", frame, space), 0, Settings(trainings=4, workers=1))
+    assert found.state.count(SEARCH) > 0
+
+
 def test_a_value_outside_of_the_space_is_refused(write: Write) -> None:
     path = write(rows(conditional=True).replace({"config/optimizer": {"adam": "lion"}}))
     path.with_suffix(".space.yaml").write_text(SPACE)
@@ -187,7 +214,7 @@ def test_the_command_compares_methods(capsys: pytest.CaptureFixture) -> None:
         (["smooth", "--stragglers", "2"], "--stragglers: stragglers must be in [0, 1]"),
         (["smooth", "--space", "joint"], "--space: this is for a table"),
         (["smooth", "--trials", "3", "--trainings", "3"], "exclude each other"),
-        (["none.csv"], "none.csv: cannot be read"),
+        (["none.csv"], "none.csv: cannot be read: No such file or directory\n"),
     ],
 )
 def test_bad_input_of_the_command_is_one_line(

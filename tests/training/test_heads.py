@@ -181,3 +181,16 @@ def test_a_model_without_heads_has_the_loss_as_it_was() -> None:
     loss = loss_for(LossConfig(), tiny_data(), tiny(model=CONVOLUTION).trained_here.model)
     assert not isinstance(loss, HeadsLoss)
     assert isinstance(loss, nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [(tiny().trained_here.model.model_dump(), "`aux: {stage: 1}`"), (CONVOLUTION, "`aux: 1`")],
+    ids=["smp", "factory"],
+)
+def test_a_weight_of_no_head_is_refused(model: dict[str, Any], example: str) -> None:
+    with pytest.raises(
+        ValueError, match="aux_weight has no effect without auxiliary heads"
+    ) as told:
+        tiny(model={**model, "aux": None if "arch" in model else 0, "aux_weight": 0.3})
+    assert example in str(told.value)

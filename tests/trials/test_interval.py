@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from study.config.task import TrialConfig
+from study.config.task import CheckpointPlan, TrialConfig
 from study.core.errors import InputError
 from study.core.names import AGAIN_SECONDS, SEARCH
 from study.core.validation import validate
@@ -189,3 +189,9 @@ def test_the_neutral_setting_is_in_no_digest(tiny_task: dict[str, Any]) -> None:
         return digest(TrialConfig.model_validate({"task": {**tiny_task, **more}}), "data")
 
     assert of() == of(checkpoint={"every": "epoch"})
+
+
+@pytest.mark.parametrize("every", [10, None, True, ["epoch"], "10", "0s", "2d", "never"])
+def test_an_interval_that_is_none_is_told_what_it_may_be(every: Any) -> None:
+    with pytest.raises(ValueError, match="every must be `epoch`, or a duration from 1s to 24h"):
+        CheckpointPlan.model_validate({"every": every})
