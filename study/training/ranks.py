@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +50,8 @@ PATIENCE = timedelta(days=7)  # what hangs is the study's watchdog's to find
 STORY_SECONDS = 10.0  # for a rank to say why it ends
 STUCK_SECONDS = 60.0
 READY, ERROR = "ready", "error"
-MEMORY, GPU_MEMORY, DEVICE, INPUT, LOST, OTHER = "memory gpu device input lost other".split()
+MEMORY, GPU_MEMORY, DEVICE = "memory", "gpu", "device"
+INPUT, LOST, OTHER = "input", "lost", "other"
 _STREAM = 2  # besides those of `batches`
 _PR_SET_PDEATHSIG = 1  # prctl.h
 
@@ -62,22 +63,22 @@ class RankLost(OSError):
         super().__init__(CLUSTER_GONE, text)
 
 
-def check_ranks(task: TaskConfig, ranks: int, num_images: int) -> None:
+def check_ranks(task: TaskConfig, ranks: int, num_images: int, *, key: str = KEY) -> None:
     """Refuse a number of ranks for whose shares a task has too few images in a batch.
 
-    num_images: of train.
+    num_images: of train. key: the flag that asks for the ranks.
 
     Raises:
         InputError: where a batch has fewer images than there are ranks.
     """
     if not 1 <= ranks <= MOST:
-        raise InputError(f"ranks must be from 1 to {MOST}, got {ranks}", key=KEY)
+        raise InputError(f"ranks must be from 1 to {MOST}, got {ranks}", key=key)
     batch = min(task.batch_size, num_images)
     if batch < ranks:
         raise InputError(
             f"{ranks} ranks cannot share a batch of {batch} images",
             hint="each needs one at least: take fewer ranks, or a larger batch_size",
-            key=KEY,
+            key=key,
         )
 
 
@@ -115,7 +116,9 @@ class Ranks:
             distributed.all_gather_into_tensor(got, sent)
         rows = got.view(part.dtype).view(self.size, largest, *part.shape[1:])
         sizes = [Ranks(rank, self.size).share(count) for rank in range(self.size)]
-        return torch.cat([row[: one.stop - one.start] for row, one in zip(rows, sizes, strict=True)])
+        return torch.cat(
+            [row[: one.stop - one.start] for row, one in zip(rows, sizes, strict=True)]
+        )
 
     def labels(self, part: Tensor, count: int) -> Tensor:
         """As `gathered`, for labels from 0 to 255, which are sent as bytes."""
@@ -241,9 +244,7 @@ def _batch_norm(
     as in one process.
     """
     if not training:
-        return F.batch_norm(
-            input, running_mean, running_var, weight, bias, False, momentum, eps
-        )
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     x = input if input.dtype == torch.float64 else input.float()
     over = [0, *range(2, x.dim())]
     shape = (1, -1, *[1] * (x.dim() - 2))
@@ -280,7 +281,7 @@ def device_of(device: torch.device, rank: int, size: int) -> torch.device:
     """
     if size == 1 or device.type != "cuda":
         return device
-    if device.index is not None:
+    if str(device) != device.type:
         message = f"{size} ranks need a GPU each, and the device is {device}"
         raise InputError(message, hint="give cuda, and choose by CUDA_VISIBLE_DEVICES", key=KEY)
     count = torch.cuda.device_count()
@@ -407,10 +408,8 @@ class Others:
         for process in self._processes:
             process.kill()
             assert process.stdin is not None
-            try:
+            with suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass
             process.wait()
         for thread in self._threads:
             thread.join(1.0)
@@ -476,4 +475,3 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -110,7 +110,7 @@ def train(
     evaluate_at: Collection[int] = (),
     on_step: Callable[[], object] | None = None,
     ranks: int = 1,
-) -> Iterator[EpochReport]:
+) -> Generator[EpochReport, None, None]:
     """Train one config up to its budget; yield a report after each epoch.
 
     Equal config, data, device and thread count give equal numbers, whatever the process did before.
@@ -167,29 +167,35 @@ def train(
         data = open_data(task.data, data_root=data_root)
     check_ranks(task, ranks, len(data.train.images))
     resolved, beat = resolve_device(device), on_step or _nothing
-    options = {
-        "resume_from": resume_from,
-        "reported": reported,
-        "evaluate_test": evaluate_test,
-        "evaluate_at": sorted(evaluate_at),
-    }
+    run = partial(
+        epochs,
+        config,
+        data,
+        resume_from=resume_from,
+        reported=reported,
+        evaluate_test=evaluate_test,
+        evaluate_at=evaluate_at,
+        on_step=beat,
+    )
     if ranks == 1:
-        yield from epochs(config, data, resolved, ALONE, on_step=beat, **options)
+        yield from run(resolved, ALONE)
         return
     own = device_of(resolved, 0, ranks)
-    order = options | {
+    order = {
         "config": config.model_dump(mode="json"),
         "data_root": None if data_root is None else str(data_root.absolute()),
         "device": str(resolved),
         "num_threads": torch.get_num_threads(),
         "resume_from": None if resume_from is None else str(resume_from.absolute()),
+        "reported": reported,
+        "evaluate_test": evaluate_test,
+        "evaluate_at": sorted(evaluate_at),
     }
     with Others(ranks, order) as others:
         others.wait(beat)
         with joined(0, ranks, others.folder, own) as group:
-            reports = epochs(config, data, own, group, on_step=beat, **options)
             others.working = True
-            for report in reports:
+            for report in run(own, group):
                 others.working = False
                 yield report
                 others.working = True
