@@ -420,7 +420,8 @@ def test_a_trial_that_loses_a_rank_is_tried_again(
 
     def lost(*_: Any, ranks: int, **__: Any) -> Any:
         asked.append(ranks)
-        raise RankLost("rank 1: was ended by signal 9")
+        if ranks > 1:
+            raise RankLost("rank 1: was ended by signal 9")
         yield
 
     monkeypatch.setattr(builtin, "train", lost)
