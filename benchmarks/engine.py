@@ -1,6 +1,6 @@
 """What a study costs beside its trials' own training, and whether that grows with the study.
 
-    python -m benchmarks.engine [overhead] [growth] [scale] [tracking] [study NAME] [--storage DIR]
+    python -m benchmarks.engine [overhead] [growth] [tracking] [study NAME] [--storage DIR]
 
 overhead  a toy whose epochs are naps of 50 ms, 24 trials of 8 epochs, a rung at the third, 44
           metrics an epoch as a task of 11 classes has them, MLflow on SQLite, two slots; ours
@@ -13,10 +13,6 @@ overhead  a toy whose epochs are naps of 50 ms, 24 trials of 8 epochs, a rung at
 growth    the scheduler without Ray on 32 made-up slots, 100, 1,000 and 5,000 trials of the joint
           space, the same metrics: time of a proposal, of one by the sampler's model, of a report,
           of reading the ledger again; ledger per trial; resident memory; and 5,000 to 100.
-scale     the same of 2,000 trials on 2, 64 and 1,000 slots: the CPU time of a trial's start (with
-          the slots that it fills) and of a report, the slowest hundredth of each, the driver's time
-          for each epoch of a trial with all of it, and how short epochs may be before the scheduler
-          alone fills half of the driver's time.
 tracking  the ledger of a study of 40 such trials written to a real MLflow server on SQLite: time
           and requests per trial when it is empty, and when it holds everything.
 study     of a finished study: wall time from its first report to its last over its epochs' own
@@ -40,7 +36,6 @@ from typing import Any
 
 EPOCHS, RUNG, NAP, TRIALS, SLOTS = 8, 3, 0.05, 24, 2
 SIZES = (100, 1_000, 5_000)
-SCALE_TRIALS, MANY_SLOTS = 2_000, (2, 64, 1_000)
 MEANS = ("miou", "macc", "mprec", "acc", "fwiou", "miou_image", "miou_class", "miou_worst5")
 CLASSES = ("road", "sky", "tree", "car", "pole", "sign", "person", "bike", "fence", "wall", "bus")
 
@@ -64,15 +59,12 @@ def main() -> None:
     if options.what[:1] == ["_toy"]:
         print(json.dumps({"ours": _ours, "usual": _usual}[options.what[1]]()))
     elif options.what[:1] == ["_growth"]:
-        print(json.dumps(_grow(*map(int, options.what[1:]))[0]))
-    elif options.what[:1] == ["_scale"]:
-        print(json.dumps(_grow(*map(int, options.what[1:]))[1]))
+        print(json.dumps(_grow(int(options.what[1]))))
     elif options.what[:1] == ["study"]:
         _study(options.what[1], options.storage)
     else:
         for what in options.what:
-            known = {"overhead": _overhead, "growth": _growth, "scale": _scale}
-            (known | {"tracking": _tracking})[what]()
+            {"overhead": _overhead, "growth": _growth, "tracking": _tracking}[what]()
 
 
 def _in_a_process(*arguments: str) -> dict[str, float]:
@@ -219,25 +211,16 @@ def _usual() -> dict[str, float]:
 
 
 def _growth() -> None:
-    _print("trials", {size: _in_a_process("_growth", str(size)) for size in SIZES})
-
-
-def _scale() -> None:
-    found = {n: _in_a_process("_scale", str(SCALE_TRIALS), str(n)) for n in MANY_SLOTS}
-    _print(f"slots, {SCALE_TRIALS:,} trials", found)
-
-
-def _print(what: str, rows: dict[int, dict[str, float]]) -> None:
-    (first, *_, last) = rows
-    print(f"\n| {what} | " + " | ".join(f"{size:,}" for size in rows) + " | last / first |")
-    print("|---" * (2 + len(rows)) + "|")
+    rows = {size: _in_a_process("_growth", str(size)) for size in SIZES}
+    first, last = SIZES[0], SIZES[-1]
+    print("\n| trials | " + " | ".join(f"{size:,}" for size in SIZES) + " | last / first |")
+    print("|---" * (2 + len(SIZES)) + "|")
     for key in rows[first]:
-        cells = " | ".join(f"{rows[size][key]:.3g}" for size in rows)
+        cells = " | ".join(f"{rows[size][key]:.3g}" for size in SIZES)
         print(f"| {key} | {cells} | {rows[last][key] / rows[first][key]:.2f} |")
 
 
-def _grow(size: int, slots: int = 32) -> tuple[dict[str, float], dict[str, float]]:
-    """Of its growth, and of its scale."""
+def _grow(size: int) -> dict[str, float]:
     from study.ledger.journal import Ledger, replay
     from study.ledger.records import TrialRecord
     from study.scheduler.stages import Done
@@ -254,7 +237,7 @@ def _grow(size: int, slots: int = 32) -> tuple[dict[str, float], dict[str, float
     setattr(History, "model_points", noted)  # noqa: B010
     ledger = Ledger(Path(tempfile.mkdtemp()) / "toy")
     plan, space, task = _begin(ledger, size)
-    scheduler = StudyScheduler(ledger, plan, space, task, slots=slots)
+    scheduler = StudyScheduler(ledger, plan, space, task, slots=32)
     rng, now = random.Random(0), 0.0
     proposals: list[tuple[float, bool]] = []
     reports: list[float] = []
@@ -296,17 +279,7 @@ def _grow(size: int, slots: int = 32) -> tuple[dict[str, float], dict[str, float
     assert len(replay(ledger.path).trials) == count
     again = time.process_time() - start
     modelled = [seconds for seconds, model in proposals if model][-200:]
-    starts = [seconds for seconds, _ in proposals]
-    each = (sum(starts) + sum(reports)) / len(reports)
-    scale = {
-        "start of a trial, mean ms": 1000 * statistics.fmean(starts),
-        "start of a trial, slowest 1 %, ms": 1000 * statistics.quantiles(starts, n=100)[-1],
-        "report, mean ms": 1000 * statistics.fmean(reports),
-        "report, slowest 1 %, ms": 1000 * statistics.quantiles(reports, n=100)[-1],
-        "driver's time for an epoch, starts included, ms": 1000 * each,
-        "shortest epoch at half of the driver's time, s": 2 * slots * each,
-    }
-    growth = {
+    return {
         "proposal, mean ms": 1000 * statistics.fmean(seconds for seconds, _ in proposals),
         "proposal of the model, mean of the last 200, ms": 1000 * statistics.fmean(modelled),
         "report, mean ms": 1000 * statistics.fmean(reports),
@@ -314,7 +287,6 @@ def _grow(size: int, slots: int = 32) -> tuple[dict[str, float], dict[str, float
         "reading the ledger again, ms per trial": 1000 * again / count,
         "largest resident size, MB": largest / 1000,
     }
-    return growth, scale
 
 
 def _begin(ledger: Any, trials: int) -> tuple[Any, Any, Any]:
