@@ -39,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="a config or an export")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds the data")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share each batch, each with a GPU of its own, or on the CPU with as "
+        "many threads as one; default: 1",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
     parser.add_argument(
         "--out",
@@ -76,6 +84,7 @@ def _train(options: argparse.Namespace) -> int:
     from study.losses import family
     from study.training.environment import environment, resolve_device, set_up_process
     from study.training.models import check_task, task_warnings
+    from study.training.ranks import check_ranks, device_of
     from study.training.teachers import open_teacher, teacher_of, with_teacher
     from study.training.trainer import Diverged, loss_for, train
 
@@ -95,6 +104,8 @@ def _train(options: argparse.Namespace) -> int:
         if teacher is not None:
             open_teacher(teacher, data)
         check_task(task, data.num_classes, data.train.images.shape[1:3], device)
+        check_ranks(task, options.ranks, len(data.train.images))
+        device_of(device, 0, options.ranks)
     except InputError as error:
         raise in_its_file(error) from error
     for fault in data_faults(data, task.data) if begun else ():
@@ -104,17 +115,25 @@ def _train(options: argparse.Namespace) -> int:
     written = config
     if options.out is not None:
         written = _with_teacher_in(made_folder(options.out, "--out"), config)
-    here = environment(config, device)
+    here = environment(config, device, ranks=options.ranks)
+    ranks = f" in {options.ranks} ranks" if options.ranks > 1 else ""
     show(
         f"training {options.config}: {family(config.loss)} on {data.name}, "
         f"{task.num_epochs} epochs, seed {config.seed}, on {here['device_name']}, "
-        f"{here['precision']}, {here['num_threads']} CPU threads",
+        f"{here['precision']}, {here['num_threads']} CPU threads{ranks}",
         flush=True,
     )
     judged = provenance is not None and provenance.judged_on_test
     report: EpochReport | None = None
     try:
-        for report in train(config, data=data, device=str(device), evaluate_test=judged):
+        for report in train(
+            config,
+            data=data,
+            data_root=options.data_root,
+            device=str(device),
+            evaluate_test=judged,
+            ranks=options.ranks,
+        ):
             show(epoch_line(report), flush=True)
             if options.out is not None:
                 _write_epoch(options.out, report, weights=not options.no_weights)
@@ -144,6 +163,9 @@ def _train_own(options: argparse.Namespace, read: ConfigFile) -> int:
         raise InputError("a training of your own has no teacher", key="--teacher")
     config, provenance = read.config, read.provenance
     assert isinstance(config.task, OwnTrainingTask)
+    if options.ranks != 1:
+        message = "a training of your own starts its ranks itself"
+        raise InputError(message, hint="leave it out", key="--ranks")
     if options.data_root is not None:
         raise InputError("the task reads no data folder", hint="leave it out", key="--data-root")
     num_threads = provenance.environment.num_threads if provenance is not None else None

@@ -362,3 +362,15 @@ def test_what_stands_in_no_file_is_not_placed_in_one(tmp_path, capsys, monkeypat
     monkeypatch.setenv("STUDY_CACHE_DIR", "~nosuchuser/x")
     assert main([write(tmp_path / "other.yaml", TREE), "--device", "cpu"]) == 2
     assert capsys.readouterr().err.startswith("error: $STUDY_CACHE_DIR: unknown home folder in")
+
+
+@pytest.mark.slow
+def test_a_config_is_trained_by_two_ranks_and_its_export_says_so(tmp_path, capsys):
+    config, out = write(tmp_path / "plain.yaml", TREE), tmp_path / "out"
+    assert main([config, "--device", "cpu", "--ranks", "2", "--out", str(out)]) == 0
+    assert "1 CPU threads in 2 ranks" in capsys.readouterr().out.splitlines()[0]
+    tree = yaml.safe_load((out / "config.yaml").read_text())
+    assert tree["provenance"]["environment"]["ranks"] == 2
+    assert main([config, "--device", "cpu", "--ranks", "5"]) == 2
+    expected = "error: --ranks: 5 ranks cannot share a batch of 4 images; each needs one at least"
+    assert capsys.readouterr().err.startswith(expected)

@@ -54,7 +54,8 @@ class Resources:
 
     cluster: in words. cpus_per_trial and gpus_per_trial: may be fractions. slots:
     trials at once. most: the limit that the user has set. promise: whether the user has said that
-    the cluster will hold `most`, which Ray cannot tell. held: how many the nodes hold now.
+    the cluster will hold `most`, which Ray cannot tell. held: how many the nodes hold now. ranks:
+    processes that share a trial's batches.
     """
 
     cluster: str
@@ -64,6 +65,7 @@ class Resources:
     most: int | None = None
     promise: bool = False
     held: int | None = None
+    ranks: int = 1
 
     def slots_on(self, nodes: Sequence[Mapping[str, float]]) -> int:
         """Trials at once, once the cluster has these nodes."""
@@ -74,8 +76,8 @@ class Resources:
 
     @property
     def num_threads(self) -> int:
-        """CPU threads of a trial."""
-        return max(1, int(self.cpus_per_trial))
+        """CPU threads of each rank of a trial."""
+        return max(1, int(self.cpus_per_trial / self.ranks))
 
     @property
     def text(self) -> str:
@@ -83,10 +85,11 @@ class Resources:
         each = f"{self.cpus_per_trial:g} CPU"
         if self.gpus_per_trial:
             each += f" and {self.gpus_per_trial:g} GPU"
+        ranks = f", in {self.ranks} ranks" if self.ranks > 1 else ""
         trials = "1 trial at a time" if self.slots == 1 else f"{self.slots} trials at once"
         if self.held is not None and self.held < self.slots:
             trials += f" (its nodes hold {self.held} now)"
-        return f"{self.cluster}: {trials}, {each} each"
+        return f"{self.cluster}: {trials}, {each} each{ranks}"
 
 
 def asked_for(address: str | None) -> str | None:
@@ -288,6 +291,7 @@ def fit(
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     device: str | None = None,
+    ranks: int | None = None,
     grows: bool = False,
 ) -> Resources:
     """How many trials the nodes hold at once.
@@ -295,11 +299,12 @@ def fit(
     Args:
         cluster: in words.
         up: the resources of each node.
-        gpus_per_trial: default one GPU if any node has one, else none; see `device`.
-        cpus_per_trial: default one CPU; for trials with GPUs an equal part of a node's CPUs, of
-            the GPU node that has the fewest for each trial.
+        gpus_per_trial: default one GPU for each rank if any node has one, else none; see `device`.
+        cpus_per_trial: default one CPU for each rank; for trials with GPUs an equal part of a
+            node's CPUs, of the GPU node that has the fewest for each trial.
         max_concurrent: at most so many trials at once; where the cluster `grows`, exactly so many.
         device: "gpu" for trials on GPUs, whether there are any yet, "cpu" for none.
+        ranks: processes of a trial; default one for each whole GPU of it.
         grows: whether the cluster may have more nodes later, and nobody can tell how many.
 
     Raises:
@@ -307,12 +312,14 @@ def fit(
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
     promise = grows and max_concurrent is not None
-    gpus = float(bool(with_gpu)) if gpus_per_trial is None else gpus_per_trial
+    of_ranks = float(ranks or 1)
+    gpus = of_ranks * bool(with_gpu) if gpus_per_trial is None else gpus_per_trial
     if device is not None:
-        gpus = (gpus_per_trial or 1.0) if device == GPU_DEVICE else 0.0
+        gpus = (gpus_per_trial or of_ranks) if device == GPU_DEVICE else 0.0
+    ranks = ranks or max(1, int(gpus))
     if cpus_per_trial is None:
         each = [node.get("CPU", 1) / max(1.0, node["GPU"] / gpus) for node in with_gpu if gpus]
-        cpus = float(max(1, int(min(each)))) if each else 1.0
+        cpus = float(max(ranks, int(min(each)))) if each else float(ranks)
     else:
         cpus = cpus_per_trial
     if not cpus and not gpus:
@@ -320,7 +327,7 @@ def fit(
             "cpus-per-trial must be > 0 for a trial without a GPU, got 0",
             key="--cpus-per-trial",
         )
-    resources = Resources(cluster, cpus, gpus, 0, max_concurrent, promise)
+    resources = Resources(cluster, cpus, gpus, 0, max_concurrent, promise, ranks=ranks)
     held = sum(_held(node, cpus, gpus) for node in up)
     slots = resources.slots_on(up)
     if promise and device is None and gpus_per_trial is None and not gpus and held < slots:

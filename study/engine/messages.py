@@ -27,7 +27,8 @@ class WorkerSettings:
     whether the checkpoint of the last epoch is kept, too. keep_weights: whether the weights of a
     confirmation are kept for the exports. beat_s: seconds between two signs of life of a trial.
     probe: what a node must have beside the package, if it is one of a cluster that was joined.
-    gpus_only: whether a trial with a GPU must not train on a CPU where torch finds no GPU.
+    gpus_only: whether a trial with a GPU must not train on a CPU where torch finds no GPU. ranks:
+    processes that share a trial's batches; num_threads are those of each.
     """
 
     folder: str
@@ -39,16 +40,17 @@ class WorkerSettings:
     beat_s: float
     probe: Probe | None = None
     gpus_only: bool = False
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
 class TrialOrder:
     """One attempt at a trial: what a worker is told.
 
-    config: of the trial, as the ledger holds it. stage: of the study. gpus: one, or a fraction of
-    it; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger holds.
-    fit: the ids of the nodes that are known to be fit; None where all are. unfit: of those it must
-    not be placed on.
+    config: of the trial, as the ledger holds it. stage: of the study. gpus: a fraction of one,
+    or a whole number; 0 for the CPU. attempt: 0 for the first. reported: epochs that the ledger
+    holds. fit: the ids of the nodes that are known to be fit; None where all are. unfit: of those
+    it must not be placed on.
     """
 
     trial: str

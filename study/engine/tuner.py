@@ -152,6 +152,7 @@ def run_trials(
         keep_weights=keep_weights,
         probe=nodes.probe if nodes else None,
         gpus_only=gpus_only,
+        ranks=resources.ranks,
         beat_s=min(BEAT_SECONDS, (trial_timeout or LEAST_SECONDS) / BEATS),
     )
     nodes = nodes or NodeCheck()

@@ -30,10 +30,11 @@ from study.engine.messages import (
     TrialOrder,
 )
 from study.engine.ray_internals import END_SECONDS, TRIAL_ENDED
-from study.scheduler.retries import GPU_MEMORY, MEMORY
+from study.scheduler.retries import GPU_MEMORY, LOST, MEMORY
 from study.storage.checkpoints import CheckpointWriter, open_checkpoint_store
 from study.storage.weights import open_weights_store
 from study.training.environment import environment, resolve_device, set_up_process
+from study.training.ranks import RankLost
 from study.trials.command import OutOfMemory
 from study.trials.context import Place, Stopped, TrialContext
 from study.trials.message import EpochMessage
@@ -100,6 +101,8 @@ def _run(order: TrialOrder) -> None:
         raise
     except torch.AcceleratorError:
         raise  # this process can use the device no more; the trial is tried again in a fresh one
+    except RankLost as error:
+        _send(FaultMessage(LOST, _line(str(error.strerror))))
     except OutOfMemory as error:
         _send(FaultMessage(GPU_MEMORY if error.on_gpu else MEMORY, _line(str(error))))
     except torch.OutOfMemoryError as error:
@@ -170,6 +173,7 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
                 folder=own,
                 device=str(resolve_device(device)),
                 num_threads=settings.num_threads,
+                ranks=settings.ranks,
                 rungs=settings.rungs,
                 reported=order.reported,
                 begun=bool(order.attempt or order.reported),
@@ -177,7 +181,7 @@ def _train(config: TrialConfig, order: TrialOrder, beat: _Beats) -> None:
                 keep_weights=partial(weights.keep, order.trial) if keeps else None,
             )
             context = TrialContext(config, place, _Link(beat), store)
-            context.environment = environment(config, device)
+            context.environment = environment(config, device, ranks=settings.ranks)
             os.environ[END_SECONDS] = str(_seconds_to_end(config))
             run_trial(context)
             if context.has_stopped:

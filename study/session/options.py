@@ -85,10 +85,16 @@ def _countable(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _at_most_one(value: float, info: ValidationInfo) -> float:
-    if value > 1:
-        rule = f"must be 0, or from {LEAST_FRACTION} to 1, as a trial trains on one GPU"
+def _part_or_whole(value: float, info: ValidationInfo) -> float:
+    if value > 1 and value != int(value):
+        rule = f"must be 0, from {LEAST_FRACTION} to 1, or a whole number of GPUs"
         raise ValueError(f"{info.field_name} {rule}, got {value:g}")
+    return value
+
+
+def _few_enough_ranks(value: int) -> int:
+    if value > 64:
+        raise ValueError(f"ranks must be at most 64, got {value}")
     return value
 
 
@@ -169,7 +175,7 @@ Timeout = Annotated[float, Field(ge=1), BeforeValidator(_duration)]
 Hours = Annotated[float, Field(ge=0), _Number]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
 Cpus = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_countable), _Number]
-Gpus = Annotated[Cpus, AfterValidator(_at_most_one)]
+Gpus = Annotated[Cpus, AfterValidator(_part_or_whole)]
 Text = Annotated[str, AfterValidator(_not_empty)]
 NotEmpty = AfterValidator(_not_empty)
 
@@ -239,9 +245,15 @@ class Options(BaseModel):
     )
     gpus_per_trial: Gpus | None = _option(
         None,
-        "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, or 0 to train on CPUs "
-        "(default: 1 if there is a GPU)",
+        "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, 2 and more to share its "
+        "batches, or 0 to train on CPUs (default: 1 if there is a GPU)",
         metavar="G",
+    )
+    ranks: Annotated[Count, AfterValidator(_few_enough_ranks)] | None = _option(
+        None,
+        "processes that share each batch of a trial on a node, each with a GPU of its own, or on "
+        "CPUs an equal part of the trial's (default: one for each GPU of a trial)",
+        metavar="N",
     )
     cpus_per_trial: Cpus | None = _option(
         None, "CPUs of a trial, and its number of CPU threads", metavar="C"
@@ -298,6 +310,9 @@ class Options(BaseModel):
         if device is not None and gpus is not None and (device == "gpu") != (gpus > 0):
             message = f"device is {device}, and a trial gets {gpus:g} GPUs"
             raise InputError(message, hint="leave one out", key=flag_of("device"))
+        if options.ranks is not None and gpus and options.ranks != max(1, gpus):
+            message = f"each rank has a GPU of its own, got {options.ranks} ranks and {gpus:g} GPUs"
+            raise InputError(message, hint="leave one out", key=flag_of("ranks"))
         _ = options.studies
         return options
 

@@ -600,6 +600,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     resources = None
     if address is None:
         resources = resources_for(options, cluster, [clusters.this_machine()])
+        resources = ranked(prepared, options, resources)
     gpus = resources.gpus_per_trial if resources else options.gpus_per_trial
     if resources is None and options.device is not None:
         gpus = (gpus or 1.0) if options.device == "gpu" else 0.0
@@ -649,9 +650,33 @@ def resources_for(
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
         device=options.device,
+        ranks=options.ranks,
         grows=grows,
     )
     if math.isfinite(options.max_gpu_hours) and not resources.gpus_per_trial:
         message = "GPU-hours cannot be counted: the trials run on CPUs"
         raise InputError(message, hint="use --time-budget", key="--max-gpu-hours")
+    return resources
+
+
+def ranked(prepared: Prepared, options: Options, resources: Resources) -> Resources:
+    """The resources with the ranks that train a trial: one where a training of the user's own does.
+
+    Raises:
+        InputError: where such a training is to have ranks, or a batch is too small for them.
+    """
+    from study.training.ranks import check_ranks
+
+    if isinstance(prepared.task.config, OwnTrainingTask):
+        if options.ranks is not None:
+            message = "a training of your own starts its ranks itself"
+            raise InputError(message, hint="leave it out", key="--ranks")
+        return replace(resources, ranks=1)
+    record = prepared.first_line or prepared.state.study
+    assert record is not None
+    facts = [(prepared.task, record.data), (prepared.target, record.judged_data)]
+    for task, data in facts:
+        if task is not None and isinstance(task.config, TaskConfig):
+            key = "--gpus-per-trial" if options.ranks is None else "--ranks"
+            check_ranks(task.config, resources.ranks, int(data["num_images"]["train"]), key=key)
     return resources

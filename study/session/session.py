@@ -20,7 +20,7 @@ from study.ledger.records import SessionRecord
 from study.ledger.state import State
 from study.session.finished import Finished
 from study.session.options import Options, argument_names, arguments_text
-from study.session.prepare import Prepared, prepare, resources_for
+from study.session.prepare import Prepared, prepare, ranked, resources_for
 from study.storage.driving import Driving, drive
 from study.storage.studies import name_in_use
 from study.storage.weights import WeightsStore
@@ -82,6 +82,7 @@ def run_session(
         grows = is_joined and not is_limited()
         room = nodes(connection.nodes.closed)
         resources = resources_for(options, words, room, grows=grows)
+        resources = ranked(prepared, options, resources)
         prepared = prepared.with_gpus(resources.gpus_per_trial)
         driving = drive(prepared.storage, prepared.folder)
         try:
@@ -249,6 +250,7 @@ def run_study(
     price_per_gpu_hour: float | None = None,
     device: str | None = None,
     gpus_per_trial: float | None = None,
+    ranks: int | None = None,
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     address: str | None = None,

@@ -8,7 +8,7 @@ read and moved.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +18,7 @@ from study.config.task import Augment
 
 # Rec. 601 luma: a saturation factor blends each pixel with this grey.
 _LUMA = (0.299, 0.587, 0.114)
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Views:
     zoom: Tensor | None = None
     corners: Tensor | None = None
     offsets: Tensor | None = None
+
+    def of(self, share: slice) -> Views:
+        """The views of some images of the batch."""
+        names = ("mirrored", "zoom", "corners", "offsets")
+        drawn = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v[share] for k, v in drawn.items() if v is not None})
 
     def parts(self) -> list[tuple[slice, slice]] | None:
         """Rows and columns to read of each stored image; None if all of them are needed."""
@@ -256,12 +263,20 @@ def _draw_crop(
     return Views(full, size, extent, mirrored, corners=corners, offsets=offsets)
 
 
-def jitter(images: Tensor, strength: float, generator: Generator) -> Tensor:
+def jitter(
+    images: Tensor,
+    strength: float,
+    generator: Generator,
+    count: int | None = None,
+    share: slice = ALL,
+) -> Tensor:
     """Scale brightness, contrast and saturation, each by its own factor in [1 - s, 1 + s] per
-    image."""
+    image. count, share: of the batch that these images are a share of; the factors are drawn for
+    the whole batch."""
     if strength == 0:
         return images
-    draws = torch.rand(3, len(images), 1, 1, 1, generator=generator)
+    drawn = len(images) if count is None else count
+    draws = torch.rand(3, drawn, 1, 1, 1, generator=generator)[:, share]
     brightness, contrast, saturation = (1 + strength * (2 * draws - 1)).to(
         images.device, non_blocking=True
     )

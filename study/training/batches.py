@@ -5,7 +5,7 @@ On a GPU the next batch is read and copied while the GPU computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from study.config.task import Augment
-from study.training.augment import Views, draw_views, jitter
+from study.training.augment import ALL, Views, draw_views, jitter
 from study.training.prefetch import prefetched
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class TrainOrder:
         self.steps_per_pass = whole + (1 if rest > 1 or (rest == 1 and whole == 0) else 0)
         self._pass = -1
         self._permutation = np.empty(0, dtype=np.int64)
+
+    def size(self, step: int) -> int:
+        """How many images a step sees."""
+        first = step % self.steps_per_pass * self.batch_size
+        return min(self.batch_size, self.num_images - first)
 
     def indices(self, step: int) -> np.ndarray:
         """Image indices (b,) of a step; steps are counted from 0 over the whole training."""
@@ -114,31 +119,36 @@ class Batches:
         draws: Iterable[tuple[np.ndarray, torch.Generator]],
         config: Augment,
         soft: np.ndarray | None = None,
+        share: Callable[[int], slice] = lambda count: ALL,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield the augmented batch of each draw: images (b, 3, H, W) float32, target (b, H, W)
         int64, and soft labels (b, C, H, W) float32 or None.
 
         draws: indices (b,) of the images, and a generator for their augmentation. soft: the log
         probabilities (N, H, W, C) of a teacher for the images of the split; they are flipped,
-        scaled and cropped with their image.
+        scaled and cropped with their image. share: which images of a batch of so many are yielded;
+        the random numbers are drawn for all of them.
         """
         full = split.images.shape[1:3]
 
         def load(
             draw: tuple[np.ndarray, torch.Generator],
-        ) -> tuple[_Loaded, Views, torch.Generator]:
+        ) -> tuple[_Loaded, Views, int, torch.Generator]:
             index, generator = draw
-            views = draw_views(config, len(index), full, generator)
-            return self._load(*self._read(arrays, index, views)), views, generator
+            part = share(len(index))
+            views = draw_views(config, len(index), full, generator).of(part)
+            loaded = self._load(*self._read(arrays, index[part], views))
+            return loaded, views, len(index), generator
 
         arrays = [split.images, split.labels, *([] if soft is None else [soft])]
-        for loaded, views, generator in prefetched(load, draws, ahead=self.reads_ahead):
+        for loaded, views, count, generator in prefetched(load, draws, ahead=self.reads_ahead):
             pixels, labels, *logs = views.mirror(*self._arrived(loaded))  # as bytes: less to move
             images, target = self._floats(pixels, labels)
             images, target = views.show(
                 images, target, mean=self._mean, ignore_index=self.ignore_index
             )
-            images = self._normalise(jitter(images, config.jitter, generator))
+            images = jitter(images, config.jitter, generator, count, share(count))
+            images = self._normalise(images)
             yield images, target, self._shown(logs[0], views) if logs else None
 
     @staticmethod
@@ -147,15 +157,18 @@ class Batches:
         shown = views.show_soft(logs.permute(0, 3, 1, 2).float().exp())
         return shown / shown.sum(1, keepdim=True)
 
-    def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(
+        self, split: Split, batch_size: int, share: slice = ALL
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all images (b, 3, H, W) float32 and targets (b, H, W) int64, in order and
-        unaugmented."""
+        unaugmented; of a share those images alone."""
 
         def load(start: int) -> _Loaded:
-            part = slice(start, start + batch_size)
+            part = slice(start, min(start + batch_size, end))
             return self._load(split.images[part], split.labels[part])
 
-        starts = range(0, len(split.images), batch_size)
+        first, end, _ = share.indices(len(split.images))
+        starts = range(first, end, batch_size)
         for loaded in prefetched(load, starts, ahead=self.reads_ahead):
             pixels, labels = self._arrived(loaded)
             images, target = self._floats(pixels, labels)

@@ -104,6 +104,7 @@ def environment(
     config: TrialConfig | TaskConfig | None = None,
     device: str | torch.device | None = None,
     num_threads: int | None = None,
+    ranks: int = 1,
 ) -> dict[str, Any]:
     """Describe what determines the numbers beside config and data, as plain JSON values.
 
@@ -111,12 +112,13 @@ def environment(
         config: its precision is resolved; default `auto`.
         device: as in `resolve_device`.
         num_threads: those of the training process; default this process's.
+        ranks: processes that train together.
 
     Returns:
         Keys: device ("cpu" or "cuda"), device_name, precision (None where a training of the user's
             own decides it), num_threads, python, versions
             {distribution: version}, commit (None outside a checkout; ends in "+changes" when
-            edited).
+            edited); of several, ranks.
     """
     task = config.task if isinstance(config, TrialConfig) else config
     precision = getattr(task, "precision", "auto")
@@ -128,6 +130,7 @@ def environment(
         if isinstance(task, OwnTrainingTask)
         else resolve_precision(precision, resolved),
         "num_threads": torch.get_num_threads() if num_threads is None else num_threads,
+        **({"ranks": ranks} if ranks > 1 else {}),
         "python": platform.python_version(),
         "versions": _versions(),
         "commit": _commit(),

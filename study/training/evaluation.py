@@ -16,6 +16,7 @@ from study.metrics import SegmentationMetrics
 from study.metrics.counts import named_metrics
 from study.metrics.evidence import SplitEvidence
 from study.training.batches import Batches
+from study.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from study.data import SegmentationData, Split
@@ -54,11 +55,12 @@ def evaluate(
     evaluation: Evaluation,
     calibration: bool,
     on_step: Callable[[], object],
+    ranks: Ranks = ALONE,
 ) -> SegmentationMetrics:
     """Measure `model` on every image of `split`, at its own size and without augmentation.
 
     Accumulates on the device without waiting for it. Leaves the model in eval mode. `on_step`
-    is called after each batch.
+    is called after each batch. Each of several ranks takes its share of the images.
     """
     class_counts = np.sum(data.train.class_counts, axis=0)
     metrics = SegmentationMetrics(
@@ -70,10 +72,12 @@ def evaluate(
         calibration=calibration,
     )
     model.eval()
+    share = ranks.share(len(split.images))
     with torch.inference_mode():
-        for images, target in batches.evaluation(split, batch_size):
+        for images, target in batches.evaluation(split, batch_size, share):
             with batches.autocast():
                 logits = model(images)
             metrics.update(logits, target)
             on_step()
+    ranks.sync(metrics)
     return metrics

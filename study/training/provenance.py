@@ -41,6 +41,7 @@ class Environment(_Record):
     device_name: str | None = None
     precision: Literal["bf16", "fp16", "fp32"] | None = None
     num_threads: int | None = Field(None, ge=1, le=4096)
+    ranks: int = Field(1, ge=1)
     python: str | None = None
     versions: dict[str, str] = {}
     commit: str | None = None
@@ -114,7 +115,8 @@ class Provenance(_Record):
     def _differences(self, here: Mapping[str, Any], fingerprint: str) -> list[str]:
         recorded = self.environment.model_dump()
         versions = recorded.pop("versions")
-        pairs = [(key, was, here.get(key)) for key, was in recorded.items()]
+        alone = {"ranks": 1}
+        pairs = [(key, was, here.get(key, alone.get(key))) for key, was in recorded.items()]
         pairs += [(key, was, here["versions"].get(key)) for key, was in versions.items()]
         pairs.append(("data", self.data.fingerprint, fingerprint))
         return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,6 +48,7 @@ from study.training.evaluation import Evidence, evaluate
 from study.training.identity import digest
 from study.training.models import build_model
 from study.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from study.training.ranks import ALONE, Others, Ranks, check_ranks, device_of, joined
 from study.training.teachers import teaching
 from study.training.weights import save_weights
 
@@ -108,7 +109,8 @@ def train(
     evaluate_test: bool = False,
     evaluate_at: Collection[int] = (),
     on_step: Callable[[], object] | None = None,
-) -> Iterator[EpochReport]:
+    ranks: int = 1,
+) -> Generator[EpochReport, None, None]:
     """Train one config up to its budget; yield a report after each epoch.
 
     Equal config, data, device and thread count give equal numbers, whatever the process did before.
@@ -127,6 +129,10 @@ def train(
         evaluate_test: evaluate the last epoch on the test split.
         evaluate_at: epochs to evaluate on val in addition to the task's own.
         on_step: called before each epoch, and after each training step and each evaluated batch.
+        ranks: processes that share each batch, on this machine; each takes a GPU of its own, or on
+            the CPU as many threads as this one. Above 1 the data must be those that `open_data`
+            opens. The numbers are those of one process but for rounding and the random numbers of
+            the model (see `study.training.ranks`).
 
     Yields:
         One EpochReport per epoch.
@@ -134,6 +140,7 @@ def train(
     Raises:
         InputError: if the config cannot be trained or the file cannot be resumed.
         Diverged: if the loss or the weights are no longer finite.
+        RankLost: if another rank has ended.
 
     Examples:
         >>> from study.config.task import TrialConfig
@@ -158,7 +165,58 @@ def train(
     task = config.trained_here
     if data is None:
         data = open_data(task.data, data_root=data_root)
-    training = _Training(config, data, resolve_device(device), on_step or _nothing)
+    check_ranks(task, ranks, len(data.train.images))
+    resolved, beat = resolve_device(device), on_step or _nothing
+    run = partial(
+        epochs,
+        config,
+        data,
+        resume_from=resume_from,
+        reported=reported,
+        evaluate_test=evaluate_test,
+        evaluate_at=evaluate_at,
+        on_step=beat,
+    )
+    if ranks == 1:
+        yield from run(resolved, ALONE)
+        return
+    own = device_of(resolved, 0, ranks)
+    order = {
+        "config": config.model_dump(mode="json"),
+        "data_root": None if data_root is None else str(data_root.absolute()),
+        "device": str(resolved),
+        "num_threads": torch.get_num_threads(),
+        "resume_from": None if resume_from is None else str(resume_from.absolute()),
+        "reported": reported,
+        "evaluate_test": evaluate_test,
+        "evaluate_at": sorted(evaluate_at),
+    }
+    with Others(ranks, order) as others:
+        others.wait(beat)
+        with joined(0, ranks, others.folder, own) as group:
+            others.working = True
+            for report in run(own, group):
+                others.working = False
+                yield report
+                others.working = True
+            others.working = False
+
+
+def epochs(
+    config: TrialConfig,
+    data: SegmentationData,
+    device: torch.device,
+    ranks: Ranks,
+    *,
+    resume_from: Path | None,
+    reported: int | None,
+    evaluate_test: bool,
+    evaluate_at: Collection[int],
+    on_step: Callable[[], object] = lambda: None,
+) -> Iterator[EpochReport]:
+    """The epochs of one rank of a training; see `train`."""
+    task = config.trained_here
+    training = _Training(config, data, device, on_step, ranks)
     if resume_from is not None:
         training.load(resume_from)
     num_epochs = task.num_epochs
@@ -203,8 +261,10 @@ class _Training:
         data: SegmentationData,
         device: torch.device,
         on_step: Callable[[], object],
+        ranks: Ranks = ALONE,
     ) -> None:
         task = config.trained_here
+        self.ranks = ranks
         self.on_step = on_step
         self.config = config
         self.task = task
@@ -213,6 +273,7 @@ class _Training:
         self.teacher = teaching(config.loss, data, device, on_step)
         of_teacher = "" if self.teacher is None else self.teacher.digest
         self.identity = digest(config, data.fingerprint, of_teacher)
+        ranks.agree(self.identity, "data and teacher, by their hashes")
         self.order = TrainOrder(len(data.train.images), task.batch_size, config.seed)
         if isinstance(task.budget, StepBudget):
             self.num_steps = task.budget.steps
@@ -248,18 +309,27 @@ class _Training:
         held: list[Held] = []
         self.model.train()
         self.loss.train()
+        self.ranks.same(self.model)
+        if self.ranks.rank:
+            seed = self.ranks.seed(self.config.seed, self.epoch)
+            self.rng = _OwnRandomNumbers(seed, self.device)
         with self.rng.active(), deterministic_kernels(task.deterministic):
             cached = None if self.teacher is None else self.teacher.cached
-            batches = self.batches.train(self.data.train, draws, task.augment, cached)
-            for images, target, labels in batches:
+            share = self.ranks.share
+            batches = self.batches.train(self.data.train, draws, task.augment, cached, share)
+            for images, part, labels in batches:
                 self.loss.measure_gradients = self.step == first
+                count = self.order.size(self.step)
+                target = self.ranks.labels(part, count)
                 soft = labels
                 if self.teacher is not None and labels is None:
                     soft = self.teacher(images)
+                if soft is not None:
+                    soft = self.ranks.gathered(soft, count)
                 lr = self._step(images, target, soft, losses, terms)
                 if windows:
                     held.append(_held(_classes_in(target, self.data.num_classes)))
-                num_images += len(images)
+                num_images += count
                 self.step += 1
                 self.on_step()
         metrics = self._means(losses, terms, first)
@@ -279,10 +349,12 @@ class _Training:
         task = self.task
         lr = set_lr(self.optimizer, lr_factor(task.lr_schedule, self.step, self.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.batches.autocast():
+        with self.batches.autocast(), self.ranks.batch_norm():
             outputs = self.model(images)
+        outputs = self._whole(outputs, len(target))
         loss = self.loss(outputs, target, **({} if soft is None else {"teacher": soft}))
         self.scaler.scale(loss).backward()
+        self.ranks.sum_gradients(self.model)
         if task.optimizer.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             clip_gradients(self.optimizer, task.optimizer.clip_norm)
@@ -291,6 +363,12 @@ class _Training:
         losses.append(_held(loss.detach()))
         terms.append({name: _held(term) for name, term in self.loss.step_terms.items()})
         return lr
+
+    def _whole(self, outputs: Any, count: int) -> Any:
+        """The outputs of a model for the images of all ranks."""
+        if isinstance(outputs, tuple):
+            return tuple(self.ranks.whole(one, count) for one in outputs)
+        return self.ranks.whole(outputs, count)
 
     def _means(
         self, losses: list[Held], terms: list[dict[str, Held]], first: int
@@ -333,6 +411,7 @@ class _Training:
                     evaluation=self.task.evaluation,
                     calibration=last,
                     on_step=self.on_step,
+                    ranks=self.ranks,
                 )
             measured |= {f"{name}/{key}": value for key, value in result.compute(rules).items()}
             rules = rules or result.taus()

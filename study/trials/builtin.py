@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from study.core.errors import InputError
 from study.core.names import EPOCH_SECONDS, IN_EPOCH
 from study.data import SegmentationData, open_data
 from study.training.checkpoint import IncompatibleCheckpoint
-from study.training.trainer import train
+from study.training.trainer import EpochReport, train
 from study.trials.context import Save, TrialContext
 
 OPENING = "opening its data"
@@ -49,9 +51,7 @@ def train_task(context: TrialContext, task: TaskConfig) -> None:
 
 def _train_from(checkpoint: Path | None, context: TrialContext, data: SegmentationData) -> None:
     judged, place = context.is_confirmation, context.place
-    interval = context.config.trained_here.checkpoint.interval
-    kept = time.monotonic()
-    for report in train(
+    reports = train(
         context.config,
         data=data,
         device=context.device,
@@ -60,7 +60,16 @@ def _train_from(checkpoint: Path | None, context: TrialContext, data: Segmentati
         evaluate_test=judged,
         evaluate_at=place.rungs,
         on_step=partial(context.beat, IN_EPOCH),
-    ):
+        ranks=place.ranks,
+    )
+    with closing(reports):  # its ranks end now, not with the last reference to it
+        _deliver(context, reports, judged=judged)
+
+
+def _deliver(context: TrialContext, reports: Iterator[EpochReport], *, judged: bool) -> None:
+    place, interval = context.place, context.config.trained_here.checkpoint.interval
+    kept = time.monotonic()
+    for report in reports:
         counts = report.evidence if judged else None
         save: Save | None = None if report.again else report.save
         context.unkept = None

@@ -91,7 +91,8 @@ class Place:
     """Where and how a trial is trained.
 
     trial, stage: of the study. folder: its own. device: such as "cpu" or "cuda". num_threads: its
-    CPU threads. rungs: epochs that are judged. reported: how many epochs the study has from earlier
+    CPU threads, of each rank. ranks: processes that share its batches, in a training of this
+    package. rungs: epochs that are judged. reported: how many epochs the study has from earlier
     attempts. begun: whether there were any. keep_last: whether the last epoch's checkpoint is kept.
     keep_weights: stores the weights of a confirmation or of a teacher; None keeps none.
     """
@@ -101,6 +102,7 @@ class Place:
     folder: Path
     device: str
     num_threads: int
+    ranks: int = 1
     rungs: tuple[int, ...] = ()
     reported: int = 0
     begun: bool = False

@@ -148,3 +148,30 @@ def test_no_study_falls_to_the_cpus_of_a_head_in_silence(options: dict[str, Any]
 def test_the_device_decides_over_what_there_is(device: str | None, gpus: float) -> None:
     assert fit("here", [GPU_NODE, CPU_NODE], device=device).gpus_per_trial == gpus
     assert fit("here", [GPU_NODE], device="gpu", gpus_per_trial=0.5).gpus_per_trial == 0.5
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "slots", "cpus", "gpus", "ranks", "threads"),
+    [
+        ([GPU_NODE], {"gpus_per_trial": 2.0}, 1, 16, 2, 2, 8),
+        ([GPU_NODE, GPU_NODE], {"ranks": 2}, 2, 16, 2, 2, 8),
+        ([GPU_NODE], {"ranks": 2, "device": "gpu", "cpus_per_trial": 4.0}, 1, 4, 2, 2, 2),
+        ([GPU_NODE], {"ranks": 2, "device": "cpu"}, 8, 2, 0, 2, 1),
+        ([CPU_NODE], {"ranks": 2}, 1, 2, 0, 2, 1),
+        ([CPU_NODE], {"ranks": 2, "cpus_per_trial": 1.0}, 2, 1, 0, 2, 1),
+        ([GPU_NODE], {"gpus_per_trial": 0.5}, 4, 4, 0.5, 1, 4),
+    ],
+)
+def test_the_ranks_of_a_trial_share_what_it_gets(
+    nodes: list[Node],
+    options: dict[str, Any],
+    slots: int,
+    cpus: float,
+    gpus: float,
+    ranks: int,
+    threads: int,
+) -> None:
+    found = fit("here", nodes, **options)
+    assert (found.slots, found.cpus_per_trial, found.gpus_per_trial) == (slots, cpus, gpus)
+    assert (found.ranks, found.num_threads) == (ranks, threads)
+    assert found.text.endswith(f", in {ranks} ranks") == (ranks > 1)

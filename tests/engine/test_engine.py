@@ -239,3 +239,25 @@ def test_a_study_in_which_nothing_could_be_trained_ends_with_exit_code_1(
     assert main(["space.yaml", "--task", "task.yaml", "--max-concurrent", "1"]) == 1
     out = capsys.readouterr().out
     assert "FAILED at epoch 0 (InputError: model/factory" in out
+
+
+@pytest.mark.timeout(900)
+def test_a_study_whose_trials_have_two_ranks_loses_one_and_goes_on(tmp_path: Path) -> None:
+    """One of a trial's two processes is killed, or both."""
+    finished = run(
+        tmp_path,
+        {"5": "kill", "6": "kill"},
+        num_trials=2,
+        confirm_seeds=1,
+        ranks=2,
+        cpus_per_trial=1,
+        max_concurrent=1,
+    )
+    state = finished.state
+    assert state.finished
+    assert {trial.status for trial in state.trials.values()} == {COMPLETED}
+    assert {trial.environment["ranks"] for trial in state.trials.values()} == {2}
+    faults = [fault for trial in state.trials.values() for fault in trial.faults]
+    assert {fault.cause for fault in faults} == {"lost"}
+    tree = yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
+    assert tree["provenance"]["environment"]["ranks"] == 2

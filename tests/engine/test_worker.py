@@ -32,9 +32,10 @@ from study.engine.messages import (
 )
 from study.engine.probe import Probe, nonce_in
 from study.metrics import SegmentationMetrics
-from study.scheduler.retries import MEMORY
+from study.scheduler.retries import LOST, MEMORY
 from study.storage.checkpoints import checkpoint_key
 from study.training.models import build_model
+from study.training.ranks import RankLost
 from study.training.trainer import train
 from study.trials import builtin
 
@@ -410,3 +411,20 @@ def test_a_process_trains_the_target_on_its_own_data_after_a_trial_of_the_proxy(
     *_, expected = train(target, data=data, device="cpu", evaluate_test=True)
     timeless = {key: item for key, item in found.metrics.items() if not key.startswith("time/")}
     assert timeless == {k: v for k, v in expected.metrics.items() if not k.startswith("time/")}
+
+
+def test_a_trial_that_loses_a_rank_is_tried_again(
+    tmp_path: Path, config: TrialConfig, sent: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def lost(*_: Any, ranks: int, **__: Any) -> Any:
+        asked.append(ranks)
+        if ranks > 1:
+            raise RankLost("rank 1: was ended by signal 9")
+        yield
+
+    monkeypatch.setattr(builtin, "train", lost)
+    run(config, tmp_path, ranks=2)
+    assert sent == [FaultMessage(LOST, "rank 1: was ended by signal 9")]
+    assert asked == [2]

@@ -81,7 +81,10 @@ def test_help_and_the_docstring_have_the_text_of_every_option() -> None:
         ("price_per_gpu_hour", "inf", math.inf),
         ("gpus_per_trial", "auto", "auto"),
         ("gpus_per_trial", "1.5", 1.5),
-        ("gpus_per_trial", "2", 2),
+        ("gpus_per_trial", "2.5", 2.5),
+        ("ranks", "0", 0),
+        ("ranks", "65", 65),
+        ("ranks", "1.5", 1.5),
         ("gpus_per_trial", "nan", math.nan),
         ("cpus_per_trial", "1e-5", 1e-5),
         ("cpus_per_trial", "-1", -1),
@@ -157,6 +160,8 @@ def test_an_argument_of_another_type_is_refused_by_name(name: str, value: Any) -
         ("gpus_per_trial", "0.5", 0.5),
         ("gpus_per_trial", 0.01, 0.01),
         ("gpus_per_trial", 1, 1.0),
+        ("gpus_per_trial", "4", 4.0),
+        ("ranks", "2", 2),
         ("cpus_per_trial", 0, 0.0),
         ("cpus_per_trial", 1.5, 1.5),
         ("keep_checkpoints", True, True),
@@ -191,3 +196,15 @@ def test_a_fault_that_is_found_later_names_the_argument_too(tmp_path: Path) -> N
         study.run_study(task="tiny", data_root=tmp_path, storage=tmp_path)
     with pytest.raises(InputError, match=r"^num_trials: "):
         study.run_study("baselines", "tiny", num_trials=999, storage=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "gpus", "allowed"),
+    [(2, 0, True), (2, 2, True), (1, 0.5, True), (2, 0.5, False), (2, 1, False), (1, 2, False)],
+)
+def test_each_rank_has_a_gpu_of_its_own(ranks: int, gpus: float, allowed: bool) -> None:
+    if allowed:
+        assert Options.of({"ranks": ranks, "gpus_per_trial": gpus}).ranks == ranks
+    else:
+        expected = f"ranks: each rank has a GPU of its own, got {ranks} ranks and {gpus:g} GPUs"
+        assert refused(ranks=ranks, gpus_per_trial=gpus).startswith(expected)
