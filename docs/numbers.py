@@ -6,7 +6,8 @@
 A block is a pair of HTML comments, the first with the block's name, the second `/numbers`; what is
 between them is generated. A value stands in a line, a table between blank lines. Markdown takes a
 line that begins with a comment for HTML, so a value has a word of the sentence before it. The
-sources are the study that comes with the package and docs/reproduced.csv.
+sources are the study that comes with the package, docs/reproduced.csv, and a study of
+benchmarks/distillation_camvid.yaml, docs/distillation.tar.xz.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import FINDS, Classes, ClassRow, classes
 from study.analysis.longer import paired
 from study.analysis.rules import ARGMAX, Rule
-from study.core.names import CONFIRM
+from study.core.names import CONFIRM, TEACHER
 from study.ledger.state import State
 from study.reporting.class_table import class_lines, share
 from study.reporting.headline import at_work
@@ -34,6 +35,7 @@ from study.reporting.recorded import unpack_recorded
 from study.reporting.tables import difference, name, percent, points, table, versus, with_sd
 
 REPRODUCED = ROOT / "docs" / "reproduced.csv"
+DISTILLATION = ROOT / "docs" / "distillation.tar.xz"
 BLOCK = re.compile(r"<!-- numbers: ([\w-]+) -->(.*?)<!-- /numbers -->", re.DOTALL)
 BEGIN, END = "<!-- numbers:", "<!-- /numbers -->"
 RAREST = 3  # classes of the table
@@ -42,12 +44,17 @@ WIDTH = 120  # columns of the terminal
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the numbers are taken from. reproduced: the rows of docs/reproduced.csv."""
+    """What the numbers are taken from.
+
+    reproduced: the rows of docs/reproduced.csv. distilled: state and answer of the study of
+    docs/distillation.tar.xz.
+    """
 
     state: State
     answer: Answer
     classes: Classes
     reproduced: Sequence[Mapping[str, str]]
+    distilled: tuple[State, Answer]
 
     @property
     def winner(self) -> Confirmed:
@@ -68,8 +75,10 @@ def recorded() -> Recorded:
     with tempfile.TemporaryDirectory() as folder:
         state, answer = unpack_recorded(Path(folder))
         found = classes(state, Path(folder), answer)
+    with tempfile.TemporaryDirectory() as folder:
+        distilled = unpack_recorded(Path(folder), DISTILLATION)
     with REPRODUCED.open(encoding="utf-8", newline="") as file:
-        return Recorded(state, answer, found, tuple(csv.DictReader(file)))
+        return Recorded(state, answer, found, tuple(csv.DictReader(file)), distilled)
 
 
 def blocks(of: Recorded) -> dict[str, str]:
@@ -83,10 +92,6 @@ def blocks(of: Recorded) -> dict[str, str]:
     }
     rarest = _rarest_found(of)
     assert rarest.reference is not None and rarest.winner is not None
-    session = of.state.sessions[0]
-    cores = session.slots * session.cpus_per_trial
-    epochs = of.state.work[False].epochs
-    minutes = round(at_work(of.state) / 60)
     return {
         **gains,
         "winner": f"`{winner.label}`",
@@ -100,18 +105,27 @@ def blocks(of: Recorded) -> dict[str, str]:
             f"{percent(rarest.reference.iou, 1)} % with {answer.reference_name}, "
             f"{percent(rarest.winner.iou, 1)} % with the winner"
         ),
-        "cost": (
-            f"{len(of.state.trials)} trials, {epochs} epochs, {minutes} minutes on {cores:g} CPU "
-            "cores"
-        ),
-        "recorded": _recorded_at(of),
+        "cost": _cost(of.state),
+        "recorded": _recorded_at(of.state),
         "reproduced": _reproduced(of),
         "promise": _lines(_promise(of, rarest)),
         "results": _lines(_results(answer)),
         "ladder": _lines(_ladder(answer)),
         "classes": _lines(_classes(of.classes)),
+        "distilled": _lines(_results(of.distilled[1])),
+        "distilled-at": _recorded_at(of.distilled[0]),
+        "distilled-cost": _cost(of.distilled[0]),
+        "teacher": _teacher(of.distilled),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
+
+
+def _cost(state: State) -> str:
+    session = state.sessions[0]
+    cores = session.slots * session.cpus_per_trial
+    epochs = state.work[False].epochs
+    minutes = round(at_work(state) / 60)
+    return f"{len(state.trials)} trials, {epochs} epochs, {minutes} minutes on {cores:g} CPU cores"
 
 
 def _two(of: Recorded, key: str) -> str:
@@ -126,9 +140,9 @@ def _rarest_found(of: Recorded) -> ClassRow:
     )
 
 
-def _recorded_at(of: Recorded) -> str:
-    assert of.state.study is not None
-    study, environment = of.state.study, of.state.study.environment
+def _recorded_at(state: State) -> str:
+    assert state.study is not None
+    study, environment = state.study, state.study.environment
     day = time.strftime("%Y-%m-%d", time.gmtime(study.time))
     return (
         f"{day}, commit {environment['commit'][:7]}, torch {environment['versions']['torch']}, "
@@ -250,6 +264,12 @@ def _classes(found: Classes) -> Iterator[str]:
             if row.reference is not None and row.winner is not None
         ),
     )
+
+
+def _teacher(distilled: tuple[State, Answer]) -> str:
+    state, found = distilled
+    (teacher,) = state.completed(TEACHER)
+    return f"{percent(teacher.last[found.primary.val_miou], 1)} %"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -26,15 +26,17 @@ ARCHIVE = Path(__file__).resolve().parents[1] / "_demo" / "joint-synthetic.tar.x
 PANELS = "pictures.npz"
 
 
-def recorded_files() -> Mapping[str, bytes]:
-    """The files of the recorded study, by their names in its folder, and `PANELS`."""
+def recorded_files(path: Path | None = None) -> Mapping[str, bytes]:
+    """The files of a recorded study, by their names in its folder, and its `PANELS`, if any.
+    path: of another archive than the package's."""
+    path = path or ARCHIVE
     try:
-        with tarfile.open(ARCHIVE, "r:xz") as archive:
+        with tarfile.open(path, "r:xz") as archive:
             opened = {one.name: archive.extractfile(one) for one in archive}
             return {name: file.read() for name, file in opened.items() if file is not None}
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
         hint = "install the package again"
-        raise InputError("cannot read the recorded study", hint=hint, file=ARCHIVE) from error
+        raise InputError("cannot read the recorded study", hint=hint, file=path) from error
 
 
 def recorded_pictures() -> Pictures:
@@ -42,12 +44,12 @@ def recorded_pictures() -> Pictures:
     return unpack(recorded_files()[PANELS])
 
 
-def unpack_recorded(folder: Path) -> tuple[State, Answer]:
-    """Write the recorded study into a folder; return its state, and its answer by today's analysis.
+def unpack_recorded(folder: Path, path: Path | None = None) -> tuple[State, Answer]:
+    """Write a recorded study into a folder; return its state, and its answer by today's analysis.
 
     Raises InputError where the folder holds something else, or cannot be written to.
     """
-    files = recorded_files()
+    files = recorded_files(path)
     ledger = folder / LEDGER
     if not is_free(folder) and not (ledger.is_file() and ledger.read_bytes() == files[LEDGER]):
         hint = "name another folder"
