@@ -225,16 +225,7 @@ def _grow(size: int) -> dict[str, float]:
     from study.ledger.records import TrialRecord
     from study.scheduler.stages import Done
     from study.scheduler.study_scheduler import StudyScheduler
-    from study.search.history import History
 
-    model_points, by_model = History.model_points, [False]
-
-    def noted(history: Any) -> Any:
-        points = model_points(history)
-        by_model[0] = points is not None
-        return points
-
-    setattr(History, "model_points", noted)  # noqa: B010
     ledger = Ledger(Path(tempfile.mkdtemp()) / "toy")
     plan, space, task = _begin(ledger, size)
     scheduler = StudyScheduler(ledger, plan, space, task, slots=32)
@@ -245,12 +236,11 @@ def _grow(size: int) -> dict[str, float]:
 
     def hand_out() -> bool:
         """Whether there may be more."""
-        by_model[0] = False
         start = time.process_time()
         step = scheduler.suggest()
         if not isinstance(step, TrialRecord):
             return not isinstance(step, Done)
-        proposals.append((time.process_time() - start, by_model[0]))
+        proposals.append((time.process_time() - start, step.proposed_by == "model"))
         heapq.heappush(events, (now + 1 + rng.random() / 5, step.trial, 1))
         return True
 

@@ -54,6 +54,25 @@ def test_the_blocks_state_what_the_ledger_holds(found: Recorded, known: dict[str
 
 
 @pytest.mark.slow
+def test_the_table_of_a_teacher_states_what_its_ledger_holds(
+    found: Recorded, known: dict[str, str]
+) -> None:
+    state, _ = found.distilled
+    for row in known["distilled"].splitlines()[2:]:
+        label = row.removeprefix("| ").split(" ")[0]
+        (source,) = (
+            one.id
+            for one in state.trials.values()
+            if one.label == label and one.stage == "baseline"
+        )
+        confirmed = [one for one in state.completed(CONFIRM) if one.source == source]
+        mean = sum(one.last["test/tuned/miou"] for one in confirmed) / len(confirmed)
+        assert len(confirmed) == 3 and f" {100 * mean:.2f} ± " in row.split("|")[2]
+    teacher = state.trials["t0000"].last["val/tuned/miou"]
+    assert known["teacher"] == f"{100 * teacher:.1f} %"
+
+
+@pytest.mark.slow
 def test_a_gain_at_a_budget_is_that_of_the_ladder(found: Recorded) -> None:
     step = found.answer.ladder[-1].step
     assert step is not None
