@@ -69,6 +69,23 @@ def precise(
     return Precise(num_classes, norm, aux, dropout, pause)
 
 
+class Drawing(nn.Module):
+    """A pixelwise model that draws a number in each step, and appends it to a file of its process
+    in `folder`."""
+
+    def __init__(self, num_classes: int, folder: str) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, num_classes, 1)
+        self.folder = folder
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            with open(Path(self.folder) / str(os.getpid()), "a", encoding="utf-8") as file:
+                file.write(f"{float(torch.rand(()))!r}\n")
+        found: torch.Tensor = self.head(images)
+        return found
+
+
 def doubled(num_classes: int) -> nn.Module:
     """The tiny task's own model in float64."""
     return Doubled(build_model(SmpModel.model_validate(TINY["model"]), num_classes))

@@ -137,6 +137,15 @@ def test_a_resumed_training_of_two_ranks_equals_the_uninterrupted_one_bit_for_bi
     run(config, data, resume_from=tmp_path / "2.pt")  # of the same training, by one process
 
 
+@pytest.mark.slow
+def test_ranks_draw_other_random_numbers_in_every_step(data, tmp_path):
+    model = {"factory": "rank_parts:Drawing", "kwargs": {"folder": str(tmp_path)}}
+    run(tiny(model=model, budget={"epochs": 2}), data, ranks=2)
+    draws = [path.read_text().split() for path in tmp_path.iterdir()]
+    assert len(draws) == 2 and len(draws[0]) == len(draws[1]) > 2
+    assert len({*draws[0], *draws[1]}) == 2 * len(draws[0])
+
+
 def children() -> set[str]:
     """The processes below this one."""
     found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
