@@ -181,6 +181,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("impatient")

@@ -69,6 +69,7 @@ def run(tmp_path: Path, faults: dict[str, str] | None = None, **options: Any) ->
     return study.run_study(SPACE, task(log, faults), storage=tmp_path, name="s", **options)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_simulated_gpus_at_half_a_gpu_a_trial_run_four_at_once_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +187,7 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> Non
     assert not any("test/miou" in report for t in others for report in t.reports.values())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

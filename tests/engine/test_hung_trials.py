@@ -108,6 +108,7 @@ def wait_until_quiet(ledger: Path) -> None:
         time.sleep(QUIET_SECONDS)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ctrl_c_does_not_wait_for_a_process_that_is_stopped(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=0.2)

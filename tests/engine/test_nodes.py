@@ -350,6 +350,7 @@ def test_bad_nodes_among_good_ones_get_no_trial_and_no_number_changes(
     assert numbers(state(tmp_path)) == numbers(alone)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("make", "why"), ONE_KIND)
@@ -379,6 +380,7 @@ def test_a_trial_that_waits_when_a_bad_node_joins_goes_back_from_it_unharmed(
     assert numbers(state(tmp_path)) == numbers(alone)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
 def test_a_bad_node_that_joins_before_a_trial_waits_gets_none(

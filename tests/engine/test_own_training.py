@@ -103,6 +103,7 @@ def test_a_training_that_never_ends_holds_up_no_other_trial(tmp_path: Path) -> N
     assert not any(trial.faults for trial in trials)
 
 
+@pytest.mark.long
 def test_a_training_that_ignores_its_loss_is_told_of(tmp_path: Path) -> None:
     found = run(tmp_path, "s", task("own_trainings:alike", epochs=2))
     told = [line for line in found.answer.warnings if "the same numbers to the last bit" in line]

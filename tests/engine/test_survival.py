@@ -159,6 +159,7 @@ def test_after_one_ctrl_c_the_running_epochs_are_finished_and_none_is_trained_ag
     assert len(seen) == len(set(seen)), "no epoch is trained again"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_whose_output_nobody_reads_goes_on_to_its_end(tmp_path: Path) -> None:
     study = Study(tmp_path)
@@ -191,6 +192,7 @@ sys.exit(run.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_after_ctrl_c_between_hand_out_and_start_of_a_trial_there_are_exports(
     tmp_path: Path,
@@ -236,6 +238,7 @@ def test_a_second_driver_is_refused_and_a_second_signal_stops_at_once(tmp_path: 
     assert waited < min(first), "shorter than an epoch"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_whose_folder_is_removed_ends_with_one_line(tmp_path: Path) -> None:
     study = Study(tmp_path, pause=0.1)
