@@ -78,7 +78,9 @@ def test_a_study_killed_in_its_teachers_stage_goes_on_and_its_students_are_repro
     assert main([str(found[0]), "--device", "cpu", "--trust"]) == 0
     assert "reproduced exactly" in capsys.readouterr().out
     moved = tmp_path / "moved.safetensors"
-    shutil.move(weights, moved)
+    weights.unlink()
+    (kept,) = exports.glob("teacher-*.safetensors")
+    shutil.move(kept, moved)
     assert main([str(found[0]), "--device", "cpu", "--trust"]) == 2
     assert "the teacher's weights are not there" in capsys.readouterr().err
     assert main([str(found[0]), "--device", "cpu", "--trust", "--teacher", str(moved)]) == 0
