@@ -34,3 +34,5 @@ WEIGHTS = "weights"  # that of confirmed trainings' weights
 EXPORTS = "exports"  # that of the best configs
 
 RANDOM, GRID = "random", "grid"
+
+MOST_RANKS = 64  # processes that share a trial's batches

@@ -312,7 +312,7 @@ def fit(
     """
     with_gpu = [node for node in up if node.get("GPU", 0) > 0]
     promise = grows and max_concurrent is not None
-    of_ranks = float(ranks or 1)
+    asked_ranks, of_ranks = ranks, float(ranks or 1)
     gpus = of_ranks * bool(with_gpu) if gpus_per_trial is None else gpus_per_trial
     if device is not None:
         gpus = (gpus_per_trial or of_ranks) if device == GPU_DEVICE else 0.0
@@ -339,15 +339,21 @@ def fit(
     if slots == 0:
         nodes = [{"GPU": node.get("GPU", 0), "CPU": node.get("CPU", 0)} for node in up]
         largest = max(nodes, key=lambda node: (node["GPU"], node["CPU"]))
+        reasons = {
+            "--ranks": asked_ranks is not None
+            and gpus_per_trial is None
+            and cpus_per_trial is None,
+            "--device": gpus and device == GPU_DEVICE and not gpus_per_trial,
+            "--gpus-per-trial": gpus,
+            "--cpus-per-trial": True,
+        }
         raise InputError(
             f"no node has {cpus:g} CPUs and {gpus:g} GPUs for a trial; "
             f"the largest has {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs",
             hint="where the cluster will grow, say to how many trials: --max-concurrent N"
             if grows
             else "",
-            key=("--device" if device == GPU_DEVICE and not gpus_per_trial else "--gpus-per-trial")
-            if gpus
-            else "--cpus-per-trial",
+            key=next(key for key, is_why in reasons.items() if is_why),
         )
     return replace(resources, slots=slots, held=held)
 

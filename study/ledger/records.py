@@ -95,8 +95,8 @@ class StudyRecord(_Line):
 
     `confirm_task_name`, `confirm_task`, `confirm_data`: of the target, the task that confirmations
     train; None where that is the study's own. `teachers`: of distilled losses: the tasks and the
-    weights that the space names, each by its name there; None where there are none. `prior`: what
-    is taken over from earlier studies (`study.search.prior`); None without a warm start.
+    weights that the space names, each by its name there; None where there are none. `warm_start`:
+    what is taken over from earlier studies (`study.search.warm_start`), if anything.
     """
 
     kind: Literal["study"] = field(default="study", kw_only=True)
@@ -115,7 +115,7 @@ class StudyRecord(_Line):
     confirm_task: Tree | None = None
     confirm_data: Tree | None = None
     teachers: Tree | None = None
-    prior: Tree | None = None
+    warm_start: Tree | None = None
 
     @property
     def judged_task_name(self) -> str:
@@ -200,7 +200,7 @@ class TrialRecord(_Line):
     `gpus`: its GPUs, or its fraction of one; more than the session's after it ran out of memory.
     `budget`: for how many times the plan's epochs it is trained. `ablated`: the axis of its source
     that is switched off. `on_target`: whether it trains the study's target instead of its own task.
-    `proposed_by`: of a searched trial, `model`, `prior` (the earlier studies of a warm start),
+    `proposed_by`: of a searched trial, `model`, `warm_start` (the earlier studies),
     `random` or `grid`; None where that is not known.
     """
 

@@ -11,7 +11,7 @@ from study.config.task import NamedTask
 from study.core.names import CE, CONFIRM, DEFAULT_CE, GRID, RANDOM, TUNED_CE
 from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord, StudyRecord
-from study.search.prior import STUDIES
+from study.search.warm_start import STUDIES
 from study.space.search_space import SearchSpace
 
 
@@ -81,7 +81,7 @@ def data_lines(study: StudyRecord) -> list[str]:
 
 def warm_lines(study: StudyRecord) -> list[str]:
     """A line for each earlier study of a warm start: what is taken over, and what is not."""
-    return [_warm_line(one) for one in (study.prior or {}).get(STUDIES, ())]
+    return [_warm_line(one) for one in (study.warm_start or {}).get(STUDIES, ())]
 
 
 def _warm_line(one: Mapping[str, Any]) -> str:

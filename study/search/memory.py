@@ -13,7 +13,7 @@ from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.losses.config import LossConfig
 from study.search.history import History, observation
-from study.search.prior import Prior
+from study.search.warm_start import Prior
 from study.space.search_space import Params, SearchSpace
 
 
@@ -22,7 +22,7 @@ class Memory:
 
     def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
         self.history = History(space)
-        given = state.study.prior if state.study is not None else None
+        given = state.study.warm_start if state.study is not None else None
         self.prior = Prior.of(given, space, self.history.encoder)
         self._plan = plan
         self._state = state

@@ -16,8 +16,8 @@ of it, a normal distribution, and the highest is proposed (Thompson sampling; he
 points are independent). Trials that run and are not judged yet are taken to come to what the model
 expects of them, so the model is surer there and others keep away (Ginsbourger et al., 2010).
 
-With a warm start (`prior`), the process models what is left after what earlier studies expect, each
-times a weight that is learnt.
+With a warm start (`warm_start`), the process models what is left after what earlier studies expect,
+each times a weight that is learnt.
 """
 
 from __future__ import annotations

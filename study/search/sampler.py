@@ -2,10 +2,9 @@
 
 A proposal is a function of (space, history, seed, number) alone, so that a resumed study continues
 exactly where it stopped and needs no state of a sampler. Proposals are stratified until six trials
-are judged; with a warm start, earlier studies make half of these (see `prior`). After that a model
-makes them (see `model`), but for a part that stays random: that part
-takes, of each top-level choice, the option that the fewest trials had, so that no option is
-forgotten.
+are judged; with a warm start, earlier studies make half of these (see `warm_start`). After that a
+model makes them (see `model`), but for a part that stays random: that part takes, of each top-level
+choice, the option that the fewest trials had, so that no option is forgotten.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from optuna.exceptions import ExperimentalWarning
 from threadpoolctl import ThreadpoolController
 
 from study.core.names import CE, GRID, RANDOM
-from study.search.beliefs import near_beliefs
 from study.search.history import History, Observation, key_of
 from study.search.model import candidates
-from study.search.prior import Prior
+from study.search.priors import near_priors
+from study.search.warm_start import Prior
 from study.space.search_space import Resolved, SearchSpace
 
 MODEL = "model"
 MIN_JUDGED = 6
 RANDOM_FRACTION = 0.15
-PRIOR = "prior"
-PRIOR_FRACTION = 0.5  # of the proposals before the model's, with a warm start
-PRIOR_STARTS = 4  # best points of each earlier study whose neighbours are looked at
+WARM_START = "warm_start"
+WARM_FRACTION = 0.5  # of the proposals before the model's, with a warm start
+STARTS = 4  # best points of each earlier study whose neighbours are looked at
 ATTEMPTS = 20  # to draw a loss that is not plain cross entropy
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point of the space, and the configs that it resolves to. by: model, prior (the earlier
-    studies of a warm start), random or grid."""
+    """A point of the space, and the configs that it resolves to. by: model, warm_start (the
+    earlier studies), random or grid."""
 
     params: Params
     config: Resolved
@@ -84,9 +83,9 @@ def propose(
         and prior.points
         and sampler != RANDOM
         and not by_model
-        and rng.random() < PRIOR_FRACTION
+        and rng.random() < WARM_FRACTION
     ):
-        drawn, by = _foretold(space, history, number, rng, prior), PRIOR
+        drawn, by = _from_earlier(space, history, number, rng, prior), WARM_START
     else:
         drawn, by = iter(()), RANDOM
     for params in drawn:
@@ -129,12 +128,12 @@ def _modelled(
             history.pending(),
             rng,
             means=prior.means(turn) if prior else (),
-            starts=prior.best(turn, PRIOR_STARTS) if prior else None,
+            starts=prior.best(turn, STARTS) if prior else None,
         )
     return (history.encoder.params(row) for row in drawn)
 
 
-def _foretold(
+def _from_earlier(
     space: SearchSpace, history: History, number: int, rng: np.random.Generator, prior: Prior
 ) -> Iterator[Params]:
     """What the earlier studies would try, best first, away from what this one has begun."""
@@ -174,7 +173,7 @@ def stratified(
         fixed[path] = turns[0] if least is None else least.least_taken(path, turns)
     if least is None:
         salt = (seed, number, 2, *([attempt] if attempt else []))
-        fixed |= near_beliefs(space, np.random.default_rng(salt))
+        fixed |= near_priors(space, np.random.default_rng(salt))
     with _quiet():
         salt = (seed, number, 1, *([attempt] if attempt else []))
         leaf_seed = int(np.random.default_rng(salt).integers(2**31))

@@ -27,6 +27,7 @@ from pydantic import (
 
 from study.core.durations import seconds
 from study.core.errors import InputError, shown
+from study.core.names import MOST_RANKS
 from study.core.validation import validate
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def _part_or_whole(value: float, info: ValidationInfo) -> float:
 
 
 def _few_enough_ranks(value: int) -> int:
-    if value > 64:
-        raise ValueError(f"ranks must be at most 64, got {value}")
+    if value > MOST_RANKS:
+        raise ValueError(f"ranks must be at most {MOST_RANKS}, got {value}")
     return value
 
 

@@ -32,7 +32,7 @@ from study.ledger.state import State
 from study.losses.config import FactoryLoss
 from study.scheduler.planning import amended, make_plan
 from study.scheduler.teachers import NO_TEACHERS, Teachers
-from study.search.prior import STUDIES, taken_from
+from study.search.warm_start import STUDIES, taken_from
 from study.session import own_training
 from study.session import teachers as of_teachers
 from study.session.options import Options, flag_of
@@ -185,12 +185,13 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         teachers=teachers,
     )
     storage = options.studies
-    prior = _prior(options, space, plan)
+    earlier = _warm_start(options, space, plan)
     folder = storage.new_folder(options.name, f"{space.name}-{task.name}")
     uri = absolute(options.tracking_uri or default_uri(folder.parent))
     check(uri, timeout=TRACKING_TIMEOUT)
     begin()
-    first_line = replace(_first_line(folder, space, task, target, plan, teachers), prior=prior)
+    first_line = _first_line(folder, space, task, target, plan, teachers)
+    first_line = replace(first_line, warm_start=earlier)
     _check_plain(first_line)
     return Prepared(
         folder,
@@ -206,7 +207,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
     )
 
 
-def _prior(options: Options, space: SearchSpace, plan: Plan) -> dict[str, Any] | None:
+def _warm_start(options: Options, space: SearchSpace, plan: Plan) -> dict[str, Any] | None:
     """What the ledger says of the earlier studies of a warm start, where there is one: by the
     options, or else by the space."""
     names, key = options.warm_start, "--warm-start"

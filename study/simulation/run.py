@@ -20,8 +20,8 @@ from study.ledger.records import StudyRecord, TrialRecord
 from study.ledger.state import State, Trial
 from study.scheduler.planning import make_plan
 from study.scheduler.study_scheduler import StudyScheduler
-from study.search.prior import STUDIES, taken_from
 from study.search.sampler import MODEL
+from study.search.warm_start import STUDIES, taken_from
 from study.simulation.driver import Clock, Epoch, MemoryLedger, drive
 from study.simulation.problem import Curve, Problem, Reversed
 
@@ -164,14 +164,14 @@ def prepared(problem: Problem, seed: int, settings: Settings) -> tuple[StudySche
     ledger.append(
         StudyRecord(
             problem.name, seed, problem.name, task.model_dump(), space.name,
-            dict(space.data), plan.as_dict(), {}, {}, prior=_prior(problem, seed, settings),
+            dict(space.data), plan.as_dict(), {}, {}, warm_start=_earlier(problem, seed, settings),
         )
     )  # fmt: skip
     scheduler = StudyScheduler(ledger, plan, space, task, slots=settings.workers, clock=clock)
     return scheduler, clock
 
 
-def _prior(problem: Problem, seed: int, settings: Settings) -> dict[str, Any] | None:
+def _earlier(problem: Problem, seed: int, settings: Settings) -> dict[str, Any] | None:
     """What an earlier study tells this one; None without a warm start."""
     if not settings.warm:
         return None

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.training.ranks import ERROR, READY, end_with_parent, story_of
+from study.training.ranks import ERROR, READY, end_with_parent, error_text
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     try:
         _train(order, lambda: print(READY, file=out, flush=True))
     except BaseException as error:
-        print(ERROR, json.dumps(story_of(error)), file=out, flush=True)
+        print(ERROR, json.dumps(error_text(error)), file=out, flush=True)
         os._exit(1)
     os._exit(0)
 

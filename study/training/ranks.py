@@ -43,11 +43,11 @@ from torch.overrides import TorchFunctionMode
 from study.config.task import TaskConfig
 from study.core.console import CLUSTER_GONE
 from study.core.errors import InputError, deed, is_out_of_memory
+from study.core.names import MOST_RANKS
 
 KEY = "--ranks"
-MOST = 64
 PATIENCE = timedelta(days=7)  # what hangs is the study's watchdog's to find
-STORY_SECONDS = 10.0  # for a rank to say why it ends
+ERROR_SECONDS = 10.0  # for a rank to say why it ends
 STUCK_SECONDS = 60.0
 READY, ERROR = "ready", "error"
 MEMORY, GPU_MEMORY, DEVICE = "memory", "gpu", "device"
@@ -71,8 +71,8 @@ def check_ranks(task: TaskConfig, ranks: int, num_images: int, *, key: str = KEY
     Raises:
         InputError: where a batch has fewer images than there are ranks.
     """
-    if not 1 <= ranks <= MOST:
-        raise InputError(f"ranks must be from 1 to {MOST}, got {ranks}", key=key)
+    if not 1 <= ranks <= MOST_RANKS:
+        raise InputError(f"ranks must be from 1 to {MOST_RANKS}, got {ranks}", key=key)
     batch = min(task.batch_size, num_images)
     if batch < ranks:
         raise InputError(
@@ -112,7 +112,7 @@ class Ranks:
         padded[: len(part)] = part
         sent = padded.flatten().view(torch.uint8)
         got = sent.new_empty(self.size * len(sent))
-        with _heard():
+        with _connection_checked():
             distributed.all_gather_into_tensor(got, sent)
         rows = got.view(part.dtype).view(self.size, largest, *part.shape[1:])
         sizes = [Ranks(rank, self.size).share(count) for rank in range(self.size)]
@@ -143,7 +143,7 @@ class Ranks:
         if self.size == 1:
             return
         found: list[Any] = [None] * self.size
-        with _heard():
+        with _connection_checked():
             distributed.all_gather_object(found, what)
         if any(one != found[0] for one in found):
             raise InputError(f"the ranks do not have the same {words}: {found}", key=KEY)
@@ -151,7 +151,7 @@ class Ranks:
     def sync(self, metrics: Any) -> None:
         """Add up the metrics of the ranks, in their order."""
         if self.size > 1:
-            with _heard():
+            with _connection_checked():
                 metrics.sync()
 
     def batch_norm(self) -> AbstractContextManager[Any]:
@@ -168,7 +168,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _connection_checked() -> Iterator[None]:
     """Turn the error of a connection that has ended into RankLost."""
     try:
         yield
@@ -185,7 +185,7 @@ def _in_one(tensors: Iterable[Tensor], call: Callable[[Tensor], Any]) -> None:
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for group in by_dtype.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        with _heard():
+        with _connection_checked():
             call(flat)
         for tensor, part in zip(group, flat.split([one.numel() for one in group]), strict=True):
             tensor.copy_(part.view(tensor.shape))
@@ -208,7 +208,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
         whole = part.clone()
-        with _heard():
+        with _connection_checked():
             distributed.all_reduce(whole)
         return whole
 
@@ -305,7 +305,7 @@ def joined(rank: int, size: int, folder: Path, device: torch.device) -> Iterator
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     try:
-        with _heard():
+        with _connection_checked():
             distributed.init_process_group(
                 backend,
                 store=distributed.FileStore(str(folder / "meet"), size),
@@ -334,7 +334,7 @@ class Others:
     def __init__(self, size: int, order: Mapping[str, Any]) -> None:
         self.working = False
         self._closing = threading.Event()
-        self._stories: dict[int, dict[str, str]] = {}
+        self._errors: dict[int, dict[str, str]] = {}
         self._ready = [threading.Event() for _ in range(1, size)]
         self._temporary = tempfile.TemporaryDirectory(prefix="study-ranks-")
         self.folder = Path(self._temporary.name)
@@ -373,15 +373,15 @@ class Others:
                 if word == READY:
                     self._ready[rank - 1].set()
                 elif word == ERROR:
-                    self._stories.setdefault(rank, json.loads(rest))
+                    self._errors.setdefault(rank, json.loads(rest))
         code = process.wait()
-        if code and rank not in self._stories:
+        if code and rank not in self._errors:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            self._stories[rank] = {"kind": LOST, "text": f"was ended {how}", "first": "1"}
+            self._errors[rank] = {"kind": LOST, "text": f"was ended {how}", "first": "1"}
         self._ready[rank - 1].set()
         if code and not self._closing.wait(STUCK_SECONDS) and self.working:
             # a GPU's collective waits for ever where Gloo's raises
-            print(f"error: rank {rank} {self._stories[rank]['text']}", file=sys.stderr, flush=True)
+            print(f"error: rank {rank} {self._errors[rank]['text']}", file=sys.stderr, flush=True)
             os._exit(1)
 
     def __enter__(self) -> Self:
@@ -392,7 +392,7 @@ class Others:
         for ready in self._ready:
             while not ready.wait(1.0):
                 beat()
-        if self._stories:
+        if self._errors:
             raise RankLost("a rank has ended before it began")
 
     def __exit__(
@@ -403,8 +403,8 @@ class Others:
     ) -> None:
         self._closing.set()
         if isinstance(error, RankLost):
-            self._wait_for_a_story()
-        stories = dict(self._stories)
+            self._wait_for_an_error()
+        errors = dict(self._errors)
         for process in self._processes:
             process.kill()
             assert process.stdin is not None
@@ -415,26 +415,26 @@ class Others:
             thread.join(1.0)
         self._temporary.cleanup()
         if isinstance(error, RankLost):
-            told = self._told(stories)
+            told = self._told(errors)
             if told is not None:
                 raise told from error
 
-    def _wait_for_a_story(self) -> None:
+    def _wait_for_an_error(self) -> None:
         for thread in self._threads:  # the first to end pulls the others along
-            thread.join(STORY_SECONDS / len(self._threads))
-            if self._told(self._stories) is not None:
+            thread.join(ERROR_SECONDS / len(self._threads))
+            if self._told(self._errors) is not None:
                 return
 
     @staticmethod
-    def _told(stories: Mapping[int, Mapping[str, str]]) -> BaseException | None:
+    def _told(errors: Mapping[int, Mapping[str, str]]) -> BaseException | None:
         """The error of the rank that ended first; of those that only lost the others, none."""
-        for rank, story in sorted(stories.items()):
-            if story["kind"] != LOST or "first" in story:
-                return as_error(rank, story)
+        for rank, said in sorted(errors.items()):
+            if said["kind"] != LOST or "first" in said:
+                return as_error(rank, said)
         return None
 
 
-def story_of(error: BaseException) -> dict[str, str]:
+def error_text(error: BaseException) -> dict[str, str]:
     """What a rank says of its error, as plain text by kind."""
     kinds: list[tuple[type[BaseException], str]] = [
         (torch.OutOfMemoryError, GPU_MEMORY),
@@ -449,9 +449,9 @@ def story_of(error: BaseException) -> dict[str, str]:
     return {"kind": kind, "text": deed(error) if own else str(error)}
 
 
-def as_error(rank: int, story: Mapping[str, str]) -> BaseException:
+def as_error(rank: int, said: Mapping[str, str]) -> BaseException:
     """The error that rank 0 raises for another."""
-    text = f"rank {rank}: {story['text']}"
+    text = f"rank {rank}: {said['text']}"
     kinds: dict[str, Callable[[str], BaseException]] = {
         GPU_MEMORY: torch.OutOfMemoryError,
         MEMORY: MemoryError,
@@ -459,7 +459,7 @@ def as_error(rank: int, story: Mapping[str, str]) -> BaseException:
         INPUT: InputError,
         LOST: RankLost,
     }
-    return kinds.get(story["kind"], RuntimeError)(text)
+    return kinds.get(said["kind"], RuntimeError)(text)
 
 
 def end_with_parent() -> None:

@@ -134,12 +134,16 @@ def test_a_cluster_that_may_grow_is_taken_at_the_users_word() -> None:
     ("options", "key"),
     [
         ({"device": "gpu"}, "--device: no node has 1 CPUs and 1 GPUs"),
+        ({"ranks": 9}, "--ranks: no node has 9 CPUs and 0 GPUs"),
+        ({"ranks": 9, "cpus_per_trial": 99.0}, "--cpus-per-trial: no node has 99 CPUs"),
         ({"device": "gpu", "grows": True}, "--max-concurrent N"),
         ({"max_concurrent": 6, "grows": True}, "--device gpu or --device cpu"),
         ({"max_concurrent": 6, "grows": True, "gpus_per_trial": None}, "none has a GPU yet"),
     ],
 )
-def test_no_study_falls_to_the_cpus_of_a_head_in_silence(options: dict[str, Any], key: str) -> None:
+def test_what_the_nodes_cannot_hold_is_refused_by_its_option(
+    options: dict[str, Any], key: str
+) -> None:
     with pytest.raises(InputError, match=key):
         fit("there", [CPU_NODE], **options)
 

@@ -25,7 +25,7 @@ from study.training.ranks import (
     as_error,
     check_ranks,
     device_of,
-    story_of,
+    error_text,
 )
 from study.training.trainer import EpochReport, train
 
@@ -65,6 +65,12 @@ TASKS: dict[str, dict[str, Any]] = {
     "auxiliary head": {"model": AUX},
     "windows": {"augment": CROPPED},
     "uneven shares": {"batch_size": 7},
+    "a share without an image": {"model": BATCH, "batch_size": 23},
+    "an encoder without an image": {
+        "model": {"factory": "rank_parts:doubled"},
+        "batch_size": 23,
+        "optimizer": {"name": "sgd", "lr": 0.1},
+    },
     "clipped": {"optimizer": {"name": "sgd", "lr": 0.1, "clip_norm": 0.01}},
     "an encoder's batch norm": {
         "model": {"factory": "rank_parts:doubled"},
@@ -277,8 +283,8 @@ def test_each_rank_has_the_gpu_of_its_number(monkeypatch):
     ],
 )
 def test_an_error_crosses_to_rank_0_as_plain_text_by_its_kind(error, kind):
-    story = json.loads(json.dumps(story_of(error)))
-    found = as_error(3, story)
+    said = json.loads(json.dumps(error_text(error)))
+    found = as_error(3, said)
     assert type(found) is kind
     assert "rank 3: " in str(found)
 

@@ -15,8 +15,8 @@ from study.ledger.records import EndRecord, StudyRecord, decode, encode
 from study.ledger.state import State
 from study.search.history import History, Observation
 from study.search.model import candidates, expectation, weights
-from study.search.prior import ELSEWHERE, STUDIES, THINNED, UNJUDGED, Prior, taken_from
-from study.search.sampler import MIN_JUDGED, MODEL, PRIOR, RANDOM, propose, stratified
+from study.search.sampler import MIN_JUDGED, MODEL, RANDOM, WARM_START, propose, stratified
+from study.search.warm_start import ELSEWHERE, STUDIES, THINNED, UNJUDGED, Prior, taken_from
 from study.space.search_space import SearchSpace, load_space
 from study.space.tree_space import load_any
 from study.storage.studies import load
@@ -143,11 +143,11 @@ def test_of_very_many_trials_a_part_is_taken_over(
 def test_a_ledger_holds_a_warm_start(earlier: State) -> None:
     space = load_space(SPACE)
     tree = {STUDIES: [taken_from("one", earlier, space)]}
-    assert earlier.study is not None and earlier.study.prior is None
-    line = decode(encode(dataclasses.replace(earlier.study, prior=tree)))
-    assert isinstance(line, StudyRecord) and line.prior == tree
+    assert earlier.study is not None and earlier.study.warm_start is None
+    line = decode(encode(dataclasses.replace(earlier.study, warm_start=tree)))
+    assert isinstance(line, StudyRecord) and line.warm_start == tree
     encoder = History(space).encoder
-    first, again = Prior.of(tree, space, encoder), Prior.of(line.prior, space, encoder)
+    first, again = Prior.of(tree, space, encoder), Prior.of(line.warm_start, space, encoder)
     rows = encoder.uniform(20, np.random.default_rng(0))
     for objective in (0, 1):
         assert np.array_equal(first.means(objective)[0](rows), again.means(objective)[0](rows))
@@ -192,8 +192,8 @@ def test_half_of_the_first_proposals_are_those_of_the_earlier_study(plane: Searc
     tree = prior_of(plane, peak)
     found = proposals(plane, peak, tree, MIN_JUDGED + 14)
     first = [by for by, _ in found[:MIN_JUDGED]]
-    assert set(first) == {PRIOR, RANDOM}
-    near = [peak(params) for by, params in found if by == PRIOR]
+    assert set(first) == {WARM_START, RANDOM}
+    near = [peak(params) for by, params in found if by == WARM_START]
     assert min(near) > -0.06  # the median of random points is at -0.4
     assert {by for by, _ in found[MIN_JUDGED:]} <= {MODEL, RANDOM}
     assert MODEL in {by for by, _ in found[MIN_JUDGED:]}

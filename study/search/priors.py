@@ -28,14 +28,14 @@ NEAR, WIDE = 0.1, 0.2  # sd, in parts of a range: of the draws, and of what the 
 POINTS = 512  # over which a term is standardised
 
 
-def near_beliefs(space: SearchSpace, rng: np.random.Generator) -> dict[str, Any]:
+def near_priors(space: SearchSpace, rng: np.random.Generator) -> dict[str, Any]:
     """The leaves and choices with a prior, near it, as a sampler has them; none in the other half
     of the cases."""
-    believing = [node for node in searched(space.tree) if node.prior is not None]
-    if not believing or rng.random() >= FRACTION:
+    with_prior = [node for node in searched(space.tree) if node.prior is not None]
+    if not with_prior or rng.random() >= FRACTION:
         return {}
     found: dict[str, Any] = {}
-    for node in believing:
+    for node in with_prior:
         if isinstance(node.distribution, CategoricalDistribution):
             found[node.path] = node.prior
             continue
@@ -47,7 +47,7 @@ def near_beliefs(space: SearchSpace, rng: np.random.Generator) -> dict[str, Any]
     return found
 
 
-class Belief:
+class PriorTerm:
     """What the priors of a space expect of rows; its mean over the space is 0, its sd 1."""
 
     def __init__(self, encoder: Encoder, places: dict[int, float]) -> None:
@@ -80,7 +80,7 @@ class Belief:
         return self._encoder.active(rows)
 
 
-def believed(space: SearchSpace, encoder: Encoder) -> Belief | None:
+def prior_term(space: SearchSpace, encoder: Encoder) -> PriorTerm | None:
     """What the priors of a space expect; None where it has none."""
     places: dict[int, float] = {}
     for node in searched(space.tree):
@@ -91,4 +91,4 @@ def believed(space: SearchSpace, encoder: Encoder) -> Belief | None:
         axis = axis_of(node) if isinstance(node, Leaf) else None
         options = encoder.options[column]
         places[column] = float(options.index(prior) if axis is None else axis.position(prior))
-    return Belief(encoder, places) if places else None
+    return PriorTerm(encoder, places) if places else None

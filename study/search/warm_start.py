@@ -1,5 +1,5 @@
 """What is known before a study's first trial: the standings of earlier studies (a warm start), and
-the priors of the space (`beliefs`).
+the priors of the space (`priors`).
 
 Of each earlier study a Gaussian process (`model.expectation`) says how high a point would stand
 there. Standings have no unit, so the task, the data and the metric may be others. The mean m_s of
@@ -27,10 +27,10 @@ from study.core.names import CONFIRM, TEACHER
 from study.ledger.plan import Plan
 from study.ledger.state import State, Trial
 from study.losses.config import LossConfig
-from study.search.beliefs import Belief, believed
 from study.search.encoding import Encoder
 from study.search.history import History, observation, thinned
 from study.search.model import expectation
+from study.search.priors import PriorTerm, prior_term
 from study.space.search_space import Params, SearchSpace
 
 STUDIES = "studies"
@@ -113,12 +113,12 @@ class Prior:
     """The earlier studies of a warm start and the priors of a space, in the rows of an encoder.
 
     points: of each study the rows (trials, columns) and the standings (trials, objectives).
-    belief: what the priors of the space expect, where it has any.
+    term: what the priors of the space expect, where it has any.
     """
 
     encoder: Encoder
     points: Sequence[tuple[np.ndarray, np.ndarray]] = ()
-    belief: Belief | None = None
+    term: PriorTerm | None = None
     _means: dict[int, list[Callable[[np.ndarray], np.ndarray]]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -133,10 +133,10 @@ class Prior:
             if inside:
                 rows = np.array([encoder.row(params) for params, _ in inside])
                 found.append((rows, np.array([standing for _, standing in inside], float)))
-        return cls(encoder, found, believed(space, encoder))
+        return cls(encoder, found, prior_term(space, encoder))
 
     def __bool__(self) -> bool:
-        return bool(self.points) or self.belief is not None
+        return bool(self.points) or self.term is not None
 
     def means(self, objective: int) -> list[Callable[[np.ndarray], np.ndarray]]:
         """Of each study, and of the priors: what is expected of rows, (points, columns) ->
@@ -145,7 +145,7 @@ class Prior:
             self._means[objective] = [
                 expectation(rows, standings[:, objective], self.encoder)
                 for rows, standings in self.points
-            ] + ([] if self.belief is None else [self.belief])
+            ] + ([] if self.term is None else [self.term])
         return self._means[objective]
 
     def best(self, objective: int, count: int) -> np.ndarray:
@@ -154,8 +154,8 @@ class Prior:
             rows[np.argsort(-standings[:, objective], kind="stable")[:count]]
             for rows, standings in self.points
         ]
-        if self.belief is not None:
-            found.append(self.belief.points(count))
+        if self.term is not None:
+            found.append(self.term.points(count))
         return np.concatenate(found)
 
     def together(self, objective: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from study.core.errors import InputError
-from study.search.beliefs import believed, near_beliefs
 from study.search.encoding import Encoder
 from study.search.history import History, Observation
-from study.search.prior import Prior
+from study.search.priors import near_priors, prior_term
 from study.search.sampler import MODEL, propose, stratified
+from study.search.warm_start import Prior
 from study.space.search_space import SearchSpace, load_space
 from study.space.tree_space import load_any
 
@@ -58,8 +58,8 @@ def test_half_of_the_draws_lie_near_the_priors(space: SearchSpace) -> None:
 
 def test_a_space_without_priors_draws_what_it_drew(space: SearchSpace) -> None:
     bare = load_any(plain(TREE))
-    assert near_beliefs(bare, np.random.default_rng(0)) == {}
-    assert believed(bare, Encoder(bare)) is None
+    assert near_priors(bare, np.random.default_rng(0)) == {}
+    assert prior_term(bare, Encoder(bare)) is None
     points = [stratified(bare, seed=0, number=number) for number in range(40)]
     others = [stratified(space, seed=0, number=number) for number in range(40)]
     same = sum(one == other for one, other in zip(points, others, strict=True))
@@ -68,19 +68,19 @@ def test_a_space_without_priors_draws_what_it_drew(space: SearchSpace) -> None:
 
 def test_the_models_mean_is_highest_at_the_priors(space: SearchSpace) -> None:
     encoder = Encoder(space)
-    belief = believed(space, encoder)
-    assert belief is not None
+    term = prior_term(space, encoder)
+    assert term is not None
     rows = encoder.uniform(400, np.random.default_rng(5))
-    expected = belief(rows)
+    expected = term(rows)
     assert abs(expected.mean()) < 0.2 and 0.8 < expected.std() < 1.2
     at = encoder.row({"rate": 0.01, "momentum": 0.9, "layers": 9, "way": "b", "way/x": 0.0})
-    assert belief(at[None])[0] > expected.max() - 0.05
+    assert term(at[None])[0] > expected.max() - 0.05
     columns = encoder.columns
     for path in ("rate", "layers", "way/x"):
         off = at.copy()
         off[columns[path]] = 0.5 if path != "rate" else 1.0
-        assert belief(off[None])[0] < belief(at[None])[0] - 0.1, path
-    assert set(np.round(belief.points(4)[:, columns["layers"]], 6)) == {1.0}
+        assert term(off[None])[0] < term(at[None])[0] - 0.1, path
+    assert set(np.round(term.points(4)[:, columns["layers"]], 6)) == {1.0}
 
 
 def modelled(value: Any, tree: Any, count: int = 20) -> list[float]:
