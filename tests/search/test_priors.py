@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_worker import proposals
 
 from study.core.errors import InputError
 from study.search.encoding import Encoder
-from study.search.history import History, Observation
 from study.search.priors import near_priors, prior_term
-from study.search.sampler import MODEL, propose, stratified
-from study.search.warm_start import Prior
+from study.search.sampler import MODEL, stratified
 from study.space.search_space import SearchSpace, load_space
 from study.space.tree_space import load_any
 
@@ -85,15 +84,8 @@ def test_the_models_mean_is_highest_at_the_priors(space: SearchSpace) -> None:
 
 def modelled(value: Any, tree: Any, count: int = 20) -> list[float]:
     """The values of what the model proposes in a study of one worker."""
-    space = load_any(tree)
-    history = History(space)
-    prior = Prior.of(None, space, history.encoder)
-    found = []
-    for number in range(count):
-        one = propose(space, history, seed=2, number=number, prior=prior)
-        history.put(number, Observation(one.params, {3: {"objective": value(one.params)}}))
-        found += [value(one.params)] if one.by == MODEL else []
-    return found
+    found = proposals(load_any(tree), value, count, seed=2)
+    return [value(params) for by, params in found if by == MODEL]
 
 
 def wide(prior: float | None) -> dict[str, Any]:

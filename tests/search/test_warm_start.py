@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ledgers import make_study
+from one_worker import proposals
 from scipy.stats import spearmanr
 
 from study.ledger.records import EndRecord, StudyRecord, decode, encode
 from study.ledger.state import State
 from study.search.history import History, Observation
 from study.search.model import candidates, expectation, weights
-from study.search.sampler import MIN_JUDGED, MODEL, RANDOM, WARM_START, propose, stratified
+from study.search.sampler import MIN_JUDGED, MODEL, RANDOM, WARM_START, stratified
 from study.search.warm_start import ELSEWHERE, STUDIES, THINNED, UNJUDGED, Prior, taken_from
 from study.space.search_space import SearchSpace, load_space
 from study.space.tree_space import load_any
@@ -60,20 +61,6 @@ def prior_of(space: SearchSpace, value: Any, count: int = 40) -> dict[str, Any]:
 
 def peak(params: Any) -> float:
     return -((params["x"] - 0.8) ** 2) - (params["y"] - 0.2) ** 2
-
-
-def proposals(
-    space: SearchSpace, value: Any, tree: dict[str, Any] | None, count: int
-) -> list[tuple[str, dict[str, Any]]]:
-    """Who proposed what in a study of one worker."""
-    history = History(space)
-    prior = Prior.of(tree, space, history.encoder)
-    found = []
-    for number in range(count):
-        one = propose(space, history, seed=1, number=number, prior=prior)
-        history.put(number, Observation(one.params, {3: {"objective": value(one.params)}}))
-        found.append((one.by, one.params))
-    return found
 
 
 def test_a_space_takes_over_the_trials_whose_configs_it_holds(earlier: State) -> None:
@@ -190,7 +177,7 @@ def test_a_weight_is_learnt_from_the_agreement(plane: SearchSpace) -> None:
 
 def test_half_of_the_first_proposals_are_those_of_the_earlier_study(plane: SearchSpace) -> None:
     tree = prior_of(plane, peak)
-    found = proposals(plane, peak, tree, MIN_JUDGED + 14)
+    found = proposals(plane, peak, MIN_JUDGED + 14, seed=1, earlier=tree)
     first = [by for by, _ in found[:MIN_JUDGED]]
     assert set(first) == {WARM_START, RANDOM}
     near = [peak(params) for by, params in found if by == WARM_START]
@@ -199,12 +186,14 @@ def test_half_of_the_first_proposals_are_those_of_the_earlier_study(plane: Searc
     assert MODEL in {by for by, _ in found[MIN_JUDGED:]}
     modelled = [peak(params) for by, params in found if by == MODEL]
     assert np.mean(modelled[:4]) > -0.05
-    assert found == proposals(plane, peak, json.loads(json.dumps(tree)), MIN_JUDGED + 14)
+    assert found == proposals(
+        plane, peak, MIN_JUDGED + 14, seed=1, earlier=json.loads(json.dumps(tree))
+    )
 
 
 def test_a_study_that_misleads_is_overruled(plane: SearchSpace) -> None:
     tree = prior_of(plane, lambda params: -peak(params))
-    found = proposals(plane, peak, tree, 24)
+    found = proposals(plane, peak, 24, seed=1, earlier=tree)
     late = [peak(params) for by, params in found[16:] if by == MODEL]
     assert np.mean(late) > -0.06
 
@@ -227,9 +216,9 @@ def test_what_own_trials_show_corrects_an_earlier_study_that_is_a_little_off(
 
 
 def test_nothing_changes_without_a_warm_start(plane: SearchSpace) -> None:
-    found = proposals(plane, peak, None, 12)
+    found = proposals(plane, peak, 12, seed=1, earlier=None)
     assert [by for by, _ in found[:MIN_JUDGED]] == [RANDOM] * MIN_JUDGED
-    assert found == proposals(plane, peak, {STUDIES: []}, 12)
+    assert found == proposals(plane, peak, 12, seed=1, earlier={STUDIES: []})
     modelled = [(params["x"], params["y"]) for by, params in found if by == MODEL]
     before = [(0.915788, 0.111069), (1.0, 0.101283), (0.876804, 0.137646), (0.805623, 0.00078539)]
     assert np.allclose(modelled, before, atol=1e-5)  # of the version without warm starts
