@@ -95,8 +95,8 @@ class StudyRecord(_Line):
 
     `confirm_task_name`, `confirm_task`, `confirm_data`: of the target, the task that confirmations
     train; None where that is the study's own. `teachers`: of distilled losses: the tasks and the
-    weights that the space names, each by its name there; None where there are none. `warm_start`:
-    what is taken over from earlier studies (`study.search.warm_start`), if anything.
+    weights that the space names, each by its name there; None where there are none. `prior`: what
+    a warm start takes over from earlier studies (`study.search.warm_start`), if anything.
     """
 
     kind: Literal["study"] = field(default="study", kw_only=True)
@@ -115,7 +115,7 @@ class StudyRecord(_Line):
     confirm_task: Tree | None = None
     confirm_data: Tree | None = None
     teachers: Tree | None = None
-    warm_start: Tree | None = None
+    prior: Tree | None = None
 
     @property
     def judged_task_name(self) -> str:

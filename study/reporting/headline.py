@@ -258,7 +258,7 @@ def reproduce(folder: Path, state: State) -> list[str]:
         files["--confirm-task "] = "confirm_task.yaml"
     given = [f"{flag}{shlex.quote(_shown(folder / name))}" for flag, name in files.items()]
     given += [f"--num-trials {plan.num_trials}", f"--confirm-seeds {plan.confirm_seeds}"]
-    warm = (study.warm_start or {}).get(STUDIES, ())
+    warm = (study.prior or {}).get(STUDIES, ())
     names = " ".join(shlex.quote(one["name"]) for one in warm)
     given += [f"--warm-start {names}"] if warm else []
     given += [f"--seed {study.seed}", f"--name {shlex.quote(study.name)}-again"]

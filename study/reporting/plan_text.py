@@ -81,7 +81,7 @@ def data_lines(study: StudyRecord) -> list[str]:
 
 def warm_lines(study: StudyRecord) -> list[str]:
     """A line for each earlier study of a warm start: what is taken over, and what is not."""
-    return [_warm_line(one) for one in (study.warm_start or {}).get(STUDIES, ())]
+    return [_warm_line(one) for one in (study.prior or {}).get(STUDIES, ())]
 
 
 def _warm_line(one: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ class Memory:
 
     def __init__(self, plan: Plan, space: SearchSpace, state: State) -> None:
         self.history = History(space)
-        given = state.study.warm_start if state.study is not None else None
+        given = state.study.prior if state.study is not None else None
         self.prior = Prior.of(given, space, self.history.encoder)
         self._plan = plan
         self._state = state

@@ -191,7 +191,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
     check(uri, timeout=TRACKING_TIMEOUT)
     begin()
     first_line = _first_line(folder, space, task, target, plan, teachers)
-    first_line = replace(first_line, warm_start=earlier)
+    first_line = replace(first_line, prior=earlier)
     _check_plain(first_line)
     return Prepared(
         folder,

@@ -164,7 +164,7 @@ def prepared(problem: Problem, seed: int, settings: Settings) -> tuple[StudySche
     ledger.append(
         StudyRecord(
             problem.name, seed, problem.name, task.model_dump(), space.name,
-            dict(space.data), plan.as_dict(), {}, {}, warm_start=_earlier(problem, seed, settings),
+            dict(space.data), plan.as_dict(), {}, {}, prior=_earlier(problem, seed, settings),
         )
     )  # fmt: skip
     scheduler = StudyScheduler(ledger, plan, space, task, slots=settings.workers, clock=clock)

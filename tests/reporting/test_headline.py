@@ -200,7 +200,7 @@ def test_the_command_of_a_study_with_a_warm_start_names_the_earlier_studies(
 ) -> None:
     assert state.study is not None
     prior = {"studies": [{"name": name} for name in ("one", "the-other")]}
-    warm = replace(state, study=replace(state.study, warm_start=prior))
+    warm = replace(state, study=replace(state.study, prior=prior))
     given = {}
     for name, one in (("cold", state), ("warm", warm)):
         command = headline.reproduce(folder, one)[1]

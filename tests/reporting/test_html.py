@@ -582,7 +582,7 @@ def test_the_report_says_what_a_warm_start_took_over(folder: Path) -> None:
     assert state.study is not None
     one = {"name": "earlier", "trials": 9, "left_out": {"not in this space": 4}, "lacks": [],
            "points": [[{}, [0.0]]] * 5}  # fmt: skip
-    warm = replace(state, study=replace(state.study, warm_start={"studies": [one]}))
+    warm = replace(state, study=replace(state.study, prior={"studies": [one]}))
     line = "arm start from earlier: 5 of its 9 trials; left out: 4 not in this space"
     found = answer(state, folder)
     assert line not in "".join(html_report._search_part(state, found, {}, {}))

@@ -130,11 +130,11 @@ def test_of_very_many_trials_a_part_is_taken_over(
 def test_a_ledger_holds_a_warm_start(earlier: State) -> None:
     space = load_space(SPACE)
     tree = {STUDIES: [taken_from("one", earlier, space)]}
-    assert earlier.study is not None and earlier.study.warm_start is None
-    line = decode(encode(dataclasses.replace(earlier.study, warm_start=tree)))
-    assert isinstance(line, StudyRecord) and line.warm_start == tree
+    assert earlier.study is not None and earlier.study.prior is None
+    line = decode(encode(dataclasses.replace(earlier.study, prior=tree)))
+    assert isinstance(line, StudyRecord) and line.prior == tree
     encoder = History(space).encoder
-    first, again = Prior.of(tree, space, encoder), Prior.of(line.warm_start, space, encoder)
+    first, again = Prior.of(tree, space, encoder), Prior.of(line.prior, space, encoder)
     rows = encoder.uniform(20, np.random.default_rng(0))
     for objective in (0, 1):
         assert np.array_equal(first.means(objective)[0](rows), again.means(objective)[0](rows))

@@ -340,9 +340,9 @@ def test_a_warm_start_is_written_down_and_needs_no_other_study_on_resume(tmp_pat
         make_study(storage / name, seed=seed)
     given = Options(space=NEAR, task="tiny", storage=storage, name="s", warm_start=("one", "two"))
     prepared = prepare(given)
-    assert prepared.first_line is not None and prepared.first_line.warm_start is not None
+    assert prepared.first_line is not None and prepared.first_line.prior is not None
     said = describe_plan(prepared, given)
-    count = len(prepared.first_line.warm_start["studies"][0]["points"])
+    count = len(prepared.first_line.prior["studies"][0]["points"])
     line = f"warm start from one: {count} of its 21 trials"
     assert 10 < count < 21
     assert f"{line}; left out: {21 - count} not in this space; it has no val/tuned/miou" in said
@@ -350,10 +350,10 @@ def test_a_warm_start_is_written_down_and_needs_no_other_study_on_resume(tmp_pat
     of_file = of_space(warm_start=["one", str(storage / "two")])
     again = prepare(Options(space=of_file, task="tiny", storage=storage, name="t"))
     assert again.first_line is not None
-    assert again.first_line.warm_start == prepared.first_line.warm_start
+    assert again.first_line.prior == prepared.first_line.prior
     alone = prepare(Options(space=of_file, task="tiny", storage=storage, warm_start=("one",)))
-    assert alone.first_line is not None and alone.first_line.warm_start is not None
-    assert alone.first_line.warm_start["studies"] == prepared.first_line.warm_start["studies"][:1]
+    assert alone.first_line is not None and alone.first_line.prior is not None
+    assert alone.first_line.prior["studies"] == prepared.first_line.prior["studies"][:1]
 
     ledger = Ledger(prepared.folder)
     ledger.append(prepared.first_line)

@@ -155,7 +155,7 @@ def test_an_earlier_study_warms_or_misleads() -> None:
         for warm, found in regrets.items():
             outcome = simulate(FamilyProblem("smooth", seed), seed, replace(cold, warm=warm))
             found.append([outcome.regret(8), outcome.regret(16)])
-            assert (outcome.state.study.warm_start is not None) == bool(warm)  # type: ignore[union-attr]
+            assert (outcome.state.study.prior is not None) == bool(warm)  # type: ignore[union-attr]
             by = {trial.proposed_by for trial in outcome.state.trials.values()}
             assert ("warm_start" in by) == bool(warm)
     mean = {warm: np.mean(found, axis=0) for warm, found in regrets.items()}

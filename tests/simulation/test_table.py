@@ -69,8 +69,8 @@ def test_a_foreign_table_gets_a_space_of_its_own_columns(write: Write) -> None:
     assert problem.space.choices == {"optimizer": ("adam", "sgd")}
     outcome = simulate(problem, 0, Settings(trainings=8))
     warm = simulate(problem, 0, Settings(trainings=8, warm=ALIKE))
-    assert outcome.state.study and outcome.state.study.warm_start is None
-    assert warm.state.study and warm.state.study.warm_start is not None
+    assert outcome.state.study and outcome.state.study.prior is None
+    assert warm.state.study and warm.state.study.prior is not None
     assert {"warm_start"} <= {trial.proposed_by for trial in warm.state.trials.values()}
     assert outcome.found[-1][1] < 0.6
 
