@@ -42,7 +42,7 @@ def _new(page: Path, known: dict[str, str]) -> str:
 def test_the_blocks_state_what_the_ledger_holds(found: Recorded, known: dict[str, str]) -> None:
     confirmed = found.state.completed(CONFIRM)
     means = []
-    for source in ("t0000", "t0012"):
+    for source in ("t0000", "t0021"):
         values = [one.last["test/tuned/miou"] for one in confirmed if one.source == source]
         means.append(100 * sum(values) / len(values))
     base, best = means
