@@ -125,6 +125,7 @@ def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
     assert "weights" not in yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_trial_that_half_a_gpu_is_too_small_for_is_tried_again_on_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -243,6 +244,7 @@ def test_a_study_in_which_nothing_could_be_trained_ends_with_exit_code_1(
     assert "FAILED at epoch 0 (InputError: model/factory" in out
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_whose_trials_have_two_ranks_loses_one_and_goes_on(tmp_path: Path) -> None:
     """One of a trial's two processes is killed, or both."""

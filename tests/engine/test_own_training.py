@@ -96,6 +96,7 @@ def fault_line() -> int:
     return 1 + next(n for n, line in enumerate(source) if "1 / 0" in line)
 
 
+@pytest.mark.long
 def test_a_training_that_never_ends_holds_up_no_other_trial(tmp_path: Path) -> None:
     found = run(tmp_path, "s", task("own_trainings:endless", epochs=1), max_concurrent=1)
     trials = list(found.state.trials.values())

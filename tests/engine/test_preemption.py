@@ -69,6 +69,7 @@ def wait(driver: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_on_the_notice_a_trial_leaves_its_node_waits_for_another_and_loses_no_epoch(
     tmp_path: Path, cluster: Cluster, started: list[subprocess.Popen[str]]
