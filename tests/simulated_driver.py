@@ -17,7 +17,7 @@ from study.core.names import CONFIRM
 from study.ledger.journal import LEDGER, Ledger
 from study.ledger.plan import Plan
 from study.ledger.records import StudyRecord, TrialRecord
-from study.scheduler.planning import make_plan
+from study.scheduler.planning import amended, make_plan
 from study.scheduler.stages import Done
 from study.scheduler.study_scheduler import StudyScheduler
 from study.scheduler.teachers import NO_TEACHERS
@@ -109,6 +109,25 @@ class Driver:
             if kill_after is not None and reports >= kill_after:
                 break
         self.ledger.close()
+
+
+class Continued(Driver):
+    """A session that changes the study in a folder before it goes on."""
+
+    def __init__(self, folder: Path, more: int = 0, changed: Any = None, **options: Any) -> None:
+        super().__init__(folder, judged, **options)
+        options.pop("space", None)
+        known = self.ledger.state.study
+        assert known is not None
+        before = Plan.from_dict(known.plan)
+        self.plan, self.space, record = amended(
+            before, self.space, self.ledger.state, more, changed
+        )
+        self.record = record
+        self.ledger.append(record)
+        self.scheduler = type(self.scheduler)(
+            self.ledger, self.plan, self.space, self.task, **options
+        )
 
 
 def even(record: TrialRecord, epoch: int, now: float) -> float:

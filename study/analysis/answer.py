@@ -82,7 +82,7 @@ from study.core.names import (
     VAL,
 )
 from study.ledger.plan import Plan
-from study.ledger.records import SeedsRecord
+from study.ledger.records import SearchEndRecord, SeedsRecord
 from study.ledger.state import State, Trial
 from study.metrics.counts import counts_of_confusion, metrics_from_counts
 from study.metrics.decision import TAUS
@@ -228,6 +228,7 @@ def answer(state: State, folder: Path) -> Answer:
         missing=tuple(_missing(state, configs, distinct, failed, tuned)),
         tuning=tuning(state),
         notes=(
+            *_ended_note(state),
             *_added_note(state),
             *_at_the_edge(configs),
             *_still_rising(state, configs, rules[0]),
@@ -396,6 +397,24 @@ def _first_seeds(state: State) -> range | None:
     if state.study is None or state.seeds is None:
         return None
     return Plan.from_dict(state.study.plan).first_seeds
+
+
+def ended_line(plan: Plan, record: SearchEndRecord) -> str:
+    """Why a search has ended before its number of trials, and what it may have missed, in words."""
+    gains = " and ".join(
+        f"{expected:.1f} points of {key} (with a chance of 5 %, over {record.likely[key]:.1f})"
+        for key, expected in record.expected.items()
+    )
+    return (
+        f"the search ended after {record.searched} of {plan.num_trials} trials: the best of going "
+        f"on for ever was expected to gain {gains}, less than the {plan.stop_gain:g} of `stop_when`"
+    )
+
+
+def _ended_note(state: State) -> list[str]:
+    if state.study is None or state.search_end is None:
+        return []
+    return [ended_line(Plan.from_dict(state.study.plan), state.search_end)]
 
 
 def _added_note(state: State) -> list[str]:
@@ -709,7 +728,7 @@ def _missing(
         lines.append("the search has gone on since: what is confirmed will be chosen anew")
     for what, planned, stages in (
         ("baselines", len(plan.get("baselines", ())), (BASELINE,)),
-        ("searched trials", plan.get("num_trials", 0), (REFERENCE, SEARCH)),
+        ("searched trials", _searched(state), (REFERENCE, SEARCH)),
     ):
         begun = state.count(*stages)
         if begun < planned:
@@ -743,6 +762,13 @@ def _missing(
                 lines.append(f"{source.label} ({source.id}): {line}")
     winner = best_other(state)
     return [*lines, *(_without_axes(state, winner, keys) if winner else ())]
+
+
+def _searched(state: State) -> int:
+    """The trials of the search, as far as nothing but a budget leaves any out."""
+    if state.study is None or "num_trials" not in state.study.plan:
+        return 0
+    return Plan.from_dict(state.study.plan).search_size(state.search_ended_after)
 
 
 def _without_axes(state: State, winner: Trial, keys: Sequence[str]) -> Iterator[str]:

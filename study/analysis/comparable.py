@@ -64,7 +64,7 @@ def _circumstances(state: State, answer: Answer) -> Iterator[tuple[str, str]]:
     yield "first seed", str(plan.seed)
     proxy = f"{study.task_name}, a proxy" if study.confirm_task_name else "the task itself"
     yield "searched on", proxy
-    yield "searched trials", str(plan.num_trials)
+    yield "searched trials", str(plan.search_size(state.search_ended_after))
     yield "rates at which cross entropy is tuned", str(plan.reference_trials)
     yield "device", ", ".join(sorted(_devices(state))) or "none yet"
     versions = study.environment.get("versions", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import islice
 from typing import Any
 
 from study.core.names import CE, CONFIRM, TEACHER
@@ -20,6 +21,7 @@ class Plan:
     confirmation at the target, another task than the search's, its proxy; 0 where there is none.
     `teachers`: the tasks that are trained once, first, as teachers of distilled losses, and
     `teacher_epochs` the epoch reports of each.
+    `stop_gain`: in points: the search ends once its expected gain is less; 0: it does not.
     `extended`: (num_trials, reference_trials) as they were before each time that trials were added.
     """
 
@@ -43,6 +45,7 @@ class Plan:
     teachers: tuple[str, ...] = ()
     teacher_epochs: tuple[int, ...] = ()
     extended: tuple[tuple[int, int], ...] = ()
+    stop_gain: float = 0.0
 
     @property
     def has_target(self) -> bool:
@@ -124,6 +127,20 @@ class Plan:
         trials, references, before, earlier = self._part(index)
         here = index - before
         return earlier + ((here - 1) * references // trials + 1 if references and here else 0)
+
+    def search_size(self, ended_after: int | None) -> int:
+        """How many trials are searched; `ended_after`: the number of those after which the sampler
+        proposes no more, if it has ended. The rest of cross entropy's trials still come."""
+        if ended_after is None:
+            return self.num_trials
+        return ended_after + self.reference_trials - self.references_before(ended_after)
+
+    def search_index(self, begun: int, ended_after: int | None) -> int:
+        """The place in the plan of the searched trial that follows so many."""
+        if ended_after is None:
+            return begun
+        to_come = filter(self.is_reference, range(ended_after, self.num_trials))
+        return next(islice(to_come, begun - ended_after, None))
 
     def _part(self, index: int) -> tuple[int, int, int, int]:
         """Of the part of the plan to which a searched trial belongs: its trials and references,

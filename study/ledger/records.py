@@ -56,7 +56,7 @@ OLDER: dict[int, dict[str, dict[str, str | None]]] = {
     },
     3: {},
 }
-NUMBERS = ("metrics", "values")
+NUMBERS = ("metrics", "values", "expected", "likely")
 INFINITE = "$float"
 
 
@@ -295,6 +295,22 @@ class EndRecord(_Line):
 
 
 @dataclass(frozen=True)
+class SearchEndRecord(_Line):
+    """The sampler proposes no more, as the plan's `stop_gain` has it.
+
+    `searched`: the trials of the search that were begun, those that tune cross entropy among them.
+    `expected`, `likely`: what going on was expected to gain of each objective, and what it exceeds
+    with a chance of 5 %, in points.
+    """
+
+    kind: Literal["search_end"] = field(default="search_end", kw_only=True)
+    searched: StrictInt
+    expected: Numbers
+    likely: Numbers
+    time: StrictFloat = 0.0
+
+
+@dataclass(frozen=True)
 class SelectRecord(_Line):
     """The search is over: the trials to confirm.
 
@@ -356,6 +372,7 @@ Record = (
     | FaultRecord
     | WaitRecord
     | EndRecord
+    | SearchEndRecord
     | SelectRecord
     | SeedsRecord
     | FinishRecord

@@ -19,6 +19,7 @@ from study.ledger.records import (
     Record,
     ReportRecord,
     RungRecord,
+    SearchEndRecord,
     SeedsRecord,
     SelectRecord,
     SessionRecord,
@@ -106,8 +107,9 @@ class State:
     """The state of a study after some of its records.
 
     `begun` is the first record, `study` the same with the plan and the space of the last amendment.
-    `nodes`: each change of the cluster. `seeds`: of the confirmation, once they are chosen, where
-    the plan leaves them open.
+    `nodes`: each change of the cluster. `search_end`: why the sampler proposes no more, if the plan
+    ends a search. `seeds`: of the confirmation, once they are chosen, where the plan leaves them
+    open.
     `selection_holds` is true until another searched trial ends. `num_epochs` and `gpu_s` are the
     epochs and the GPU-seconds of all trials, `work` those of the study's own task (False), of
     its target (True) and of teachers, by `Trial.pace`.
@@ -122,6 +124,7 @@ class State:
     brackets: dict[tuple[str, int], list[tuple[str, dict[str, float]]]] = field(
         default_factory=dict
     )
+    search_end: SearchEndRecord | None = None
     selection: SelectRecord | None = None
     seeds: SeedsRecord | None = None
     selection_holds: bool = False
@@ -145,6 +148,7 @@ class State:
                 space = self.study.space if record.space is None else record.space
                 self.study = replace(self.study, plan=record.plan, space=space)
                 self.amendments.append(record)
+                self.search_end = None
                 self.selection_holds = self.finished = False
             case SessionRecord():
                 self.sessions.append(record)
@@ -183,6 +187,8 @@ class State:
                 self._unfinished.pop(record.trial, None)
                 if self.trials[record.trial].stage != CONFIRM:
                     self.selection_holds = False
+            case SearchEndRecord():
+                self.search_end = record
             case SelectRecord():
                 self.selection = record
                 self.selection_holds = True
@@ -238,6 +244,11 @@ class State:
     def count(self, *stages: str) -> int:
         """How many trials of these stages were started."""
         return sum(len(self._by_stage.get(stage, ())) for stage in stages)
+
+    @property
+    def search_ended_after(self) -> int | None:
+        """The trials of the search after which the sampler proposes no more; None while it does."""
+        return None if self.search_end is None else self.search_end.searched
 
     @property
     def most_slots(self) -> int:

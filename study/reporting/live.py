@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from study.analysis.answer import Confirmed, Leaders, leaders
+from study.analysis.answer import Confirmed, Leaders, ended_line, leaders
 from study.analysis.classes import rarest
 from study.analysis.rules import rules_of
 from study.analysis.selection import MIOU_TOLERANCE, ranked, value
@@ -41,6 +41,7 @@ from study.ledger.records import (
     FaultRecord,
     Record,
     ReportRecord,
+    SearchEndRecord,
     SeedsRecord,
     SelectRecord,
     TrialRecord,
@@ -115,7 +116,8 @@ class Progress:
                 running[trial.on_target] += left
         search = len(plan.baselines) - state.count(BASELINE)
         if selection_in_force(state) is None:
-            search += plan.num_trials - state.count(SEARCH, REFERENCE)
+            planned = plan.search_size(state.search_ended_after)
+            search += planned - state.count(SEARCH, REFERENCE)
         own = max(0, search) * plan.epochs + running[False]
         if plan.has_target:
             return own, self._confirmation_left() + running[True]
@@ -301,6 +303,11 @@ class Display:
                 self.say(f"{record.trial} {WAITS}")
             case EndRecord():
                 self.say(self._end_line(record))
+            case SearchEndRecord():
+                self.say(
+                    f"{ended_line(self._plan, record)}; of the search only trials that tune "
+                    "cross entropy are left"
+                )
             case SelectRecord():
                 named = (record.reference, record.runner_up, *record.confirmed)
                 chosen = ", ".join(name for name in named if name)

@@ -13,6 +13,7 @@ from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord, StudyRecord
 from study.search.warm_start import STUDIES
 from study.space.search_space import SearchSpace
+from study.space.settings import FEWEST_TO_STOP
 
 
 def plan_text(
@@ -44,6 +45,7 @@ def plan_text(
         f"search ({plan.num_trials}): {plan.reference_trials} tune cross entropy, "
         f"{searched} by the sampler{_sampler(plan, takes_over) if searched else ''}",
         *(_choices(space) if searched else []),
+        *_ending(plan),
         *_equal(space, searched),
         f"rungs: {_rungs(plan)}",
         f"confirm: {_confirm(plan)}",
@@ -149,6 +151,16 @@ def _sampler(plan: Plan, takes_over: int | None) -> str:
         f"; stratified random, from searched trial {takes_over} at the earliest a model, but for "
         "a part that stays random"
     )
+
+
+def _ending(plan: Plan) -> list[str]:
+    if not plan.stop_gain:
+        return []
+    return [
+        "the search ends before that once the best of going on for ever is expected to gain less "
+        f"than {plan.stop_gain:g} points of each objective, after {FEWEST_TO_STOP} judged trials "
+        "at the earliest; cross entropy's trials all run"
+    ]
 
 
 def _equal(space: SearchSpace, searched: int) -> list[str]:

@@ -78,6 +78,7 @@ def make_plan(
         confirm_epochs=target.num_epochs if target is not None else 0,
         teachers=tuple(teachers.tasks),
         teacher_epochs=teachers.epochs,
+        stop_gain=settings.stop_when.gain_below if settings.stop_when else 0.0,
     )
     if plan.confirm_trials > MOST_CONFIRMATIONS:
         raise InputError(
@@ -125,7 +126,8 @@ def amended(
                 raise error.of_file(new.file, new.lines)
         space = replace(new, settings=space.settings)
     if more_trials:
-        total = plan.num_trials + more_trials
+        so_far = plan.search_size(state.search_ended_after)
+        total = so_far + more_trials
         if total > MOST_TRIALS:
             raise InputError(
                 f"a study has at most {MOST_TRIALS:,} searched trials, got {total:,}",
@@ -137,7 +139,7 @@ def amended(
             wider = replace(space, settings=space.settings.model_copy(update=changes))
             references = max(references, wider.num_reference_trials)
             references = min(references, plan.reference_trials + more_trials)
-        earlier = (plan.num_trials, plan.reference_trials)
+        earlier = (so_far, plan.reference_trials)
         plan = replace(
             plan,
             num_trials=total,

@@ -5,7 +5,8 @@ A study works in this order:
 1. trials that an earlier session left unfinished, and before all others the teachers, where losses
    are distilled from tasks;
 2. the baselines;
-3. the searched trials, with those that tune cross entropy (the reference) spread evenly among them;
+3. the searched trials, with those that tune cross entropy (the reference) spread evenly among
+   them; where the plan ends a search that promises no more, the rest of the latter;
 4. the selection, once no trial of the search is live;
 5. the confirmation of the selected configs, seed by seed; where the plan asks for a half-width, as
    many seeds more, of all of them, as the first ones show to be needed;
@@ -193,8 +194,9 @@ def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
     if baselines < len(plan.baselines):
         fits = admits(BASELINE, plan.epochs)
         return RunBaseline(plan.baselines[baselines]) if fits else None
-    index = state.count(SEARCH, REFERENCE)
-    if index < plan.num_trials and admits(SEARCH, plan.epochs):
+    begun, ended_after = state.count(SEARCH, REFERENCE), state.search_ended_after
+    if begun < plan.search_size(ended_after) and admits(SEARCH, plan.epochs):
+        index = plan.search_index(begun, ended_after)
         if plan.is_reference(index):
             return RunReference(index)
         return RunSearch(plan.sampled_before(index))
@@ -204,7 +206,7 @@ def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
 def _num_to_come(plan: Plan, state: State) -> int:
     """How many baselines and searched trials are not begun."""
     begun = state.count(BASELINE, REFERENCE, SEARCH)
-    return len(plan.baselines) + plan.num_trials - begun
+    return len(plan.baselines) + plan.search_size(state.search_ended_after) - begun
 
 
 def selection_in_force(state: State) -> SelectRecord | None:
@@ -255,10 +257,11 @@ def left_out(plan: Plan, state: State) -> list[str]:
     longer, parts = longer_confirmations(plan, state), ablations(plan, state)
     num_longer = plan.longer_trials * chosen if longer is None else len(longer)
     num_parts = plan.ablation_trials * chosen if parts is None else len(parts)
+    searched = plan.search_size(state.search_ended_after)
     counts = (
         (len(plan.teachers) - state.count(TEACHER), len(plan.teachers), "teachers"),
         (len(plan.baselines) - state.count(BASELINE), len(plan.baselines), "baselines"),
-        (plan.num_trials - state.count(SEARCH, REFERENCE), plan.num_trials, "searched"),
+        (searched - state.count(SEARCH, REFERENCE), searched, "searched"),
         (len(pairs - done), len(pairs), "confirmations"),
         (num_longer - len(done.intersection(longer or ())), num_longer, "longer trainings"),
         (num_parts - len(done.intersection(parts or ())), num_parts, "ablation trainings"),

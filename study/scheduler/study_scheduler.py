@@ -48,6 +48,7 @@ from study.scheduler.stages import (
     Done,
     Resume,
     RunConfirm,
+    RunSearch,
     Select,
     Stop,
     Wait,
@@ -170,6 +171,8 @@ class StudyScheduler:
                     self.write(select(self.state, top=self.plan.confirm_top))
                 case ChooseSeeds():
                     self.write(choose_seeds(self.state, self.plan))
+                case RunSearch() if (end := self._trial_factory.search_end()) is not None:
+                    self.write(end)
                 case Resume(trial=trial_id) if not self._settle(self.state.trials[trial_id]):
                     continue
                 case _:

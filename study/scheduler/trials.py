@@ -11,7 +11,7 @@ from study.analysis.tuning import tried
 from study.config.task import Task, TrialConfig
 from study.core.names import BASELINE, CE, CONFIRM, REFERENCE, SEARCH, TEACHER
 from study.ledger.plan import Plan
-from study.ledger.records import TrialRecord
+from study.ledger.records import SearchEndRecord, TrialRecord
 from study.ledger.state import State, Trial
 from study.losses import LossConfig, family
 from study.scheduler.retries import gpus_needed
@@ -24,6 +24,7 @@ from study.scheduler.stages import (
     RunTeacher,
 )
 from study.scheduler.teachers import NO_TEACHERS, Teachers
+from study.search.gain import expected_gains
 from study.search.memory import Memory
 from study.search.reference import reference_params
 from study.search.sampler import propose
@@ -80,6 +81,27 @@ class TrialFactory:
         config = self.space.reference.resolve(params)
         known = self.space.params_of(config.loss, config.optimizer)
         return self._resolved(REFERENCE, _ce_label(config), config, known)
+
+    def search_end(self) -> SearchEndRecord | None:
+        """The line that ends the search, where the plan has it so; None while it goes on."""
+        if not self.plan.stop_gain:
+            return None
+        self._memory.update()
+        begun = self.state.count(SEARCH, REFERENCE)
+        gains = expected_gains(
+            self._memory.history,
+            epochs=self.plan.epochs,
+            top=max(1, self.plan.confirm_top),
+            salt=(self.plan.seed, begun),
+        )
+        if not gains or 100 * max(g.expected for g in gains) >= self.plan.stop_gain:
+            return None
+        named = dict(zip(self.plan.objectives, gains, strict=True))
+        return SearchEndRecord(
+            begun,
+            {key: 100 * gain.expected for key, gain in named.items()},
+            {key: 100 * gain.likely for key, gain in named.items()},
+        )
 
     def _proposed(self, number: int) -> TrialRecord:
         self._memory.update()

@@ -107,6 +107,27 @@ class History:
             found = (values[objective] for objective in self._objectives)
             column[row] = [value if math.isfinite(value) else -np.inf for value in found]
 
+    def ends(self, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+        """The judged trials as rows of the encoder, and their objectives at the end of a schedule
+        of `epochs`, (trials, objectives). Of a trial that has only reached a rung, it is the value
+        there and the mean rise of those that went on. Those that failed, and values below the lower
+        quartile, count as that quartile. No row while no trial has come to the end."""
+        size, last = len(self), self._scores.get(epochs)
+        if last is None:
+            return self._encoded(np.empty(0, int)), np.empty((0, len(self._objectives)))
+        found = _with_room(last, size, np.nan)[:size].copy()
+        known = np.isfinite(found)
+        for epoch in sorted(self._scores, reverse=True):
+            column = _with_room(self._scores[epoch], size, np.nan)[:size]
+            both = (known & np.isfinite(column)).all(axis=1)
+            if both.any():
+                rise = (found[both] - column[both]).mean(axis=0)
+                found = np.where(np.isnan(found), column + rise, found)
+        found[self._failed[:size]] = -np.inf
+        numbers = np.flatnonzero(self._judged() & ~np.isnan(found[:, 0]))
+        values = found[numbers]
+        return self._encoded(numbers), np.maximum(values, _lower_quartiles(values))
+
     def least_taken(self, path: str, options: Iterable[Any]) -> Any:
         """The first of these options that the fewest trials took."""
         return min(options, key=lambda option: self._taken[path, option])
@@ -163,11 +184,15 @@ class History:
 
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Each column in standard deviations from its mean, once the lower quartile is its least."""
-    least = np.array([np.quantile(column[np.isfinite(column)], 0.25)
-                      if np.isfinite(column).any() else 0.0 for column in values.T])  # fmt: skip
-    cut = np.maximum(values, least)
+    cut = np.maximum(values, _lower_quartiles(values))
     spread = cut.std(axis=0)
     return np.asarray((cut - cut.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def _lower_quartiles(values: np.ndarray) -> np.ndarray:
+    """Of each column's finite values; 0 where there are none."""
+    finite = [column[np.isfinite(column)] for column in values.T]
+    return np.array([np.quantile(one, 0.25) if len(one) else 0.0 for one in finite])
 
 
 def key_of(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

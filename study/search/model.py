@@ -26,10 +26,12 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
+from threadpoolctl import ThreadpoolController
 
 from study.search.encoding import Encoder
 
@@ -93,19 +95,34 @@ def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:
     )
 
 
-def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
-    """The kernel under which the scores are most likely, of a grid."""
+def likelihoods(
+    rows: np.ndarray, scores: np.ndarray, encoder: Encoder
+) -> list[tuple[float, Kernel]]:
+    """The kernels of a grid, each after the log-likelihood of the scores under it."""
     shared = np.where(encoder.is_conditional, SHARED, 0.0)
     apart = Apart.of(rows, rows, encoder.sizes)
-    found: dict[float, Kernel] = {}
+    found = []
     for along, between in itertools.product(RELEVANCES, OF_CHOICE):
         relevance = np.where(encoder.sizes > 0, between * along, along)
         clean = Kernel(relevance, shared, 0.0)
         matrix = clean(apart)
         for noise in NOISES:
             likelihood = _likelihood(matrix + noise * np.eye(len(rows)), scores)
-            found[likelihood] = replace(clean, noise=noise)
+            found.append((likelihood, replace(clean, noise=noise)))
+    return found
+
+
+def fitted(rows: np.ndarray, scores: np.ndarray, encoder: Encoder) -> Kernel:
+    """The kernel under which the scores are most likely, of a grid; of equal ones the last."""
+    found = dict(likelihoods(rows, scores, encoder))
     return found[max(found)]
+
+
+@cache
+def linear_algebra() -> ThreadpoolController:
+    """The libraries of linear algebra. With one thread each they sum alike on every machine, and
+    leave the cores to trials."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _scaled(standings: np.ndarray) -> np.ndarray:
@@ -206,7 +223,7 @@ def candidates(
         factor = cho_factor(noisy)
         solved = cho_solve(factor, np.concatenate([scores, expected]))
     best = rows[order[: max(3, min(BEST, count // 8))]]
-    points = _points(encoder, best if starts is None else np.concatenate([best, starts]), rng)
+    points = nearby_points(encoder, best if starts is None else np.concatenate([best, starts]), rng)
     towards = kernel(Apart.of(points, everything, encoder.sizes))
     unknown = 1 - np.einsum("ij,ji->i", towards, cho_solve(factor, towards.T))
     spread = np.sqrt(signal * np.maximum(unknown, 1e-9))
@@ -240,7 +257,7 @@ class _Before:
         return np.asarray((self._terms(points) - self._middle) @ self._weights)
 
 
-def _points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def nearby_points(encoder: Encoder, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random points, and neighbours of the best trials: a leaf moves a little, or anywhere."""
     anywhere = encoder.everywhere(NEIGHBOURS, rng)
     near = best[rng.integers(len(best), size=NEIGHBOURS)]

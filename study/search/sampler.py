@@ -14,17 +14,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from threadpoolctl import ThreadpoolController
 
 from study.core.names import CE, GRID, RANDOM
 from study.search.history import History, Observation, key_of
-from study.search.model import candidates
+from study.search.model import candidates, linear_algebra
 from study.search.priors import near_priors
 from study.search.warm_start import Prior
 from study.space.search_space import Resolved, SearchSpace
@@ -120,7 +118,7 @@ def _modelled(
     """What the model would try, best first; the objectives take turns."""
     rows, standings = history.judged()
     turn = number % len(space.settings.objectives)
-    with _libraries().limit(limits=1):  # the same sums on every machine; trials need the cores
+    with linear_algebra().limit(limits=1):  # the same sums on every machine; trials need the cores
         drawn = candidates(
             history.encoder,
             rows,
@@ -139,15 +137,9 @@ def _from_earlier(
     """What the earlier studies would try, best first, away from what this one has begun."""
     turn = number % len(space.settings.objectives)
     begun = np.concatenate([history.judged()[0], history.pending()])
-    with _libraries().limit(limits=1):
+    with linear_algebra().limit(limits=1):
         drawn = candidates(history.encoder, *prior.together(turn), begun, rng)
     return (history.encoder.params(row) for row in drawn)
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Of linear algebra, with threads of their own."""
-    return ThreadpoolController().select(user_api="blas")
 
 
 def stratified(

@@ -26,6 +26,7 @@ OF_CLASSES = tuple(
 )
 
 MIN_SEEDS, MOST_SEEDS = 3, 10**4
+FEWEST_TO_STOP = 12  # trials before which nothing ends a search
 
 Factor = Annotated[int, Field(ge=1, le=1000)]
 Names = Annotated[tuple[str, ...], Strict(False)]
@@ -88,6 +89,17 @@ class Confirm(Config):
         return self
 
 
+class StopWhen(Config):
+    """When a search ends before its num_trials.
+
+    gain_below: in points of each objective: the sampler proposes no more once going on for ever is
+    expected to improve the best of the confirmed configs by less. The rest of the trials that tune
+    cross entropy still run. Nothing ends before 12 trials are judged, one of them at full budget.
+    """
+
+    gain_below: float = Field(gt=0, le=100)
+
+
 class OwnBaseline(Config):
     """A baseline by its `loss:` tree."""
 
@@ -114,6 +126,7 @@ class StudySettings(Config):
     the user's own, as `{mine: {loss: ...}}` or `{mine: {factory: package.module:function}}`.
     teacher: of the distilled losses that name none, as those of the presets.
     warm_start: earlier studies, by name or folder, from whose trials the model starts.
+    stop_when: what ends the search before num_trials; nothing, unless it is given.
     """
 
     objectives: Names = (VAL_TUNED_MIOU, VAL_TUNED_MACC)
@@ -125,6 +138,8 @@ class StudySettings(Config):
     confirm: Confirm = Confirm()
     teacher: Teacher | None = None
     warm_start: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
+
+    stop_when: StopWhen | None = None
 
     @property
     def num_reference_trials(self) -> int:
@@ -189,6 +204,11 @@ class StudySettings(Config):
             raise ValueError(
                 f"reference_trials must be at most num_trials ({self.num_trials}), "
                 f"got {self.reference_trials}"
+            )
+        if self.stop_when and self.num_trials + len(self.baselines) < FEWEST_TO_STOP:
+            raise ValueError(
+                f"stop_when looks at {FEWEST_TO_STOP} trials at least, but there are "
+                f"{self.num_trials + len(self.baselines)} (num_trials and baselines)"
             )
         return self
 

@@ -17,6 +17,7 @@ from study.ledger.records import (
     NodesRecord,
     Record,
     ReportRecord,
+    SearchEndRecord,
     SeedsRecord,
     SelectRecord,
     SessionRecord,
@@ -34,6 +35,7 @@ OF_THE_STUDY = (
     | SessionRecord
     | AmendRecord
     | NodesRecord
+    | SearchEndRecord
     | SelectRecord
     | SeedsRecord
     | FinishRecord

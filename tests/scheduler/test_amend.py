@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_driver import Driver, judged
+from simulated_driver import Continued, Driver, judged
 from study_in_memory import plan
 
 from study.config.task import load_task
@@ -24,24 +24,6 @@ from study.space.search_space import load_space
 
 LR = "optimizer/lr_scale"
 TASK = load_task("synthetic").config
-
-
-class Continued(Driver):
-    """A session that changes the study in a folder before it goes on."""
-
-    def __init__(self, folder: Path, more: int = 0, changed: Any = None, **options: Any) -> None:
-        super().__init__(folder, judged, **options)
-        known = self.ledger.state.study
-        assert known is not None
-        before = Plan.from_dict(known.plan)
-        self.plan, self.space, record = amended(
-            before, self.space, self.ledger.state, more, changed
-        )
-        self.record = record
-        self.ledger.append(record)
-        self.scheduler = type(self.scheduler)(
-            self.ledger, self.plan, self.space, self.task, **options
-        )
 
 
 def narrowed(high: float, **study: Any) -> dict[str, Any]:
