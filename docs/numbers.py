@@ -105,22 +105,22 @@ def blocks(of: Recorded) -> dict[str, str]:
             f"{percent(rarest.reference.iou, 1)} % with {answer.reference_name}, "
             f"{percent(rarest.winner.iou, 1)} % with the winner"
         ),
-        "cost": _cost(of.state),
-        "recorded": _recorded_at(of.state),
+        "cost": cost(of.state),
+        "recorded": recorded_at(of.state),
         "reproduced": _reproduced(of),
         "promise": _lines(_promise(of, rarest)),
         "results": _lines(_results(answer)),
         "ladder": _lines(_ladder(answer)),
         "classes": _lines(_classes(of.classes)),
         "distilled": _lines(_results(of.distilled[1])),
-        "distilled-at": _recorded_at(of.distilled[0]),
-        "distilled-cost": _cost(of.distilled[0]),
+        "distilled-at": recorded_at(of.distilled[0]),
+        "distilled-cost": cost(of.distilled[0]),
         "teacher": _teacher(of.distilled),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 
 
-def _cost(state: State) -> str:
+def cost(state: State) -> str:
     session = state.sessions[0]
     cores = session.slots * session.cpus_per_trial
     epochs = state.work[False].epochs
@@ -140,7 +140,7 @@ def _rarest_found(of: Recorded) -> ClassRow:
     )
 
 
-def _recorded_at(state: State) -> str:
+def recorded_at(state: State) -> str:
     assert state.study is not None
     study, environment = state.study, state.study.environment
     day = time.strftime("%Y-%m-%d", time.gmtime(study.time))
