@@ -6,8 +6,9 @@
 A block is a pair of HTML comments, the first with the block's name, the second `/numbers`; what is
 between them is generated. A value stands in a line, a table between blank lines. Markdown takes a
 line that begins with a comment for HTML, so a value has a word of the sentence before it. The
-sources are the study that comes with the package, docs/reproduced.csv, and a study of
-benchmarks/distillation_camvid.yaml, docs/distillation.tar.xz.
+sources are the study that comes with the package, docs/reproduced.csv, a study of
+benchmarks/distillation_camvid.yaml, docs/distillation.tar.xz, and one of
+benchmarks/results_camvid.yaml, docs/camvid.csv.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from docs import camvid
 from docs.architecture import ROOT
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import FINDS, Classes, ClassRow, classes
@@ -55,6 +57,7 @@ class Recorded:
     classes: Classes
     reproduced: Sequence[Mapping[str, str]]
     distilled: tuple[State, Answer]
+    camvid: camvid.Table
 
     @property
     def winner(self) -> Confirmed:
@@ -78,7 +81,8 @@ def recorded() -> Recorded:
     with tempfile.TemporaryDirectory() as folder:
         distilled = unpack_recorded(Path(folder), DISTILLATION)
     with REPRODUCED.open(encoding="utf-8", newline="") as file:
-        return Recorded(state, answer, found, tuple(csv.DictReader(file)), distilled)
+        reproduced = tuple(csv.DictReader(file))
+    return Recorded(state, answer, found, reproduced, distilled, camvid.read())
 
 
 def blocks(of: Recorded) -> dict[str, str]:
@@ -116,6 +120,12 @@ def blocks(of: Recorded) -> dict[str, str]:
         "distilled-at": recorded_at(of.distilled[0]),
         "distilled-cost": cost(of.distilled[0]),
         "teacher": _teacher(of.distilled),
+        "camvid-at": of.camvid.recorded,
+        "camvid": _lines(camvid.main_table(of.camvid)),
+        "camvid-more": _lines(camvid.more_table(of.camvid)),
+        "camvid-rates": _lines(camvid.rates_table(of.camvid)),
+        "camvid-parts": _lines(camvid.parts_table(of.camvid)),
+        "camvid-longer": _lines(camvid.longer_table(of.camvid)),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 

@@ -21,7 +21,13 @@ from scipy.linalg import cho_factor, cho_solve
 
 from study.search.encoding import Encoder
 from study.search.history import History
-from study.search.model import Apart, likelihoods, linear_algebra, nearby_points
+from study.search.model import (
+    Apart,
+    even_sample,
+    likelihoods,
+    linear_algebra,
+    nearby_points,
+)
 from study.space.settings import FEWEST_TO_STOP
 
 KERNELS, DRAWS = 12, 20  # kernels that are drawn, and draws of f with each
@@ -72,7 +78,8 @@ def expected_gain(
     if not spread:
         return Gain(0.0, 0.0)
     scores = (ends - ends.mean()) / spread
-    grid = likelihoods(rows, scores, encoder)
+    some = even_sample(rows, scores)
+    grid = likelihoods(rows[some], scores[some], encoder)
     best = max(likelihood for likelihood, _ in grid)
     chances = np.exp(np.array([likelihood - best for likelihood, _ in grid]))
     counts = rng.multinomial(KERNELS, chances / chances.sum())

@@ -111,7 +111,8 @@ class History:
         """The judged trials as rows of the encoder, and their objectives at the end of a schedule
         of `epochs`, (trials, objectives). Of a trial that has only reached a rung, it is the value
         there and the mean rise of those that went on. Those that failed, and values below the lower
-        quartile, count as that quartile. No row while no trial has come to the end."""
+        quartile, count as that quartile. Of very many, as in `judged`. No row while no trial has
+        come to the end."""
         size, last = len(self), self._scores.get(epochs)
         if last is None:
             return self._encoded(np.empty(0, int)), np.empty((0, len(self._objectives)))
@@ -125,8 +126,9 @@ class History:
                 found = np.where(np.isnan(found), column + rise, found)
         found[self._failed[:size]] = -np.inf
         numbers = np.flatnonzero(self._judged() & ~np.isnan(found[:, 0]))
-        values = found[numbers]
-        return self._encoded(numbers), np.maximum(values, _lower_quartiles(values))
+        values = np.maximum(found[numbers], _lower_quartiles(found[numbers]))
+        kept = thinned(values)
+        return self._encoded(numbers[kept]), values[kept]
 
     def least_taken(self, path: str, options: Iterable[Any]) -> Any:
         """The first of these options that the fewest trials took."""

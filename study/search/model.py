@@ -129,7 +129,7 @@ def _scaled(standings: np.ndarray) -> np.ndarray:
     return np.asarray((standings - standings.mean()) / (standings.std() or 1.0))
 
 
-def _of_some(rows: np.ndarray, standings: np.ndarray) -> np.ndarray:
+def even_sample(rows: np.ndarray, standings: np.ndarray) -> np.ndarray:
     """The trials to which relevances are fitted: evenly from the best to the worst."""
     order = np.argsort(-standings, kind="stable")
     count = len(rows)
@@ -146,7 +146,7 @@ def expectation(rows: np.ndarray, standings: np.ndarray, encoder: Encoder) -> Me
         encoder: of the rows.
     """
     scores = _scaled(standings)
-    some = _of_some(rows, standings)
+    some = even_sample(rows, standings)
     kernel = fitted(rows[some], scores[some], encoder)
     near = kernel(Apart.of(rows, rows, encoder.sizes))
     solved = cho_solve(cho_factor(near + kernel.noise * np.eye(len(rows))), scores)
@@ -204,7 +204,7 @@ def candidates(
     count = len(rows)
     scores = _scaled(standings)
     order = np.argsort(-standings, kind="stable")
-    some = _of_some(rows, standings)
+    some = even_sample(rows, standings)
     kernel = fitted(rows[some], scores[some], encoder)
     everything = np.concatenate([rows, pending])
     apart = Apart.of(everything, everything, encoder.sizes)

@@ -91,7 +91,10 @@ class Outcome:
         """In one line."""
         statuses = (COMPLETED, STOPPED_EARLY, FAILED)
         counts = ", ".join(f"{self.count(s)} {s.replace('_', ' ')}" for s in statuses)
-        return f"{self.num_trials} trials: {counts}; {self.seconds / 3600:.1f} h by the clock"
+        after = self.state.search_ended_after
+        ended = "" if after is None else f"; the search ended after {after}"
+        hours = f"{self.seconds / 3600:.1f} h by the clock"
+        return f"{self.num_trials} trials: {counts}; {hours}{ended}"
 
 
 def simulate(problem: Problem, seed: int, settings: Settings) -> Outcome:
