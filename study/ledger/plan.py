@@ -20,7 +20,7 @@ class Plan:
     for it, up to `confirm_max_seeds`. 0: none are added. `confirm_epochs`: the epoch reports of a
     confirmation at the target, another task than the search's, its proxy; 0 where there is none.
     `teachers`: the tasks that are trained once, first, as teachers of distilled losses, and
-    `teacher_epochs` the epoch reports of each.
+    `teacher_epochs` the epoch reports of each; `taught`: the baselines that may need one of them.
     `stop_gain`: in points: the search ends once its expected gain is less; 0: it does not.
     `extended`: (num_trials, reference_trials) as they were before each time that trials were added.
     """
@@ -46,6 +46,7 @@ class Plan:
     teacher_epochs: tuple[int, ...] = ()
     extended: tuple[tuple[int, int], ...] = ()
     stop_gain: float = 0.0
+    taught: tuple[str, ...] = ()
 
     @property
     def has_target(self) -> bool:
@@ -168,10 +169,11 @@ class Plan:
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """The plan that the first line of a ledger holds."""
         later = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
-        known = {**later, **values}
+        known = {**later, "taught": values["baselines"], **values}  # earlier: all wait for teachers
         found = {field.name: known[field.name] for field in fields(cls)}
         lists = (
             "objectives", "baselines", "rungs", "confirm_budgets", "teachers", "teacher_epochs",
+            "taught",
         )  # fmt: skip
         found |= {key: tuple(found[key]) for key in lists}
         return cls(**{**found, "extended": tuple((a, b) for a, b in found["extended"])})

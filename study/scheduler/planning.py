@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from study.analysis.ablation import most_axes
@@ -12,12 +13,13 @@ from study.core.names import BASELINE, GRID, REFERENCE, SEARCH
 from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord
 from study.ledger.state import State
+from study.losses.config import LossConfig
 from study.scheduler.teachers import NO_TEACHERS, Teachers
 from study.search.asha import rung_epochs
 from study.search.history import key_of
 from study.search.memory import params_in
 from study.space.search_space import SearchSpace, load_space
-from study.space.settings import MIN_SEEDS
+from study.space.settings import MIN_SEEDS, StudySettings
 
 MOST_CONFIRMATIONS = MOST_TRIALS = 10**6
 SEEDS = 3  # of each confirmed config, unless they are given
@@ -78,6 +80,7 @@ def make_plan(
         confirm_epochs=target.num_epochs if target is not None else 0,
         teachers=tuple(teachers.tasks),
         teacher_epochs=teachers.epochs,
+        taught=tuple(filter(partial(_is_distilled, settings), settings.baseline_names)),
         stop_gain=settings.stop_when.gain_below if settings.stop_when else 0.0,
     )
     if plan.confirm_trials > MOST_CONFIRMATIONS:
@@ -88,6 +91,12 @@ def make_plan(
             key="study/confirm",
         ).of_file(space.file, space.lines)
     return plan
+
+
+def _is_distilled(settings: StudySettings, baseline: str) -> bool:
+    """Whether a baseline learns from a teacher; a loss of the user's own does not."""
+    loss = settings.baseline_loss(baseline)
+    return isinstance(loss, LossConfig) and loss.distillation is not None
 
 
 def _most_ablations(space: SearchSpace) -> int:

@@ -3,7 +3,7 @@
 A study works in this order:
 
 1. trials that an earlier session left unfinished, and before all others the teachers, where losses
-   are distilled from tasks;
+   are distilled from tasks, with the baselines that need none of them beside them;
 2. the baselines;
 3. the searched trials, with those that tune cross entropy (the reference) spread evenly among
    them; where the plan ends a search that promises no more, the rest of the latter;
@@ -150,7 +150,8 @@ def next_action(
         if admits(trial.stage, whole - trial.epochs):
             return Resume(trial.id)
     if (teachers := _teachers(plan, state, live, admits)) is not None:
-        return teachers
+        beside = _baseline(plan, state, admits, taught=False) if teachers == Wait() else None
+        return beside or teachers
     first = _ordinary(plan, _default_ce(state))[:1] if times_target else []
     action = _confirm(plan, state, first, admits) or _search(plan, state, admits)
     if action is not None:
@@ -190,16 +191,25 @@ def _teachers(
 
 
 def _search(plan: Plan, state: State, admits: Admits) -> Action | None:
-    baselines = state.count(BASELINE)
-    if baselines < len(plan.baselines):
-        fits = admits(BASELINE, plan.epochs)
-        return RunBaseline(plan.baselines[baselines]) if fits else None
+    if state.count(BASELINE) < len(plan.baselines):
+        return _baseline(plan, state, admits)
     begun, ended_after = state.count(SEARCH, REFERENCE), state.search_ended_after
     if begun < plan.search_size(ended_after) and admits(SEARCH, plan.epochs):
         index = plan.search_index(begun, ended_after)
         if plan.is_reference(index):
             return RunReference(index)
         return RunSearch(plan.sampled_before(index))
+    return None
+
+
+def _baseline(
+    plan: Plan, state: State, admits: Admits, *, taught: bool = True
+) -> RunBaseline | None:
+    """The next baseline, if the budget holds it; with `taught` False, one without a teacher."""
+    begun = {trial.label for trial in state.of_stage(BASELINE)}
+    for name in plan.baselines:
+        if name not in begun and (taught or name not in plan.taught):
+            return RunBaseline(name) if admits(BASELINE, plan.epochs) else None
     return None
 
 

@@ -82,7 +82,33 @@ def test_the_teacher_is_trained_once_and_first_and_named_by_its_weights(tmp_path
         }
     others = [trial for trial in state.trials.values() if trial.family == "ce"]
     assert all(teacher_of(trial) is None for trial in others)
-    assert all(trial.started >= teacher.report_times[5] for trial in [*state.trials.values()][1:])
+    assert all(trial.started >= teacher.report_times[5] for trial in distilled)
+    after = [trial for trial in state.trials.values() if trial.started >= teacher.report_times[5]]
+    beside = [trial for trial in state.trials.values() if trial not in after]
+    assert [(trial.stage, trial.label) for trial in beside] == [
+        (TEACHER, "large"),
+        (BASELINE, "ce"),
+    ]
+
+
+def test_baselines_that_need_no_teacher_run_beside_it() -> None:
+    study = Study(plan(baselines=("ce", "kd", "jml"), taught=("kd",), teachers=("large",),
+                       teacher_epochs=(5,)))  # fmt: skip
+    assert study.next() == RunTeacher("large")
+    teacher = study.add(TEACHER, "large")
+    for name in ("ce", "jml"):
+        assert study.next() == RunBaseline(name)
+        study.add(BASELINE, name)
+    assert study.next() == Wait(), "the other one waits, and the search does"
+    study.finish(teacher)
+    assert study.next() == RunBaseline("kd")
+
+
+def test_all_baselines_wait_in_a_plan_that_does_not_say_which_are_taught() -> None:
+    values = plan(baselines=("ce", "kd"), teachers=("large",), teacher_epochs=(5,)).as_dict()
+    assert "taught" in values
+    del values["taught"]
+    assert Plan.from_dict(values).taught == ("ce", "kd")
 
 
 def test_the_search_does_not_learn_from_a_teacher(tmp_path: Path) -> None:
@@ -150,10 +176,10 @@ def test_another_teacher_is_not_put_in_place_of_a_trials_own() -> None:
 
 
 def two() -> Plan:
-    return plan(teachers=("one", "two"), teacher_epochs=(3, 9))
+    return plan(teachers=("one", "two"), teacher_epochs=(3, 9), taught=("ce", "recall"))
 
 
-def test_teachers_run_beside_each_other_and_all_else_waits_for_them() -> None:
+def test_teachers_run_beside_each_other_and_what_they_teach_waits_for_them() -> None:
     study = Study(two())
     assert study.next() == RunTeacher("one")
     one = study.add(TEACHER, "one")
