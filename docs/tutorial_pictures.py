@@ -1,10 +1,10 @@
-"""Runs the commands of docs/tutorial.md and draws its pictures, into docs/tutorial/.
+"""Draws the pictures of docs/tutorial.md, into docs/tutorial/, without training anything.
 
-    python -m docs.tutorial_pictures FOLDER
+    python -m docs.tutorial_pictures
 
-An empty or new FOLDER gets the whole tutorial, which takes minutes; from one in which it has run,
-the pictures are drawn again. They are what the commands themselves have written or plotted there,
-enlarged and with fewer colours, so that they can be read in a narrow column.
+The contact sheet is the one that the tutorial's own commands write. The plots of the report and the
+predictions are those of the study that comes with the package: the tutorial's few images and
+epochs would show little. All texts are enlarged, to be read in a narrow column.
 """
 
 from __future__ import annotations
@@ -13,35 +13,40 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 from PIL import Image
 
 from docs.architecture import ROOT
-from study.analysis.answer import Answer, Confirmed, answer
+from study.analysis.answer import Answer
 from study.core.files import write_bytes
 from study.ledger.state import State
 from study.reporting import plots
-from study.reporting.exports import BEST_MIOU, FOLDER
-from study.reporting.pictures import DIFFERENCE, Pictures, pictures
-from study.storage.studies import load
+from study.reporting.pictures import IMAGE, NEW, OLD, TRUTH, Pictures, UInt8Array
+from study.reporting.recorded import recorded_pictures, unpack_recorded
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PAGE = ROOT / "docs" / "tutorial.md"
 HERE = ROOT / "docs" / "tutorial"
-STUDY = Path("studies", "streets")
-LIMIT = 1800  # seconds for a block of commands
+SHEET = "sheet.png"  # as the tutorial calls it
+LIMIT = 600  # seconds for a block of commands
 DPI, WIDTH = 150, 6.0  # pixels per inch; inches
 POINTS = 10.5  # of a text at least: readable in a column of 420 pixels
-COLOURS = 64
-SHEET = 630  # pixels of the contact sheet's left side
+COLOURS = 96
+LEFT = 640  # pixels of the contact sheet that are shown
+KEYS = 4  # names of colours side by side
 
 
 def blocks(language: str) -> list[str]:
@@ -72,102 +77,124 @@ def run(folder: Path) -> Iterator[tuple[str, str]]:
         yield block, done.stdout
 
 
-class Ran:
-    """A folder in which the tutorial has run."""
+@dataclass(frozen=True)
+class Shown:
+    """What is drawn: the contact sheet's file, and the recorded study."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state: State = load(folder / STUDY)
-        self.answer: Answer = answer(self.state, folder / STUDY)
-
-    def judged(self) -> Confirmed:
-        """The winner, or the next best where the reference itself has won."""
-        reference, best = self.answer.reference, self.answer.config(self.answer.best_miou)
-        others = [config for config in self.answer.configs if config is not reference]
-        return best if best is not None and best is not reference else others[0]
+    sheet: Path
+    state: State
+    answer: Answer
+    pictures: Pictures
 
 
-def contact_sheet(ran: Ran) -> bytes:
-    """The left side of the sheet that `study.data --out` writes."""
-    sheet = Image.open(ran.folder / "sheet.png").convert("RGB")
-    return _saved(sheet.crop((0, 0, min(SHEET, sheet.width), sheet.height)))
+def pictures(sheet: Path) -> Iterator[tuple[str, bytes]]:
+    """The pictures by name, in the order of the page. sheet: as the tutorial has written it."""
+    with tempfile.TemporaryDirectory() as folder:
+        state, answer = unpack_recorded(Path(folder))
+    shown = Shown(sheet, state, answer, recorded_pictures())
+    for name, draw in PICTURES.items():
+        yield name, draw(shown)
 
 
-def learning_curves(ran: Ran) -> bytes:
-    """Val mIoU of each trial by epoch, with the rung."""
+def _contact_sheet(shown: Shown) -> bytes:
+    with Image.open(shown.sheet) as sheet:
+        return _saved(sheet.convert("RGB").crop((0, 0, LEFT, sheet.height)))
+
+
+def _learning_curves(shown: Shown) -> bytes:
     made, axes = plots.figure(WIDTH, 3.9)
-    key = ran.answer.primary.val_miou
-    plots.curves(axes[0, 0], ran.state, ran.answer, key, legend=False)
+    key = shown.answer.primary.val_miou
+    plots.curves(axes[0, 0], shown.state, shown.answer, key, legend=False)
     plots.legend_below(made, axes[0, 0])
     return _drawn(made)
 
 
-def operating_points(ran: Ran) -> bytes:
-    """Test mIoU against mean accuracy of the confirmed configs at every decision rule."""
-    made, axes = plots.figure(WIDTH, 5.4)
-    plots.rule_curves(axes[0, 0], ran.answer)
+def _plot(shown: Shown, *, height: float, draw: Callable[[Axes, Shown], None]) -> bytes:
+    made, axes = plots.figure(WIDTH, height)
+    draw(axes[0, 0], shown)
     return _drawn(made)
 
 
-def differences(ran: Ran) -> bytes:
-    """Differences of test mIoU to tuned cross entropy."""
-    made, axes = plots.figure(WIDTH, 3.4)
-    plots.forest(axes[0, 0], ran.answer)
-    return _drawn(made)
-
-
-def classes(ran: Ran) -> bytes:
-    """Test IoU of each class over the reference's."""
-    data = ran.state.study.judged_data if ran.state.study else {}
+def _by_class(axes: Axes, shown: Shown) -> None:
+    assert shown.state.study is not None
+    data = shown.state.study.judged_data
     pairs = zip(data["class_fraction"], data["class_names"], strict=True)
+    winner = shown.answer.config(shown.answer.best_miou)
+    assert winner is not None
     order = [name for _, name in sorted(pairs, reverse=True)]
-    made, axes = plots.figure(WIDTH, 4.2)
-    plots.per_class(axes[0, 0], ran.answer, ran.judged(), order)
-    return _drawn(made)
+    plots.per_class(axes, shown.answer, winner, order)
 
 
-def strip(ran: Ran) -> bytes:
-    """The test image with most pixels of the rarest class: image, truth, reference, winner."""
-    drawn = pictures(ran.folder / STUDY, ran.state, ran.answer, trust=False)
-    if not isinstance(drawn, Pictures):
-        raise SystemExit(drawn)
-    row = next((row for row in drawn.rows if row.kind == "rare"), drawn.rows[0])
-    panels = {name: one for name, one in row.panels.items() if name != DIFFERENCE}
-    shown = {colour for one in panels.values() for colour in map(tuple, one.reshape(-1, 3))}
-    return _panels(panels, {name: rgb for name, rgb in drawn.classes if rgb in shown})
+def _strip(shown: Shown) -> bytes:
+    row = next(row for row in shown.pictures.rows if row.kind == "rare")
+    panels = {name: row.panels[name] for name in (IMAGE, TRUTH, OLD, NEW)}
+    seen = {tuple(rgb) for name in (TRUTH, OLD, NEW) for rgb in panels[name].reshape(-1, 3)}
+    return _panels(panels, {name: rgb for name, rgb in shown.pictures.classes if rgb in seen})
 
 
-def overlay(ran: Ran) -> bytes:
-    """A test image, its predicted mask and its overlay, as `study.predict` writes them."""
-    names = {"image": "streets/images/test", "mask": "predicted/masks"}
-    names["overlay"] = "predicted/overlays"
-    first = min((ran.folder / names["mask"]).iterdir()).name
-    network = load_network(ran.folder / STUDY / FOLDER / BEST_MIOU)
-    panels = {what: Image.open(ran.folder / name / first) for what, name in names.items()}
-    return _panels(panels, {})
+def _overlay(shown: Shown) -> bytes:
+    row = next(row for row in shown.pictures.rows if row.kind == "random")
+    image, mask = row.panels[IMAGE], row.panels[NEW]
+    half = ((image.astype(np.uint16) + mask) // 2).astype(np.uint8)
+    return _panels({"image": image, "masks": mask, "overlays": half}, {})
 
 
-PICTURES: Mapping[str, Callable[[Ran], bytes]] = {
-    "contact_sheet": contact_sheet,
-    "learning_curves": learning_curves,
-    "operating_points": operating_points,
-    "differences": differences,
-    "classes": classes,
-    "strip": strip,
-    "overlay": overlay,
+PICTURES: Mapping[str, Callable[[Shown], bytes]] = {
+    "contact_sheet": _contact_sheet,
+    "operating_points": partial(
+        _plot, height=5.4, draw=lambda axes, shown: plots.rule_curves(axes, shown.answer)
+    ),
+    "differences": partial(
+        _plot, height=3.4, draw=lambda axes, shown: plots.forest(axes, shown.answer)
+    ),
+    "classes": partial(_plot, height=4.2, draw=_by_class),
+    "strip": _strip,
+    "learning_curves": _learning_curves,
+    "overlay": _overlay,
 }
 
 
-def main(folder: Path) -> None:
-    """Run the tutorial where it has not run, and write its pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        for block, printed in run(folder):
-            print(block, printed, sep="", flush=True)
-    ran = Ran(folder)
-    for name, draw in PICTURES.items():
-        write_bytes(HERE / f"{name}.png", draw(ran))
+def _panels(panels: Mapping[str, UInt8Array], colours: Mapping[str, tuple[int, ...]]) -> bytes:
+    """Panels side by side below their names, and the names of the colours below them."""
+    rows = -(-len(colours) // KEYS)
+    down, across = next(iter(panels.values())).shape[:2]
+    height = WIDTH / len(panels) * down / across + 0.3 + 0.25 * rows
+    made, axes = plots.figure(WIDTH, height, 1, len(panels))
+    for one, (name, panel) in zip(axes.flat, panels.items(), strict=True):
+        one.imshow(panel, interpolation="nearest")
+        one.set_title(name)
+        one.set_axis_off()
+    if colours:
+        keys = [Patch(facecolor=f"#{bytes(rgb).hex()}", label=name) for name, rgb in colours.items()]
+        made.legend(handles=keys, loc="outside lower left", ncols=KEYS, frameon=False)
+    return _drawn(made)
+
+
+def _drawn(made: Figure) -> bytes:
+    """A figure as a PNG, its small texts enlarged."""
+    for text in made.findobj(Text):
+        text.set_fontsize(max(POINTS, text.get_fontsize()))
+    drawn = BytesIO()
+    with plots.literal(made):
+        made.savefig(drawn, dpi=DPI, facecolor="white", metadata={"Software": None})
+    return _saved(Image.open(drawn).convert("RGB"))
+
+
+def _saved(image: Image.Image) -> bytes:
+    saved = BytesIO()
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(saved, "PNG", optimize=True)
+    return saved.getvalue()
+
+
+def main() -> None:
+    """Run the tutorial as far as its contact sheet, and write the pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        for block, _ in run(Path(folder)):
+            if SHEET in block:
+                break
+        for name, content in pictures(Path(folder, SHEET)):
+            write_bytes(HERE / f"{name}.png", content)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()
