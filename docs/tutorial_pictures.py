@@ -165,7 +165,9 @@ def _panels(panels: Mapping[str, UInt8Array], colours: Mapping[str, tuple[int, .
         one.set_title(name)
         one.set_axis_off()
     if colours:
-        keys = [Patch(facecolor=f"#{bytes(rgb).hex()}", label=name) for name, rgb in colours.items()]
+        keys = [
+            Patch(facecolor=f"#{bytes(rgb).hex()}", label=name) for name, rgb in colours.items()
+        ]
         made.legend(handles=keys, loc="outside lower left", ncols=KEYS, frameon=False)
     return _drawn(made)
 

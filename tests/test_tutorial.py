@@ -45,10 +45,9 @@ def test_the_tutorial_runs_as_it_is_shown(tmp_path: Path) -> None:
     assert (study / "exports" / "best_miou_loss.py").is_file()
     assert len(list((tmp_path / "predicted" / "masks").iterdir())) == 16
     assert "reproduced exactly" in printed
-    drawn = dict(tutorial_pictures.pictures(tmp_path / tutorial_pictures.SHEET))
-    for name in drawn:
+    for name, content in tutorial_pictures.pictures(tmp_path / tutorial_pictures.SHEET):
         shown = tutorial_pictures.HERE / f"{name}.png"
-        with Image.open(io.BytesIO(drawn[name])) as new, Image.open(shown) as old:
+        with Image.open(io.BytesIO(content)) as new, Image.open(shown) as old:
             assert new.size == old.size, name
 
 
