@@ -44,7 +44,7 @@ SHEET = "sheet.png"  # as the tutorial calls it
 LIMIT = 600  # seconds for a block of commands
 DPI, WIDTH = 150, 6.0  # pixels per inch; inches
 POINTS = 10.5  # of a text at least: readable in a column of 420 pixels
-COLOURS = 96
+COLOURS = 256
 LEFT = 640  # pixels of the contact sheet that are shown
 KEYS = 4  # names of colours side by side
 
@@ -101,18 +101,29 @@ def _contact_sheet(shown: Shown) -> bytes:
         return _saved(sheet.convert("RGB").crop((0, 0, LEFT, sheet.height)))
 
 
-def _learning_curves(shown: Shown) -> bytes:
-    made, axes = plots.figure(WIDTH, 3.9)
-    key = shown.answer.primary.val_miou
-    plots.curves(axes[0, 0], shown.state, shown.answer, key, legend=False)
-    plots.legend_below(made, axes[0, 0])
-    return _drawn(made)
-
-
-def _plot(shown: Shown, *, height: float, draw: Callable[[Axes, Shown], None]) -> bytes:
+def _plot(
+    shown: Shown,
+    *,
+    height: float,
+    draw: Callable[[Axes, Shown], None],
+    legend_below: bool = False,
+) -> bytes:
     made, axes = plots.figure(WIDTH, height)
     draw(axes[0, 0], shown)
+    if legend_below:
+        plots.legend_below(made, axes[0, 0])
     return _drawn(made)
+
+
+def _differences(axes: Axes, shown: Shown) -> None:
+    plots.forest(axes, shown.answer)
+    axes.get_legend().remove()
+    axes.set_title(axes.get_title("left"), loc="left", pad=6)
+
+
+def _learning_curves(axes: Axes, shown: Shown) -> None:
+    key = shown.answer.primary.val_miou
+    plots.curves(axes, shown.state, shown.answer, key, legend=False)
 
 
 def _by_class(axes: Axes, shown: Shown) -> None:
@@ -144,12 +155,10 @@ PICTURES: Mapping[str, Callable[[Shown], bytes]] = {
     "operating_points": partial(
         _plot, height=5.4, draw=lambda axes, shown: plots.rule_curves(axes, shown.answer)
     ),
-    "differences": partial(
-        _plot, height=3.4, draw=lambda axes, shown: plots.forest(axes, shown.answer)
-    ),
+    "differences": partial(_plot, height=2.6, draw=_differences, legend_below=True),
     "classes": partial(_plot, height=4.2, draw=_by_class),
     "strip": _strip,
-    "learning_curves": _learning_curves,
+    "learning_curves": partial(_plot, height=3.9, draw=_learning_curves, legend_below=True),
     "overlay": _overlay,
 }
 
