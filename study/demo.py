@@ -1,8 +1,8 @@
-"""`python -m study.demo`: show a recorded study: its report, without data, training or network.
+"""`python -m study.demo`: show the report of a recorded study, without data, training or network.
 
 The study is one that `python -m study.run` has made. Its ledger, evidence and pictures come with
-the package; the report and the exports are written anew. All commands that read a study take the
-folder: `python -m study.report study-demo`.
+the package. This command writes the report and the exports from them. Every command that reads a
+study accepts the folder: `python -m study.report study-demo`.
 """
 
 from __future__ import annotations

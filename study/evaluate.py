@@ -1,9 +1,9 @@
 """`python -m study.evaluate EXPORT DATA`: score an exported network on labelled pictures.
 
-DATA is a task (its `data:`, with --data-root), or a folder of images and labels in the form that
-docs/own_data.md describes; without a classes.yaml its labels hold the network's own class ids.
-Pictures and labels are brought to the size of the training, as in the study: on the study's own
-data the figures are the study's.
+DATA is a task, of which `data:` is used, or a folder of images and labels in a form that
+docs/own_data.md describes. Without a classes.yaml the labels must hold the network's own class ids.
+Pictures and labels are resized to the size of the training, as in the study. So on the study's own
+data you get the metrics of the study.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("evaluate", __doc__)
     parser.add_argument(
-        "export", type=Path, metavar="EXPORT", help="such as exports/best_miou.yaml"
+        "export", type=Path, metavar="EXPORT", help="an export, such as exports/best_miou.yaml"
     )
     parser.add_argument("data", metavar="DATA", help="a folder, a task file, or a shipped task")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the task's data")
     parser.add_argument(
-        "--split", default="test", choices=CHOICES, help="which of its pictures (default: test)"
+        "--split", default="test", choices=CHOICES, help="the split that is scored (default: test)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.csv", help="write the figures of each picture"
+        "--out", type=Path, metavar="FILE.csv", help="also write the metrics of each picture"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    parser.add_argument("--trust", action="store_true", help="import what an export names as code")
+    parser.add_argument(
+        "--trust", action="store_true", help="import the functions (code) that the export names"
+    )
     return run_command(parser, _evaluate, argv)
 
 

@@ -1,15 +1,17 @@
 """`python -m study.export NAME`: write the best configs of a study, finished or not, as YAML.
 
-With --format python, mmseg or smp it writes their losses for other trainers, beside the YAML: NAME
-is the study, for a file of each of its exports, or one export, such as
-studies/NAME/exports/best_miou.yaml (a file that ends in .yaml or .yml), for its file alone.
+With --format python, mmseg or smp it writes the losses for other trainers, into files beside the
+YAML. If NAME is a study, it writes one file for each export. If NAME is one export, such as
+studies/NAME/exports/best_miou.yaml, it writes the file of this export only. (The name of an export
+ends in .yaml or .yml.)
 
     python   best_miou_loss.py: a torch module that needs neither this package nor others, with the
              config's numbers, its digest, and the decision rule as a function
     mmseg    best_miou_mmseg.py: the equal loss of mmsegmentation, as a config
     smp      best_miou_smp.py: the equal loss of segmentation-models-pytorch
 
-Where there is no equal, the line says of which part, and nothing is written.
+If the other library has no equal loss, one line names the part that it lacks, and no file is
+written.
 """
 
 from __future__ import annotations
@@ -36,19 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("export", __doc__)
     add_study(parser, other="; with --format also the path of an export")
     parser.add_argument(
-        "--format", choices=FORMATS, default=YAML, help="what is written (default: yaml)"
+        "--format", choices=FORMATS, default=YAML, help="form of the output (default: yaml)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the loss files; default: the exports'"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the loss files (default: beside the exports)",
     )
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="folder that holds the data, for losses that need class counts which the study lacks",
+        help="folder that holds the data; needed if the loss needs class counts that the study "
+        "did not record",
     )
     parser.add_argument(
-        "--trust", action="store_true", help="import the factory of such data, if one makes them"
+        "--trust", action="store_true", help="import the function (factory) that makes these data"
     )
     return run_command(parser, _export, argv)
 

@@ -1,8 +1,7 @@
 """`python -m study.init DIR`: look at a folder of images and labels, and write what a study needs.
 
-Writes DIR/classes.yaml, unless there is one, and DIR/task.yaml, says what it has found, and prints
-the next two commands. Both files are commented; what is a guess is marked as one. Nothing else is
-changed.
+It writes DIR/task.yaml, and DIR/classes.yaml unless that file exists. It prints what it has found
+and the next two commands. Comments explain both files and mark every guess. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -31,10 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of images and labels")
     for what in ("images", "labels"):
         parser.add_argument(
-            f"--{what}", metavar="FOLDER", help=f"folder of the {what} in DIR, where it is unclear"
+            f"--{what}",
+            metavar="FOLDER",
+            help=f"the folder in DIR that holds the {what}, if several could",
         )
     parser.add_argument(
-        "--own", action="store_true", help="the classes are your own, though the tree is published"
+        "--own",
+        action="store_true",
+        help="DIR has the layout of a published data set, but the classes are your own",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show the files instead of writing them"

@@ -1,12 +1,12 @@
 """`python -m study.predict EXPORT IMAGES --out DIR`: segment pictures with an exported network.
 
 IMAGES are files and folders of any size. Each gets masks/NAME.png (class ids, in the colours of the
-classes) and overlays/NAME.png; classes.json names the ids. A picture is brought to the size that
-the network learned from, and its classes are given at its own size. Pictures that are larger than
-those of the training, but show things at the same size (aerial images, slides), are seen through
-windows instead: --window.
+classes) and overlays/NAME.png; classes.json names the ids. A picture is resized to the
+size of the training, and its classes are resized back to the picture's own size. Some pictures are
+larger than those of the training, but show objects at the same size, such as aerial images and
+slides. Use --window for them.
 
-Python has the same: `study.load(EXPORT).predict(picture)`.
+The same in Python: `study.load(EXPORT).predict(picture)`.
 """
 
 from __future__ import annotations
@@ -28,24 +28,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, which is 1 if a picture could not be read."""
     parser = Parser("predict", __doc__)
     parser.add_argument(
-        "export", type=Path, metavar="EXPORT", help="such as exports/best_miou.yaml"
+        "export", type=Path, metavar="EXPORT", help="an export, such as exports/best_miou.yaml"
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="files and folders")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the results"
+    )
     parser.add_argument(
         "--window",
         metavar="HEIGHTxWIDTH",
-        help="see pictures through overlapping windows of this size, at their own scale",
+        help="predict overlapping windows of this size, without resizing the pictures",
     )
     parser.add_argument(
         "--margin",
         type=int,
         metavar="PIXELS",
-        help="at each inner edge of a window, not used; default a quarter of its shorter side",
+        help="drop the predictions this close to an inner edge of a window (default: a quarter of "
+        "the window's shorter side)",
     )
-    parser.add_argument("--probabilities", action="store_true", help="write them, too: NAME.npz")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write the class probabilities: NAME.npz"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    parser.add_argument("--trust", action="store_true", help="import what an export names as code")
+    parser.add_argument(
+        "--trust", action="store_true", help="import the functions (code) that the export names"
+    )
     return run_command(parser, _predict, argv)
 
 

@@ -1,7 +1,7 @@
 """`python -m study.report NAME`: write the report, the plots and results.csv of a study.
 
-With several NAMEs it puts the studies side by side, on one page and as CSV, and says on top where
-they are not comparable.
+With several NAMEs it puts the studies side by side, on one page and as CSV. The top of the page
+says where they are not comparable.
 """
 
 from __future__ import annotations
@@ -28,21 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("report", __doc__)
     add_study(parser, several=True)
-    parser.add_argument("--picture", metavar="PNG", help="also draw the whole study in one picture")
+    parser.add_argument(
+        "--picture", metavar="PNG", help="also draw one picture of the whole study into this file"
+    )
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help=f"the page of several studies, its CSV beside it (default: ./{COMPARISON})",
+        help=f"file of the page about several studies, with the CSV beside it (default: "
+        f"./{COMPARISON})",
     )
     parser.add_argument(
         "--price-per-gpu-hour",
         metavar="PRICE",
-        help="also say what the GPU-hours cost, in the currency of the price",
+        help="price of a GPU-hour; the report then also says what the GPU-hours cost",
     )
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="import what the study names as code (factories), which its pictures need",
+        help="import the functions (factories) that the study names; its pictures need them",
     )
     return run_command(parser, _report, argv)
 

@@ -45,25 +45,29 @@ def parser() -> Parser:
     p.add_argument(
         "--resume",
         metavar="NAME",
-        help="continue a study; SPACE, if it is given, is searched from now on",
+        help="continue a study; if you also give a search space, it searches that from now on",
     )
     p.add_argument(
         "--more-trials",
         metavar="N",
-        help="with --resume: add so many searched trials, then select and confirm anew",
+        help="with --resume: add N searched trials, then select and confirm again",
     )
     p.add_argument(
         "--trust",
         action="store_true",
-        help="with --resume: import what the study's ledger names as code (factories)",
+        help="with --resume: import the functions (code) that the study's ledger names",
     )
     p.add_argument(
         "--notify",
         metavar="CMD",
-        help="run this shell command when the session ends; STUDY_NAME, STUDY_EVENT (finished, "
-        "budget_spent, interrupted, failed) and STUDY_MESSAGE are in its environment",
+        help="run this shell command when the session ends. Its environment has STUDY_NAME, "
+        "STUDY_EVENT (finished, budget_spent, interrupted, failed) and STUDY_MESSAGE",
     )
-    p.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
+    p.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and print the plan, without running it",
+    )
     return p
 
 

@@ -153,7 +153,12 @@ def files() -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the JSON Schemas of task, search space and classes files into a folder."""
     parser = Parser("schema", main.__doc__)
-    parser.add_argument("--write", default="schemas", metavar="DIR", help="default: schemas")
+    parser.add_argument(
+        "--write",
+        default="schemas",
+        metavar="DIR",
+        help="folder for the schemas (default: schemas)",
+    )
     return run_command(parser, _write, argv)
 
 

@@ -2,12 +2,12 @@
 
 PROBLEM is one of
 
-    a family of made-up problems, of which each seed draws one: --list shows them
+    a family of made-up problems (--list shows them); each seed draws one problem
     a table of learning curves: FILE.csv or FILE.parquet (docs/search.md describes its columns)
-    a study in the storage: the curves of its trials that were trained to the end
+    a study in the storage: the curves of the trials that were trained to the end
 
-The study's own scheduler, sampler and early stopping run by an event clock. The regret of a search
-is 0 at the best config, and 1 at the median random one.
+The study's own scheduler, sampler and early stopping run on a simulated clock. The regret of a
+search is 0 at the best config, and 1 at the median random one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ MOST = {"workers": 10_000, "trainings": 10_000, "trials": 100_000, "seeds": 1000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("simulate", __doc__)
-    parser.add_argument("problem", nargs="?", metavar="PROBLEM", help="what is searched")
+    parser.add_argument(
+        "problem", nargs="?", metavar="PROBLEM", help="a family, a table or a study"
+    )
     parser.add_argument("--list", action="store_true", help="show the families, and stop")
     parser.add_argument(
         "--space", metavar="FILE", help="search space of a table (default: FILE.space.yaml)"
@@ -43,29 +45,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--objectives",
         metavar="NAMES",
-        help="metrics of a table without a search space, joined by commas; -loss for one of which "
-        "less is better",
+        help="metrics of a table without a search space, separated by commas. A minus before a "
+        "metric means that less is better: -loss",
     )
     parser.add_argument(
         "--methods", default="model,random", metavar="NAMES",
-        help="model, random, full-length (random, without early stopping), warm (the model after "
-        "an earlier search of a problem like it), misled (after one of its reverse), joined by "
-        "commas; the first is compared with the others (default: model,random)",
+        help="methods, separated by commas: model, random, full-length (random, without early "
+        "stopping), warm (the model after an earlier search of a similar problem), misled (the "
+        "model after a search of the reversed problem). The first is compared with the others "
+        "(default: model,random)",
     )  # fmt: skip
-    parser.add_argument("--workers", default=8, metavar="N", help="trials at a time (default: 8)")
+    parser.add_argument(
+        "--workers", default=8, metavar="N", help="trials that run at once (default: 8)"
+    )
     parser.add_argument(
         "--trainings", metavar="N",
-        help="end each search after so many full trainings' worth of epochs (default: 32)",
+        help="end each search after as many epochs as N full trainings have (default: 32)",
     )  # fmt: skip
-    parser.add_argument("--trials", metavar="N", help="end each search after so many trials")
-    parser.add_argument("--seeds", default=8, metavar="N", help="searches by each (default: 8)")
+    parser.add_argument("--trials", metavar="N", help="end each search after N trials")
     parser.add_argument(
-        "--stragglers", default=0.0, metavar="F", help="part of the trials that are 5x slower"
+        "--seeds", default=8, metavar="N", help="searches with each method (default: 8)"
+    )
+    parser.add_argument(
+        "--stragglers",
+        default=0.0,
+        metavar="F",
+        help="fraction of the trials that are 5 times slower",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
     parser.add_argument(
         "--record", type=Path, metavar="FILE",
-        help="write the curves of the study PROBLEM as a table, and its search space beside it",
+        help="write the curves of the study PROBLEM as a table, with its search space beside it",
     )  # fmt: skip
     parser.add_argument(
         "--storage", default=STUDIES, metavar="DIR",

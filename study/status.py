@@ -25,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     either.add_argument(
         "--watch",
         action="store_true",
-        help="show it again every ten seconds, until the study is finished or Ctrl-C",
+        help="show the study again every ten seconds, until it is finished or you press Ctrl-C",
     )
     either.add_argument(
         "--repair",
         action="store_true",
-        help="write the lines of a damaged ledger before the damage to a new file",
+        help="copy the lines of a damaged ledger up to the damage into a new file",
     )
     return run_command(parser, _status, argv)
 

@@ -1,4 +1,4 @@
-"""`python -m study.track NAME`: bring MLflow in step with a study's ledger, or rebuild it there.
+"""`python -m study.track NAME`: bring MLflow in line with a study's ledger, or rebuild its runs.
 
 Running it twice changes nothing: MLflow has the same runs and the same points.
 """
@@ -21,13 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, which is 1 if MLflow still lacks some lines."""
     parser = Parser("track", __doc__)
     add_study(parser)
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow server or database (default: that of the study)",
+    )
     parser.add_argument(
         "--register",
         metavar="MODEL",
         type=_model_name,
-        help="then make the network of the export best_miou a version of MODEL in MLflow's model "
-        "registry, unless it is one; `mlflow.pyfunc.load_model('models:/MODEL/1')` gives classes",
+        help="also register the network of the export best_miou in MLflow's model registry, as a "
+        "version of MODEL, unless it is registered already. "
+        "`mlflow.pyfunc.load_model('models:/MODEL/1')` then predicts classes",
     )
     return run_command(parser, _track, argv)
 

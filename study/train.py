@@ -1,12 +1,14 @@
 """`python -m study.train CONFIG.yaml`: train one config, and compare an export to its numbers.
 
 CONFIG.yaml holds `task` (a mapping, a file or a shipped name), `loss`, `optimizer` and `seed`. An
-export also holds `provenance`: the run uses its CPU threads and precision, and on an equal machine
-it must reproduce its metrics, those at its tuned decision rules among them. A factory that an
-export names is code: it is imported with --trust alone.
+export also holds `provenance`. The run then uses the recorded number of CPU threads and the
+recorded precision. On an equal machine it must reproduce the recorded metrics, also those at the
+tuned decision rules. A function (factory) that an export names is code, and is imported only with
+--trust.
 
-With --out, config.yaml is an export too: `study.metrics.build_decision` takes its decision rule,
-and config.safetensors beside it has the weights. A distilled loss has its teacher's there, too.
+With --out, the command writes config.yaml, which is an export too, and its weights beside it in
+config.safetensors. `study.metrics.build_decision` reads the decision rule of config.yaml. For a
+distilled loss the folder also holds the teacher's weights.
 """
 
 from __future__ import annotations
@@ -44,25 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         default=1,
         metavar="N",
-        help="processes that share each batch, each with a GPU of its own, or on the CPU with as "
-        "many threads as one; default: 1",
+        help="number of processes that split each batch. Each gets its own GPU, or on the CPU as "
+        "many threads as a single process would (default: 1)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's seed")
+    parser.add_argument("--seed", type=int, metavar="N", help="use this seed instead of the file's")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="write config.yaml with its decision rule, config.safetensors (the weights), "
-        "metrics.jsonl, checkpoint.pt; the folder of a training of your own",
+        help="new or empty folder for config.yaml with its decision rule, config.safetensors (the "
+        "weights), metrics.jsonl and checkpoint.pt. A training of your own runs in this folder",
     )
     parser.add_argument(
         "--teacher",
         type=Path,
         metavar="FILE",
-        help="the teacher of a distilled loss: an export, or the weights of the one that it names",
+        help="teacher of a distilled loss: an export, or the weights of the teacher that the "
+        "config names",
     )
-    parser.add_argument("--no-weights", action="store_true", help="no config.safetensors in --out")
-    parser.add_argument("--trust", action="store_true", help="import what an export names as code")
+    parser.add_argument("--no-weights", action="store_true", help="do not write config.safetensors")
+    parser.add_argument(
+        "--trust", action="store_true", help="import the functions (code) that the export names"
+    )
     return run_command(parser, _train, argv)
 
 

@@ -1,8 +1,9 @@
 """`python -m study.ui NAME`: show a study in MLflow, the best trials first.
 
-Starts MLflow's server for the study's database, on this machine alone (127.0.0.1) and without
-telemetry, prints the link to the table of its trials, opens it in a browser, and serves until
-Ctrl-C. For a study that is tracked on a server, it prints and opens that server's link.
+It starts MLflow's server for the study's database, on this machine only (127.0.0.1) and without
+telemetry. It prints the link to the table of trials and opens it in a browser. The server runs
+until Ctrl-C. If the study is tracked on another server, the command prints and opens the link
+there.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser("ui", __doc__)
     add_study(parser)
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: as in the study")
     parser.add_argument(
-        "--port", type=int, default=5000, metavar="N", help="default 5000, or one that is free"
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow server or database (default: that of the study)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="print the link alone")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="port of the server (default: 5000, or a free one)",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="only print the link")
     return run_command(parser, _show, argv)
 
 

@@ -1,40 +1,43 @@
-"""The tutorial runs as it is shown, with a smaller network."""
+"""The tutorial runs as it is shown, with a smaller network, and has the pictures of its script."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import io
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from documentation import ROOT, blocks, page
+from documentation import ROOT, page
+from PIL import Image
 
-LIMIT = 600  # seconds for a command
+from docs import tutorial_pictures
+
+MOST_BYTES = 600_000  # of all pictures together
+
+
+def test_the_page_shows_each_picture_that_the_script_draws_with_a_description() -> None:
+    shown = re.findall(r"!\[([^\]]*)\]\(tutorial/(\w+)\.png\)", page("tutorial.md"))
+    assert [name for _, name in shown] == [*tutorial_pictures.PICTURES]
+    assert all(len(description.split()) > 3 for description, _ in shown)
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    files = {file.stem: file for file in tutorial_pictures.HERE.iterdir()}
+    assert files.keys() == tutorial_pictures.PICTURES.keys()
+    assert sum(file.stat().st_size for file in files.values()) < MOST_BYTES
+    for file in files.values():
+        with Image.open(file) as image:
+            assert image.format == "PNG" and image.width >= 420
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tutorial_runs_as_it_is_shown(tmp_path: Path) -> None:
-    (script,) = blocks(page("tutorial.md"), "python")
-    (tmp_path / "draw.py").write_text(script, encoding="utf-8")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
     printed = ""
-    for block in blocks(page("tutorial.md"), "bash"):
-        done = subprocess.run(
-            ["bash", "-e", "-c", block],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
-        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-        printed += done.stdout
+    for block, output in tutorial_pictures.run(tmp_path):
+        printed += output
         if "budget" in block:
             _shrink(tmp_path / "streets" / "task.yaml")
     study = tmp_path / "studies" / "streets"
@@ -42,6 +45,10 @@ def test_the_tutorial_runs_as_it_is_shown(tmp_path: Path) -> None:
     assert (study / "exports" / "best_miou_loss.py").is_file()
     assert len(list((tmp_path / "predicted" / "masks").iterdir())) == 16
     assert "reproduced exactly" in printed
+    for name, content in tutorial_pictures.pictures(tmp_path / tutorial_pictures.SHEET):
+        shown = tutorial_pictures.HERE / f"{name}.png"
+        with Image.open(io.BytesIO(content)) as new, Image.open(shown) as old:
+            assert new.size == old.size, name
 
 
 def _shrink(file: Path) -> None:

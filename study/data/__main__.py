@@ -1,7 +1,7 @@
 """`python -m study.data TASK`: check a data set, build its cache and describe its contents.
 
-`python -m study.data convert TOOL SRC DST` turns an export of annotations into a folder data set:
-see its --help. (A task file of that name is `./convert`.)
+`python -m study.data convert TOOL SRC DST` turns an export of annotations into a folder data set;
+its own --help explains it. (If your task file is called `convert`, write `./convert`.)
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def open_data(
         cache_dir: the folder of the cache; default $STUDY_CACHE_DIR, else
             ~/.cache/segmentation-loss-study.
         on_progress: called after each image that is decoded, and while another process decodes.
-        begun: whether a study or a training goes on that has begun with these data; then those are
-            accepted, too, that `data_faults` lists.
+        begun: whether this continues a study or a training that has begun with these data; then
+            data with the faults that `data_faults` lists are accepted, too.
 
     Returns:
         The train, val and test splits, each with images (N, H, W, 3) uint8 RGB and labels (N, H, W)

@@ -28,16 +28,16 @@ def load(
     Args:
         export: the path of an export, such as ``exports/best_miou.yaml``, with its weights beside
             it.
-        device: where the network is put.
-        trust: whether a model factory that the export names may be imported; else it is refused.
+        device: of the network.
+        trust: import a model factory that the export names; without it such an export is refused.
 
     Returns:
         A module in eval mode: ``predictor(images)`` gives classes, ``predictor.predict(picture)``
         those of a file of any size.
 
     Raises:
-        InputError: for an export that cannot be read or has no weights, and for weights that are
-            not those that it names or do not fit its model.
+        InputError: for an export that cannot be read or has no weights. Also for weights that the
+            export does not name, or that do not fit its model.
     """
     path = Path(export)
     exported = read_exported(path, trust=trust)

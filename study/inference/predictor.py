@@ -26,7 +26,7 @@ ROWS = 256  # of a picture that are enlarged at a time: bounds memory
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is predicted of one picture, at its own size.
+    """The prediction for one picture, at its own size.
 
     classes: (H, W) uint8. probabilities: (C, H, W) float16 if they were asked for: the softmax of
     z - tau log pi, whose largest is the predicted class.
@@ -46,9 +46,10 @@ class Predictor(nn.Module):
         decision: the rule of the export.
         class_names: C names.
         palette: (C, 3) uint8 RGB, a colour of each class.
-        mean: of the images that it learned from, RGB in 0..1.
+        mean: of the training images, RGB in 0..1.
         std: likewise.
-        size: (height, width) that these had, to which `predict` brings a picture; None: its own.
+        size: (height, width) of the training images; `predict` resizes a picture to it. None:
+            no resizing.
         fit: how, `stretch` or `pad` (see the task's `data:`).
 
     Examples:
@@ -91,7 +92,7 @@ class Predictor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The classes (B, H, W) of images (B, 3, H, W): uint8, or float in 0..1. They should be as
-        large as those that the network learned from; `predict` sees to that."""
+        large as the training images; `predict` resizes them."""
         classes: Tensor = self.decision(self.logits(images))
         return classes
 
@@ -122,13 +123,13 @@ class Predictor(nn.Module):
         Args:
             picture: a file, an image of Pillow, or RGB values (H, W, 3) uint8. Photographs that
                 carry an orientation are turned upright.
-            window: None: the picture is brought to the size that the network learned from, and its
-                logits to the picture's. (height, width): the picture stays as it is and is seen
-                through overlapping windows; for pictures that are larger than those of the
-                training, but show things at the same size.
-            margin: pixels at each inner edge of a window that are not used; default a quarter of
-                its shorter side.
-            probabilities: give them, too.
+            window: None: the picture is resized to the size of the training images, and its
+                logits back to the picture's size. (height, width): the picture keeps its size, and
+                overlapping windows of it are predicted. Use this for pictures that are larger than
+                the training images but show objects at the same size.
+            margin: predictions this close to an inner edge of a window are dropped; default a
+                quarter of the window's shorter side.
+            probabilities: also return the probabilities.
 
         Raises:
             InputError: for a file that cannot be read.

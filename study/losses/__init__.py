@@ -55,13 +55,13 @@ def build_loss(
     Args:
         config: the `loss:` tree, a mapping or a LossConfig; or the name of a preset, such as "jml",
             for `PRESETS["jml"].config`. None or {} is cross entropy.
-        num_classes: C, at least 2; or 1 for a binary loss of one channel, whose class 0 has logit
-            0 and whose counts and weights are those of both classes.
-        class_counts: pixels of each class in the training split, (C,) or (images, C), >= 0; only
-            class-weight schemes, of which `median_frequency` per image, and logit adjustment need
-            them.
-        ignore_index: label of the pixels that do not count, or several; None ignores none.
-        validate: refuse soft targets that are no distributions, on the CPU; False saves the look.
+        num_classes: C, at least 2; or 1 for a binary loss of one channel. Its class 0 has logit 0,
+            and its counts and weights are those of both classes.
+        class_counts: pixels of each class in the training split, (C,) or (images, C), >= 0. Only
+            class-weight schemes and logit adjustment need them; `median_frequency` needs them per
+            image.
+        ignore_index: label of the ignored pixels, or several; None ignores none.
+        validate: on the CPU, refuse soft targets that are no distributions; False skips the check.
 
     Returns:
         A module whose forward(logits, target, keep=None) is a scalar; see SegmentationLoss. With

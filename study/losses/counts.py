@@ -26,7 +26,7 @@ def class_counts(
     Args:
         data: a dataset of samples, or a loader of batches (B, ...) of them.
         num_classes: C.
-        ignore_index: label of the pixels that do not count; None if there is none.
+        ignore_index: label of the ignored pixels; None if there is none.
         label: where a sample or batch has its labels: an index or a key, or a function that returns
             them. Default: the second of a tuple or list, the one of `mask`, `label`, `labels`,
             `target`, `segmentation`, `semantic_mask` in a mapping, else the sample itself.
@@ -35,8 +35,8 @@ def class_counts(
 
     Returns:
         (images, C) int64, in the order of the data, for the `class_counts` of `build_loss` and
-        (summed over axis 0) of `SegmentationMetrics`. What the data augment is counted as it comes
-        in this one pass.
+        (summed over axis 0) of `SegmentationMetrics`. If the data are augmented at random,
+        the counts are those of this one pass.
 
     Raises:
         ValueError: for data without an image, where a sample's labels are not found, and for labels

@@ -45,8 +45,9 @@ class SegmentationLoss(nn.Module):
         num_classes: C, at least 2; or 1 for a binary loss of one channel.
         class_counts: pixels of each class, (C,) or (images, C); only class-weight schemes and
             logit adjustment need them.
-        ignore_index: label of the pixels that do not count, or several; None ignores none.
-        validate: refuse soft targets that are no distributions, where looking makes nobody wait.
+        ignore_index: label of the ignored pixels, or several; None ignores none.
+        validate: refuse soft targets that are no distributions, where this check does not make the
+            host wait for a device.
 
     State: recall, updated once per forward in training mode and only read in eval mode, and the
     class weights. Both are buffers: they move with the module and are saved with it, but stay
@@ -55,8 +56,8 @@ class SegmentationLoss(nn.Module):
 
     In a `torch.compile`d step the loss is one operator, without a graph break (compiled.py).
 
-    measure_gradients: while True, `terms()` also gives the gradient norms of the two terms, at the
-    cost of one more evaluation of each. While False it costs nothing.
+    measure_gradients: if True, `terms()` also gives the gradient norms of the two terms, at the
+    cost of one more evaluation of each. False costs nothing.
 
     Normaliser: `valid` divides by the number of valid pixels; `weight` first scales the pixel
     weights a * (1 - R) to average 1 over the valid pixels of the batch.

@@ -52,8 +52,8 @@ def build_decision(export: str | Path | Mapping[str, Any]) -> Decision:
             `yaml.safe_load` makes of it.
 
     Returns:
-        The rule, for logits (B, C, ...) or (C, H, W) of torch or numpy. An export without one, of
-        an earlier version, means the argmax.
+        The rule, for logits (B, C, ...) or (C, H, W) of torch or numpy. An export of an earlier
+        version may have no rule; then it is the argmax.
 
     Raises:
         InputError: if the file cannot be read, or its block `decision` is malformed.

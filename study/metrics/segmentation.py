@@ -33,15 +33,15 @@ class SegmentationMetrics:
     Counts stay on the predictions' device; nothing is copied to the host before the end.
 
     Args:
-        num_classes: C; 1 for logits of one channel (B, 1, H, W), those of the second of two
-            classes, of which the first has logit 0; names and counts are those of both.
-        ignore_index: label of the pixels that do not count.
+        num_classes: C. 1 means two classes with logits of one channel (B, 1, H, W): those of the
+            second class; the first has logit 0. Names and counts are those of both classes.
+        ignore_index: label of the ignored pixels.
         class_names: names of the per-class metrics, one per class, all different; default the class
             indices.
-        class_counts: (C,) pixels of each class in training; with them the decision rules are
-            measured, too, and each batch must be logits.
+        class_counts: (C,) pixels of each class in training. They switch on the metrics of the
+            decision rules; each batch must then be logits.
         groups: classes of each named group, by their names.
-        calibration: measure nll and calibration_error, too; each batch must be logits.
+        calibration: also measure nll and calibration_error; each batch must then be logits.
 
     Raises:
         ValueError: if class_names, class_counts or groups do not fit.
@@ -211,8 +211,8 @@ class SegmentationMetrics:
         self._diverged = found if self._diverged is None else self._diverged | found
 
     def merge(self, other: SegmentationMetrics) -> None:
-        """Add the batches of another, which measures the same: N = N_self + N_other for every
-        count, so that this one's metrics are those of one that has seen both, its own images first.
+        """Add the batches of another object with the same settings: N = N_self + N_other for every
+        count. The metrics are then those of one object that has seen both, its own images first.
 
         Raises:
             ValueError: if the other has other classes, groups or rules.
@@ -235,11 +235,11 @@ class SegmentationMetrics:
     def sync(self, group: Any = None) -> None:
         """Add up the batches of all processes of `torch.distributed`, on each of them.
 
-        As `merge`, in the order of the ranks, for processes that have each seen a part of a split.
-        To be called by every process, once, after its last batch; `reset` before the next split. A
-        sampler that repeats images to give every process as many (torch's DistributedSampler
-        unless `drop_last`) has them counted twice: give the metrics each image once. Without a
-        process group it changes nothing.
+        It works as `merge`, in the order of the ranks, if each process has seen a part of a split.
+        Every process must call it once, after its last batch, and `reset` before the next split.
+        Give the metrics each image once. Some samplers repeat images so that every process gets
+        the same number (torch's DistributedSampler unless `drop_last`); repeated images would count
+        twice. Without a process group the call changes nothing.
 
         Args:
             group: the process group; default all.
@@ -328,7 +328,7 @@ class SegmentationMetrics:
         return np.stack([hits, decided - hits, total - hits], axis=1)
 
     def taus(self) -> Taus | None:
-        """The two rules that these counts choose; None if the rules are not measured."""
+        """The two rules that are best on these counts; None if the rules are not measured."""
         curve = self.curve
         return None if curve is None else choose_taus(curve)
 
@@ -336,8 +336,8 @@ class SegmentationMetrics:
         """Compute all metrics of the batches so far.
 
         Args:
-            taus: the rules of the tuned metrics; default those that these counts choose. For a
-                test split give those of val.
+            taus: the rules of the tuned metrics; default those that are best on these counts. For
+                a test split give the rules of val.
 
         Returns:
             Each metric by its name, in 0..1 or NaN; `iou/<name>`, `recall/<name>` and

@@ -200,12 +200,12 @@ class Options(BaseModel):
     )
     confirm_task: Annotated[Any, PlainValidator(_confirm_task), NotEmpty] = _option(
         None,
-        "train the confirmation on this task, the search on --task, its small proxy (default: as "
-        "in the search space, else --task)",
+        "confirm on this task, and search on --task, which is then a small proxy of it (default: "
+        "as in the search space, else --task)",
         metavar="TASK",
     )
     confirm_data_root: Annotated[Path | None, PlainValidator(_folder)] = _option(
-        None, "folder that holds its data, if it is not --data-root", metavar="DIR"
+        None, "folder that holds the data of --confirm-task (default: --data-root)", metavar="DIR"
     )
     num_trials: Annotated[Count, AfterValidator(_few_enough)] | None = _option(
         None, "number of searched trials (default: as in the search space)", metavar="N"
@@ -218,14 +218,15 @@ class Options(BaseModel):
     )
     warm_start: Annotated[tuple[str, ...], PlainValidator(_studies)] = _option(
         (),
-        "earlier studies, by name or folder, from whose trials the model of the search starts; "
-        "their task and space may be others (default: as in the search space)",
+        "earlier studies, by name or folder. The search model starts from their trials, even if "
+        "their task and search space differ (default: as in the search space)",
         metavar="STUDY",
     )
     time_budget: Seconds = _option(
         math.inf,
-        "end this session within this time, including exports and report: 30m, 2h. Searched trials "
-        "are left out first, then baselines, then seeds; --resume continues the study",
+        "end this session within this time, including exports and report: 30m, 2h. If time is "
+        "short, searched trials are left out first, then baselines, then seeds. --resume continues "
+        "the study",
         metavar="T",
     )
     max_gpu_hours: Hours = _option(
@@ -235,34 +236,35 @@ class Options(BaseModel):
     )
     price_per_gpu_hour: Price | None = _option(
         None,
-        "also say in the report what the GPU-hours cost, in the currency of the price",
+        "price of a GPU-hour; the report then also says what the GPU-hours cost",
         metavar="PRICE",
     )
     device: Annotated[str, AfterValidator(_known_device)] | None = _option(
         None,
-        "where trials train: gpu, which waits for a GPU rather than take a CPU, or cpu (default: a "
-        "GPU if a node has one, else a CPU)",
+        "where trials train: on the gpu or on the cpu. With gpu they wait for a GPU and never use "
+        "a CPU instead (default: a GPU if a node has one, else a CPU)",
         metavar="gpu|cpu",
     )
     gpus_per_trial: Gpus | None = _option(
         None,
-        "GPUs of a trial: 1, or 0.5 if two trials fit into a GPU's memory, 2 and more to share its "
-        "batches, or 0 to train on CPUs (default: 1 if there is a GPU)",
+        "GPUs for each trial: 1; 0.5 if two trials fit into the memory of one GPU; 2 or more to "
+        "split each batch over them; 0 to train on CPUs (default: 1 if there is a GPU)",
         metavar="G",
     )
     ranks: Annotated[Count, AfterValidator(_few_enough_ranks)] | None = _option(
         None,
-        "processes that share each batch of a trial on a node, each with a GPU of its own, or on "
-        "CPUs an equal part of the trial's (default: one for each GPU of a trial)",
+        "number of processes that split each batch of a trial, all on one node. Each gets its own "
+        "GPU, or an equal part of the trial's CPUs (default: one for each GPU of a trial)",
         metavar="N",
     )
     cpus_per_trial: Cpus | None = _option(
-        None, "CPUs of a trial, and its number of CPU threads", metavar="C"
+        None, "CPUs for each trial, which is also its number of CPU threads", metavar="C"
     )
     max_concurrent: Count | None = _option(
         None,
-        "maximum number of trials that run at once; on a cluster that was joined and that may grow "
-        "the number itself, for Ray cannot tell how far (KubeRay, machines that run `ray start`)",
+        "run at most N trials at once. If the study joins a cluster that may grow (KubeRay, "
+        "machines that run `ray start`), it plans for exactly N, because Ray cannot tell how far "
+        "such a cluster grows",
         metavar="N",
     )
     address: Text | None = _option(
@@ -273,7 +275,7 @@ class Options(BaseModel):
     trial_timeout: Timeout | None = _option(
         None,
         "end a trial that gives no sign of life for this time, and try it again: 30m, 2h; inf for "
-        "never (default: 10 times the median epoch, 10m at least, once an epoch is known)",
+        "never (default: 10 times the median epoch, at least 10m, once an epoch was measured)",
         metavar="T",
     )
     storage: Annotated[str | Path, PlainValidator(_path), NotEmpty] = _option(
@@ -290,7 +292,7 @@ class Options(BaseModel):
         False, "keep the last checkpoint of every trial, even after it has ended"
     )
     no_weights: bool = _option(
-        False, "do not keep the weights of confirmed trainings, which exports come with"
+        False, "do not keep the weights of confirmed trainings; exports then have no weights"
     )
     name: Text | None = _option(None, "name of the new study (default: made from the two files)")
     seed: Seed = _option(0, "seed of proposals and trainings (default: 0)")

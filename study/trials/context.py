@@ -111,7 +111,7 @@ class Place:
 
 
 class TrialContext:
-    """One trial of a study, as a training function of your own sees it.
+    """One trial of a study: the argument of your own training function.
 
         def train(context: TrialContext) -> None:
             loss = context.build_loss(num_classes=19, class_counts=counts)
@@ -131,8 +131,8 @@ class TrialContext:
         num_epochs: of the full budget; a learning rate schedule ends there.
         device: such as "cpu" or "cuda": the GPU that the trial has.
         num_threads: CPU threads that it has.
-        folder: a folder of its own, which outlives an interruption where the study's folder is
-            visible.
+        folder: the trial's own folder. It outlives an interruption if the next machine sees the
+            study's folder.
         is_confirmation: whether the last epoch must report test metrics, too.
         classes: of the task, if it names them.
 
@@ -239,7 +239,7 @@ class TrialContext:
     def resume(self, save: Save, load: Callable[[Path], object]) -> int:
         """Say how the training is saved and loaded, and load what an interrupted attempt left.
 
-        Without it, an interrupted trial starts again. The state of the loss is kept in any case.
+        Without this call an interrupted trial starts again. The loss keeps its state in any case.
 
         Args:
             save: writes all that the next epoch needs into a file: model, optimiser, schedule,
@@ -267,12 +267,12 @@ class TrialContext:
         write_checkpoint(path, self._save, self.reported, state)
 
     def beat(self, doing: str = IN_EPOCH) -> None:
-        """Give a sign of life. The loss gives one with each step; a long pause needs more of them,
-        else the trial is taken for hung."""
+        """Give a sign of life. The loss gives one with each step. In a longer pause call this,
+        or the study takes the trial for hung."""
         self._link.beat(doing)
 
     def report(self, epoch: int, values: Values) -> bool:
-        """Report an epoch, and learn whether to go on.
+        """Report an epoch, and return whether to continue.
 
         Args:
             epoch: from 1 to num_epochs, each once and in order.
@@ -283,7 +283,7 @@ class TrialContext:
                 `test/miou`, too.
 
         Returns:
-            False where the study has ended the trial: return soon. At the last epoch it is always
+            False if the study has ended the trial: return soon. At the last epoch it is always
             False.
 
         Raises:

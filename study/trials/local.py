@@ -64,14 +64,14 @@ def local_context(
     device: str | None = None,
     folder: str | Path | None = None,
 ) -> TrialContext:
-    """A context outside of any study, to try a function: `train(local_context(...))`.
+    """Make a context without a study, to try a training function: `train(local_context(...))`.
 
     Args:
         task: a file, or a mapping such as `{"trial": "mine:train", "budget": {"epochs": 2}}`.
         loss: the `loss:` tree; default cross entropy.
         lr_scale: the factor on your learning rate.
         seed: of the trial.
-        confirmation: whether test metrics are expected, too.
+        confirmation: whether the last epoch must also report test metrics.
         device: default a GPU if there is one.
         folder: of the trial; default a temporary one.
 

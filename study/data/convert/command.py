@@ -1,4 +1,4 @@
-"""`python -m study.data convert TOOL SRC DST`: annotations to a folder data set."""
+"""`python -m study.data convert TOOL SRC DST`: turn annotations into a folder data set."""
 
 from __future__ import annotations
 
@@ -47,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="SRC", type=Path, help="the export: a folder or a file")
     parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder that holds the images, if not SRC"
+        "--images", type=Path, metavar="DIR", help="folder that holds the images (default: SRC)"
     )
-    parser.add_argument("--boxes", action="store_true", help="fill detectors' boxes as objects")
+    parser.add_argument(
+        "--boxes", action="store_true", help="draw the boxes of detection labels as filled objects"
+    )
     parser.add_argument(
         "--order",
         choices=get_args(Order),
@@ -60,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--unlabelled",
         choices=get_args(Unlabelled),
         default="background",
-        help="what pixels of no object are: class `background`, or ignored",
+        help="pixels outside of all objects: class `background`, or ignored",
     )
-    parser.add_argument("--link", action="store_true", help="hard links to the images, no copies")
+    parser.add_argument(
+        "--link", action="store_true", help="make hard links to the images instead of copies"
+    )
     return run_command(parser, _convert, argv)
 
 
