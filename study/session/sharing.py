@@ -1,4 +1,4 @@
-"""How many GPUs a trial gets where the study is to find that out itself: `--gpus-per-trial auto`."""
+"""What part of a GPU a trial gets where the study is to find out: `--gpus-per-trial auto`."""
 
 from __future__ import annotations
 

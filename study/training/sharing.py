@@ -136,8 +136,7 @@ def _is_over(marks: Marks, seconds: float) -> bool:
 
 def _rate(marks: Marks) -> float:
     return sum(
-        (of_one[-1][1] - of_one[0][1]) / (of_one[-1][0] - of_one[0][0])
-        for of_one in _window(marks)
+        (of_one[-1][1] - of_one[0][1]) / (of_one[-1][0] - of_one[0][0]) for of_one in _window(marks)
     )
 
 

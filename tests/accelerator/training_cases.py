@@ -191,9 +191,7 @@ def test_a_training_is_measured_on_any_device():
     config = tiny(model=CONVOLUTION)
     data, before = data_of(config), torch.get_rng_state()
     with StandIn() as stand_in:
-        found = trained(
-            config.trained_here, data, torch.device(DEVICE), epoch_s=0.0, steps=2
-        )
+        found = trained(config.trained_here, data, torch.device(DEVICE), epoch_s=0.0, steps=2)
         (kind, warm), *epochs = itertools.islice(found, 3)
         found.close()
     assert kind == WARM and warm["steps"] == 2
