@@ -49,6 +49,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -300,8 +301,8 @@ def prefetch(setting: Setting) -> str:
             super().__init__(*given)
             self.reads_ahead, self._copies = False, None
 
-    trainer.Batches = WithoutStream  # type: ignore[misc, attr-defined]
-    plain = setting.training(config)
+    with mock.patch.object(trainer, "Batches", WithoutStream):
+        plain = setting.training(config)
     without = [plain.train_epoch() for _ in range(2)]
     speeds = [each[-1]["time/images_per_s"] for each in (reports, without)]
     for each in (*reports, *without):
@@ -345,7 +346,9 @@ def _timeless(metrics: Mapping[str, float]) -> dict[str, float]:
 def loss_speeds(setting: Setting) -> str:
     """Every axis beside torch's cross entropy, in one run."""
     where = torch.device(setting.device)
-    ours, figures, missed = losses.ours(setting.shape), [], []
+    ours = losses.ours(setting.shape)
+    figures: list[str] = []
+    missed: list[str] = []
     for kind in losses.LOGITS:
         logits, target = losses.make_batch(setting.shape, kind, 0.05, where)
         steps = {name: losses.step(loss, logits, target) for name, loss in ours.items()}
@@ -366,20 +369,21 @@ def loss_speeds(setting: Setting) -> str:
 def rules(setting: Setting) -> str:
     """Evaluations with and without the count at the decision rules, in turns."""
     training = setting.training(setting.config())
-    count, seconds = CurveCounter.count, {True: [0.0], False: [0.0]}
+    seconds: dict[bool, list[float]] = {True: [], False: []}
 
-    def nothing(_: CurveCounter, logits: Any, *__: Any) -> Any:
+    def nothing(_: CurveCounter, logits: torch.Tensor, *__: Any) -> torch.Tensor:
         classes = logits.shape[1]
         return torch.zeros(
             (len(logits), NUM_TAUS, classes, classes), dtype=torch.int64, device=logits.device
         )
 
+    counts = {True: CurveCounter.count, False: nothing}
     for kept in (True, False) * (setting.rounds + 1):
-        CurveCounter.count = count if kept else nothing  # type: ignore[method-assign]
-        begun = time.perf_counter()
-        training.evaluate([VAL], last=False)
-        seconds[kept].append(time.perf_counter() - begun)
-    whole, rest = (statistics.median(seconds[kept][2:]) for kept in (True, False))
+        with mock.patch.object(CurveCounter, "count", counts[kept]):
+            begun = time.perf_counter()
+            training.evaluate([VAL], last=False)
+            seconds[kept].append(time.perf_counter() - begun)
+    whole, rest = (statistics.median(seconds[kept][1:]) for kept in (True, False))
     return f"{100 * (1 - rest / whole):.1f} % of an evaluation, by {setting.rounds} rounds"
 
 
@@ -420,11 +424,12 @@ def _fill(config: Mapping[str, Any], both: Any, there: Connection) -> None:
             used = torch.cuda.max_memory_reserved() / total
             both.wait()
 
-    worker._send = said.append  # type: ignore[assignment]
-    worker._train = training
-    spot.leave_if_drained = lambda: None
     settings = WorkerSettings("", None, 1, (), False, False, beat_s=60.0)
-    worker._run(TrialOrder("trial", config, "search", 0.5, 0, 0, settings))
+    with (
+        mock.patch.multiple(worker, _send=said.append, _train=training),
+        mock.patch.object(spot, "leave_if_drained"),
+    ):
+        worker._run(TrialOrder("trial", config, "search", 0.5, 0, 0, settings))
     last = said[-1]
     cause = last.cause if isinstance(last, FaultMessage) else type(last).__name__
     there.send((used, cause, str(getattr(last, "reason", last))[:200]))

@@ -94,7 +94,8 @@ def share_on_node(
         while not done and time.monotonic() < until:
             done, _ = ray.wait([answer], timeout=LOOK)
         if done:
-            return ray.get(answer)  # type: ignore[no-any-return]
+            found: Share = ray.get(answer)
+            return found
         return unmeasured("no GPU has answered in time")
     except ray.exceptions.RayError as error:
         return unmeasured(f"its process fails: {last_line(error)}")
