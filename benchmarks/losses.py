@@ -123,7 +123,7 @@ def main() -> None:
 def _report(device: torch.device, shape: Shape, options: argparse.Namespace) -> str:
     load = os.getloadavg()[0]
     peers = _peers(shape, options.ignored)
-    losses: dict[str, Loss] = _ours(shape)
+    losses: dict[str, Loss] = ours(shape)
     for name, peer in peers.items():
         losses[name] = peer.loss
         losses[_beside(name)] = build_loss(peer.ours, num_classes=shape[1])
@@ -136,7 +136,7 @@ def _report(device: torch.device, shape: Shape, options: argparse.Namespace) -> 
     values: dict[str, float] = {}
     for kind in LOGITS:
         logits, target = make_batch(shape, kind, options.ignored, device)
-        steps = {name: _step(loss, logits, target) for name, loss in losses.items()}
+        steps = {name: step(loss, logits, target) for name, loss in losses.items()}
         measured.append(interleaved(steps, options.runs, device))
         if kind == LOGITS[0]:
             values = {name: float(loss(logits.detach(), target)) for name, loss in losses.items()}
@@ -160,7 +160,8 @@ def _beside(peer: str) -> str:
     return f"{peer}, ours"
 
 
-def _ours(shape: Shape) -> dict[str, Loss]:
+def ours(shape: Shape) -> dict[str, Loss]:
+    """Torch's cross entropy, and a loss for each axis, for logits of this shape."""
     counts = torch.arange(shape[1], 0, -1)
     return {
         REFERENCE: cross_entropy,
@@ -225,7 +226,8 @@ def _on_soft(loss: Loss, soft: Tensor) -> Loss:
     return lambda logits, target: loss(logits, soft)
 
 
-def _step(loss: Loss, logits: Tensor, target: Tensor) -> Callable[[], object]:
+def step(loss: Loss, logits: Tensor, target: Tensor) -> Callable[[], object]:
+    """A run: the loss and its gradient."""
     # As inside a network, where logits are no leaf: nothing is accumulated into `.grad`.
     return lambda: torch.autograd.grad(loss(logits, target), logits)
 
@@ -273,11 +275,11 @@ def _memory_line(device: torch.device, shape: Shape, ignored: float) -> str:
 
 def _cuda_peak(name: str, shape: Shape, ignored: float) -> int:
     logits, target = make_batch(shape, LOGITS[0], ignored, torch.device("cuda"))
-    step = _step(_ours(shape)[name], logits, target)
-    step()
+    run = step(ours(shape)[name], logits, target)
+    run()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    step()
+    run()
     return torch.cuda.max_memory_allocated() - before
 
 
@@ -292,12 +294,12 @@ def _resident_peak(name: str, shape: Shape, ignored: float) -> int:
 def _resident_peak_here(name: str, shape: Shape, ignored: float) -> int:
     torch.set_num_threads(1)
     small = (1, shape[1], 8, 8)
-    _step(_ours(shape)[name], *make_batch(small, LOGITS[0], ignored, torch.device("cpu")))()
-    step = _step(_ours(shape)[name], *make_batch(shape, LOGITS[0], ignored, torch.device("cpu")))
+    step(ours(shape)[name], *make_batch(small, LOGITS[0], ignored, torch.device("cpu")))()
+    run = step(ours(shape)[name], *make_batch(shape, LOGITS[0], ignored, torch.device("cpu")))
     # Lifts the resident size above whatever peak the imports left behind.
     ballast = torch.ones(1 << 27)
     before = _largest_resident_size()
-    step()
+    run()
     extra = _largest_resident_size() - before
     del ballast
     return extra

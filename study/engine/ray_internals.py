@@ -211,13 +211,15 @@ def nodes_up() -> list[Node]:
     ]
 
 
-def on_node(node: str, function: Callable[[], Any]) -> Any:
-    """Run a function on the node with this id, in a process of its own without CPU or GPU. Returns
-    Ray's reference to what it returns."""
+def on_node(node: str | None, function: Callable[[], Any], *, gpus: int = 0) -> Any:
+    """Run a function on the node with this id, or with None on any that has the GPUs, in a process
+    of its own without CPU, and with so many GPUs. Returns Ray's reference to what it returns."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_calls=1)(function)
+    task = ray.remote(num_cpus=0, num_gpus=gpus, max_calls=1)(function)
+    if node is None:
+        return task.remote()
     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     return task.options(scheduling_strategy=there).remote()
 

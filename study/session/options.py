@@ -23,6 +23,8 @@ from pydantic import (
     PlainValidator,
     PrivateAttr,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
 from study.core.durations import seconds
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from study.storage.studies import Storage
 
 LEAST_FRACTION = 0.01  # of a CPU or a GPU; Ray counts in steps of 0.0001
+AUTO = "auto"
 COUNT_LIMIT = 10**18  # other numbers are counted up from these, in 64 bits
 
 
@@ -91,6 +94,10 @@ def _part_or_whole(value: float, info: ValidationInfo) -> float:
         rule = f"must be 0, from {LEAST_FRACTION} to 1, or a whole number of GPUs"
         raise ValueError(f"{info.field_name} {rule}, got {value:g}")
     return value
+
+
+def _gpus(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return AUTO if isinstance(value, str) and value == AUTO else check(value)
 
 
 def _few_enough_ranks(value: int) -> int:
@@ -245,10 +252,11 @@ class Options(BaseModel):
         "a CPU instead (default: a GPU if a node has one, else a CPU)",
         metavar="gpu|cpu",
     )
-    gpus_per_trial: Gpus | None = _option(
+    gpus_per_trial: Annotated[Gpus | None, WrapValidator(_gpus)] = _option(
         None,
         "GPUs for each trial: 1; 0.5 if two trials fit into the memory of one GPU; 2 or more to "
-        "split each batch over them; 0 to train on CPUs (default: 1 if there is a GPU)",
+        "split each batch over them; 0 to train on CPUs; auto to measure how many trials share a "
+        "GPU (default: 1 if there is a GPU)",
         metavar="G",
     )
     ranks: Annotated[Count, AfterValidator(_few_enough_ranks)] | None = _option(
@@ -309,7 +317,9 @@ class Options(BaseModel):
             options = validate(cls, dict(given))
         except InputError as error:
             raise InputError(error.message, key=flag_of(str(error.key))) from error
-        device, gpus = options.device, options.gpus_per_trial
+        device, gpus = options.device, options.gpus
+        if options.finds_gpus:
+            options._check_gpus_are_open()
         if device is not None and gpus is not None and (device == "gpu") != (gpus > 0):
             message = f"device is {device}, and a trial gets {gpus:g} GPUs"
             raise InputError(message, hint="leave one out", key=flag_of("device"))
@@ -318,6 +328,25 @@ class Options(BaseModel):
             raise InputError(message, hint="leave one out", key=flag_of("ranks"))
         _ = options.studies
         return options
+
+    @property
+    def finds_gpus(self) -> bool:
+        """Whether the study finds out itself how many GPUs a trial gets."""
+        given: object = self.gpus_per_trial
+        return given == AUTO
+
+    @property
+    def gpus(self) -> float | None:
+        """GPUs of a trial, where their number is given."""
+        return None if self.finds_gpus else self.gpus_per_trial
+
+    def _check_gpus_are_open(self) -> None:
+        if self.device == "cpu":
+            message = "device is cpu, and how many trials share a GPU is to be measured"
+            raise InputError(message, hint="leave one out", key=flag_of("device"))
+        if self.ranks is not None and self.ranks > 1:
+            message = f"each rank has a GPU of its own, got {self.ranks} ranks and gpus_per_trial"
+            raise InputError(f"{message} {AUTO}", hint="leave one out", key=flag_of("ranks"))
 
     @property
     def given_at(self) -> float:

@@ -37,6 +37,7 @@ from study.session import own_training
 from study.session import teachers as of_teachers
 from study.session.options import Options, flag_of
 from study.session.roots import with_root
+from study.session.sharing import AT_START, ON_CPUS, refuse_own_training
 from study.space.search_space import SearchSpace, load_space
 from study.storage.s3.bucket import S3Prefix
 from study.storage.studies import Storage, load
@@ -170,6 +171,7 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
 
     space = load_space(options.space)
     given = options.task if isinstance(options.task, NamedTask) else load_task(options.task)
+    refuse_own_training(options, given)
     space = own_training.with_objectives(space, given.config)
     task, target = _with_roots(options, given, _target(options, space))
     if target is not None and target.config == task.config:
@@ -315,6 +317,7 @@ def reopen(
             refuse_code(code, "a ledger", file=place, line=1, above=above)
         of_teachers.refuse_untrusted(space, teachers, place)
         refuse_code(_loss_factories(space, state), "a ledger", file=place)
+    refuse_own_training(options, task)
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
     amendment = None
@@ -602,7 +605,7 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     if address is None:
         resources = resources_for(options, cluster, [clusters.this_machine()])
         resources = ranked(prepared, options, resources)
-    gpus = resources.gpus_per_trial if resources else options.gpus_per_trial
+    gpus = resources.gpus_per_trial if resources else options.gpus
     if resources is None and options.device is not None:
         gpus = (gpus or 1.0) if options.device == "gpu" else 0.0
     prepared = prepared.with_gpus(gpus or 0.0)
@@ -624,6 +627,8 @@ def describe_plan(prepared: Prepared, options: Options) -> str:
     if prepared.first_line is not None:
         text = "\n".join([text, *data_lines(prepared.first_line)])
     text = "\n".join([text, *(f"warning: {fault}" for fault in prepared.data_faults)])
+    if options.finds_gpus and prepared.has_trials_to_run:
+        text = f"{text}\n{AT_START if gpus is None or gpus else ON_CPUS}"
     if resources is not None:
         return f"{text}\n{resources.text}"
     seeds = ""
@@ -638,16 +643,22 @@ def _recorded_teachers(prepared: Prepared) -> dict[str, Any] | None:
 
 
 def resources_for(
-    options: Options, cluster: str, nodes: Sequence[Mapping[str, float]], *, grows: bool = False
+    options: Options,
+    cluster: str,
+    nodes: Sequence[Mapping[str, float]],
+    *,
+    grows: bool = False,
+    found_gpus: float | None = None,
 ) -> Resources:
     """What a trial gets on these nodes, and how many trials run at once. grows: whether there may
-    be more of them later, and nobody can tell how many."""
+    be more of them later, and nobody can tell how many. found_gpus: of a trial, where that was
+    measured."""
     from study.engine.cluster import fit
 
     resources = fit(
         cluster,
         nodes,
-        gpus_per_trial=options.gpus_per_trial,
+        gpus_per_trial=options.gpus if found_gpus is None else found_gpus,
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
         device=options.device,

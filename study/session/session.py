@@ -21,6 +21,7 @@ from study.ledger.state import State
 from study.session.finished import Finished
 from study.session.options import Options, argument_names, arguments_text
 from study.session.prepare import Prepared, prepare, ranked, resources_for
+from study.session.sharing import found_gpus
 from study.storage.driving import Driving, drive
 from study.storage.studies import name_in_use
 from study.storage.weights import WeightsStore
@@ -83,6 +84,9 @@ def run_session(
         room = nodes(connection.nodes.closed)
         resources = resources_for(options, words, room, grows=grows)
         resources = ranked(prepared, options, resources)
+        if options.finds_gpus:
+            gpus = found_gpus(prepared, options, resources, room, connection.nodes, grows=grows)
+            resources = resources_for(options, words, room, grows=grows, found_gpus=gpus)
         prepared = prepared.with_gpus(resources.gpus_per_trial)
         driving = drive(prepared.storage, prepared.folder)
         try:
@@ -249,7 +253,7 @@ def run_study(
     max_gpu_hours: float = math.inf,
     price_per_gpu_hour: float | None = None,
     device: str | None = None,
-    gpus_per_trial: float | None = None,
+    gpus_per_trial: float | str | None = None,
     ranks: int | None = None,
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,

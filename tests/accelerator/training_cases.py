@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from tiny_task import CONVOLUTION, STATEFUL_LOSS, TINY, noted, run, timeless, ti
 from study.config.task import TrialConfig
 from study.data import SegmentationData, open_data
 from study.training import trainer as training
+from study.training.sharer import trained
+from study.training.sharing import EPOCH, WARM
 from study.training.trainer import EpochReport, load_checkpoint, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,3 +185,19 @@ def test_the_stand_in_sees_what_it_is_for():
             stand_in.waits.clear()
             wait()
             assert len(stand_in.waits) == 1
+
+
+def test_a_training_is_measured_on_any_device():
+    config = tiny(model=CONVOLUTION)
+    data, before = data_of(config), torch.get_rng_state()
+    with StandIn() as stand_in:
+        found = trained(config.trained_here, data, torch.device(DEVICE), epoch_s=0.0, steps=2)
+        (kind, warm), *epochs = itertools.islice(found, 3)
+        found.close()
+    assert kind == WARM and warm["steps"] == 2
+    assert 0 < warm["memory"] < warm["total"]
+    assert [kind for kind, _ in epochs] == [EPOCH, EPOCH]
+    assert [said["images"] for _, said in epochs] == [8, 16]
+    assert epochs[0][1]["at"] < epochs[1][1]["at"]
+    assert "convolution_backward" in stand_in.operations
+    assert torch.equal(torch.get_rng_state(), before)

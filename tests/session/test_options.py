@@ -79,7 +79,7 @@ def test_help_and_the_docstring_have_the_text_of_every_option() -> None:
         ("price_per_gpu_hour", "-1", -1),
         ("price_per_gpu_hour", "nan", math.nan),
         ("price_per_gpu_hour", "inf", math.inf),
-        ("gpus_per_trial", "auto", "auto"),
+        ("gpus_per_trial", "automatic", "automatic"),
         ("gpus_per_trial", "1.5", 1.5),
         ("gpus_per_trial", "2.5", 2.5),
         ("ranks", "0", 0),
@@ -161,6 +161,7 @@ def test_an_argument_of_another_type_is_refused_by_name(name: str, value: Any) -
         ("gpus_per_trial", 0.01, 0.01),
         ("gpus_per_trial", 1, 1.0),
         ("gpus_per_trial", "4", 4.0),
+        ("gpus_per_trial", "auto", "auto"),
         ("ranks", "2", 2),
         ("cpus_per_trial", 0, 0.0),
         ("cpus_per_trial", 1.5, 1.5),
@@ -208,3 +209,23 @@ def test_each_rank_has_a_gpu_of_its_own(ranks: int, gpus: float, allowed: bool) 
     else:
         expected = f"ranks: each rank has a GPU of its own, got {ranks} ranks and {gpus:g} GPUs"
         assert refused(ranks=ranks, gpus_per_trial=gpus).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ({"ranks": 1}, ""),
+        ({"device": "gpu"}, ""),
+        ({"ranks": 2}, "ranks: each rank has a GPU of its own, got 2 ranks and gpus_per_trial aut"),
+        ({"device": "cpu"}, "device: device is cpu, and how many trials share a GPU is to be mea"),
+    ],
+)
+def test_gpus_that_are_to_be_found_go_with_one_rank_and_no_cpu(
+    given: dict[str, Any], refusal: str
+) -> None:
+    if refusal:
+        assert refused(gpus_per_trial="auto", **given).startswith(refusal)
+    else:
+        options = Options.of({"gpus_per_trial": "auto", **given})
+        assert options.finds_gpus and options.gpus is None
+    assert not Options.of({"gpus_per_trial": 0.5}).finds_gpus
