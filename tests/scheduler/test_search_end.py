@@ -33,7 +33,7 @@ def space(gain_below: float | None, **study: Any) -> dict[str, Any]:
 def test_the_search_ends_where_no_gain_is_expected_and_the_study_goes_on(tmp_path: Path) -> None:
     Driver(tmp_path, judged, slots=2, space=space(100)).run()
     state = replay(tmp_path / LEDGER)
-    assert state.finished and state.search_end is not None
+    assert state.finished and state.search_end is not None and state.study is not None
     of_all = state.study.plan["reference_trials"]
     assert state.count(REFERENCE) == of_all == 6, "cross entropy is tuned as ever"
     assert state.search_end.searched < 20, "12 judged trials are enough"

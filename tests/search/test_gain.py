@@ -67,11 +67,10 @@ def test_what_the_confirmation_would_find_among_the_trials_is_no_gain(space: Sea
 def test_nothing_is_said_of_few_trials_or_before_one_has_come_to_its_end(
     space: SearchSpace,
 ) -> None:
-    options = {"epochs": EPOCHS, "top": 1, "salt": (0,)}
-    assert expected_gains(trials(space, hill, 11), **options) == []
+    assert expected_gains(trials(space, hill, 11), epochs=EPOCHS, top=1, salt=(0,)) == []
     points = [stratified(space, seed=4, number=number) for number in range(20)]
     on_a_rung = [Observation(one, {3: {"objective": 0.1}}) for one in points]
-    assert expected_gains(History(space, on_a_rung), **options) == []
+    assert expected_gains(History(space, on_a_rung), epochs=EPOCHS, top=1, salt=(0,)) == []
 
 
 def test_a_stopped_trial_ends_where_those_that_went_on_would_have_put_it(
