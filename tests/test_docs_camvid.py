@@ -15,9 +15,7 @@ CLASSES = (f"{CLASS_IOU}road", f"{CLASS_IOU}sign")
 TUNED_MIOU = "test/tuned/miou"
 
 
-def a_row(
-    trial: str, seed: int, level: float, *, **names: str
-) -> dict[str, str]:
+def a_row(trial: str, seed: int, level: float, **names: str) -> dict[str, str]:
     """A row whose metrics lie about a level; each differs from the others."""
     metrics = {key: f"{level + 0.01 * k:.6f}" for k, key in enumerate(METRICS)}
     ious = {key: f"{level / (2 + k):.6f}" for k, key in enumerate(CLASSES)}
