@@ -95,6 +95,12 @@ class Prepared:
         return self.folder.name
 
     @property
+    def tasks_to_train(self) -> list[NamedTask]:
+        """The tasks of the trials that are left to run; none where there are none."""
+        tasks = [self.task] if self.target is None else [self.task, self.target]
+        return tasks if self.has_trials_to_run else []
+
+    @property
     def has_trials_to_run(self) -> bool:
         """Whether the session may start trials: the study is not finished, or goes on changed."""
         return self.amendment is not None or not self.state.finished

@@ -85,7 +85,8 @@ def run_session(
         resources = resources_for(options, words, room, grows=grows)
         resources = ranked(prepared, options, resources)
         if options.finds_gpus:
-            gpus = found_gpus(prepared, options, resources, room, connection.nodes, grows=grows)
+            tasks = prepared.tasks_to_train
+            gpus = found_gpus(tasks, options, resources, room, connection.nodes, grows=grows)
             resources = resources_for(options, words, room, grows=grows, found_gpus=gpus)
         prepared = prepared.with_gpus(resources.gpus_per_trial)
         driving = drive(prepared.storage, prepared.folder)

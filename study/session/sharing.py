@@ -14,7 +14,6 @@ from study.session.options import Options, flag_of
 if TYPE_CHECKING:
     from study.engine.cluster import Resources
     from study.engine.nodes import NodeCheck
-    from study.session.prepare import Prepared
 
 FLAG = flag_of("gpus_per_trial")
 SHARE_OF_BUDGET = 0.1  # of the session's time
@@ -34,7 +33,7 @@ def refuse_own_training(options: Options, task: NamedTask) -> None:
 
 
 def found_gpus(
-    prepared: Prepared,
+    tasks: Sequence[NamedTask],
     options: Options,
     resources: Resources,
     room: Sequence[Mapping[str, float]],
@@ -42,11 +41,11 @@ def found_gpus(
     *,
     grows: bool,
 ) -> float | None:
-    """The GPUs of a trial, as measured on a node; None where trials get none, or none are left to
-    run. Says in a line what was measured.
+    """The GPUs of a trial, as measured on a node; None where it gets none, or without a task.
+    Says in a line what was measured.
 
     Args:
-        prepared: the study.
+        tasks: of the trials that are left to run.
         options: of the session.
         resources: of a trial with one GPU, or without.
         room: the resources of each node.
@@ -55,7 +54,7 @@ def found_gpus(
     """
     from study.engine.sharing import LIMIT, share_on_node
 
-    if not prepared.has_trials_to_run:
+    if not tasks:
         return None
     if not resources.gpus_per_trial:
         show(ON_CPUS)
@@ -67,7 +66,6 @@ def found_gpus(
     limit = min(LIMIT, SHARE_OF_BUDGET * options.time_budget)
     show("measuring how many trials share a GPU ...", flush=True)
     shares = []
-    tasks = [one for one in (prepared.task, prepared.target) if one is not None]
     for task in tasks:
         assert isinstance(task.config, TaskConfig)
         share = share_on_node(

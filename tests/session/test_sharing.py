@@ -37,7 +37,7 @@ def found(
     prepared: Prepared, options: Options, nodes: list[Mapping[str, float]], grows: bool = False
 ) -> float | None:
     resources = resources_for(options, "here", nodes, grows=grows)
-    return found_gpus(prepared, options, resources, nodes, NodeCheck(), grows=grows)
+    return found_gpus(prepared.tasks_to_train, options, resources, nodes, NodeCheck(), grows=grows)
 
 
 @pytest.fixture
