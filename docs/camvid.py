@@ -264,7 +264,10 @@ def _of(seeds: BySeed, key: str) -> Values:
 
 
 def _name(config: Config) -> str:
-    return f"{config.label} ({config.role})" if config.role else config.label
+    if config.role:
+        return f"{config.label} ({config.role})"
+    at = "" if config.rate == 1 or _is_ce(config) else f", lr x{config.rate:g}"
+    return config.label + at
 
 
 def _markdown(heads: Sequence[str], body: Iterable[Sequence[str]]) -> Iterator[str]:

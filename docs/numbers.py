@@ -124,8 +124,8 @@ def blocks(of: Recorded) -> dict[str, str]:
         "camvid": _lines(camvid.main_table(of.camvid)),
         "camvid-more": _lines(camvid.more_table(of.camvid)),
         "camvid-rates": _lines(camvid.rates_table(of.camvid)),
-        "camvid-parts": _lines(camvid.parts_table(of.camvid)),
         "camvid-longer": _lines(camvid.longer_table(of.camvid)),
+        "camvid-parts": _lines(camvid.parts_table(of.camvid)),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 
