@@ -766,9 +766,10 @@ def _missing(
 
 def _searched(state: State) -> int:
     """The trials of the search, as far as nothing but a budget leaves any out."""
-    if state.study is None or "num_trials" not in state.study.plan:
-        return 0
-    return Plan.from_dict(state.study.plan).search_size(state.search_ended_after)
+    plan = state.study.plan if state.study else {}
+    if state.search_ended_after is None:
+        return int(plan.get("num_trials", 0))
+    return Plan.from_dict(plan).search_size(state.search_ended_after)
 
 
 def _without_axes(state: State, winner: Trial, keys: Sequence[str]) -> Iterator[str]:
