@@ -46,7 +46,8 @@ class Gain:
 
 
 def expected_gains(history: History, *, epochs: int, top: int, salt: tuple[int, ...]) -> list[Gain]:
-    """The gain of going on by each objective; none while there are too few trials.
+    """The gain of going on by each objective; none while there are too few trials that did not
+    fail, or an objective that is the same for all of them.
 
     Args:
         history: the trials so far.
@@ -54,8 +55,8 @@ def expected_gains(history: History, *, epochs: int, top: int, salt: tuple[int, 
         top: how many trials the confirmation takes.
         salt: whole numbers that decide the draws.
     """
-    rows, ends = history.ends(epochs)
-    if len(rows) < FEWEST_TO_STOP:
+    rows, ends = history.ends(epochs, FEWEST_TO_STOP)
+    if not len(rows) or not np.ptp(ends, axis=0).all():
         return []
     rng = np.random.default_rng((*salt, STREAM))
     with linear_algebra().limit(limits=1):
@@ -65,7 +66,7 @@ def expected_gains(history: History, *, epochs: int, top: int, salt: tuple[int, 
 def expected_gain(
     rows: np.ndarray, ends: np.ndarray, encoder: Encoder, rng: np.random.Generator, *, top: int
 ) -> Gain:
-    """The gain of going on after at least two trials.
+    """The gain of going on after at least two trials, whose ends are not all the same.
 
     Args:
         rows: of the trials, (trials, columns).
@@ -75,8 +76,6 @@ def expected_gain(
         top: how many trials the confirmation takes.
     """
     spread = float(ends.std())
-    if not spread:
-        return Gain(0.0, 0.0)
     scores = (ends - ends.mean()) / spread
     some = even_sample(rows, scores)
     grid = likelihoods(rows[some], scores[some], encoder)

@@ -107,15 +107,16 @@ class History:
             found = (values[objective] for objective in self._objectives)
             column[row] = [value if math.isfinite(value) else -np.inf for value in found]
 
-    def ends(self, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+    def ends(self, epochs: int, fewest: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The judged trials as rows of the encoder, and their objectives at the end of a schedule
         of `epochs`, (trials, objectives). Of a trial that has only reached a rung, it is the value
         there and the mean rise of those that went on. Those that failed, and values below the lower
         quartile, count as that quartile. Of very many, as in `judged`. No row while no trial has
-        come to the end."""
+        come to the end, or fewer than `fewest` have such a value."""
         size, last = len(self), self._scores.get(epochs)
+        nothing = self._encoded(np.empty(0, int)), np.empty((0, len(self._objectives)))
         if last is None:
-            return self._encoded(np.empty(0, int)), np.empty((0, len(self._objectives)))
+            return nothing
         found = _with_room(last, size, np.nan)[:size].copy()
         known = np.isfinite(found)
         for epoch in sorted(self._scores, reverse=True):
@@ -125,6 +126,8 @@ class History:
                 rise = (found[both] - column[both]).mean(axis=0)
                 found = np.where(np.isnan(found), column + rise, found)
         found[self._failed[:size]] = -np.inf
+        if np.isfinite(found).all(axis=1).sum() < fewest:
+            return nothing
         numbers = np.flatnonzero(self._judged() & ~np.isnan(found[:, 0]))
         values = np.maximum(found[numbers], _lower_quartiles(found[numbers]))
         kept = thinned(values)

@@ -94,7 +94,8 @@ class StopWhen(Config):
 
     gain_below: in points of each objective: the sampler proposes no more once going on for ever is
     expected to improve the best of the confirmed configs by less. The rest of the trials that tune
-    cross entropy still run. Nothing ends before 12 trials are judged, one of them at full budget.
+    cross entropy still run. Nothing ends before 12 trials are judged that did not fail, one of them
+    at full budget, nor while an objective is the same for all.
     """
 
     gain_below: float = Field(gt=0, le=100)
@@ -138,7 +139,6 @@ class StudySettings(Config):
     confirm: Confirm = Confirm()
     teacher: Teacher | None = None
     warm_start: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
-
     stop_when: StopWhen | None = None
 
     @property

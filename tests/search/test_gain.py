@@ -55,8 +55,30 @@ def test_it_is_in_the_unit_of_the_objective_and_the_same_each_time(space: Search
     assert gain(tenth) == pytest.approx(gain(once) / 10, rel=1e-6)
 
 
-def test_trials_of_equal_worth_leave_nothing_to_gain(space: SearchSpace) -> None:
-    assert gain(trials(space, lambda x, y: 0.5, 20)) == 0
+def test_trials_that_do_not_differ_say_nothing(space: SearchSpace) -> None:
+    """As the IoU of a class that none has found yet: that is no reason to stop looking."""
+    flat = trials(space, lambda x, y: 0.0, 20)
+    assert expected_gains(flat, epochs=EPOCHS, top=1, salt=(0,)) == []
+
+
+def test_trials_that_failed_are_none_of_those_that_it_waits_for(space: SearchSpace) -> None:
+    """Where most diverge, the few that did not look equal, and equally good."""
+    points = [stratified(space, seed=4, number=number) for number in range(20)]
+
+    def history(finished: int) -> History:
+        ended = [
+            Observation(one, {EPOCHS: {"objective": hill(one["x"], one["y"])}})
+            for one in points[:finished]
+        ]
+        diverged = [
+            Observation(one, {3: {"objective": float("nan")}}, failed=number % 2 > 0)
+            for number, one in enumerate(points[finished:])
+        ]
+        return History(space, [*ended, *diverged])
+
+    for finished in (1, 11):
+        assert expected_gains(history(finished), epochs=EPOCHS, top=1, salt=(0,)) == []
+    assert gain(history(12)) > 0
 
 
 def test_what_the_confirmation_would_find_among_the_trials_is_no_gain(space: SearchSpace) -> None:
