@@ -32,6 +32,14 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [file for file in files if not (path.parent / file).exists()] == []
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_a_page_says_nothing_twice(path: Path) -> None:
+    """Headings, points of a list, and rows that begin with code."""
+    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    said = [line for line in prose.splitlines() if line.startswith(("## ", "- ", "| `"))]
+    assert [line for line in {*said} if said.count(line) > 1] == []
+
+
 def test_the_site_shows_every_page_once() -> None:
     parts = [part for section in _site()["nav"] for part in section.values()]
     shown = [name for part in parts for entry in part for name in entry.values()]
