@@ -12,15 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.training.ranks import ERROR, READY, end_with_parent, error_text
+from study.training.child import begun
+from study.training.ranks import ERROR, READY, error_text
 
 
 def main() -> int:
     """Train this rank's shares, until the training ends or rank 0 does."""
-    order: dict[str, Any] = json.loads(sys.stdin.readline())
-    end_with_parent()
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what else prints is no message
+    order, out = begun()
     try:
         _train(order, lambda: print(READY, file=out, flush=True))
     except BaseException as error:

@@ -18,12 +18,9 @@ NCCL connects GPUs, Gloo CPUs; both by the loopback interface alone.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -44,6 +41,7 @@ from study.config.task import TaskConfig
 from study.core.console import CLUSTER_GONE
 from study.core.errors import InputError, deed, is_out_of_memory
 from study.core.names import MOST_RANKS
+from study.training.child import started
 
 KEY = "--ranks"
 PATIENCE = timedelta(days=7)  # what hangs is the study's watchdog's to find
@@ -53,7 +51,6 @@ READY, ERROR = "ready", "error"
 MEMORY, GPU_MEMORY, DEVICE = "memory", "gpu", "device"
 INPUT, LOST, OTHER = "input", "lost", "other"
 _STREAM = 2  # besides those of `batches`
-_PR_SET_PDEATHSIG = 1  # prctl.h
 
 
 class RankLost(OSError):
@@ -338,18 +335,7 @@ class Others:
         self._ready = [threading.Event() for _ in range(1, size)]
         self._temporary = tempfile.TemporaryDirectory(prefix="study-ranks-")
         self.folder = Path(self._temporary.name)
-        path = os.pathsep.join(one for one in sys.path if one)
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "study.training.rank"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            for _ in range(1, size)
-        ]
+        self._processes = [started("study.training.rank") for _ in range(1, size)]
         self._threads = [
             threading.Thread(target=self._listen, args=[rank], daemon=True)
             for rank in range(1, size)
@@ -460,18 +446,3 @@ def as_error(rank: int, said: Mapping[str, str]) -> BaseException:
         LOST: RankLost,
     }
     return kinds.get(said["kind"], RuntimeError)(text)
-
-
-def end_with_parent() -> None:
-    """Let this process end when its parent does, however that ends: its standard input closes, and
-    on Linux it is killed, also where it is stopped."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-    def wait() -> None:
-        while os.read(0, 4096):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -22,8 +22,9 @@ from study.config.task import TaskConfig, TrialConfig, TrialOptimizer
 from study.data import SegmentationData, Split, open_data
 from study.losses.config import LossConfig
 from study.training.batches import TrainOrder
+from study.training.child import begun
 from study.training.environment import resolve_device, set_up_process
-from study.training.ranks import GPU_MEMORY, MEMORY, end_with_parent, error_text
+from study.training.ranks import GPU_MEMORY, MEMORY, error_text
 from study.training.sharing import EPOCH, ERROR, LOSS, WARM, NotMeasured
 from study.training.trainer import train
 
@@ -36,10 +37,7 @@ LR_SCALE = 1e-6  # steps of the usual cost, which do not diverge
 
 def main() -> int:
     """Train until the process that measures ends this one."""
-    order: dict[str, Any] = json.loads(sys.stdin.readline())
-    end_with_parent()
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what else prints is no message
+    order, out = begun()
     try:
         for kind, said in _run(order):
             print(kind, json.dumps(said), file=out, flush=True)

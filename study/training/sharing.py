@@ -10,10 +10,8 @@ memory is the peak of its resident size.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from study.config.task import TaskConfig
+from study.training.child import started
 
 WARM, EPOCH, ERROR = "warm", "epoch", "error"
 SECONDS = 6.0  # of the window
@@ -150,17 +149,9 @@ class _Children:
         self._count = count
 
     def __enter__(self) -> Self:
-        path = os.pathsep.join(one for one in sys.path if one)
         try:
             for which in range(self._count):
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "study.training.sharer"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": path},
-                )
+                process = started("study.training.sharer")
                 self._processes.append(process)
                 threading.Thread(target=self._listen, args=[which, process], daemon=True).start()
                 assert process.stdin is not None
