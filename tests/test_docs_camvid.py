@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -10,6 +11,7 @@ import pytest
 
 from docs import camvid
 from docs.camvid import ARGMAX_COLUMNS, CLASS_IOU, HEADS, METRICS, Table
+from docs.numbers import BLOCK
 
 CLASSES = (f"{CLASS_IOU}road", f"{CLASS_IOU}sign")
 TUNED_MIOU = "test/tuned/miou"
@@ -103,3 +105,32 @@ def test_the_committed_figures_are_what_the_page_says() -> None:
         mine = [r for r in rows if r["trial"] == row["trial"] and r["seed"] in shared]
         values = [100 * float(r[TUNED_MIOU]) for r in mine]
         assert f"{fmean(values):.1f} ± {stdev(values):.1f}" in page, row["config"]
+
+
+TRIPLE = re.compile(r"([+-]\d+\.\d) \[([+-]\d+\.\d), ([+-]\d+\.\d)\]")
+IN_TABLE = re.compile(r"([+-]\d+\.\d\d) \[([+-]\d+\.\d\d), ([+-]\d+\.\d\d)\]")
+
+
+@pytest.mark.slow
+def test_the_intervals_in_the_text_are_those_of_the_tables() -> None:
+    page = (camvid.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = BLOCK.sub("", page[: page.index("## What a teacher gives")])
+    table = camvid.read()
+    parts = (camvid.main_table, camvid.more_table, camvid.rates_table)
+    known = [
+        tuple(map(float, found))
+        for part in parts
+        for found in IN_TABLE.findall("\n".join(part(table)))
+    ]
+    stated = [tuple(map(float, found)) for found in TRIPLE.findall(text)]
+    assert len(stated) >= 8
+    for triple in stated:
+        near = [
+            of for of in known if all(abs(a - b) <= 0.0501 for a, b in zip(of, triple, strict=True))
+        ]
+        assert near, f"{triple} is in no table"
+    assert f"{mean_of(table.reference, TUNED_MIOU)} points of mIoU" in text
+
+
+def mean_of(config: camvid.Config, metric: str) -> str:
+    return f"{100 * fmean(config.values(metric).values()):.1f}"
