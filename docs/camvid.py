@@ -24,7 +24,7 @@ from study.analysis.rules import ARGMAX, TUNED
 from study.analysis.statistics import JOINT, Comparison, compare, mean, sd
 from study.core.files import write_text
 from study.core.names import CONFIRM, DEFAULT_CE, TUNED_CE
-from study.ledger.state import State, Trial
+from study.ledger.state import State
 from study.reporting.tables import difference, percent
 from study.storage.studies import load
 
@@ -76,17 +76,6 @@ class Table:
         """Cross entropy at the learning rate at which it is best on val."""
         return next(config for config in self.configs if TUNED_CE in config.role)
 
-    @property
-    def default(self) -> Config:
-        """Cross entropy at the task's own rate."""
-        return next(config for config in self.configs if DEFAULT_CE in config.role)
-
-    @property
-    def winner(self) -> Config:
-        """The best other loss on val."""
-        others = [config for config in self.configs if not config.role]
-        return max(others, key=lambda config: mean(config.values(SELECTS).values()))
-
 
 def rows(state: State, folder: Path) -> Iterator[dict[str, object]]:
     """The rows of the CSV."""
@@ -97,8 +86,9 @@ def rows(state: State, folder: Path) -> Iterator[dict[str, object]]:
         )
         for config in found.configs
     }
-    classes = [key for key in _last(state) if key.startswith(CLASS_IOU)]
-    for trial in state.completed(CONFIRM):
+    confirmed = state.completed(CONFIRM)
+    classes = [key for key in confirmed[0].last if key.startswith(CLASS_IOU)]
+    for trial in confirmed:
         source = state.trials[trial.source or ""]
         yield {
             "config": source.label,
@@ -110,11 +100,6 @@ def rows(state: State, folder: Path) -> Iterator[dict[str, object]]:
             "without": trial.ablated,
             **{key: f"{trial.last[key]:.6f}" for key in (*METRICS, *classes)},
         }
-
-
-def _last(state: State) -> Mapping[str, float]:
-    trials: Sequence[Trial] = state.completed(CONFIRM)
-    return trials[0].last
 
 
 def write(state: State, folder: Path, recorded: str, path: Path = CSV) -> None:
