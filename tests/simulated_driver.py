@@ -114,14 +114,28 @@ class Driver:
 class Continued(Driver):
     """A session that changes the study in a folder before it goes on."""
 
-    def __init__(self, folder: Path, more: int = 0, changed: Any = None, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        more: int = 0,
+        changed: Any = None,
+        longer: int | None = None,
+        ablate: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(folder, judged, **options)
         options.pop("space", None)
         known = self.ledger.state.study
         assert known is not None
-        before = Plan.from_dict(known.plan)
+        self.before = Plan.from_dict(known.plan)
         self.plan, self.space, record = amended(
-            before, self.space, self.ledger.state, more, changed
+            self.before,
+            self.space,
+            self.ledger.state,
+            more,
+            changed,
+            longer=longer,
+            ablate=ablate,
         )
         self.record = record
         self.ledger.append(record)

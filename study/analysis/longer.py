@@ -83,7 +83,7 @@ def rising_note(trials: Sequence[Trial], key: str, *, measured: bool = False) ->
     return [
         f"the reference was still rising by {100 * found.slope:.2f} points of val mIoU per epoch "
         f"when its {found.epochs} epochs ended: longer training may do more than another loss"
-        + ("" if measured else "; `confirm: {budgets: [1, 4]}` measures it")
+        + ("" if measured else "; `study.run --resume NAME --longer 4` measures it")
     ]
 
 

@@ -102,6 +102,11 @@ class Work:
         return self.seconds / self.timed if self.timed else math.nan
 
 
+def _size(plan: Mapping[str, Any]) -> Any:
+    """How many trials a plan searches; what only adds to the confirmation leaves it as it is."""
+    return plan.get("num_trials")
+
+
 @dataclass
 class State:
     """The state of a study after some of its records.
@@ -145,11 +150,13 @@ class State:
                 self.study = self.begun = record
             case AmendRecord():
                 assert self.study is not None
+                if record.space is not None or _size(record.plan) != _size(self.study.plan):
+                    self.search_end = None
+                    self.selection_holds = False
                 space = self.study.space if record.space is None else record.space
                 self.study = replace(self.study, plan=record.plan, space=space)
                 self.amendments.append(record)
-                self.search_end = None
-                self.selection_holds = self.finished = False
+                self.finished = False
             case SessionRecord():
                 self.sessions.append(record)
                 self.finished = False

@@ -253,15 +253,20 @@ def reproduce(folder: Path, state: State) -> list[str]:
     assert state.study is not None
     study = state.study
     plan = Plan.from_dict(study.plan)
+    again = shlex.quote(f"{study.name}-again")
     files = {"": "space.yaml", "--task ": "task.yaml"}
     if study.confirm_task is not None:
         files["--confirm-task "] = "confirm_task.yaml"
     given = [f"{flag}{shlex.quote(_shown(folder / name))}" for flag, name in files.items()]
     given += [f"--num-trials {plan.num_trials}", f"--confirm-seeds {plan.confirm_seeds}"]
+    confirm = (study.space.get("study") or {}).get("confirm") or {}
+    longer = sorted({*plan.confirm_budgets} - {1, *confirm.get("budgets", ())})
+    given += [f"--longer {longer[0]}"] if longer else []
+    given += ["--ablate"] if plan.confirm_ablations and not confirm.get("ablate") else []
     warm = (study.prior or {}).get(STUDIES, ())
     names = " ".join(shlex.quote(one["name"]) for one in warm)
     given += [f"--warm-start {names}"] if warm else []
-    given += [f"--seed {study.seed}", f"--name {shlex.quote(study.name)}-again"]
+    given += [f"--seed {study.seed}", f"--name {again}"]
     if state.sessions:
         given.append(f"--cpus-per-trial {state.sessions[-1].cpus_per_trial:g}")
     alone = state.most_slots <= 1
@@ -270,6 +275,7 @@ def reproduce(folder: Path, state: State) -> list[str]:
         "# the whole study anew" + _unlike(plan, alone),
         f"python -m study.run {' '.join(given)}",
     ]
+    lines += [f"python -m study.run --resume {again} --longer {more}" for more in longer[1:]]
     export = folder / FOLDER / BEST_MIOU
     if export.is_file():
         lines += [

@@ -123,14 +123,18 @@ def _target(plan: Plan, task: NamedTask, target: NamedTask | None) -> list[str]:
     ]
 
 
-def amended_line(record: AmendRecord) -> str:
-    """What a resume has changed, in a line."""
+def amended_lines(before: Plan, record: AmendRecord) -> list[str]:
+    """What a resume has changed, in lines."""
     plan = Plan.from_dict(record.plan)
-    trials = f"{plan.num_trials} searched trials from now on"
-    if record.space is None:
-        return trials
-    kept = f"{record.kept} of the {record.searched} earlier trials lie in it and still count"
-    return f"{trials}; the search space has changed: {kept}"
+    lines = []
+    if record.space is not None or plan.num_trials != before.num_trials:
+        lines.append(f"{plan.num_trials} searched trials from now on")
+    if record.space is not None:
+        kept = f"{record.kept} of the {record.searched} earlier trials lie in it and still count"
+        lines[0] += f"; the search space has changed: {kept}"
+    added = _longer(plan) if plan.confirm_budgets != before.confirm_budgets else []
+    added += _ablation(plan) if plan.confirm_ablations != before.confirm_ablations else []
+    return [*lines, *(f"added: {line.removeprefix('then ')}" for line in added)]
 
 
 def _choices(space: SearchSpace) -> list[str]:

@@ -22,6 +22,10 @@ from study.space.search_space import SearchSpace, load_space
 from study.space.settings import MIN_SEEDS, StudySettings
 
 MOST_CONFIRMATIONS = MOST_TRIALS = 10**6
+ADDED_BY = {
+    "num_trials": "--more-trials N adds trials",
+    "confirm": "--longer N and --ablate add trainings to it",
+}
 SEEDS = 3  # of each confirmed config, unless they are given
 
 
@@ -33,6 +37,8 @@ def make_plan(
     num_trials: int | None,
     seed: int,
     confirm_seeds: int | None = None,
+    longer: int | None = None,
+    ablate: bool = False,
     teachers: Teachers = NO_TEACHERS,
 ) -> Plan:
     """Make the plan of a study from the settings of its space and the budgets of its task and of
@@ -83,6 +89,7 @@ def make_plan(
         taught=tuple(filter(partial(_is_distilled, settings), settings.baseline_names)),
         stop_gain=settings.stop_when.gain_below if settings.stop_when else 0.0,
     )
+    plan = with_comparisons(plan, space, longer, ablate=ablate)
     if plan.confirm_trials > MOST_CONFIRMATIONS:
         raise InputError(
             f"at most {MOST_CONFIRMATIONS:,} trials may confirm, got {plan.confirm_trials:,} (the "
@@ -91,6 +98,14 @@ def make_plan(
             key="study/confirm",
         ).of_file(space.file, space.lines)
     return plan
+
+
+def with_comparisons(plan: Plan, space: SearchSpace, longer: int | None, *, ablate: bool) -> Plan:
+    """The plan with a longer budget of the reference and the best other loss, and an ablation of
+    the latter, as far as it lacks them."""
+    budgets = {*plan.confirm_budgets} | ({longer} if longer is not None else set())
+    ablations = plan.confirm_ablations or (_most_ablations(space) if ablate else 0)
+    return replace(plan, confirm_budgets=tuple(sorted(budgets)), confirm_ablations=ablations)
 
 
 def _is_distilled(settings: StudySettings, baseline: str) -> bool:
@@ -110,7 +125,14 @@ def _most_ablations(space: SearchSpace) -> int:
 
 
 def amended(
-    plan: Plan, space: SearchSpace, state: State, more_trials: int, changed: Any = None
+    plan: Plan,
+    space: SearchSpace,
+    state: State,
+    more_trials: int,
+    changed: Any = None,
+    *,
+    longer: int | None = None,
+    ablate: bool = False,
 ) -> tuple[Plan, SearchSpace, AmendRecord]:
     """The plan and the space of a study from here on, and the ledger's line that says so.
 
@@ -121,6 +143,9 @@ def amended(
         state: of its ledger.
         more_trials: searched trials that are added.
         changed: the new space, as for `load_space`; None where it stays.
+        longer: for how many times the budget the reference and the best other loss are trained,
+            too; None for none but those that the plan has.
+        ablate: whether the best other loss is trained without each of its parts, too.
 
     Raises:
         InputError: the new space has other settings than the study, or its grid has too few points.
@@ -130,7 +155,7 @@ def amended(
         for key in type(space.settings).model_fields:
             if key != "objectives" and getattr(new.settings, key) != getattr(space.settings, key):
                 message = f"a study keeps its {key}; only what is searched may change"
-                hint = "--more-trials N adds trials" if key == "num_trials" else ""
+                hint = ADDED_BY.get(key, "")
                 error = InputError(message, hint=hint, key=f"study/{key}")
                 raise error.of_file(new.file, new.lines)
         space = replace(new, settings=space.settings)
@@ -155,6 +180,7 @@ def amended(
             reference_trials=references,
             extended=(*plan.extended, earlier),
         )
+    plan = with_comparisons(plan, space, longer, ablate=ablate)
     grid = space.grid if plan.sampler == GRID else None
     if grid is not None:
         taken = {key_of(trial.params) for trial in state.of_stage(SEARCH) if trial.params}

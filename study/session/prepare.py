@@ -30,7 +30,7 @@ from study.ledger.plan import Plan
 from study.ledger.records import AmendRecord, StudyRecord, encode
 from study.ledger.state import State
 from study.losses.config import FactoryLoss
-from study.scheduler.planning import amended, make_plan
+from study.scheduler.planning import amended, make_plan, with_comparisons
 from study.scheduler.teachers import NO_TEACHERS, Teachers
 from study.search.warm_start import STUDIES, taken_from
 from study.session import own_training
@@ -190,6 +190,8 @@ def prepare(options: Options, begin: Callable[[], None] = lambda: None) -> Prepa
         num_trials=options.num_trials,
         seed=options.seed,
         confirm_seeds=options.confirm_seeds,
+        longer=options.longer,
+        ablate=options.ablate,
         teachers=teachers,
     )
     storage = options.studies
@@ -327,8 +329,9 @@ def reopen(
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
     amendment = None
-    if more_trials or changed_space is not None:
-        plan, space, amendment = amended(plan, space, state, more_trials, changed_space)
+    added = {"longer": options.longer, "ablate": options.ablate}
+    if more_trials or changed_space is not None or with_comparisons(plan, space, **added) != plan:
+        plan, space, amendment = amended(plan, space, state, more_trials, changed_space, **added)
     if changed_space is not None:
         of_teachers.refuse_new(space, teachers)
     begin()

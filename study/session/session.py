@@ -16,6 +16,7 @@ from study.core.console import show
 from study.core.files import write_text
 from study.core.signals import Signals
 from study.core.yaml_text import as_yaml
+from study.ledger.plan import Plan
 from study.ledger.records import SessionRecord
 from study.ledger.state import State
 from study.session.finished import Finished
@@ -227,7 +228,7 @@ def _stored(prepared: Prepared) -> Callable[[str], tuple[str, str] | None]:
 
 def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
     """The lines that a session shows first: where the study runs, and warnings about its data."""
-    from study.reporting.plan_text import amended_line, warm_lines, warning_lines
+    from study.reporting.plan_text import amended_lines, warm_lines, warning_lines
 
     yield f"{prepared.name} on {resources.text}"
     if prepared.prefix is not None:
@@ -236,7 +237,9 @@ def _opening_lines(prepared: Prepared, resources: Resources) -> Iterator[str]:
         yield from warm_lines(prepared.first_line)
         yield from warning_lines(prepared.first_line)
     if prepared.amendment is not None:
-        yield amended_line(prepared.amendment)
+        assert prepared.state.study is not None
+        before = Plan.from_dict(prepared.state.study.plan)
+        yield from amended_lines(before, prepared.amendment)
     yield from (f"warning: {fault}" for fault in prepared.data_faults)
 
 
@@ -249,6 +252,8 @@ def run_study(
     confirm_data_root: str | Path | None = None,
     num_trials: int | None = None,
     confirm_seeds: int | None = None,
+    longer: int | None = None,
+    ablate: bool = False,
     warm_start: str | Path | Sequence[str | Path] = (),
     time_budget: float | str = math.inf,
     max_gpu_hours: float = math.inf,

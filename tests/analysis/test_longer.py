@@ -130,5 +130,5 @@ def test_a_rung_without_a_number_is_left_out() -> None:
 
 def test_who_trains_longer_is_not_told_to() -> None:
     rising = trained(line(0.01))
-    assert "budgets: [1, 4]" in rising_note(rising, KEY)[0]
+    assert "--longer 4" in rising_note(rising, KEY)[0]
     assert "budgets" not in rising_note(rising, KEY, measured=True)[0]

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledgers import CLASS_NAMES, FREQUENCIES, make_study
@@ -206,6 +207,31 @@ def test_the_command_of_a_study_with_a_warm_start_names_the_earlier_studies(
         command = headline.reproduce(folder, one)[1]
         given[name] = parser().parse_args(shlex.split(command)[3:]).warm_start
     assert given == {"cold": None, "warm": ["one", "the-other"]}
+
+
+def test_the_command_repeats_longer_trainings_that_the_space_does_not_ask_for(
+    folder: Path,
+) -> None:
+    state = load(folder)
+    assert state.study is not None
+
+    def given(**changes: Any) -> list[Any]:
+        assert state.study is not None
+        study = replace(state.study, plan={**state.study.plan, **changes})
+        lines = [
+            line
+            for line in headline.reproduce(folder, replace(state, study=study))
+            if "study.run" in line
+        ]
+        found = [parser().parse_args(shlex.split(line)[3:]) for line in lines]
+        return [(one.resume, one.longer, one.ablate) for one in found]
+
+    assert given() == [(None, None, None)]
+    assert given(confirm_budgets=[1, 4], confirm_ablations=2) == [(None, "4", True)]
+    assert given(confirm_budgets=[1, 2, 4]) == [
+        (None, "2", None),
+        (f"{state.study.name}-again", "4", None),
+    ]
 
 
 def test_a_study_that_was_given_more_trials_says_that_it_cannot_be_repeated(

@@ -12,13 +12,19 @@ from study_in_memory import plan
 
 from study.config.task import load_task
 from study.core.errors import InputError
-from study.core.names import REFERENCE, SEARCH
+from study.core.names import CONFIRM, REFERENCE, SEARCH
 from study.ledger.journal import LEDGER, Ledger, read, replay
 from study.ledger.plan import Plan
-from study.ledger.records import AmendRecord, FinishRecord, SelectRecord
+from study.ledger.records import (
+    AmendRecord,
+    FinishRecord,
+    SearchEndRecord,
+    SelectRecord,
+    StudyRecord,
+)
 from study.ledger.state import State
-from study.reporting.plan_text import amended_line
-from study.scheduler.planning import amended, make_plan
+from study.reporting.plan_text import amended_lines
+from study.scheduler.planning import amended, make_plan, with_comparisons
 from study.search.memory import params_in
 from study.space.search_space import load_space
 
@@ -90,7 +96,7 @@ def test_a_changed_space_keeps_the_trials_that_lie_in_it(tmp_path: Path) -> None
     session = Continued(tmp_path, 6, narrowed(1.0))
     record = session.record
     assert 0 < record.kept < record.searched == 22
-    assert f"{record.kept} of the 22 earlier trials" in amended_line(record)
+    assert f"{record.kept} of the 22 earlier trials" in amended_lines(session.before, record)[0]
     inside = [t for t in before.trials.values() if t.stage != "confirm"]
     assert record.kept == sum(params_in(session.space, trial) is not None for trial in inside)
     session.run()
@@ -100,6 +106,50 @@ def test_a_changed_space_keeps_the_trials_that_lie_in_it(tmp_path: Path) -> None
     assert max(trial.params[LR] for trial in later if trial.params) <= 1.0
     assert state.study is not None
     assert state.study.space["optimizer"] == narrowed(1.0)["optimizer"]
+
+
+@pytest.mark.slow
+def test_longer_trainings_and_an_ablation_are_added_to_a_finished_study(tmp_path: Path) -> None:
+    Driver(tmp_path, judged, slots=2).run()
+    before = replay(tmp_path / LEDGER)
+    selection = before.selection
+    assert before.finished and selection is not None
+    session = Continued(tmp_path, longer=4, ablate=True, slots=2)
+    told = amended_lines(session.before, session.record)
+    assert [line.split(" for ")[0].split(" with ")[0] for line in told] == [
+        "added: the reference and the best other loss",
+        "added: the best other loss",
+    ]
+    assert session.ledger.state.selection_holds and not session.ledger.state.finished
+    session.run()
+    state = replay(tmp_path / LEDGER)
+    assert state.finished and state.selection == selection
+    assert state.count(SEARCH, REFERENCE) == before.count(SEARCH, REFERENCE)
+    added = [t for t in state.of_stage(CONFIRM) if t.id not in before.trials]
+    assert len([t for t in added if t.budget == 4]) == 2 * session.plan.confirm_seeds
+    assert all(t.epochs == 32 for t in added if t.budget == 4)
+    assert {t.seed for t in added} == {t.seed for t in before.of_stage(CONFIRM)}
+    ablated = [t for t in added if t.ablated]
+    assert ablated and all(t.budget == 1 for t in ablated) and len(ablated) + 6 == len(added)
+
+
+def test_added_trainings_leave_an_ended_search_ended(tmp_path: Path) -> None:
+    begun = StudyRecord("s", 0, "synthetic", {}, "joint", {}, plan(num_trials=16).as_dict(), {}, {})
+    state = State()
+    end = SearchEndRecord(12, {"val/miou": 0.4}, {"val/miou": 0.9})
+    for record in (begun, end, AmendRecord(plan(num_trials=16, confirm_budgets=(1, 4)).as_dict())):
+        state.apply(record)
+    assert state.search_end == end
+    state.apply(AmendRecord(plan(num_trials=20).as_dict()))
+    assert state.search_end is None
+
+
+def test_what_a_plan_has_is_not_added_again() -> None:
+    space = load_space("joint")
+    the_plan = make_plan(space, TASK, num_trials=None, seed=0, longer=4, ablate=True)
+    assert the_plan.confirm_budgets == (1, 4) and the_plan.confirm_ablations
+    assert with_comparisons(the_plan, space, 4, ablate=True) == the_plan
+    assert with_comparisons(the_plan, space, 2, ablate=False).confirm_budgets == (1, 2, 4)
 
 
 def test_trials_count_by_their_config_where_a_wider_space_has_other_leaves() -> None:
@@ -118,7 +168,7 @@ def test_settings_stay() -> None:
     the_plan = make_plan(space, TASK, num_trials=None, seed=0)
     with pytest.raises(InputError, match="study/num_trials: a study keeps its num_trials"):
         amended(the_plan, space, State(), 0, narrowed(1.0, num_trials=20))
-    with pytest.raises(InputError, match="study/confirm: a study keeps its confirm"):
+    with pytest.raises(InputError, match=r"a study keeps its confirm; .*; --longer N and --ablate"):
         amended(the_plan, space, State(), 0, narrowed(1.0, confirm={"top": 3}))
 
 

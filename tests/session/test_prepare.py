@@ -292,6 +292,22 @@ def test_a_study_is_reopened_with_more_trials(begun: Prepared, tmp_path: Path) -
         reopen("s", Options(storage=tmp_path / "studies", num_trials=4), trust=True)
 
 
+def test_a_study_is_reopened_with_longer_trainings_once(begun: Prepared, tmp_path: Path) -> None:
+    options = Options(storage=tmp_path / "studies", longer=4, ablate=True)
+    again = reopen("s", options, trust=True)
+    assert again.amendment is not None and again.amendment.space is None
+    assert again.plan == replace(
+        begun.plan, confirm_budgets=(1, 4), confirm_ablations=again.plan.confirm_ablations
+    )
+    assert again.plan.confirm_ablations >= 1
+    assert "for 4 times the epochs" in describe_plan(again, options)
+    ledger = Ledger(begun.folder)
+    ledger.append(again.amendment)
+    ledger.close()
+    once_more = reopen("s", options, trust=True)
+    assert once_more.amendment is None and once_more.plan == again.plan
+
+
 def test_a_finished_study_has_trials_to_run_if_it_gets_more(
     begun: Prepared, tmp_path: Path
 ) -> None:
