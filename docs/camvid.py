@@ -227,20 +227,31 @@ def parts_table(table: Table) -> Iterator[str]:
 
 
 def longer_table(table: Table) -> Iterator[str]:
-    """Reference and best other loss with a longer budget."""
+    """Reference and best other loss with a longer budget, against the reference with as much; and
+    what the longer budget adds to each."""
     by_trial = {config.trial: config for config in table.configs}
-    reference = table.reference
-    heads = ("config", "budget", "seeds", "mIoU, tuned rule", "less tuned cross entropy")
-    body = []
-    budgets = sorted({budget for _, budget in table.longer})
+    reference = table.reference.trial
+    metrics = {**TUNED_COLUMNS, ARGMAX.test_miou: "mIoU", ARGMAX.test_macc: "mean accuracy"}
+    names = [
+        f"{name}, {'tuned rule' if metric in TUNED_COLUMNS else 'argmax'}"
+        for metric, name in metrics.items()
+    ]
+    heads = ("config", "budget", *names, "more than x1: mIoU, tuned rule")
     everything = {**{(c.trial, 1): c.seeds for c in by_trial.values()}, **table.longer}
-    for budget in (1, *budgets):
-        control = _of(everything.get((reference.trial, budget), {}), TUNED.test_miou)
+    body = []
+    for budget in sorted({1, *(budget for _, budget in table.longer)}):
+        control = everything.get((reference, budget), {})
         for trial in dict.fromkeys(trial for trial, _ in table.longer):
-            values = _of(everything.get((trial, budget), {}), TUNED.test_miou)
-            gain = "" if trial == reference.trial else _difference(values, control)
-            stated = percent(mean(list(values.values())), 1)
-            body.append((by_trial[trial].label, f"x{budget}", str(len(values)), stated, gain))
+            found, first = everything.get((trial, budget), {}), everything[trial, 1]
+            cells = []
+            for metric in metrics:
+                cell = percent(mean(list(_of(found, metric).values())), 1)
+                if trial != reference:
+                    cell += f"<br>{_difference(_of(found, metric), _of(control, metric))}"
+                cells.append(cell)
+            key = TUNED.test_miou
+            added = "" if budget == 1 else _difference(_of(found, key), _of(first, key))
+            body.append((by_trial[trial].label, f"x{budget}", *cells, added))
     yield from _markdown(heads, body)
 
 

@@ -26,7 +26,7 @@ PRIVATE = (
 def test_batches_and_trainings_on_a_stand_in_for_an_accelerator() -> None:
     """In a process of their own, whose torch then knows that device."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CASES],
+        [sys.executable, "-m", "pytest", "-n=0", "-q", "-p", "no:cacheprovider", *CASES],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -105,7 +105,7 @@ def test_the_accelerators_form_gives_the_golden_numbers_too(tmp_path):
     assert asked > 0
     golden = root / "tests" / "losses" / "test_golden.py"
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", golden],
+        [sys.executable, "-m", "pytest", "-n=0", "-q", "-p", "no:cacheprovider", golden],
         cwd=tmp_path,  # whose `study` comes first
         capture_output=True,
         text=True,
