@@ -27,13 +27,13 @@ from docs import camvid
 from docs.architecture import ROOT
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import FINDS, Classes, ClassRow, classes
-from study.analysis.longer import paired
 from study.analysis.rules import ARGMAX, Rule
-from study.core.names import CONFIRM, TEACHER
+from study.core.names import TEACHER
 from study.ledger.state import State
 from study.reporting.class_table import class_lines, share
 from study.reporting.headline import at_work
 from study.reporting.recorded import unpack_recorded
+from study.reporting.remains import with_longer_budgets
 from study.reporting.tables import difference, name, percent, points, table, versus, with_sd
 
 REPRODUCED = ROOT / "docs" / "reproduced.csv"
@@ -115,6 +115,7 @@ def blocks(of: Recorded) -> dict[str, str]:
         "promise": _lines(_promise(of, rarest)),
         "results": _lines(_results(answer)),
         "ladder": _lines(_ladder(answer)),
+        "longer": " ".join(with_longer_budgets(answer)),
         "classes": _lines(_classes(of.classes)),
         "distilled": _lines(_results(of.distilled[1])),
         "distilled-at": recorded_at(of.distilled[0]),
@@ -163,17 +164,15 @@ def recorded_at(state: State) -> str:
 def _promise(of: Recorded, rarest: ClassRow) -> Iterator[str]:
     answer, winner = of.answer, of.winner
     assert rarest.reference is not None and rarest.winner is not None
-    assert of.state.study is not None
     seeds = f"`{answer.space}` on `{answer.task}`, {len(winner.seeds)} seeds"
     gain = f"gain over {answer.reference_name}, both at their tuned rule"
-    longer = [budget for budget in of.state.study.plan["confirm_budgets"] if budget > 1]
     at_length = [
         (
-            f"{gain} and at {budget} times the budget",
-            f"{gain_at(of, budget)} points of mIoU",
+            f"{gain} and at {one.budget} times the budget",
+            f"{difference(one.gain)} points of mIoU",
             f"{seeds}, paired",
         )
-        for budget in longer
+        for one in answer.longer
     ] or [(f"{gain} and at four times the budget", "not measured yet", "")]
     trials = len({row["trial"] for row in of.reproduced})
     missed = f"; {answer.reference_name} at its argmax: never predicted" * (
@@ -206,23 +205,6 @@ def _promise(of: Recorded, rarest: ClassRow) -> Iterator[str]:
 
 def _reproduced(of: Recorded) -> str:
     return f"{sum(row['exact'] == 'yes' for row in of.reproduced)} of {len(of.reproduced)}"
-
-
-def gain_at(of: Recorded, budget: int) -> str:
-    """The winner's gain in test mIoU at its rule where both trained `budget` times as long: mean
-    and 95 % interval of the differences by seed."""
-    key = of.answer.primary.test_miou
-    winner, reference = (
-        {
-            trial.seed: trial.last[key]
-            for trial in of.state.completed(CONFIRM)
-            if trial.source == config.source and trial.budget == budget and not trial.ablated
-        }
-        for config in (of.winner, of.reference)
-    )
-    found = paired([winner[seed] - reference[seed] for seed in winner if seed in reference])
-    assert found is not None
-    return difference(found)
 
 
 def _results(answer: Answer) -> Iterator[str]:

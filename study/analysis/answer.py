@@ -43,7 +43,7 @@ from study.analysis import evidence
 from study.analysis.ablation import Ablated, axes, axis_effect, in_words
 from study.analysis.alike import alike
 from study.analysis.bootstrap import difference_interval
-from study.analysis.longer import LadderEntry, ladder, rising_note
+from study.analysis.longer import LadderEntry, Longer, ladder, longer, rising_note
 from study.analysis.pareto import front, pareto_trials
 from study.analysis.proxy import Foretold, foretold
 from study.analysis.rules import ARGMAX, TUNED, Rule, rules_of
@@ -142,8 +142,9 @@ class Answer:
     that column first. best_* and pareto: ids of source trials; these are confirmed if `confirmed`
     is true, else the best so far. tuned: whether the reference is the best of cross entropies at
     several settings. tuning: the settings at which cross entropy was tried. ladder: from default
-    cross entropy to the best other loss, if that is confirmed. ablation: what each part of that
-    loss adds, where the study has trained it without; ablation_of: its label. missing: what the
+    cross entropy to the best other loss, if that is confirmed. longer: what a longer budget does to
+    both, where the study has trained them for it. ablation: what each part of that loss adds,
+    where the study has trained it without; ablation_of: its label. missing: what the
     answer lacks, notes: what limits it, warnings: what its data's limits are, in words. task: that
     was confirmed on. proxy: that was searched on, if it is another one; foretold: how far its
     ranking is that of `task`, if that is confirmed.
@@ -165,6 +166,7 @@ class Answer:
     rules: tuple[Rule, ...] = (ARGMAX,)
     epochs: int = 0
     ladder: tuple[LadderEntry, ...] = ()
+    longer: tuple[Longer, ...] = ()
     ablation: tuple[Ablated, ...] = ()
     ablation_of: str = ""
     proxy: str = ""
@@ -238,6 +240,7 @@ def answer(state: State, folder: Path) -> Answer:
         rules=rules,
         epochs=_epochs(study.plan) if study else 0,
         ladder=_ladder(state, configs, rules) if settled else (),
+        longer=_longer(state, rules) if settled else (),
         ablation=_ablation(state, rules) if settled else (),
         ablation_of=winner.label if (winner := best_other(state)) else "",
         proxy=proxy,
@@ -489,12 +492,12 @@ def _ladder(
     if reference.id not in default:
         entries += [("tuned learning rate at the argmax", reference.id, 1, argmax)]
     entries += [("tuned decision rule", reference.id, 1, key)] if is_tuned else []
-    longer = _longer_budgets(state)
-    entries += [(f"{n} times the budget", reference.id, n, key) for n in longer]
+    budgets = _longer_budgets(state)
+    entries += [(f"{n} times the budget", reference.id, n, key) for n in budgets]
     if winner is not None:
         entries += [(f"{winner.label} {at}", winner.id, 1, key)]
         entries += [
-            (f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in longer
+            (f"{winner.label} {at}, {n} times the budget", winner.id, n, key) for n in budgets
         ]
     keys = _judged_keys(rules)
     return ladder(
@@ -503,6 +506,25 @@ def _ladder(
             for name, source, n, of in entries
         ]
     )
+
+
+def _longer(state: State, rules: Sequence[Rule]) -> tuple[Longer, ...]:
+    """What each longer budget does to the reference and to the best other loss."""
+    reference, other = confirmed_reference(state), best_other(state)
+    if reference is None or other is None:
+        return ()
+    keys, key = _judged_keys(rules), rules[0].test_miou
+    found = (
+        longer(
+            n,
+            _judged(state, reference, keys),
+            _judged(state, reference, keys, n),
+            _judged(state, other, keys, n),
+            key,
+        )
+        for n in _longer_budgets(state)
+    )
+    return tuple(one for one in found if one is not None)
 
 
 def _ablation(state: State, rules: Sequence[Rule]) -> tuple[Ablated, ...]:

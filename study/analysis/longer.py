@@ -72,6 +72,12 @@ def final_slope(trials: Sequence[Trial], key: str) -> Slope | None:
     return Slope(mean(slopes), max(about_lines, over_seeds), trials[0].epochs)
 
 
+UNMEASURED = (
+    ": longer training may do more than another loss; `study.run --resume NAME --longer 4` "
+    "measures it"
+)
+
+
 def rising_note(trials: Sequence[Trial], key: str, *, measured: bool = False) -> list[str]:
     """A line where the reference's trainings were still rising when they ended.
 
@@ -82,9 +88,44 @@ def rising_note(trials: Sequence[Trial], key: str, *, measured: bool = False) ->
         return []
     return [
         f"the reference was still rising by {100 * found.slope:.2f} points of val mIoU per epoch "
-        f"when its {found.epochs} epochs ended: longer training may do more than another loss"
-        + ("" if measured else "; `study.run --resume NAME --longer 4` measures it")
+        f"when its {found.epochs} epochs ended" + ("" if measured else UNMEASURED)
     ]
+
+
+@dataclass(frozen=True)
+class Longer:
+    """The reference and the best other loss, both trained `budget` times as long, by test mIoU.
+
+    added: what the longer budget adds to the reference; gain: the other loss minus the reference,
+    both with it. Paired by seed; `seeds` are those of the gain.
+    """
+
+    budget: int
+    added: Comparison
+    gain: Comparison
+    seeds: int
+
+
+def longer(
+    budget: int,
+    reference: Sequence[Trial],
+    reference_longer: Sequence[Trial],
+    other_longer: Sequence[Trial],
+    key: str,
+) -> Longer | None:
+    """What a longer budget does, by the metric `key`; None while no seed is in both."""
+    before, after, other = (
+        _by_seed(trials, key) for trials in (reference, reference_longer, other_longer)
+    )
+    shared = [seed for seed in other if seed in after]
+    added = paired([after[seed] - before[seed] for seed in after if seed in before])
+    gain = paired([other[seed] - after[seed] for seed in shared])
+    return None if added is None or gain is None else Longer(budget, added, gain, len(shared))
+
+
+def _by_seed(trials: Sequence[Trial], key: str) -> dict[int, float]:
+    values = {trial.seed: value(trial, key) for trial in trials}
+    return {seed: number for seed, number in values.items() if math.isfinite(number)}
 
 
 @dataclass(frozen=True)
@@ -103,8 +144,7 @@ def ladder(entries: Sequence[tuple[str, Sequence[Trial], str]]) -> tuple[LadderE
     found: list[LadderEntry] = []
     before: dict[int, float] = {}
     for name, trials, key in entries:
-        values = {trial.seed: value(trial, key) for trial in trials}
-        values = {seed: number for seed, number in values.items() if math.isfinite(number)}
+        values = _by_seed(trials, key)
         if values:
             step = paired([values[seed] - before[seed] for seed in values if seed in before])
             found.append(LadderEntry(name, mean(list(values.values())), len(values), step))

@@ -21,6 +21,7 @@ from study.ledger.state import State
 from study.losses.spelt import spelt
 from study.reporting.exports import BEST_MIOU, FOLDER
 from study.reporting.live import duration
+from study.reporting.remains import with_longer_budgets
 from study.reporting.study_status import GPU, device_hours
 from study.reporting.tables import percent, points
 from study.search.warm_start import STUDIES
@@ -62,7 +63,8 @@ def question(state: State, answer: Answer) -> str:
 
 
 def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
-    """The answer in at most three sentences: which loss and by how much, how sure, at what price.
+    """The answer in at most three sentences: which loss and by how much, how sure, at what price;
+    and one for each longer budget.
 
     Text in backticks is a name.
     """
@@ -95,6 +97,7 @@ def sentences(state: State, answer: Answer, classes: Classes) -> Iterator[str]:
         )
         yield _capital(_how_sure(winner, answer))
         yield _price(winner, reference, answer, classes)
+    yield from with_longer_budgets(answer)
 
 
 def _so_far(state: State, answer: Answer) -> Iterator[str]:

@@ -32,6 +32,22 @@ def remaining_gains(answer: Answer) -> Iterator[str]:
         yield f"{said} ({_conditions(answer, config, reference)})."
 
 
+def with_longer_budgets(answer: Answer) -> Iterator[str]:
+    """Yield a sentence for each longer budget: what it adds to the reference, and what the best
+    other loss then gains."""
+    if answer.reference is None:
+        return
+    rule = "at their best decision rule" if answer.primary == TUNED else "at argmax"
+    for one in answer.longer:
+        seeds = f"{one.seeds} seed{'s' * (one.seeds != 1)}"
+        yield (
+            f"{one.budget} times the budget adds {_points(one.added)} points of test mIoU to "
+            f"{answer.reference_name}; `{answer.ablation_of}` with as much training differs from "
+            f"it by {_points(one.gain)}, both {rule}{_judged(one.gain)} "
+            f"({answer.task}, {seeds}, {one.budget * answer.epochs} epochs)."
+        )
+
+
 def _remaining(
     answer: Answer, config: Confirmed, metric: str, argmax: Comparison, tuned: Comparison
 ) -> str:

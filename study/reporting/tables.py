@@ -17,7 +17,7 @@ from study.analysis.statistics import Comparison
 from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
 from study.core.errors import printable, printable_lines
 from study.core.names import CE, DEFAULT_CE, TEST_CALIBRATION, TEST_NLL
-from study.reporting.remains import remaining_gains
+from study.reporting.remains import remaining_gains, with_longer_budgets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -171,6 +171,7 @@ def _p(config: Confirmed, key: str) -> str:
 def conclusions(answer: Answer) -> Iterator[str]:
     """Yield one line per conclusion of the study, and per limitation."""
     yield from remaining_gains(answer)
+    yield from with_longer_budgets(answer)
     if answer.confirmed:
         yield from _gain_lines(answer)
     elif answer.best_miou is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from study.analysis.longer import final_slope, ladder, rising_note
+from study.analysis.longer import final_slope, ladder, longer, rising_note
 from study.analysis.statistics import Comparison
 from study.core.names import CONFIRM
 from study.ledger.records import ReportRecord, TrialRecord
@@ -119,6 +119,18 @@ def test_one_shared_seed_gives_a_step_without_an_interval_and_none_gives_no_step
     assert third.step is None
 
 
+def test_a_longer_budget_is_paired_by_seed_and_both_have_it() -> None:
+    short = judged({1: 0.30, 2: 0.40, 3: 0.50})
+    long, other = judged({1: 0.41, 2: 0.50, 3: 0.61}), judged({1: 0.40, 3: 0.58, 4: 0.9})
+    found = longer(4, short, long, other, "test/miou")
+    assert found is not None and (found.budget, found.seeds) == (4, 2)
+    assert found.added.difference == pytest.approx((0.11 + 0.10 + 0.11) / 3)
+    assert found.gain.difference == pytest.approx((-0.01 - 0.03) / 2)
+    assert found.gain.interval is not None
+    assert longer(4, short, long, judged({4: 0.9}), "test/miou") is None
+    assert longer(4, short, [], other, "test/miou") is None
+
+
 def test_a_rung_without_a_number_is_left_out() -> None:
     empty, other = judged({1: float("nan")}), judged({1: 0.3}, key="test/tuned/miou")
     first = judged({1: 0.3})
@@ -131,4 +143,4 @@ def test_a_rung_without_a_number_is_left_out() -> None:
 def test_who_trains_longer_is_not_told_to() -> None:
     rising = trained(line(0.01))
     assert "--longer 4" in rising_note(rising, KEY)[0]
-    assert "budgets" not in rising_note(rising, KEY, measured=True)[0]
+    assert "longer" not in rising_note(rising, KEY, measured=True)[0]

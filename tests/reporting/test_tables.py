@@ -11,7 +11,7 @@ from rich.console import Console
 
 from study.analysis.ablation import Ablated, Effect
 from study.analysis.answer import Answer, answer
-from study.analysis.longer import LadderEntry
+from study.analysis.longer import LadderEntry, Longer
 from study.analysis.statistics import Comparison, Interval
 from study.reporting import tables
 from study.reporting.remains import remaining_gains
@@ -276,6 +276,26 @@ def test_the_explanation_names_what_the_study_has(found: Answer, two_rules: Answ
 def test_a_note_of_the_answer_is_a_conclusion(found: Answer) -> None:
     said = list(conclusions(replace(found, notes=("it was rising",))))
     assert said.count("note: it was rising") == 1
+
+
+def test_a_longer_budget_is_a_sentence_of_the_answer(two_rules: Answer) -> None:
+    worse = Longer(
+        4, Comparison(0.105, Interval(0.09, 0.12)), Comparison(-0.014, Interval(-0.03, -0.001)), 3
+    )
+    open_ = replace(worse, budget=2, gain=Comparison(0.002, Interval(-0.01, 0.014)))
+    found = replace(two_rules, longer=(open_, worse), ablation_of="inverse_sqrt", epochs=8)
+    said = [text for text in conclusions(found) if "times the budget adds" in text]
+    assert said == [
+        "2 times the budget adds +10.5 [+9.0, +12.0] points of test mIoU to "
+        f"{found.reference_name}; `inverse_sqrt` with as much training differs from it by +0.2 "
+        "[-1.0, +1.4], both at their best decision rule, not told apart from 0 "
+        f"({found.task}, 3 seeds, 16 epochs).",
+        "4 times the budget adds +10.5 [+9.0, +12.0] points of test mIoU to "
+        f"{found.reference_name}; `inverse_sqrt` with as much training differs from it by -1.4 "
+        "[-3.0, -0.1], both at their best decision rule, worse beyond the spread of seeds "
+        f"({found.task}, 3 seeds, 32 epochs).",
+    ]
+    assert not [text for text in conclusions(two_rules) if "times the budget" in text]
 
 
 def test_the_ladder_is_shown_line_by_line(found: Answer) -> None:
