@@ -19,6 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +340,7 @@ def _matlab(file: Path) -> Iterator[_Stored]:
 
 def _hdf5(file: Path) -> Iterator[_Stored]:
     try:
-        import h5py
+        h5py = import_module("h5py")
     except ImportError:
         raise InputError(
             "HDF5 needs the package h5py", hint="pip install h5py", file=file
@@ -404,7 +405,7 @@ def _picture(file: Path) -> Iterator[_Stored]:
         if file.suffix.lower() not in (".tif", ".tiff"):
             return
         try:
-            import tifffile
+            tifffile = import_module("tifffile")
         except ImportError:
             hint = "pip install tifffile"
             raise InputError("this TIFF needs the package tifffile", hint=hint, file=file) from None

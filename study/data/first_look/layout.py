@@ -207,10 +207,16 @@ def _alternatives(root: Path, template: str) -> list[str]:
     above = folder_of(root, template)
     if not above.is_dir() or pictures_in(above, below=False):
         return [template]
-    below = {one: pictures_in(one, below=False) for one in sorted(above.iterdir()) if one.is_dir()}
-    below = {one: files for one, files in below.items() if files}
+    apart = templates(root, nested=False)
+    own = [folder_of(root, one) for one in apart if one.rpartition("/")[0] == template]
+    below = {one: pictures_in(one, below=False) for one in own if one.is_dir()}
     same = {tuple(os.path.splitext(one)[0] for one in files) for files in below.values()}
     if len(below) < 2 or len(same) > 1 or len(next(iter(same))) < 2:
+        return [template]
+    elsewhere = [one for one in apart if not one.startswith(f"{template}/")]
+    if {one.name for one in below} & {one.rpartition("/")[2] for one in elsewhere}:
+        return [template]  # rooms, sites: images are divided as their labels are
+    if not all(look_like_labels([one / file for file in files]) for one, files in below.items()):
         return [template]
     if all(look_like_labels([one / file for file in files], 2) for one, files in below.items()):
         return [template]

@@ -20,6 +20,7 @@ from study.data.first_look.values import meaning
 from study.data.formats.folder import CLASSES_FILE, folder_scan
 from study.data.labels import read_image
 from study.data.scan import Pair, Scan
+from study.data.splits import FileProblem
 
 SIZED, SOME = 500, 50  # images whose size is looked at, pairs whose sizes are compared
 ORIENTATION, ACROSS = ExifTags.Base.Orientation, range(5, 9)  # those that swap the sides
@@ -182,7 +183,7 @@ def _sizes(pairs: Sequence[Pair]) -> Counter[tuple[int, int]]:
     """How many images have each (height, width): upright where their labels are."""
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(SIZED, len(pairs))).astype(int))
     found: Counter[tuple[int, int]] = Counter()
-    read_image(pairs[0].image)  # raises the line about images that are not read
+    _check_read(pairs[0].image)
     for index in chosen:
         pair = pairs[index]
         try:
@@ -193,5 +194,13 @@ def _sizes(pairs: Sequence[Pair]) -> Counter[tuple[int, int]]:
                     size = size[::-1] if label.size == size[::-1] else size
             found[size[1], size[0]] += 1
         except (OSError, ValueError, SyntaxError):
-            read_image(pair.image)  # raises the line about it
+            _check_read(pair.image)
     return found
+
+
+def _check_read(image: Path) -> None:
+    """Raise the line about an image that cannot be read."""
+    try:
+        read_image(image)
+    except FileProblem as problem:
+        raise problem.counted(1) from problem

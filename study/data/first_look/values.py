@@ -97,7 +97,7 @@ def _read(file: Path) -> StoredLabel:
     try:
         return read_stored(file)
     except FileProblem as problem:
-        raise InputError(str(problem.message), file=file) from problem
+        raise problem.counted(1) from problem
 
 
 def _count(labels: Sequence[np.ndarray]) -> Counter[int]:

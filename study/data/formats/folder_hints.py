@@ -49,6 +49,7 @@ ARRAYS = (".npy", ".npz", ".mat", ".nii", ".nii.gz", ".h5", ".hdf5", ".parquet")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _LONGEST = 2**23  # bytes of a table that is looked at
 _LIST_WORDS = {"list", "lists", "id", "ids", "files", "filenames", "names", "images"}
+_OTHER_KIND = re.compile(r"colou?r|instance", re.IGNORECASE)  # beside labels of the same image
 _SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
 _EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
     (".json", r'"shapes"\s*:', "labelme"),
@@ -219,7 +220,10 @@ def _one_kind(images: Sequence[str], behind: str, labels: Sequence[str]) -> str:
         one[len(core) :] for core in cores for one in labels if one.startswith(core) and core
     )
     kinds = [end for end, count in ends.items() if count > 1 and 2 * count >= len(cores)]
-    return min(kinds, key=lambda end: (not is_label(end), end)) if len(kinds) > 1 else ""
+    first = min(
+        kinds, key=lambda end: (bool(_OTHER_KIND.search(end)), not is_label(end), end), default=""
+    )
+    return first if len(kinds) > 1 else ""
 
 
 def _common(names: Sequence[str]) -> Affix | None:
