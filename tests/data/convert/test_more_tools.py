@@ -6,6 +6,7 @@ import base64
 import io
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def via(root: Path, *, is_project: bool = False) -> Path:
         for shape, one in zip(shapes, about, strict=True)
     ]
     entry = {"filename": "a.jpg", "size": 1, "regions": regions, "file_attributes": {}}
-    tree = {"a.jpg1": entry}
+    tree: dict[str, object] = {"a.jpg1": entry}
     if is_project:
         tree = {"_via_settings": {}, "_via_img_metadata": tree}
     write_json(root / "train/via_region_data.json", tree)
@@ -112,7 +113,7 @@ def test_segments_of_panoptic_masks_have_their_categories(convert, tmp_path):
     assert "no pixel is background; --unlabelled ignore leaves this class out" in converted.printed
 
 
-def code(mask: np.ndarray, order: str) -> str:
+def code(mask: np.ndarray, order: Literal["C", "F"]) -> str:
     flat = np.concatenate([[0], mask.ravel(order).astype(np.int8), [0]])
     starts, ends = np.flatnonzero(np.diff(flat) == 1), np.flatnonzero(np.diff(flat) == -1)
     return " ".join(f"{start + 1} {end - start}" for start, end in zip(starts, ends, strict=True))
