@@ -29,11 +29,14 @@ warnings.filterwarnings("ignore", message="Corrupt EXIF", module="PIL")  # only 
 
 _IMAGE_FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _LABEL_FORMATS = ("PNG",)  # lossless, and with checksums
-_ANY_LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG")
+_ANY_LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "PPM")
 _IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 _INDEX_MODES = ("L", "P")
 _COLOUR_MODES = ("RGB", "RGBA", "P")
+_ALPHA_MODES = ("LA", "RGBA")
 _TURNED = range(2, 9)  # EXIF orientations; 1 is upright
+_TIFF = (".tif", ".tiff")
+_ARRAYS = "`python -m study.data convert arrays DIR DST` makes pictures of 8 bits of all of DIR"
 _PACKED = {"L;2": 2, "L;4": 4}  # bits of a grey value, which decoding stretches to 0..255
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I", "F")
 _HIGH_BYTE, _LOW_BYTE = "RGB;16B", "RGB;16L"  # raw modes of Pillow's PNG decoder
@@ -116,7 +119,7 @@ def read_image(file: Path) -> Image.Image:
     image, _ = _loaded(file, "image", _IMAGE_FORMATS)
     if image.mode not in _IMAGE_MODES:
         message = f"image must have 8 bits per channel, got mode {image.mode}"
-        raise FileProblem("image mode", message, file)
+        raise FileProblem("image mode", message, file, hint=_ARRAYS)
     return image.convert("RGB")
 
 
@@ -174,12 +177,14 @@ class StoredLabel:
         rgb: (H, W, 3) of a palette or RGB label; None where it is grey.
         is_png: whether the file is a PNG, whose palettes keep the order that their author gave.
         is_lossy: whether it was compressed with loss, so that its values are blurred.
+        alpha: (H, W) how opaque its pixels are; None where nothing is said of that.
     """
 
     values: np.ndarray | None
     rgb: UInt8Array | None
     is_png: bool
     is_lossy: bool
+    alpha: UInt8Array | None = None
 
 
 def read_stored(file: Path) -> StoredLabel:
@@ -191,6 +196,7 @@ def read_stored(file: Path) -> StoredLabel:
         or (label.format == "WEBP" and b"VP8L" not in file.read_bytes()[:64])
     )
     is_png = label.format == "PNG"
+    alpha = np.asarray(label.getchannel("A")) if label.mode in _ALPHA_MODES else None
     if raw_mode.endswith(";16B") and not label.mode.startswith("I;16"):
         message = f"label must have 8 bits per channel, got mode {label.mode} of 16 bits"
         raise FileProblem("label mode", message, file)
@@ -202,12 +208,19 @@ def read_stored(file: Path) -> StoredLabel:
             values = values.astype(np.int64)
         if raw_mode in _PACKED:
             values = values // np.uint8(255 // (2 ** _PACKED[raw_mode] - 1))
-        return StoredLabel(values, None, is_png, is_lossy)
+        return StoredLabel(values, None, is_png, is_lossy, alpha)
     if label.mode not in _COLOUR_MODES:
         message = f"label must be grey, of a palette, or RGB, got mode {label.mode}"
         raise FileProblem("label mode", message, file)
     indices = np.asarray(label) if label.mode == "P" else None
-    return StoredLabel(indices, np.asarray(label.convert("RGB")), is_png, is_lossy)
+    return StoredLabel(indices, np.asarray(label.convert("RGB")), is_png, is_lossy, alpha)
+
+
+def of_alpha(label: StoredLabel, file: Path) -> StoredLabel:
+    """The label whose values are how opaque the pixels are."""
+    if label.alpha is None:
+        raise FileProblem("label mode", "label must have an alpha channel to be read by", file)
+    return StoredLabel(label.alpha, None, label.is_png, label.is_lossy)
 
 
 def colour_codes(rgb: np.ndarray) -> np.ndarray:
@@ -264,7 +277,7 @@ def _loaded(
                 size = opened.size
                 opened.seek(1)
                 if opened.size == size:  # others are reduced copies, as maps have them
-                    raise OSError("several pictures in one file")
+                    raise _Stack("several pictures in one file")
                 opened.seek(0)
             image = opened.copy()
             image.format = opened.format
@@ -279,7 +292,13 @@ def _loaded(
             told = error.strerror if isinstance(error, OSError) and error.strerror else error
             reason = f"{type(error).__name__}: {told}"
         message = f"cannot read the {what} ({reason})"
-        raise FileProblem(f"unreadable {what}", message, file) from error
+        is_unknown_tiff = isinstance(error, UnidentifiedImageError) and file.suffix.lower() in _TIFF
+        hint = _ARRAYS if is_unknown_tiff or isinstance(error, _Stack) else ""
+        raise FileProblem(f"unreadable {what}", message, file, hint=hint) from error
+
+
+class _Stack(OSError):
+    """A file of several pictures."""
 
 
 def ranges(values: list[int]) -> str:

@@ -20,7 +20,7 @@ from unicodedata import normalize
 import numpy as np
 from PIL import Image
 
-from study.config.task import FileData
+from study.config.task import FileData, FolderData
 from study.core.errors import InputError
 from study.core.names import TRAIN
 from study.data.labels import ClassTable, LabelReader, as_labelled, read_image
@@ -188,6 +188,7 @@ class Scan:
     described_in: tuple[Path, ...] = ()  # other files whose change makes the cache stale
     read_masks: MaskReader | None = None
     missing: int | None = None  # the class of an image without a label
+    resize_labels: bool = False  # whether they may be of another size than their images
     warnings: Callable[[Members], tuple[str, ...]] = lambda members: ()
     verdict: Callable[[], list[str]] | None = None  # warns, or raises, once all labels are read
 
@@ -306,10 +307,15 @@ class Scan:
                 image = as_labelled(image, label, pair.image)
         except FileProblem as problem:
             problems.append(problem)
+        if self.resize_labels and image is not None and label is not None:
+            label = _resized(label, image.size)
         if image is not None and label is not None and label.shape != (image.height, image.width):
             wanted, got = f"{image.height}x{image.width}", "{}x{}".format(*label.shape)
             message = f"label must be as large as its image, {wanted}, got {got}"
             hint = "store both in one size, labels by the nearest pixel"
+            fits = _resized(label, image.size).shape == (image.height, image.width)
+            if fits and isinstance(self.config, FolderData):
+                hint += "; `resize_labels: true` in classes.yaml does it"
             problems.append(FileProblem("size", message, pair.label or pair.image, hint=hint))
         return image, label, problems
 
@@ -348,6 +354,15 @@ class Scan:
             return height, width
         scale = min(1.0, width / of[1], height / of[0])
         return max(1, round(of[0] * scale)), max(1, round(of[1] * scale))
+
+
+def _resized(label: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """The label in the size (width, height) of its image if it has its proportions, to a pixel."""
+    height, width = label.shape
+    scale = size[0] / width
+    if abs(scale * height - size[1]) > max(1.0, scale):
+        return label
+    return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
 
 
 def _stat(file: Path) -> os.stat_result:

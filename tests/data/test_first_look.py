@@ -249,6 +249,163 @@ def stages(root: Path) -> None:
         save(np.where(label <= n % 3, label, 0), root / f"labels/{split}/{n}.png")
 
 
+def other_zeros(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/image_{n}.png")
+        save(label, root / f"masks/mask_{n:04d}.png")
+
+
+def a_table_of_pairs(root: Path) -> None:
+    rows = ["mask;photo;set"]
+    for split, n, photo, label in scenes():
+        save(photo, root / f"raw/{n * 37 % 101:03d}x.png")
+        save(label, root / f"seg/m{n:02d}.png")
+        rows.append(f"C:\\data\\seg\\m{n:02d}.png;raw/{n * 37 % 101:03d}x.png;{split}")
+    (root / "pairs.csv").write_text("\n".join(rows), encoding="utf-8-sig")
+
+
+def lists_of_pairs(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"photos/{n * 37 % 101:03d}x.png")
+        save(label, root / f"seg/m{n:02d}.png")
+        with (root / f"{split}_list.txt").open("a") as file:
+            file.write(f"photos/{n * 37 % 101:03d}x.png seg/m{n:02d}.png\n")
+
+
+def lines_of_json(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos/{n * 37 % 101:03d}x.png")
+        save(label, root / f"seg/m{n:02d}.png")
+        with (root / "metadata.jsonl").open("a") as file:
+            file.write(
+                f'{{"file_name": "photos/{n * 37 % 101:03d}x.png", "mask": "m{n:02d}.png"}}\n'
+            )
+
+
+def transparency(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.png")
+        save(np.dstack([photo, binary(label, 1, 2)]), root / f"masks/{split}/{n}.png")
+
+
+def smaller_labels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo.repeat(2, 0).repeat(2, 1), root / f"images/{split}/{n}.png")
+        save(label, root / f"labels/{split}/{n}.png")
+
+
+def netpbm(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos/im{n:04d}.ppm")
+        save(binary(label, 1, 2), root / f"labels/im{n:04d}.ah.pgm")
+
+
+def mixed_suffixes(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{split}/{n}.{('PNG', 'png', 'bmp')[n % 3]}")
+        save(label, root / f"labels/{split}/{n}.png")
+
+
+def words_in_front(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"Image{n:02d}.png")
+        save(label, root / f"Mask{n:02d}.png")
+
+
+def masks_of_classes_an_image(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.png")
+        for index, name in ((1, "car"), (2, "road")):
+            save(binary(label, index), root / f"masks/{n:03d}/{name}.png")
+
+
+def classes_behind_names(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.png")
+        save(binary(label, 1, 2), root / f"masks/{n:03d}_whole.png")
+        save(binary(label, 2), root / f"masks/{n:03d}_core.png")
+
+
+def a_folder_for_each_class(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n:03d}.png")
+        for index, name in enumerate(("background", "ant", "bee")):
+            save(binary(label, index), root / f"masks/{name}/{n:03d}.png")
+
+
+def constant_names(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"{n:03d}_json/img.png")
+        save(label, root / f"{n:03d}_json/label.png")
+        save(photo // 2 + PAINT[label] // 2, root / f"{n:03d}_json/label_viz.png")
+
+
+def sequences_in_splits(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        at = root / f"set_{split}/seq{n % 2}"
+        save(photo, at / f"Images/{n // 2 % 2:06d}.png" if n < 4 else at / f"Images/{n:06d}.png")
+        save(label, at / f"Labels/{n // 2 % 2:06d}.png" if n < 4 else at / f"Labels/{n:06d}.png")
+
+
+def days_and_cameras(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"day{n % 4}/cam{n % 2}/rgb/{n // 4}.png")
+        save(label, root / f"day{n % 4}/cam{n % 2}/labels/{n // 4}.png")
+
+
+def images_in_two_folders(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos_part_{n % 2 + 1}/scan_{n:03d}.png")
+        save(label, root / f"segmentations/scan_{n:03d}_segmentation.png")
+
+
+def flat_labels(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/site{n % 3}/{n:04d}.png")
+        save(label, root / f"labels/{n:04d}.png")
+
+
+def splits_without_labels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split if split == 'test' else 'train'}/{n}_sat.png")
+        if split != "test":
+            save(label, root / f"train/{n}_mask.png")
+
+
+def splits_in_names(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        name = {"train": "train", "val": "testA", "test": "testB"}[split]
+        save(photo, root / f"slides/{name}_{n}.bmp")
+        save(label, root / f"slides/{name}_{n}_anno.bmp")
+
+
+def deep_folders(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        at = root / "project/export 2021/v2/site A/camera [1]"
+        save(photo, at / f"images/{n}.png")
+        save(label, at / f"masks/{n}.png")
+
+
+def several_kinds_of_labels(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        at = f"{split}/town{n % 2}/town{n % 2}_{n:06d}"
+        save(photo, root / f"shots/{at}_leftImg8bit.png")
+        save(label, root / f"gtMine/{at}_gtFine_labelIds.png")
+        save(PAINT[label], root / f"gtMine/{at}_gtFine_color.png")
+
+
+def no_data(value: int, kind: type) -> Write:
+    def write(root: Path) -> None:
+        for split, n, photo, label in scenes():
+            values = np.pad(label, ((0, 8), (0, 0)), constant_values=7).astype(kind)
+            save(np.pad(photo, ((0, 8), (0, 0), (0, 0))), root / f"images/{split}/{n}.png")
+            save(
+                np.where(values == 7, value, values).astype(kind), root / f"labels/{split}/{n}.tif"
+            )
+
+    return write
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -277,6 +434,26 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (a_folder_a_pair, PLAIN, ""),
     (a_table_of_splits, PLAIN, "train is meta.csv; val is meta.csv; test is meta.csv"),
     (a_list_of_val, ("sea", "fish", "reef"), "test is valid.txt"),
+    (other_zeros, PLAIN, ""),
+    (a_table_of_pairs, PLAIN, "train is pairs.csv; val is pairs.csv; test is pairs.csv"),
+    (lists_of_pairs, PLAIN, "train is train_list.txt; val is val_list.txt"),
+    (lines_of_json, PLAIN, "guess: pairs: "),
+    (transparency, BINARY, "guess: read: the colours of the labels tell no classes"),
+    (netpbm, BINARY, ""),
+    (mixed_suffixes, PLAIN, ""),
+    (words_in_front, PLAIN, ""),
+    (masks_of_classes_an_image, ("background", "car", "road"), ""),
+    (classes_behind_names, ("background", "whole", "core"), "guess: masks: "),
+    (a_folder_for_each_class, ("background", "ant", "bee"), ""),
+    (constant_names, PLAIN, "left out: label_viz.png in each folder"),
+    (sequences_in_splits, PLAIN, "train and val are as published"),
+    (days_and_cameras, PLAIN, ""),
+    (images_in_two_folders, PLAIN, ""),
+    (flat_labels, PLAIN, ""),
+    (splits_without_labels, PLAIN, "left out: the images of test, without labels"),
+    (splits_in_names, PLAIN, "train is train*; val is 15% of train by the hash of the name; test"),
+    (deep_folders, PLAIN, ""),
+    (several_kinds_of_labels, PLAIN, ""),
 ]
 
 
@@ -296,7 +473,7 @@ def test_what_is_read_is_what_was_drawn_and_what_is_left_out_is_told(
     told = capsys.readouterr()
     assert says in told.out and "fault: " not in told.out and told.err == ""
     assert check([str(root / "task.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0
-    unlabelled = write in (unlabelled_test, other_images_without_labels)
+    unlabelled = write in (unlabelled_test, other_images_without_labels, splits_without_labels)
     expected = sum(COUNTS.values()) - COUNTS["test"] * unlabelled
     assert_read(root, names, expected)
 
@@ -447,10 +624,9 @@ def painted_jpegs(root: Path) -> None:
         save(PAINT[label], root / f"labels/{split}/{n}.jpg")
 
 
-def transparency_alone(root: Path) -> None:
-    for split, n, photo, label in scenes():
+def nothing_drawn(root: Path) -> None:
+    for split, n, photo, _ in scenes():
         white = np.full((*SHAPE, 4), 255, np.uint8)
-        white[..., 3] = binary(label, 1, 2)
         save(photo, root / f"images/{split}/{n}.png")
         save(white, root / f"masks/{split}/{n}.png")
 
@@ -484,14 +660,46 @@ def without_train(root: Path) -> None:
         save(label, root / f"labels/{split}/{n}.png")
 
 
+def deep_grey(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo[..., 0].astype(np.uint16) * 16, root / f"images/{split}/{n}.png")
+        save(label, root / f"labels/{split}/{n}.png")
+
+
+def arrays_alone(root: Path) -> None:
+    (root / "images").mkdir(parents=True)
+    np.save(root / "images/0.npy", np.zeros((4, 4), np.uint8))
+
+
+def an_archive(root: Path) -> None:
+    root.mkdir()
+    (root / "data.zip").write_bytes(b"PK")
+
+
+def instances_beside(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        name = f"{n:06d}_10.png"
+        save(photo, root / f"{'testing' if split == 'test' else 'training'}/image_2/{name}")
+        save(label, root / f"training/semantic/{name}")
+        save(PAINT[label], root / f"training/semantic_rgb/{name}")
+        save(label.astype(np.uint16) * 256 + 1, root / f"training/instance/{name}")
+
+
 STOP: list[tuple[Write, str]] = [
     (painted_jpegs, "store them anew without loss, as PNG"),
-    (transparency_alone, "all labels hold one value, 255; store the classes as different greys"),
+    (nothing_drawn, "all labels hold one value, 255; store the classes as different greys"),
+    (deep_grey, "`python -m study.data convert arrays DIR DST` makes pictures of 8 bits"),
+    (arrays_alone, "DST` reads 0.npy"),
+    (an_archive, "no pictures in this folder; unpack data.zip first"),
     (photographs_alone, "(images: images; labels: none); `study.data convert` draws those"),
     (unlike_names, "rename the labels like their images"),
     (noise, "what is taken for labels has other values in nearly each pixel"),
     (without_train, "no images of train in images/{split} (found: val, test)"),
-    (one_pair, "data/classes.yaml: splits: train must have at least 3 images"),
+    (one_pair, "train must have at least 3 images to carve from, got 1; docs/data_recipes.md has"),
+    (
+        instances_beside,
+        "labels: training/semantic, training/semantic_rgb); `--labels training/semantic` chooses",
+    ),
     (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
 ]
 
@@ -515,7 +723,53 @@ def test_the_folder_that_a_line_names_can_be_chosen(tmp_path: Path) -> None:
 def test_a_label_of_another_size_says_what_to_do(tmp_path, capsys) -> None:
     for split, n, photo, label in scenes():
         save(photo, tmp_path / f"images/{split}/{n}.png")
-        save(label.repeat(2, 0).repeat(2, 1), tmp_path / f"labels/{split}/{n}.png")
+        save(label.repeat(2, 0), tmp_path / f"labels/{split}/{n}.png")
     assert main([str(tmp_path)]) == 0
     assert check([str(tmp_path / "task.yaml")]) == 2
     assert "size (16): store both in one size" in capsys.readouterr().err
+
+
+def test_labels_of_the_same_proportions_are_resized(tmp_path, capsys) -> None:
+    smaller_labels(tmp_path)
+    keys, told = written(tmp_path, capsys)
+    assert keys["resize_labels"] is True and "guess: resize_labels: " in told
+    data = open_data(load_task(tmp_path / "task.yaml").trained_here.data)
+    drawn = [label.repeat(2, 0).repeat(2, 1) for _, _, _, label in scenes()]
+    assert all(any(np.array_equal(one, label) for label in drawn) for one in data.test.labels)
+    text = (tmp_path / "classes.yaml").read_text().replace("resize_labels: true", "")
+    (tmp_path / "classes.yaml").write_text(text)
+    assert check([str(tmp_path / "task.yaml")]) == 2
+    assert "`resize_labels: true` in classes.yaml does it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(-1, np.int32), (65535, np.uint16)], ids=["-1", "65535"]
+)
+def test_pixels_without_data_do_not_count(tmp_path, capsys, value, kind) -> None:
+    no_data(value, kind)(tmp_path)
+    keys, told = written(tmp_path, capsys)
+    assert keys == {"classes": [*PLAIN], "ignore": [value]} and f"guess: ignore: {value}" in told
+    data = open_data(load_task(tmp_path / "task.yaml").trained_here.data)
+    assert (data.train.labels[:, -8:] == 255).all() and data.train.labels[:, :-8].max() == 2
+
+
+def test_names_of_classes_may_be_in_json(tmp_path, capsys) -> None:
+    stages(tmp_path)
+    for text in (
+        '{"0": "a", "1": "b", "2": "c"}',
+        '{"labels": {"a": 0, "b": 1, "c": 2}}',
+        '["a", "b", "c"]',
+    ):
+        (tmp_path / "classes.json").write_text(text)
+        assert written(tmp_path, capsys)[0] == {"classes": ["a", "b", "c"]}
+        (tmp_path / "task.yaml").unlink()
+        (tmp_path / "classes.yaml").unlink()
+
+
+def test_a_turned_photograph_has_the_size_of_its_label(tmp_path, capsys) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split, n, photo, label in scenes():
+        save(np.rot90(photo).copy(), tmp_path / f"images/{split}/{n}.jpg", exif=exif)
+        save(label, tmp_path / f"labels/{split}/{n}.png")
+    assert "images: 40x56\n" in written(tmp_path, capsys)[1]

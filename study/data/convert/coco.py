@@ -3,6 +3,7 @@
     annotations/instances_train2017.json   train2017/*.jpg        as COCO is published
     train/_annotations.coco.json           train/*.jpg            as Roboflow exports it
     result.json                            images/*.jpg           as Label Studio exports it
+    panoptic_train2017.json                panoptic_train2017/*.png, images as above
 
 An annotation has `segmentation`: a list of polygons, whose union counts, or {counts, size} as
 numbers or as text, column by column. Later ones cover earlier ones; regions of a crowd
@@ -11,9 +12,14 @@ numbers or as text, column by column. Later ones cover earlier ones; regions of 
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from study.core.errors import InputError
 from study.data.convert import raster
@@ -73,6 +79,7 @@ class _File:
     ) -> None:
         self.source, self.export, self.split = source, export, split
         self.place, self.tree = Place(file), tree
+        self.masks = source if source.images_root == source.root else Source.of(source.root)
 
     def read(self) -> list[str]:
         """Add the file's pictures to the export; returns the categories in the order of their
@@ -84,21 +91,12 @@ class _File:
         for place, one in self._listed("images"):
             if regions.setdefault(need(one, "id", (int, str), place), []):
                 raise place.fault(f"another image has the id {one['id']!r}")
-        known = regions.keys()
         for place, one in self._listed("annotations"):
             if "segments_info" in one:
-                hint = "convert the instances file, or map the colours of the panoptic masks"
-                raise place.fault("this is a panoptic file", hint=hint)
-            image = need(one, "image_id", (int, str), place)
-            if image not in known:
-                raise place.at("image_id").fault(f"no image has the id {image!r}")
-            category = need(one, "category_id", (int, str), place)
-            if category not in names:
-                allowed = [f"{key} {name}" for key, name in names.items()]
-                raise place.at("category_id").fault(
-                    f"unknown category {category!r}", allowed=allowed
-                )
-            region = self._region(one, names[category], place)
+                regions[self._image(one, regions, place)] += self._segments(one, names, place)
+                continue
+            image = self._image(one, regions, place)
+            region = self._region(one, self._category(one, names, place), place)
             regions[image] += [region] if region else []
         for place, one in self._listed("images"):
             reference = need(one, "file_name", str, place)
@@ -111,6 +109,39 @@ class _File:
             picture = Picture(found, place, regions[one["id"]], self.split, size)
             self.export.pictures.append(picture)
         return [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
+
+    def _image(self, one: dict[str, Any], known: Mapping[Any, Any], place: Place) -> Any:
+        image = need(one, "image_id", (int, str), place)
+        if image not in known:
+            raise place.at("image_id").fault(f"no image has the id {image!r}")
+        return image
+
+    def _category(self, one: dict[str, Any], names: Mapping[Any, str], place: Place) -> str:
+        category = need(one, "category_id", (int, str), place)
+        if category not in names:
+            allowed = [f"{key} {name}" for key, name in names.items()]
+            raise place.at("category_id").fault(f"unknown category {category!r}", allowed=allowed)
+        return names[category]
+
+    def _segments(
+        self, one: dict[str, Any], names: Mapping[Any, str], place: Place
+    ) -> list[Region]:
+        """The regions of a panoptic mask. Its colours number segments: R + 256 G + 65536 B."""
+        at = place.at("file_name")
+        file = self.masks.image(
+            need(one, "file_name", str, place),
+            at,
+            near=place.file.with_suffix(""),
+            split=self.split,
+        )
+        found = []
+        for index, segment in enumerate(need(one, "segments_info", list, place)):
+            here = place.at("segments_info").at(index)
+            number = need(segment, "id", int, here)
+            label = self._category(segment, names, here)
+            draw = partial(_segment, file, number, place=here)
+            found.append(Region(label, draw, _BELOW_ALL if segment.get("iscrowd") == 1 else 0))
+        return found
 
     def _listed(self, key: str) -> list[tuple[Place, Any]]:
         listed = need(self.tree, key, list, self.place)
@@ -141,6 +172,25 @@ class _File:
             return Region(label, partial(raster.polygons, [corners], place=at), z, is_box=True)
         self.export.notes["annotations without a shape, left out"] += 1
         return None
+
+
+def _segment(file: Path, number: int, size: Size, place: Place) -> Rle:
+    numbered = _numbers_of(file)
+    if numbered.shape != size:
+        raise place.fault(
+            f"{file.name} must be as large as its image, {size}, got {numbered.shape}"
+        )
+    return raster.bitmap(numbered == number, size, place)
+
+
+@lru_cache(maxsize=1)  # the segments of an image are drawn one after another
+def _numbers_of(file: Path) -> NDArray[np.int32]:
+    try:
+        with Image.open(file, formats=("PNG",)) as picture:
+            rgb = np.asarray(picture.convert("RGB"), np.int32)
+    except Exception as error:  # damaged bytes make the reader raise anything
+        raise InputError(f"cannot read the mask ({type(error).__name__})", file=file) from error
+    return np.asarray(rgb @ np.array([1, 1 << 8, 1 << 16], np.int32))
 
 
 def _rings(segmentation: Any, place: Place) -> list[FloatArray]:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from study.core.console import Parser, run_command, show
-from study.core.files import expanded
+from study.core.errors import InputError
+from study.core.files import expanded, resolved
 from study.core.names import TEST, VAL
-from study.data.convert import raster
+from study.data.convert import arrays, raster
 from study.data.convert.coco import read_coco
 from study.data.convert.cvat import read_cvat
 from study.data.convert.export import Export, Source
 from study.data.convert.labelme import read_labelme
 from study.data.convert.labelstudio import read_labelstudio
+from study.data.convert.rle import read_rle
+from study.data.convert.supervisely import read_supervisely
+from study.data.convert.via import read_via
 from study.data.convert.write import (
+    BACKGROUND,
     Options,
     Order,
     Unlabelled,
@@ -34,6 +41,10 @@ TOOLS: Mapping[str, Callable[[Source], Export]] = {
     "cvat": read_cvat,
     "labelstudio": read_labelstudio,
     "yolo": read_yolo,
+    "rle": read_rle,
+    "rle-rows": partial(read_rle, order="C"),
+    "via": read_via,
+    "supervisely": read_supervisely,
 }
 
 
@@ -42,8 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An export that cannot be used gives exit code 2 and one line, and nothing is written.
     """
+    if [*(sys.argv[1:] if argv is None else argv)][:1] == ["arrays"]:
+        return _arrays_main([*(sys.argv[1:] if argv is None else argv)][1:])
     parser = Parser("data convert", __doc__)
-    parser.add_argument("tool", metavar="TOOL", choices=TOOLS, help=", ".join(TOOLS))
+    parser.add_argument(
+        "tool",
+        metavar="TOOL",
+        choices=TOOLS,
+        help=f"{', '.join(TOOLS)}; or arrays, with options of its own: `convert arrays --help`",
+    )
     parser.add_argument("source", metavar="SRC", type=Path, help="the export: a folder or a file")
     parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
     parser.add_argument(
@@ -82,6 +100,42 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _arrays_main(argv: Sequence[str]) -> int:
+    parser = Parser("data convert arrays", arrays.__doc__ or "")
+    parser.add_argument("source", metavar="SRC", type=Path, help="the folder of arrays")
+    parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="the values of images that become 0 and 255, such as -160 240 of a CT",
+    )
+    parser.add_argument(
+        "--bands",
+        type=int,
+        nargs=3,
+        metavar=("RED", "GREEN", "BLUE"),
+        help="which bands of an image become red, green and blue, from 1 on, such as 4 3 2",
+    )
+    return run_command(parser, _convert_arrays, argv)
+
+
+def _convert_arrays(arguments: argparse.Namespace) -> int:
+    if arguments.bands and min(arguments.bands) < 1:
+        raise InputError(f"bands count from 1 on, got {arguments.bands}", key="--bands")
+    if arguments.range and not arguments.range[0] < arguments.range[1]:
+        raise InputError(f"LOW must be below HIGH, got {arguments.range}", key="--range")
+    root, target = resolved(arguments.source, "SRC"), resolved(arguments.target, "DST")
+    written = arrays.convert_arrays(root, target, span=arguments.range, bands=arguments.bands or ())
+    show(f"pictures: {written.pictures}")
+    show(*(f"  {place}: {role}" for place, role in written.roles.items()))
+    show(*(f"note: {what}: {number}" for what, number in written.notes.items()))
+    show(f"written: {arguments.target}")
+    show(f"next: python -m study.init {shlex.quote(str(arguments.target))}")
+    return 0
+
+
 def _summary(source: Source, export: Export, written: Written, options: Options) -> Iterator[str]:
     of = {"in one folder": written.images[""]} | {one: written.images[one] for one in SPLITS}
     yield f"images: {', '.join(f'{where} {number}' for where, number in of.items() if number)}"
@@ -98,6 +152,8 @@ def _summary(source: Source, export: Export, written: Written, options: Options)
         share = 100 * written.pixels[index] / total
         if index != IGNORED or share:
             yield f"  {name:{length}}{written.objects[name] or '-':>9}{share:10.3f}"
+    if written.pixels[0] == 0 and written.classes[0] == BACKGROUND:
+        yield "warning: no pixel is background; --unlabelled ignore leaves this class out"
     if written.empty:
         yield f"images without any object: {written.empty}"
     unused = {one for some in source.images.values() for one in some}

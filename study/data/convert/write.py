@@ -78,7 +78,7 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
     written = Written(names, _rule(splits))
     palette = _palette(export, names)
     with (
-        _whole_folder(target) as folder,
+        whole_folder(target) as folder,
         progress("converting", len(export.pictures)) as advance,
     ):
         for picture, size in zip(export.pictures, sizes, strict=True):
@@ -295,7 +295,7 @@ def _classes_yaml(export: Export, written: Written, suffix: str, *, is_flat: boo
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a folder to write, which becomes `target` when the block is left without an error."""
     make_folder(target.parent)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.data.first_look.pictures import look_like_labels
+from study.data.first_look.pictures import are_classes, by_area, look_like_labels
 from study.data.formats.folder_classes import NAME
+from study.data.formats.folder_files import unpadded
 from study.data.formats.folder_hints import is_label
 
 _NUMBER = re.compile(r"[-_ ]?\d*(?=\.\w+$)")
 _WORD = re.compile(r"[-_. ][A-Za-z]+\.\w+$")
+_CLASS = re.compile(r"[-_. ]+([A-Za-z][\w -]*)\.\w+")
+_BEGIN = re.compile(r"([A-Za-z]+[-_. ]?)(\d[^.]*)(\.\w+)")
 _SEPARATORS = "-_. "
+COMPARED = 20  # images whose masks are compared
 
 
 def numbered_masks(images: Sequence[str], labels: Sequence[Path], at: str) -> str:
@@ -35,6 +39,46 @@ def numbered_masks(images: Sequence[str], labels: Sequence[Path], at: str) -> st
     if not look_like_labels(labels, 2):
         return ""
     return f"{at}/{NAME}{shared.removesuffix('.')}*{os.path.splitext(several[0])[1]}"
+
+
+def masks_of_classes(images: Sequence[str], labels: Sequence[Path], at: str) -> dict[str, str]:
+    """The paths of each class's masks, the largest first, if the labels of an image are masks of
+    classes, and have the name of one behind its name; {} if not."""
+    stems = [_stem(one) for one in images]
+    ends = [end for end, count in behind(stems, [one.name for one in labels]).items() if count > 1]
+    names = {end: match[1] for end in ends if (match := _CLASS.fullmatch(end))}
+    if len(ends) < 2 or len({*names.values()}) < len(ends):
+        return {}
+    of: dict[str, list[Path]] = {end: [] for end in ends}
+    drawn: dict[str, list[Path]] = {}
+    for file in labels:
+        end = max((one for one in ends if file.name.endswith(one)), key=len, default="")
+        if end:
+            of[end].append(file)
+            drawn.setdefault(file.name.removesuffix(end), []).append(file)
+    several = [files for files in drawn.values() if len(files) > 1][:COMPARED]
+    if not several or not all(look_like_labels(files, 2) for files in several):
+        return {}
+    if not all(map(are_classes, several)):
+        return {}
+    return {names[end]: f"{at}/{NAME}{end}" for end in by_area(of)}
+
+
+def beginnings(files: Sequence[Path]) -> tuple[str, str] | None:
+    """The paths of images and of labels whose names begin with a word each, as image_1.png and
+    mask_1.png; None if they do not."""
+    groups: dict[tuple[str, str], dict[str, Path]] = {}
+    for file in files:
+        match = _BEGIN.fullmatch(file.name)
+        if match is None:
+            return None
+        groups.setdefault((match[1], match[3]), {})[unpadded(match[2])] = file
+    labels = [one for one, some in groups.items() if look_like_labels([*some.values()])]
+    photos = [one for one in groups if one not in labels]
+    if len(photos) != 1 or len(labels) != 1 or groups[photos[0]].keys() != groups[labels[0]].keys():
+        return None
+    image, label = (f"{begin}{NAME}{end}" for begin, end in (photos[0], labels[0]))
+    return image, label
 
 
 def images_among(names: Sequence[str]) -> list[str]:
@@ -70,7 +114,9 @@ def kinds(files: Sequence[Path]) -> tuple[str, list[str]] | None:
     photos = [end for end in of if end not in labels]
     if len(photos) != 1 or not labels:
         return None
-    return photos[0], sorted(labels, key=lambda end: (not is_label(end), end))
+    return photos[0], sorted(
+        labels, key=lambda end: ("semantic" not in end.lower(), not is_label(end), end)
+    )
 
 
 def behind(stems: Sequence[str], labels: Sequence[str]) -> Counter[str]:

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from study.config.task import CamvidData, CityscapesData, FileData, SynthiaData, VocData
 from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data import scan_files
-from study.data.first_look.endings import behind, images_among, kinds, numbered_masks
-from study.data.first_look.pictures import folder_of, look_like_labels, pictures
-from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
-from study.data.formats.folder_files import FolderFiles
+from study.data.first_look.endings import (
+    COMPARED,
+    beginnings,
+    behind,
+    images_among,
+    kinds,
+    masks_of_classes,
+    numbered_masks,
+)
+from study.data.first_look.pictures import (
+    are_classes,
+    by_area,
+    folder_of,
+    look_like_labels,
+    pictures,
+)
+from study.data.formats.folder_classes import FOLDER, NAME, SPLIT, SPLIT_OF, SYNONYMS, read_classes
+from study.data.formats.folder_files import IMAGE_SUFFIXES, FolderFiles
 from study.data.formats.folder_hints import (
     OTHER,
+    arrays_command,
+    called_labels,
     convert_command,
+    form_of,
     is_label,
+    pair_tables,
     pairing,
     pictures_in,
     split_lists,
+    split_of_list,
     split_table,
     templates,
+    walk,
+    without_pictures,
 )
 from study.data.scan import Findings
 from study.data.splits import SPLITS
@@ -41,14 +63,17 @@ PUBLISHED = {
 _FORMATS: Mapping[str, type[FileData]] = {
     "cityscapes": CityscapesData, "voc": VocData, "synthia": SynthiaData, "camvid": CamvidData,
 }  # fmt: skip
-_WORDS = f"(?i){'|'.join(sorted(SPLIT_OF, key=len, reverse=True))}"
+_WORDS = f"(?i:{'|'.join(sorted(SPLIT_OF, key=len, reverse=True))})"
 _ENDINGS = {"label_suffix", "label_path"}
 BESIDE = re.compile(
-    r"__macosx|thumb|overlay|collage|visuali[sz]ation|preview|blend|depth|SegmentationObject",
+    r"__macosx|thumb|overlay|collage|visuali[sz]ation|viz|preview|blend|depth|SegmentationObject",
     re.IGNORECASE,
 )  # what lies beside images and labels and is neither
+CONSTANT = 0.9  # of the folders with pictures have files of the same names
+OBJECTS = re.compile(r"instance|panoptic", re.IGNORECASE)
 PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 RATIO = 0.15
+BACKGROUND = "background"
 MOST_GROUPED = 0.5  # of the images may be in one group
 
 
@@ -75,9 +100,7 @@ def published_format(root: Path) -> str:
     return ""
 
 
-def layout(
-    root: Path, empty: Path, *, images: str | None = None, labels: str | None = None
-) -> Layout:
+def layout(root: Path, empty: Path, images: str | None, labels: str | None) -> Layout:
     """Find the images, the labels and the splits.
 
     Args:
@@ -89,25 +112,36 @@ def layout(
         InputError: where no images with labels can be told; the line says what there is.
     """
     found = Layout()
+    if not (images or labels) and _by_constant_names(root, found):
+        _divide(root, str(found.keys["image_path"]).partition(NAME)[0].rstrip("/"), "", found)
+        return found
     image_dirs, label_dirs = _folders(root, found)
     image_dirs = [images] if images else [one for one in image_dirs if one != labels]
     label_dirs = [labels] if labels else [one for one in label_dirs if one != images]
     if len(image_dirs) == 1 and (masks := _masks(root, image_dirs[0], label_dirs)):
         found.keys["masks"] = masks
         found.guesses["masks"] = "each of these folders has the binary masks of one class"
+        if BACKGROUND in masks:
+            found.keys["missing_label"] = BACKGROUND
         if image_dirs[0] not in ("images", f"images/{SPLIT}"):
             found.keys["image_dir"] = image_dirs[0]
         _divide(root, image_dirs[0], "", found)
         return found
     image_dirs = _with_labels(root, image_dirs, label_dirs, found)
-    starred = _starred(image_dirs, label_dirs)
+    starred = _starred(image_dirs, label_dirs) or _one_star(root, image_dirs, label_dirs)
     if not starred and (len(image_dirs) != 1 or len(label_dirs) > 1):
         raise _unclear(root, image_dirs, label_dirs)
-    if starred and _name_by_folders(root, image_dirs, label_dirs, starred, found):
+    if (
+        len(starred) == 2
+        and "*" in starred[0]
+        and _name_by_folders(root, image_dirs, label_dirs, starred, found)
+    ):
         _divide(root, starred[0], "", found)
         return found
     image_dir, label_dir = image_dirs[0], (label_dirs or image_dirs)[0]
     _name_files(root, image_dir, label_dir, empty, found)
+    if len(starred) == 2:
+        starred = _with_folders(root, starred, image_dirs)
     for what, one, with_star in zip(
         ("image", "label"), (image_dir, label_dir), starred, strict=False
     ):
@@ -116,11 +150,28 @@ def layout(
     return found
 
 
+def layout_by_tables(root: Path) -> Layout | None:
+    """The layout that tables of images and their labels give; None without such tables."""
+    tables = pair_tables(root)
+    if not tables:
+        return None
+    found = Layout()
+    by_split = {split: one for one in tables if (split := split_of_list(Path(one)))}
+    if len(by_split) < 2 or TRAIN not in by_split:
+        tables = tables[:1]
+    found.keys["pairs"] = tables if len(tables) > 1 else tables[0]
+    found.guesses["pairs"] = "names do not say which label belongs to an image, but this does"
+    _divide(root, ".", "", found)
+    found.keys.pop("group", None)
+    found.guesses.pop("group", None)
+    return found
+
+
 def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
     """The folders of images, and those of labels."""
     there = templates(root)
     if not there:
-        raise InputError("no pictures in this folder", file=root)
+        raise InputError("no pictures in this folder", hint=without_pictures(root), file=root)
     if len(there) == 1:
         apart = templates(root, nested=False)
         if len({_looks_like_labels(root, one) for one in apart}) > 1:
@@ -129,8 +180,12 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
     if kept := [one for one in there if one not in beside]:
         found.left_out += beside
         there = kept
-    labels = [one for one in there if is_label(one)]
+    there = [part for one in there for part in _alternatives(root, one)]
+    labels = called_labels(there)
     images = [one for one in there if one not in labels]
+    if other := [one for one in labels if not OBJECTS.search(one.rpartition("/")[2])]:
+        found.left_out += [one for one in labels if one not in other]
+        labels = other
     if not labels and len(images) > 1:
         labels = [one for one in images if _looks_like_labels(root, one)]
         images = [one for one in images if one not in labels]
@@ -144,6 +199,28 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
         images, labels = labels, images
         found.guesses["label_dir"] = "by its name it has the images, by its colours the labels"
     return images, labels
+
+
+def _alternatives(root: Path, template: str) -> list[str]:
+    """The folders below one, if their files have the same names and are no masks of one class
+    each; else the one."""
+    above = folder_of(root, template)
+    if not above.is_dir() or pictures_in(above, below=False):
+        return [template]
+    apart = templates(root, nested=False)
+    own = [folder_of(root, one) for one in apart if one.rpartition("/")[0] == template]
+    below = {one: pictures_in(one, below=False) for one in own if one.is_dir()}
+    same = {tuple(os.path.splitext(one)[0] for one in files) for files in below.values()}
+    if len(below) < 2 or len(same) > 1 or len(next(iter(same))) < 2:
+        return [template]
+    elsewhere = [one for one in apart if not one.startswith(f"{template}/")]
+    if {one.name for one in below} & {one.rpartition("/")[2] for one in elsewhere}:
+        return [template]  # rooms, sites: images are divided as their labels are
+    if not all(look_like_labels([one / file for file in files]) for one, files in below.items()):
+        return [template]
+    if all(look_like_labels([one / file for file in files], 2) for one, files in below.items()):
+        return [template]
+    return [f"{template}/{one.name}" for one in below]
 
 
 def _with_labels(root: Path, images: list[str], labels: list[str], found: Layout) -> list[str]:
@@ -185,8 +262,22 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
         if image_dir not in ("images", f"images/{SPLIT}"):
             found.keys["image_dir"] = image_dir
         return
+    if masks_by_class := masks_of_classes(images, labels, label_dir):
+        found.keys["masks"] = masks_by_class
+        found.guesses["masks"] = "an image has a binary mask of each class, named behind its name"
+        if image_dir not in ("images", f"images/{SPLIT}"):
+            found.keys["image_dir"] = image_dir
+        return
     files = FolderFiles(root, read_classes(empty), Findings())
     keys = pairing(image_dir, label_dir, files)
+    suffixes = {os.path.splitext(one)[1].lower() for one in images}
+    if (
+        not shared
+        and not keys.keys() & {"image_path", "image_suffix"}
+        and not any(suffixes <= {*group} for group in IMAGE_SUFFIXES)
+    ):
+        keys.pop("image_dir", None)
+        keys["image_path"] = f"{image_dir}/{NAME}.*"
     if not shared:
         taken = keys.get("label_path", keys.get("label_suffix", ""))
         ends = behind([os.path.splitext(one)[0] for one in images], names)
@@ -199,7 +290,10 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
             keys = {f"{what}_dir": image_dir for what in ("image", "label")}
             keys |= {"image_suffix": told[0], "label_suffix": first}
             found.left_out += [f"what ends with {one}" for one in others]
-        if told is None and not look_like_labels(labels or there[1::2]):
+        if told is None and (begin := beginnings(there)):
+            paths = zip(("image", "label"), begin, strict=True)
+            keys = {f"{what}_path": f"{image_dir}/{one}".removeprefix("./") for what, one in paths}
+        elif told is None and not look_like_labels(labels or there[1::2]):
             raise _unclear(root, [image_dir], [])
     found.keys |= {key: _for_all_splits(value) for key, value in keys.items()}
 
@@ -212,15 +306,68 @@ def _starred(images: list[str], labels: list[str]) -> tuple[str, ...]:
     stars = []
     for some_folders in (images, labels):
         parts = [one.split("/") for one in some_folders]
-        columns = [{*column} for column in zip(*parts, strict=False)]
-        if len({*map(len, parts)}) > 1 or sum(len(one) > 1 for one in columns) != 1:
+        columns = [_one_form({*column}) for column in zip(*parts, strict=False)]
+        differ = [at for at, one in enumerate(columns) if len(one) > 1]
+        if len({*map(len, parts)}) > 1 or not differ or differ[-1] - differ[0] >= len(differ):
             return ()
         stars.append([one if len(one) > 1 else one.pop() for one in columns])
-    if any(SPLIT in one for one in images) or [one for one in stars[0] if isinstance(one, set)] != [
+    if [one for one in stars[0] if isinstance(one, set)] != [
         one for one in stars[1] if isinstance(one, set)
     ]:
         return ()
-    return tuple("/".join("*" if isinstance(p, set) else p for p in one) for one in stars)
+    paths = ("/".join("*" if isinstance(p, set) else p for p in one) for one in stars)
+    return tuple(re.sub(r"\*(/\*)+", FOLDER, path) for path in paths)
+
+
+def _by_constant_names(root: Path, found: Layout) -> bool:
+    """Find out whether each image has a folder, in which all files are called as in the others,
+    such as image.png and mask.png."""
+    there = {
+        folder.relative_to(root).as_posix(): tuple(sorted(some))
+        for folder, names in walk(root)
+        if (some := [one for one in names if one in pictures_in(folder, below=False)])
+    }
+    times = Counter(
+        (form_of(str(PurePosixPath(one).parent)), files) for one, files in there.items()
+    )
+    (above, files), count = times.most_common(1)[0] if times else (("", ()), 0)
+    if count < 3 or count < CONSTANT * len(there) or len(files) < 2:
+        return False
+    folders = [root / one for one, some in there.items() if some == files][:COMPARED]
+    kept = [one for one in files if not BESIDE.search(one)]
+    labels = [one for one in kept if look_like_labels([folder / one for folder in folders])]
+    photos = [one for one in kept if one not in labels]
+    if len(photos) != 1 or not labels:
+        return False
+    above = above.removeprefix(".")
+    label = min(labels, key=lambda one: (bool(OBJECTS.search(one)), not is_label(one), one))
+    for what, one in (("image", photos[0]), ("label", label)):
+        found.keys[f"{what}_path"] = f"{above}/{NAME}/{one}".lstrip("/")
+    found.left_out += [f"{one} in each folder" for one in files if one not in (photos[0], label)]
+    return True
+
+
+def _one_form(parts: set[str]) -> set[str]:
+    """The parts with {split} in place of words for splits, if they differ in nothing else."""
+    forms = {form_of(one) for one in parts}
+    return forms if len(parts) > 1 and len(forms) == 1 else parts
+
+
+def _with_folders(root: Path, starred: tuple[str, ...], images: list[str]) -> tuple[str, ...]:
+    """{folder} in place of * where files of several folders are called alike, or may be."""
+    names = [file.stem for one in images for file in pictures(root, one)]
+    if len({*names}) == len(names) and not any(SPLIT in one for one in starred):
+        return starred
+    return tuple(one.replace("*", FOLDER) for one in starred)
+
+
+def _one_star(root: Path, images: list[str], labels: list[str]) -> tuple[str, ...]:
+    """The folders of images with * in place of the one part in which they differ, if all their
+    labels are in one folder; nothing if not."""
+    if len(labels) != 1 or not (starred := _starred(images, images)):
+        return ()
+    names = [file.stem for one in images for file in pictures(root, one)]
+    return starred[:1] if len({*names}) == len(names) else ()
 
 
 def _name_by_folders(
@@ -270,7 +417,8 @@ def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
         if len(folders) > 1 and labels
     )
     drawn = "`study.data convert` draws those of annotation tools"
-    hint = convert_command(root) or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")
+    hint = convert_command(root) or arrays_command(root)
+    hint = hint or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")
     return InputError(f"cannot tell which pictures are labels ({told})", hint=hint, file=root)
 
 
@@ -290,7 +438,11 @@ def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
         below = [one.name for one in sorted(above.iterdir()) if one.is_dir()]
         like = folder_of(root, image_dir)
         drawn = Counter(name for one in below for name in pictures_in(above / one))
-        if len(below) < 2 or max(drawn.values(), default=0) < 2 or (like / below[0]).is_dir():
+        if len(below) < 2 or (like / below[0]).is_dir():
+            return {}
+        if {*below} <= {file.stem for file in pictures(root, image_dir)}:
+            return _masks_by_image(above, below, folders[0])
+        if max(drawn.values(), default=0) < 2:
             return {}
         folders = [f"{folders[0]}/{one}" for one in below]
     if len(folders) < 2:
@@ -304,7 +456,23 @@ def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
     paired = all(stems & {file.stem for file in pictures(root, one)} for one in folders)
     if not binary or not paired or "" in names:
         return {}
-    return dict(zip(names, folders, strict=True)) if len({*names}) == len(folders) else {}
+    masks = dict(zip(names, folders, strict=True)) if len({*names}) == len(folders) else {}
+    return dict(sorted(masks.items(), key=lambda one: one[0] != BACKGROUND))  # below all others
+
+
+def _masks_by_image(above: Path, below: Sequence[str], at: str) -> dict[str, str]:
+    """The paths of the masks, if each image has a folder of its name with binary masks: those of a
+    class if they are called alike and hardly overlap, else those of all objects."""
+    files = [[above / one / name for name in pictures_in(above / one)] for one in below]
+    if not all(look_like_labels(some, 2) for some in files if some):
+        return {}
+    names = Counter(file.name for some in files for file in some)
+    once = [name for name, count in names.items() if count == 1]
+    told_apart = all(are_classes(some) for some in files[:COMPARED] if len(some) > 1)
+    if once or not told_apart or any(Path(name).stem.isdecimal() for name in names):
+        return {"foreground": f"{at}/{NAME}/*"}
+    of = {name: [file for some in files for file in some if file.name == name] for name in names}
+    return {Path(name).stem: f"{at}/{NAME}/{name}" for name in by_area(of)}
 
 
 def _looks_like_labels(root: Path, template: str) -> bool:
@@ -316,16 +484,17 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
     if SPLIT in image_dir:
         has = {
             split: all(
-                any(
-                    pictures_in(root / one.replace(SPLIT, form))
-                    for word in (split, *SYNONYMS[split])
-                    for form in (word, word.capitalize(), word.upper())
-                )
-                for one in (image_dir, label_dir)
+                any(name.endswith(end) for name in _of_split(root, one, split))
+                for one, end in ((image_dir, ""), (label_dir, _ending(found.keys)))
                 if SPLIT in one
             )
             for split in SPLITS
         }
+        found.left_out += [
+            f"the images of {split}, without labels"
+            for split in SPLITS
+            if not has[split] and _of_split(root, image_dir, split)
+        ]
         if not has[TRAIN]:
             there = [split for split in SPLITS if has[split]]
             message = f"no images of train in {image_dir} (found: {', '.join(there) or 'none'})"
@@ -343,6 +512,9 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
         found.keys["splits"] = table
     elif lists := split_lists(root):
         found.keys["splits"] = {split: lists[split] for split in SPLITS if split in lists}
+    elif named := _split_names(_names(root, image_dir)):
+        found.keys["splits"] = named
+        found.guesses["splits"] = "the names of images begin with a split"
     else:
         found.keys["splits"] = {VAL: RATIO, TEST: RATIO}
         found.guesses["splits"] = "no splits found: parts of all images, by the hash of the name"
@@ -351,6 +523,34 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
     if is_drawn and (group := _group(_names(root, image_dir))):
         found.keys["group"] = group
         found.guesses["group"] = "names that begin alike stay in one split, such as frames"
+
+
+def _of_split(root: Path, template: str, split: str) -> list[str]:
+    """The names of the pictures in a split's folders."""
+    return [
+        name
+        for word in (split, *SYNONYMS[split])
+        for form in (word, word.capitalize(), word.upper())
+        for folder in root.glob(glob.escape(template).replace("{split}", form).replace(FOLDER, "*"))
+        for name in pictures_in(folder)
+    ]
+
+
+def _ending(keys: Mapping[str, object]) -> str:
+    """What the names of all labels end with, as far as the keys say."""
+    end = str(keys.get("label_path", keys.get("label_suffix", "")))
+    return re.split(r"\*|\{name\}", end)[-1]
+
+
+def _split_names(names: list[str]) -> dict[str, str]:
+    """The patterns of the names of each split, if all begin with a word for one."""
+    found = [re.match(rf"({_WORDS})(?![a-z])", name) for name in names]
+    words = {match[1] for match in found if match is not None}
+    splits = {SPLIT_OF[word.lower()]: f"{word}*" for word in sorted(words)}
+    whole = None not in found and len(words) == len(splits) > 1 and TRAIN in splits
+    if whole and TEST not in splits:
+        splits[TEST] = splits.pop(VAL)
+    return {split: splits[split] for split in SPLITS if split in splits} if whole else {}
 
 
 def _names(root: Path, image_dir: str) -> list[str]:

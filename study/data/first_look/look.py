@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from study.config.task import FolderData
 from study.core.errors import InputError
 from study.data.first_look.drafts import classes_text
-from study.data.first_look.layout import layout
+from study.data.first_look.layout import Layout, layout, layout_by_tables
 from study.data.first_look.values import meaning
 from study.data.formats.folder import CLASSES_FILE, folder_scan
 from study.data.labels import read_image
-from study.data.scan import Scan
+from study.data.scan import Pair, Scan
+from study.data.splits import FileProblem
 
-SIZED = 500  # images whose size is looked at
+SIZED, SOME = 500, 50  # images whose size is looked at, pairs whose sizes are compared
+ORIENTATION, ACROSS = ExifTags.Base.Orientation, range(5, 9)  # those that swap the sides
 SOME_CLASSES = {"classes": ["background", "other"]}  # to pair files before their labels are read
 T = TypeVar("T")
 
@@ -77,20 +79,18 @@ def first_look(root: Path, *, images: str | None = None, labels: str | None = No
         with tempfile.TemporaryDirectory() as folder:
             scan, members = _scanned(root, Path(folder), text, lambda scan: scan.members())
     counts = {split: len(some) for split, some in members.items()}
-    sizes = _sizes([pair.image for some in members.values() for pair, _ in some])
+    sizes = _sizes([pair for some in members.values() for pair, _ in some])
     return FirstLook(text, draft.guesses, draft.labels, draft.left_out, counts, sizes, scan)
 
 
 def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
-    with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder) / CLASSES_FILE
-        empty.write_text(classes_text(SOME_CLASSES, {}), encoding="utf-8")
-        found = layout(root, empty, images=images, labels=labels)
-        some = {} if "masks" in found.keys else SOME_CLASSES
-        text = classes_text({**some, **found.keys}, {})
-        scan, pairs = _scanned(root, Path(folder), text, lambda scan: scan.findings.pairs)
-    if not pairs:
-        raise _no_pair(root, scan)
+    try:
+        found, scan, pairs = _paired(root, lambda empty: layout(root, empty, images, labels))
+    except InputError:
+        by_tables = layout_by_tables(root)
+        if by_tables is None:
+            raise
+        found, scan, pairs = _paired(root, lambda _: by_tables)
     if "masks" in found.keys:
         return _Draft(found.keys, found.guesses, "binary masks", found.left_out)
     bare = {fault.file for fault in scan.findings.faults if fault.kind == "missing label"}
@@ -100,7 +100,29 @@ def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
         first = _first_class(told.keys)
         keys["missing_label"] = first
         guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
+    if _differ_in_size(pairs):
+        keys["resize_labels"] = True
+        guesses["resize_labels"] = "labels are of another size than their images"
     return _Draft(keys, guesses, told.what, found.left_out)
+
+
+def _paired(root: Path, look: Callable[[Path], Layout]) -> tuple[Layout, Scan, list[Pair]]:
+    """A layout, and the pairs that it finds.
+
+    Args:
+        root: of the data set.
+        look: from a classes.yaml that says nothing about files to the layout.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder) / CLASSES_FILE
+        empty.write_text(classes_text(SOME_CLASSES, {}), encoding="utf-8")
+        found = look(empty)
+        some = {} if "masks" in found.keys else SOME_CLASSES
+        text = classes_text({**some, **found.keys}, {})
+        scan, pairs = _scanned(root, Path(folder), text, lambda scan: scan.findings.pairs)
+    if not pairs:
+        raise _no_pair(root, scan)
+    return found, scan, pairs
 
 
 def _scanned(root: Path, folder: Path, text: str, read: Callable[[Scan], T]) -> tuple[Scan, T]:
@@ -117,6 +139,20 @@ def _scanned(root: Path, folder: Path, text: str, read: Callable[[Scan], T]) -> 
         raise InputError(error.message, file=root / CLASSES_FILE, key=error.key) from error
 
 
+def _differ_in_size(pairs: Sequence[Pair]) -> bool:
+    """Whether some labels and their images, all of the proportions of these, differ in size."""
+    sizes = []
+    for pair in pairs[:: max(1, len(pairs) // SOME)]:
+        try:
+            with Image.open(pair.image) as image, Image.open(pair.label or pair.image) as label:
+                turned = image.getexif().get(ORIENTATION, 1) > 1
+                sizes.append((label.size if turned else image.size, label.size))
+        except (OSError, ValueError, SyntaxError):
+            continue
+    alike = all(abs(a * d - b * c) <= max(a, b, c, d) for (a, b), (c, d) in sizes)
+    return alike and any(one != other for one, other in sizes)
+
+
 def _config(root: Path) -> FolderData:
     return FolderData(format="folder", size=(32, 32), root=str(root))
 
@@ -130,7 +166,8 @@ def _no_pair(root: Path, scan: Scan) -> InputError:
         files[kind] for kind in ("missing label", "missing image") if kind in files
     )
     hint = (
-        "rename the labels like their images, or `label_path` in classes.yaml says how they differ"
+        "rename the labels like their images, or `label_path` in classes.yaml says how they "
+        "differ, or `pairs: pairs.csv` names a table with an image and its label in each row"
     )
     return InputError(f"no image has a label of its name, as in {shown}", hint=hint, file=root)
 
@@ -142,13 +179,28 @@ def _first_class(keys: Mapping[str, Any]) -> str:
     return str(next(iter((classes or keys["labels"]).values())))
 
 
-def _sizes(images: Sequence[Path]) -> Counter[tuple[int, int]]:
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(SIZED, len(images))).astype(int))
+def _sizes(pairs: Sequence[Pair]) -> Counter[tuple[int, int]]:
+    """How many images have each (height, width): upright where their labels are."""
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(SIZED, len(pairs))).astype(int))
     found: Counter[tuple[int, int]] = Counter()
+    _check_read(pairs[0].image)
     for index in chosen:
+        pair = pairs[index]
         try:
-            with Image.open(images[index]) as picture:
-                found[picture.height, picture.width] += 1
+            with Image.open(pair.image) as picture:
+                size, turned = picture.size, picture.getexif().get(ORIENTATION, 1) in ACROSS
+            if turned and pair.label is not None:
+                with Image.open(pair.label) as label:
+                    size = size[::-1] if label.size == size[::-1] else size
+            found[size[1], size[0]] += 1
         except (OSError, ValueError, SyntaxError):
-            read_image(images[index])  # raises the line about it
+            _check_read(pair.image)
     return found
+
+
+def _check_read(image: Path) -> None:
+    """Raise the line about an image that cannot be read."""
+    try:
+        read_image(image)
+    except FileProblem as problem:
+        raise problem.counted(1) from problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from study.core.errors import InputError
+from study.data.formats.folder_classes import HIGHEST
 from study.data.labels import Colour, StoredLabel, colour_codes, read_stored
 from study.data.splits import MAX_CLASSES, FileProblem
 
@@ -19,6 +21,7 @@ LOOKED_AT = 300  # labels, evenly spaced
 RARE = 1e-3  # of the painted pixels: a colour below it is the blur of an edge
 NAME_FILES = (
     *("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "codes.txt", "labelmap.txt"),
+    *("classes.json", "id2label.json", "label_map.json", "dataset.json"),
     *("class_dict.csv", "class_dict_seg.csv", "label_class_dict.csv"),
 )
 IGNORED = 255
@@ -53,6 +56,19 @@ def meaning(root: Path, labels: Sequence[Path]) -> Meaning:
     """
     chosen = [labels[i] for i in np.unique(np.linspace(0, len(labels) - 1, LOOKED_AT).astype(int))]
     stored = [_read(file) for file in chosen]
+    try:
+        return _by_what_is_seen(root, chosen, stored)
+    except InputError:
+        alpha = [one.alpha for one in stored if one.alpha is not None]
+        if len(alpha) < len(stored) or len(_count(alpha)) < 2:
+            raise
+        told = _of_values(alpha, {}, lossy=any(one.is_lossy for one in stored))
+        told.keys["read"] = "alpha"
+        told.guesses["read"] = "the colours of the labels tell no classes, their transparency does"
+        return told
+
+
+def _by_what_is_seen(root: Path, chosen: Sequence[Path], stored: Sequence[StoredLabel]) -> Meaning:
     grey = [one.values for one in stored if one.values is not None]
     lossy = any(one.is_lossy for one in stored)
     if len(grey) == len(stored) and not (
@@ -81,7 +97,7 @@ def _read(file: Path) -> StoredLabel:
     try:
         return read_stored(file)
     except FileProblem as problem:
-        raise InputError(str(problem.message), file=file) from problem
+        raise problem.counted(1) from problem
 
 
 def _count(labels: Sequence[np.ndarray]) -> Counter[int]:
@@ -139,15 +155,21 @@ def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy:
     if len(values) == 1:
         hint = "store the classes as different greys; transparency is not read"
         raise InputError(f"all labels hold one value, {values[0]}", hint=hint)
-    if values == [0, IGNORED]:
-        found.keys["labels"] = {0: "background", IGNORED: "foreground"}
-        part = count[IGNORED] / count.total()
-        found.guesses["labels"] = f"a binary mask, in which 255 ({part:.0%}) is a class; name them"
+    if values in ([0, IGNORED], [0, HIGHEST]):
+        white = values[1]
+        found.keys["labels"] = {0: "background", white: "foreground"}
+        part = count[white] / count.total()
+        found.guesses["labels"] = (
+            f"a binary mask, in which {white} ({part:.0%}) is a class; name them"
+        )
         return found
     if not names and (read := _guessed(values, [{*np.unique(one).tolist()} for one in labels])):
         found.keys["labels"], found.guesses["labels"] = read
         return found
-    classes = [value for value in values if value != IGNORED]
+    ignored = [value for value in values if value < 0 or value == IGNORED]
+    if values[-1] == HIGHEST and values[-2] <= IGNORED:
+        ignored.append(HIGHEST)
+    classes = [value for value in values if value not in ignored]
     if len(classes) > MAX_CLASSES:
         raise InputError(
             f"labels hold {len(values)} values, from {values[0]} to {values[-1]}: too many"
@@ -159,9 +181,10 @@ def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy:
     found.keys["classes"] = [*named.values()] if plain else named
     if not {*classes} <= {*names}:
         found.guesses["classes"] = "names made of the values; give them their own"
-    if IGNORED in values:
-        found.keys["ignore"] = [IGNORED]
-        found.guesses["ignore"] = "255 stands for pixels that do not count in most data sets"
+    if ignored:
+        found.keys["ignore"] = ignored
+        stand = " and ".join(map(str, ignored)) + (" stands" if len(ignored) == 1 else " stand")
+        found.guesses["ignore"] = f"{stand} for pixels that do not count in most data sets"
     return found
 
 
@@ -296,9 +319,27 @@ def names_in(root: Path) -> dict[int, str]:
                 text = file.read_text(encoding="utf-8-sig")
             except (OSError, ValueError):
                 continue
-            if found := _parsed(text):
+            if found := _of_json(text) if name.endswith(".json") else _parsed(text):
                 return found
     return {}
+
+
+def _of_json(text: str) -> dict[int, str]:
+    """Names by value in {"0": "sea"}, {"sea": 0}, ["sea"], or one of these under `labels`."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return {}
+    if isinstance(tree, dict):
+        tree = tree.get("labels", tree)
+    pairs = [*enumerate(tree)] if isinstance(tree, list) else []
+    if isinstance(tree, dict):
+        pairs = [
+            (name, key) if isinstance(name, int) else (key, name) for key, name in tree.items()
+        ]
+    if not all(isinstance(name, str) and str(value).isdecimal() for value, name in pairs):
+        return {}
+    return {int(value): name for value, name in pairs}
 
 
 def _parsed(text: str) -> dict[int, str]:

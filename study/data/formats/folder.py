@@ -51,6 +51,7 @@ def folder_scan(config: FolderData, root: Path, described: Path | None = None) -
         described_in=(described,),
         read_masks=MaskFiles(classes).read if classes.masks else None,
         missing=classes.missing,
+        resize_labels=stated.resize_labels,
         warnings=splits.warnings,
         verdict=labels.verdict,
     )

@@ -22,9 +22,9 @@ from study.core.yaml_file import YamlFile, read_yaml
 from study.data.labels import Colour
 from study.data.splits import IMAGENET_MEAN, IMAGENET_STD, MAX_CLASSES, UInt8Array, default_palette
 
-HIGHEST = 2**16 - 1  # of a label file's values
+LOWEST, HIGHEST = -(2**15), 2**16 - 1  # of a label file's values
 IGNORE = "ignore"
-SPLIT, NAME = "{split}", "{name}"
+SPLIT, NAME, FOLDER = "{split}", "{name}", "{folder}"
 OTHER = "other"
 TABLE = "table"  # the key of a table that has the split of each image
 SYNONYMS = {
@@ -33,6 +33,10 @@ SYNONYMS = {
     TEST: ("testing",),
 }
 SPLIT_OF = {word: split for split, words in SYNONYMS.items() for word in (split, *words)}
+_PLACES = (
+    *("image_dir", "label_dir", "image_suffix", "label_suffix", "image_path", "label_path"),
+    "masks",
+)  # what says where the files are
 _NEAR = 0.8  # likeness from which an unknown key is a mistake and no note
 _LIST = (".txt", ".csv", ".lst")
 
@@ -49,7 +53,7 @@ def _text(value: Any, info: ValidationInfo) -> str:
 
 
 def _colour(value: Any) -> Colour:
-    found = _as_colour(value) if isinstance(value, str) else value
+    found = as_colour(value) if isinstance(value, str) else value
     if (
         not isinstance(found, list | tuple)
         or len(found) != 3
@@ -61,7 +65,7 @@ def _colour(value: Any) -> Colour:
     return found[0], found[1], found[2]
 
 
-def _as_colour(text: str) -> Colour | None:
+def as_colour(text: str) -> Colour | None:
     """The colour that `#rrggbb` or `r, g, b` names; None for other text."""
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
@@ -199,8 +203,15 @@ class ClassesFile(_Notable):
     )
     ignore: Keys = Field((), description="Values, ranges and colours that do not count.")
     ignore_index: int = Field(255, ge=0, le=255, description="The value that does not count.")
-    read: Literal["index", "colour"] | None = Field(
-        None, description="What counts in a palette or RGB label that can be read either way."
+    read: Literal["index", "colour", "alpha"] | None = Field(
+        None,
+        description="What counts in a palette or RGB label that can be read either way; alpha: "
+        "how opaque its pixels are, from 0 to 255.",
+    )
+    resize_labels: bool = Field(
+        False,
+        description="Whether labels of another size than their images, but of their proportions, "
+        "are brought to it, by the nearest pixel.",
     )
     missing_label: Text | None = Field(
         None, description="The class, or `ignore`, of an image without a label file."
@@ -221,10 +232,16 @@ class ClassesFile(_Notable):
     image_path: Text | None = Field(
         None,
         description="In place of image_dir and image_suffix: the path of an image below the root, "
-        "with {name}, which may be several times there, * for any text, and {split}.",
+        "with {name}, which may be several times there, * for any text, {split}, and {folder} for "
+        "a folder that belongs to the name.",
     )
     label_path: Text | None = Field(
         None, description="In place of label_dir and label_suffix: the path of a label."
+    )
+    pairs: Keys = Field(
+        (),
+        description="Tables (.csv, .txt, .tsv, .jsonl) with an image and its label in each row, "
+        "where their names do not say which belong together.",
     )
     splits: Annotated[
         dict[str, tuple[str, ...] | float],
@@ -238,8 +255,9 @@ class ClassesFile(_Notable):
     ] = Field(
         default_factory=dict,
         description="Of train, val, test: a list of names (train.txt, val.csv), a folder's name "
-        "in place of {split} (test: val), several of these, or a ratio of train by the hash of the "
-        "name (0.15). Or a table (.csv) with the split of each image. Whole numbers are a note.",
+        "in place of {split} (test: val), names with * in them (train_*), several of these, or a "
+        "ratio of train by the hash of the name (0.15). Or a table (.csv) with the split of each "
+        "image. Whole numbers are a note.",
     )
     group: Text | None = Field(
         None,
@@ -351,6 +369,9 @@ class _Reader:
                 palette[index] = entry.color
         for what in ("image", "label"):
             self._check_path(what)
+        for key in _PLACES if stated.pairs else ():
+            if key in stated.model_fields_set:
+                raise self._error(key, f"{key} has no meaning beside pairs")
         masks, unmasked = self._masks()
         missing = stated.missing_label
         return Classes(
@@ -406,7 +427,7 @@ class _Reader:
             if key == OTHER and where == "labels":
                 other = index
                 continue
-            colour = _as_colour(key)
+            colour = as_colour(key)
             found: Iterable[Any] = [colour] if colour else self._values(place, key)
             known: dict[Any, tuple[int, str]] = colours if colour else values
             for one in found:
@@ -455,16 +476,16 @@ class _Reader:
 
     def _values(self, place: str, key: str) -> range:
         """The values of a key: `7`, or `128..255`."""
-        found = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*)?", key)
+        found = re.fullmatch(r"\s*(-?\d+)\s*(?:\.\.\s*(-?\d+)\s*)?", key)
         if found is None:
-            if _as_colour(key) is not None:
+            if as_colour(key) is not None:
                 return range(0)
             what = "a value (255), a range (128..255), a colour ('#ff0000')"
             allowed = f"{what} or `{OTHER}`" if place.startswith("labels") else what
             raise self._error(place, f"must be {allowed}, got {key!r}")
         low, high = int(found[1]), int(found[2] or found[1])
-        if not low <= high <= HIGHEST:
-            must = f"must be from low to high, at most {HIGHEST}"
+        if not LOWEST <= low <= high <= HIGHEST:
+            must = f"must be from low to high, in [{LOWEST}, {HIGHEST}]"
             raise self._error(place, f"{must}, got {key!r}")
         return range(low, high + 1)
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from study.data.formats.folder_classes import NAME, SPLIT, SYNONYMS, Classes
+from study.data.formats.folder_classes import FOLDER, NAME, SPLIT, SYNONYMS, Classes
+from study.data.formats.folder_pairs import Tables
 from study.data.scan import Findings, Pair, Suffixes
 from study.data.splits import SPLITS
 
 IMAGE_SUFFIXES: tuple[Suffixes, ...] = (
     (".jpg", ".jpeg", ".png"),
     (".tif", ".tiff", ".bmp", ".webp"),
+    (".ppm", ".pgm", ".jp2"),
 )  # those of the first group that is there at all
 LABEL_SUFFIXES: tuple[Suffixes, ...] = (
     (".png",),
     (".tif", ".tiff", ".bmp", ".gif", ".webp"),
     (".jpg", ".jpeg"),
+    (".ppm", ".pgm"),
 )
 
 
@@ -44,6 +48,10 @@ class FolderFiles:
             if stated.label_path
             else stated.label_dir or f"labels{default}"
         )
+        self._paired: dict[str, tuple[Path, Path | None]] | None = None
+        if stated.pairs:
+            self.image_dir = self.label_dir = ""
+            self._paired = self._by_tables(stated.pairs)
         self._labels_in: dict[tuple[Path, str], dict[str, Path]] = {}
         self._strays: dict[Path, None] = {}  # masks of no image that was looked at with them
         self._masked: set[int] = set()  # the masks of which there is a file
@@ -60,6 +68,8 @@ class FolderFiles:
 
     def images(self, folder: str) -> dict[str, Path]:
         """The images of a folder by name; those of nested folders have them in their names."""
+        if self._paired is not None:
+            return {name: image for name, (image, _) in self._paired.items()}
         stated = self._classes.stated
         directory = self.directory(self.image_dir, folder)
         groups = ((stated.image_suffix,),) if stated.image_suffix else IMAGE_SUFFIXES
@@ -91,7 +101,7 @@ class FolderFiles:
         if not os.path.isdir(label_dir):
             self._found.entries(label_dir)  # a fault
             return []
-        labels = self._labels(folder)
+        labels = _renamed(self._labels(folder), images)
         where = self._classes.stated.label_path or self.label_dir
         if is_part or (SPLIT not in where and not self.is_flat):
             labels = {name: file for name, file in labels.items() if name in images}
@@ -104,6 +114,23 @@ class FolderFiles:
         self._found.pairs += bare
         pairs = self._found.pair(with_label, labels, image_dir, label_dir)
         return sorted([*bare, *pairs], key=lambda pair: pair.name)
+
+    def _by_tables(self, files: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
+        """The images that tables name, by name, each with its label."""
+        tables = Tables(self._root)
+        paired: dict[str, tuple[Path, Path | None]] = {}
+        for file in files:
+            rows, strays = tables.pairs(self._root / file)
+            if strays:
+                message = f"{strays} rows name no image that is there"
+                self._found.fault("missing image", message, self._root / file)
+            for image, label in rows:
+                name = image.relative_to(self._root).with_suffix("").as_posix()
+                known = paired.setdefault(normalize("NFC", name), (image, label))
+                if known != (image, label):
+                    message = f"two rows differ in what belongs to {image.name}"
+                    self._found.fault("twice", message, self._root / file)
+        return paired
 
     def check_masks(self) -> None:
         """Find the masks that belong to no image of any split, and those of which no file is."""
@@ -120,6 +147,8 @@ class FolderFiles:
 
     def _labels(self, folder: str) -> dict[str, Path]:
         """The labels of a folder by name; none where masks take their place, or without one."""
+        if self._paired is not None:
+            return {name: label for name, (_, label) in self._paired.items() if label is not None}
         directory = self.directory(self.label_dir, folder)
         if self._classes.masks or not os.path.isdir(directory):
             return {}
@@ -142,13 +171,17 @@ class FolderFiles:
         """The files that a path stands for, by name."""
         above = _above(template)
         directory = self.directory(above, folder)
-        parts = re.split(r"(\{name\}|\{split\}|\*)", template[len(above) :].lstrip("/"))
-        known = {NAME: "(?P<name>.+)", SPLIT: f"(?:{'|'.join(map(re.escape, _forms(folder)))})"}
+        parts = re.split(r"(\{name\}|\{folder\}|\{split\}|\*)", template[len(above) :].lstrip("/"))
+        known = {
+            NAME: "(?P<name>.+)",
+            FOLDER: "(?P<folder>.+)",
+            SPLIT: f"(?:{'|'.join(map(re.escape, _forms(folder)))})",
+        }
         pattern = ""
         for part in parts:
             pattern += known.get(part, "[^/]*" if part == "*" else re.escape(part))
-            if part == NAME:
-                known[NAME] = "(?P=name)"
+            if part in (NAME, FOLDER):
+                known[part] = f"(?P={part[1:-1]})"
         compiled = re.compile(normalize("NFC", pattern), re.DOTALL)
         named: dict[str, Path] = {}
         for path in self._found.tree(directory):
@@ -156,10 +189,11 @@ class FolderFiles:
             match = compiled.fullmatch(below)
             if match is None or path in without:
                 continue
-            if match["name"] in named:
-                message = f"another file has the same name: {named[match['name']].name}"
+            name = "/".join(filter(None, (match.groupdict().get("folder"), match["name"])))
+            if name in named:
+                message = f"another file has the same name: {named[name].name}"
                 self._found.fault("twice", message, path)
-            named.setdefault(match["name"], path)
+            named.setdefault(name, path)
         return named
 
     def _listed(
@@ -219,9 +253,35 @@ class FolderFiles:
         return f"{glob.escape(str(self.directory(above, folder)))}/{inside}"
 
 
+def unpadded(name: str) -> str:
+    """A name whose numbers have no zeros in front."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
+
+
+def _renamed(labels: Mapping[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
+    """The labels by the names of their images, which may differ in the zeros before numbers, and in
+    the folder, where images or labels have none."""
+    is_flat = any(not any("/" in name for name in some) for some in (labels, images))
+    for key in (
+        (unpadded, lambda name: unpadded(name.rpartition("/")[2])) if is_flat else (unpadded,)
+    ):
+        spare: dict[str, list[str]] = {}
+        for name in images:
+            if name not in labels:
+                spare.setdefault(key(name), []).append(name)
+        lost = Counter(key(name) for name in labels if name not in images)
+        known = {
+            name: spare[key(name)][0]
+            for name in labels
+            if name not in images and len(spare.get(key(name), ())) == lost[key(name)] == 1
+        }
+        labels = {known.get(name, name): file for name, file in labels.items()}
+    return dict(labels)
+
+
 def _above(template: str | None) -> str:
     """The folder above the first part of a path that is not the same for all files."""
-    return re.split(r"\{name\}|\*", template)[0].rpartition("/")[0] if template else ""
+    return re.split(r"\{name\}|\{folder\}|\*", template)[0].rpartition("/")[0] if template else ""
 
 
 def _forms(folder: str) -> list[str]:

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from study.core.errors import InputError
 from study.data.formats.folder_classes import NAME, SPLIT, SPLIT_OF, Classes
 from study.data.formats.folder_files import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     FolderFiles,
+    unpadded,
 )
+from study.data.formats.folder_pairs import Tables, cells
 from study.data.formats.folder_splits import UNDIVIDED
 from study.data.scan import Findings
 from study.data.splits import SPLITS
@@ -36,15 +39,27 @@ _LABEL_WORDS = (
     "truth",
     "target",
     "manual",
+    "semantic",
+    "instance",
+    "panoptic",
+    "parsing",
 )
-_MOST, _HEAD, _DEEPEST = 40, 2**16, 4  # names compared; bytes of a file looked at; folders
+_MOST, _HEAD, _DEEPEST = 40, 2**16, 8  # names compared; bytes of a file looked at; folders
+ARRAYS = (".npy", ".npz", ".mat", ".nii", ".nii.gz", ".h5", ".hdf5", ".parquet")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+_LONGEST = 2**23  # bytes of a table that is looked at
+_LIST_WORDS = {"list", "lists", "id", "ids", "files", "filenames", "names", "images"}
+_OTHER_KIND = re.compile(r"colou?r|instance", re.IGNORECASE)  # beside labels of the same image
 _SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
 _EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
     (".json", r'"shapes"\s*:', "labelme"),
+    (".json", r'"shape_attributes"\s*:', "via"),
+    (".json", r'"objects"\s*:.*"(classTitle|geometryType)"\s*:', "supervisely"),
     (".json", r'"(annotations|images)"\s*:.*"(file_name|images|info|licenses)"', "coco"),
     (".json", r'"(annotations|completions|data)"\s*:', "labelstudio"),
     (".xml", r"<annotations>|<polygon|<object>", "cvat"),
     (".txt", r"\A\s*\d+( [\d.]+){4,}\s*$", "yolo"),
+    (".csv", r'^[^\n]+,"?\d+ \d+( \d+ \d+)+"?(,|\s*$)', "rle"),
 )
 
 
@@ -97,7 +112,7 @@ def _folders(root: Path, classes: Classes, files: FolderFiles) -> str:
             (False, False): "`splits: {val: 0.15, test: 0.15}` {} carves both from train",
         }
         return lines[val, test].replace("{}", _IN)
-    labels = [one for one in found if is_label(one)]
+    labels = called_labels(found)
     images = [one for one in found if one not in labels]
     if len(found) == 1 or (len(images) == 1 and len(labels) == 1):
         at, beside = (images or labels)[0], (labels or images)[0]
@@ -181,9 +196,11 @@ def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> t
         if not plain and count > 1 and 2 * paired >= len(stems) // (1 + shared):
             return nothing, (before, after)
     mine, theirs = _common(images), _common(labels)
+    if mine and not shared and (end := _one_kind(images, mine[1], labels)):
+        return ("", mine[1]), ("", end)
     if shared or mine is None or theirs is None or mine == theirs:
         return nothing, nothing
-    cores = [{one[len(a) : len(one) - len(z)] for one in names} for names, (a, z) in (
+    cores = [{unpadded(one[len(a) : len(one) - len(z)]) for one in names} for names, (a, z) in (
         (images, mine), (labels, theirs))]  # fmt: skip
     if 2 * len(cores[0] & cores[1]) < len(cores[0]):
         return nothing, nothing
@@ -193,6 +210,20 @@ def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> t
         (before, "" if after in _PICTURES and not before else after)
         for before, after in (mine, theirs)
     )
+
+
+def _one_kind(images: Sequence[str], behind: str, labels: Sequence[str]) -> str:
+    """What the names of one kind of label end with, where images have `behind` and several kinds of
+    labels other words in its place; the kind that is called so. "" if there is but one kind."""
+    cores = [one.removesuffix(behind) for one in images[:_MOST]]
+    ends = Counter(
+        one[len(core) :] for core in cores for one in labels if one.startswith(core) and core
+    )
+    kinds = [end for end, count in ends.items() if count > 1 and 2 * count >= len(cores)]
+    first = min(
+        kinds, key=lambda end: (bool(_OTHER_KIND.search(end)), not is_label(end), end), default=""
+    )
+    return first if len(kinds) > 1 else ""
 
 
 def _common(names: Sequence[str]) -> Affix | None:
@@ -228,7 +259,7 @@ def split_lists(root: Path) -> dict[str, str]:
     lists: dict[str, str] = {}
     for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
         for path in sorted(root.glob(pattern)):
-            split = SPLIT_OF.get(path.stem.lower())
+            split = split_of_list(path)
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())
     if {*lists} == {"val"}:
@@ -240,12 +271,61 @@ def split_lists(root: Path) -> dict[str, str]:
     return lists
 
 
+def split_of_list(path: Path) -> str | None:
+    """The split of whose images a file has the names, by its own: `train.txt`, `val_list.txt`."""
+    words = [one for one in re.split(r"[^a-z]+", path.stem.lower()) if one]
+    named = [SPLIT_OF[one] for one in words if one in SPLIT_OF]
+    is_list_of = len(named) == 1 and {*words} - {*SPLIT_OF} <= _LIST_WORDS
+    return SPLIT_OF.get(path.stem.lower()) or (named[0] if is_list_of else None)
+
+
+def pair_tables(root: Path) -> list[str]:
+    """The tables that name an image and its label in nearly each row."""
+    found: list[str] = []
+    tables: Tables | None = None
+    for path in (*sorted(root.glob("*")), *sorted(root.glob("*/*"))):
+        is_table = path.suffix.lower() in (".csv", ".txt", ".tsv", ".jsonl", ".lst")
+        if not is_table or not path.is_file() or path.stat().st_size > _LONGEST:
+            continue
+        tables = tables or Tables(root)
+        try:
+            rows, strays = tables.pairs(path)
+        except InputError:
+            continue
+        if len(rows) > 1 and strays * 10 <= len(rows) and sum(one is None for _, one in rows) == 0:
+            found.append(path.relative_to(root).as_posix())
+    return found
+
+
+def without_pictures(root: Path) -> str:
+    """What to do where there are no pictures, by what there is."""
+    return (
+        _named(root, ARRAYS, _arrays(root)) or _named(root, _ARCHIVES, "unpack {} first") or OTHER
+    )
+
+
+def arrays_command(root: Path) -> str:
+    """The command that reads the arrays that lie below; "" if there are none."""
+    return _named(root, ARRAYS, _arrays(root))
+
+
+def _arrays(root: Path) -> str:
+    return f"`python -m study.data convert arrays {shlex.quote(str(root))} DST` reads {{}}"
+
+
+def _named(root: Path, suffixes: tuple[str, ...], line: str) -> str:
+    """The line about the first file with one of the suffixes."""
+    names = sorted(name for _, some in walk(root) for name in some)
+    found = next((name for name in names if name.lower().endswith(suffixes)), "")
+    return line.format(found) if found else ""
+
+
 def split_table(root: Path) -> str:
     """The table that has the split of each image in one of its columns, or ""."""
     for path in (*sorted(root.glob("*.csv")), *sorted(root.glob("*/*.csv"))):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = [[cell.strip().lower() for cell in row] for row in csv.reader(file) if row]
+                rows = [[cell.lower() for cell in row] for row in cells(file)]
         except (OSError, ValueError, csv.Error):
             continue
         columns = [{*column} for column in zip(*rows[1:], strict=False)]
@@ -275,13 +355,16 @@ def templates(root: Path, *, nested: bool = True) -> list[str]:
         for above, names in walk(root)
         if any(name.lower().endswith(_PICTURES) for name in names)
     ]
-    forms = [[_form(part) for part in folder.split("/")] for folder in folders]
-    divided: dict[str, set[str]] = {}  # a template -> the words for splits in its place
-    for folder, parts in zip(folders, forms, strict=True):
-        divided.setdefault("/".join(parts), set()).add(folder)
+    forms = [[form_of(part) for part in folder.split("/")] for folder in folders]
+    divided: dict[str, list[list[str]]] = {}  # a template -> the parts of the folders of its form
+    for folder, form in zip(folders, forms, strict=True):
+        divided.setdefault("/".join(form), []).append(folder.split("/"))
     found = [
-        "/".join(form) if len(divided["/".join(form)]) > 1 else folder
-        for folder, form in zip(folders, forms, strict=True)
+        "/".join(
+            part if len({*column}) > 1 else column[0]
+            for part, column in zip(form, zip(*divided["/".join(form)], strict=True), strict=True)
+        )
+        for form in forms
     ]
     if not nested:
         return [*dict.fromkeys(found)]
@@ -300,7 +383,7 @@ def templates(root: Path, *, nested: bool = True) -> list[str]:
     ]
 
 
-def _form(part: str) -> str:
+def form_of(part: str) -> str:
     """A part of a path with {split} in place of a word for a split."""
     return _SPLIT_WORD.sub(SPLIT, part, count=1)
 
@@ -308,6 +391,15 @@ def _form(part: str) -> str:
 def is_label(folder: str) -> bool:
     """Whether a folder is called as those of labels are."""
     return any(word in folder.lower() for word in _LABEL_WORDS)
+
+
+def called_labels(folders: Sequence[str]) -> list[str]:
+    """Those that are called so by a part of their path that not all have."""
+    parts = [one.split("/") for one in folders]
+    shared = len(os.path.commonprefix(parts)) if len(parts) > 1 else 0  # noqa: RUF071  (of parts)
+    return [
+        one for one, own in zip(folders, parts, strict=True) if is_label("/".join(own[shared:]))
+    ]
 
 
 def walk(root: Path) -> Iterator[tuple[Path, Collection[str]]]:
@@ -333,7 +425,7 @@ def convert_command(root: Path) -> str:
                         head = file.read(_HEAD)
                 except OSError:
                     continue
-                if re.search(mark, head, re.DOTALL | (re.MULTILINE if tool == "yolo" else 0)):
+                if re.search(mark, head, re.DOTALL | (re.MULTILINE if suffix != ".json" else 0)):
                     source = shlex.quote(str(root))
                     return f"`python -m study.data convert {tool} {source} DST` reads {name}"
     return ""

@@ -15,11 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from study.core.errors import InputError
-from study.data.formats.folder_classes import HIGHEST, Classes
-from study.data.labels import StoredLabel, colour_codes, listed, ranges, read_stored
+from study.data.formats.folder_classes import HIGHEST, LOWEST, Classes
+from study.data.labels import (
+    StoredLabel,
+    colour_codes,
+    listed,
+    of_alpha,
+    ranges,
+    read_stored,
+)
 from study.data.splits import FileProblem, UInt8Array
 
-INDEX, COLOUR, GREY = "index", "colour", "grey"
+INDEX, COLOUR, GREY, ALPHA = "index", "colour", "grey", "alpha"
 _UNKNOWN = -1
 _FEW = 8  # colours that a line names
 _FULL = 255
@@ -33,9 +40,10 @@ class LabelFiles:
 
     def __init__(self, classes: Classes) -> None:
         self._classes, self._meaning = classes, classes.meaning
-        self._by_value = np.full(HIGHEST + 1, _UNKNOWN, np.int16)
+        self._by_value = np.full(HIGHEST + 1 - LOWEST, _UNKNOWN, np.int16)
         for value, index in self._meaning.values.items():
-            self._by_value[value] = index
+            self._by_value[value - LOWEST] = index
+        self._by_alpha = classes.stated.read == ALPHA
         pairs = sorted(
             (int(colour_codes(np.array(colour))), index)
             for colour, index in self._meaning.colours.items()
@@ -52,6 +60,8 @@ class LabelFiles:
     def read(self, file: Path) -> UInt8Array:
         """Read the classes of a label, (H, W)."""
         label = read_stored(file)
+        if self._by_alpha:
+            label = of_alpha(label, file)
         if label.is_lossy:
             label = self._cut(label, file)
         first_counts = label.rgb is None or (label.values is not None and label.is_png)
@@ -80,7 +90,7 @@ class LabelFiles:
         else:
             values = label.values if way == INDEX else label.rgb[..., 0]  # type: ignore[index]
             assert values is not None
-            self._seen.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
+            self._seen.update(np.unique(values).tolist())
             if way == INDEX and label.rgb is not None:
                 self._compare_palette(codes, label.rgb, file)
                 self._compare_files(values, label.rgb, file)
@@ -111,9 +121,9 @@ class LabelFiles:
 
     def _of_values(self, values: np.ndarray) -> Codes:
         if values.dtype == np.uint8:
-            return self._by_value[values]
-        inside = (values >= 0) & (values <= HIGHEST)
-        found = self._by_value[values.clip(0, HIGHEST)]
+            return self._by_value[-LOWEST:][values]
+        inside = (values >= LOWEST) & (values <= HIGHEST)
+        found = self._by_value[values.clip(LOWEST, HIGHEST) - LOWEST]
         return found if inside.all() else np.where(inside, found, np.int16(_UNKNOWN))
 
     def _of_colours(self, rgb: np.ndarray) -> Codes:

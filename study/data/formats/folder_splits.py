@@ -6,7 +6,7 @@ group stay together, and none of them moves where others come or go far from the
 
 from __future__ import annotations
 
-import csv
+import fnmatch
 import hashlib
 import os
 import re
@@ -20,6 +20,7 @@ from study.config.task import FolderData
 from study.core.names import TEST, TRAIN, VAL
 from study.data.formats.folder_classes import SPLIT_OF, TABLE, Classes, is_list
 from study.data.formats.folder_files import FolderFiles
+from study.data.formats.folder_pairs import cells
 from study.data.resplit import carved_pairs, in_blocks, in_words
 from study.data.scan import Findings, Members, Pair
 from study.data.splits import SPLITS
@@ -27,6 +28,7 @@ from study.data.splits import SPLITS
 DEFAULT_RATIO = 0.15  # of train, where val is carved from it and no ratio is stated
 Spec = tuple[str, ...] | float
 UNDIVIDED = "undivided"
+_FIRST = re.compile(r"[\s,;|]")  # what ends the first entry of a line
 _NOT_THERE = "the listed image does not exist"
 
 
@@ -95,6 +97,12 @@ class FolderSplits:
         listed: dict[str, list[str]] = {}
         for split, spec in self._spec.items():
             for part in _parts(spec):
+                if "*" in part:
+                    some = fnmatch.filter(images, part)
+                    if not some:
+                        self._found.fault("missing", f"no image is called {part}", self._root)
+                    listed.setdefault(split, []).extend(some)
+                    continue
                 if not is_list(part):
                     message = f"{part!r} is no list of names (.txt, .csv), and image_dir has no"
                     raise self._classes.error(f"splits/{split}", f"{message} {{split}}")
@@ -130,11 +138,11 @@ class FolderSplits:
             return {}
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if file.suffix.lower() == ".csv":
-            rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+            rows = cells(lines)
             named = self._column(rows, file, known)
         else:  # VOC's lists have marks behind the names
             rows = [[line] for line in lines]
-            named = [known.name(line) or known.name(line.split()[0]) for line in lines]
+            named = [known.name(line) or known.name(_FIRST.split(line)[0]) for line in lines]
         of = [split] * len(rows)
         if split == TABLE:
             of = self._splits_of(rows, file)
@@ -225,7 +233,8 @@ class FolderSplits:
         if len(groups) <= len(ratios):
             what = "groups" if self._classes.stated.group else "images"
             message = f"train must have at least {len(ratios) + 1} {what} to carve from"
-            raise self._classes.error("splits", f"{message}, got {len(groups)}")
+            hint = "docs/data_recipes.md has a script that cuts large images into tiles"
+            raise self._classes.error("splits", f"{message}, got {len(groups)}", hint=hint)
         ahead = sorted(groups, key=lambda key: hashlib.sha256(os.fsencode(key)).digest())
         place: dict[str, str] = {}
         for left, split in enumerate(sorted(ratios), start=1):

@@ -59,7 +59,11 @@ FAULTS = {
             "images/0/height: height must be a whole number, got '60'",
         ),
         "no image id": ('"image_id": 100, ', "", "annotations/0: missing required key 'image_id'"),
-        "panoptic": ('"iscrowd": 0', '"segments_info": []', "this is a panoptic file"),
+        "panoptic": (
+            '"iscrowd": 0',
+            '"segments_info": []',
+            "annotations/0: missing required key 'file_name'",
+        ),
         "not JSON": (
             '"images": [',
             '"images": [[',

@@ -152,7 +152,10 @@ def test_whole_numbers_under_splits_are_a_note(write):
         ("classes: [a, b]\nlabels: {0: c}", "labels/0: unknown class 'c' (allowed: a, b, ignore)"),
         ("classes: [a, b]\nlabels: {1: a}", "labels/1: 1 is the value of class 'b' already; map"),
         ("labels: {0: a, 0..9: b}", "labels/0..9: 0 is mapped twice, here and in labels/0"),
-        ("labels: {9..0: a}", "labels/9..0: must be from low to high, at most 65535, got '9..0'"),
+        (
+            "labels: {9..0: a}",
+            "labels/9..0: must be from low to high, in [-32768, 65535], got '9..0'",
+        ),
         ("labels: {red: a}", "labels/red: must be a value (255), a range (128..255), a colour ('"),
         ("labels: {0: a, 1: b}\nignore: 1", "ignore: 1 is mapped twice, here and in labels/1"),
         ("classes: [a]\nlabels:\n  #ff0000: a", "labels must be a mapping, got nothing; quote a"),

@@ -1,0 +1,231 @@
+"""`convert arrays`: arrays and deep pictures become pictures, whose labels keep their values."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from study.data.__main__ import main as command
+
+SHAPE = (24, 32)
+COUNT = 3
+Convert = Callable[..., str]
+
+
+def scene(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph, and its label of the classes 0, 1 and 2."""
+    label = np.zeros(SHAPE, np.uint8)
+    label[4 + number : 14, 3:15], label[15:20, 18:30] = 1, 2
+    noise = np.random.default_rng(number).integers(0, 60, (*SHAPE, 3))
+    return (noise + 60 * label[..., None]).astype(np.uint8), label
+
+
+@pytest.fixture
+def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
+    def run(*flags: str, code: int = 0) -> str:
+        paths = str(tmp_path / "src"), str(tmp_path / "new/dst")
+        assert command(["convert", "arrays", *paths, *flags]) == code
+        told = capsys.readouterr()
+        assert (tmp_path / "new/dst").exists() == (code == 0)
+        return told.err if code else told.out
+
+    return run
+
+
+def read(tmp_path: Path, name: str) -> np.ndarray:
+    with Image.open(tmp_path / "new/dst" / name) as picture:
+        return np.asarray(picture)
+
+
+def write(root: Path, save: Callable[[Path, int, np.ndarray, np.ndarray], None]) -> None:
+    root.mkdir()
+    for number in range(COUNT):
+        save(root, number, *scene(number))
+
+
+def npy(root: Path, number: int, photo: np.ndarray, label: np.ndarray) -> None:
+    for name, array in (("images", np.moveaxis(photo, -1, 0)), ("masks", label.astype(np.int64))):
+        (root / name).mkdir(exist_ok=True)
+        np.save(root / name / f"{number}.npy", array)
+
+
+def one_hot(root: Path, number: int, photo: np.ndarray, label: np.ndarray) -> None:
+    for name, array in (("images", photo), ("masks", np.eye(3, dtype=np.float32)[label])):
+        (root / name).mkdir(exist_ok=True)
+        np.save(root / name / f"{number}.npy", array)
+
+
+def npz(root: Path, number: int, photo: np.ndarray, label: np.ndarray) -> None:
+    np.savez(root / f"{number}.npz", images=photo / 255, masks=label)
+
+
+def matlab(root: Path, number: int, photo: np.ndarray, label: np.ndarray) -> None:
+    savemat(root / f"{number}.mat", {"images": photo, "masks": label.astype(float)})
+
+
+@pytest.mark.parametrize("save", [npy, one_hot, npz, matlab])
+def test_images_and_labels_are_what_they_were(tmp_path, convert, save) -> None:
+    write(tmp_path / "src", save)
+    assert "  masks: labels\n" in convert()
+    for number in range(COUNT):
+        photo, label = scene(number)
+        assert np.array_equal(read(tmp_path, f"images/{number}.png"), photo)
+        assert np.array_equal(read(tmp_path, f"masks/{number}.png"), label)
+
+
+def test_pictures_and_lists_are_copied(tmp_path, convert) -> None:
+    write(tmp_path / "src", npy)
+    Image.fromarray(scene(0)[0]).save(tmp_path / "src/images/photo.jpg")
+    (tmp_path / "src/train.txt").write_text("0")
+    (tmp_path / "src/notes.doc").write_text("0")
+    assert "note: files that are neither, left out: 1\n" in convert()
+    for name in ("images/photo.jpg", "train.txt"):
+        copied = (tmp_path / "new/dst" / name).read_bytes()
+        assert copied == (tmp_path / "src" / name).read_bytes()
+    assert not (tmp_path / "new/dst/notes.doc").exists()
+
+
+def test_stacks_are_cut_into_pictures(tmp_path, convert) -> None:
+    photos, labels = zip(*map(scene, range(COUNT)), strict=True)
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src/x_train.npy", np.stack(photos))
+    np.save(tmp_path / "src/y_train.npy", np.stack(labels)[..., None])
+    for name, some in (("volume", [one[..., 0] for one in photos]), ("labels", labels)):
+        first, *more = map(Image.fromarray, some)
+        first.save(tmp_path / f"src/train-{name}.tif", save_all=True, append_images=more)
+    convert()
+    for number in range(COUNT):
+        assert np.array_equal(read(tmp_path, f"x_train/{number:03d}.png"), photos[number])
+        assert np.array_equal(read(tmp_path, f"y_train/{number:03d}.png"), labels[number])
+        assert np.array_equal(
+            read(tmp_path, f"train-volume/{number:03d}.png"), photos[number][..., 0]
+        )
+        assert np.array_equal(read(tmp_path, f"train-labels/{number:03d}.png"), labels[number])
+
+
+def nifti(array: np.ndarray, path: Path, code: int, slope: float, intercept: float) -> None:
+    head = bytearray(352)
+    struct.pack_into("<i", head, 0, 348)
+    struct.pack_into("<8h", head, 40, array.ndim, *array.shape, *[1] * (7 - array.ndim))
+    struct.pack_into("<h", head, 70, code)
+    struct.pack_into("<3f", head, 108, 352, slope, intercept)
+    head[344:348] = b"n+1\0"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(bytes(head) + array.tobytes(order="F")))
+
+
+def test_volumes_are_cut_into_slices_in_their_scale(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    photo, label = scene(0)
+    for case in (1, 2):
+        scan = np.stack([photo[..., 0].T.astype(np.int16)] * 20, -1)
+        nifti(scan, tmp_path / f"src/imagesTr/case_{case}_0000.nii.gz", 4, 2.0, -100.0)
+        nifti(np.stack([label.T] * 20, -1), tmp_path / f"src/labelsTr/case_{case}.nii.gz", 2, 0, 0)
+    told = convert("--range", "-100", "200")
+    assert "  imagesTr: images, of which -100..200 becomes 0..255\n" in told
+    expected = (photo[..., 0].astype(float) * 2 * 255 / 300).clip(0, 255)
+    assert np.abs(read(tmp_path, "imagesTr/case_2_019.png") - expected).max() <= 0.6
+    assert np.array_equal(read(tmp_path, "labelsTr/case_2_019.png"), label)
+
+
+def test_pictures_in_a_table_are_numbered(tmp_path, convert) -> None:
+    pd = pytest.importorskip("pandas")
+    rows = []
+    for number in range(COUNT):
+        row = {}
+        for name, array in zip(("image", "label"), scene(number), strict=True):
+            Image.fromarray(array).save(content := io.BytesIO(), "PNG")
+            row[name] = {"bytes": content.getvalue(), "path": None}
+        rows.append(row)
+    (tmp_path / "src/data").mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(tmp_path / "src/data/train-00000-of-00001.parquet")
+    convert()
+    name = "train-00000-of-00001_002.png"
+    assert np.array_equal(read(tmp_path, f"train/image/{name}"), scene(2)[0])
+    assert np.array_equal(read(tmp_path, f"train/label/{name}"), scene(2)[1])
+
+
+def test_one_range_brings_all_deep_images_to_8_bits(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    for number in range(COUNT):
+        deep = scene(number)[0][..., 0].astype(np.uint16) * 100 * (number + 1)
+        Image.fromarray(deep).save(tmp_path / f"src/{number}.tif")
+    convert("--range", "0", "51000")
+    for number in range(COUNT):
+        expected = np.rint(scene(number)[0][..., 0].astype(float) * (number + 1) / 2).clip(0, 255)
+        assert np.abs(read(tmp_path, f"{number}.png") - expected).max() <= 1
+
+
+def test_bands_are_chosen_and_the_rest_is_told(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    bands = np.random.default_rng(0).integers(0, 256, (7, *SHAPE), np.uint8)
+    np.save(tmp_path / "src/a.npy", bands)
+    assert "images of 7 bands, of which [4, 3, 2] are kept" in convert("--bands", "4", "3", "2")
+    assert np.array_equal(read(tmp_path, "a.png"), np.moveaxis(bands[[3, 2, 1]], 0, -1))
+
+
+def test_values_below_0_become_255(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    label = scene(0)[1].astype(np.int16)
+    label[:2] = -1
+    np.save(tmp_path / "src/mask.npy", label)
+    assert "note: labels with values below 0, which are 255 now: 1" in convert()
+    assert (read(tmp_path, "mask.png")[:2] == 255).all()
+
+
+def test_a_four_band_tiff_needs_tifffile(tmp_path, convert) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "src").mkdir()
+    deep = np.random.default_rng(0).integers(0, 2**12, (*SHAPE, 4)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "src/a.tif", deep, photometric="minisblack", planarconfig="contig")
+    convert("--range", "0", "4095")
+    assert np.abs(read(tmp_path, "a.png") - deep[..., :3] * (255 / 4095)).max() <= 0.6
+
+
+def no_array(root: Path) -> None:
+    Image.fromarray(scene(0)[0]).save(root / "a.png")
+
+
+def damaged(root: Path) -> None:
+    (root / "a.npy").write_bytes(b"\x93NUMPY")
+
+
+def of_objects(root: Path) -> None:
+    np.save(root / "a.npy", np.array([{}], object), allow_pickle=True)
+
+
+def two_classes_a_pixel(root: Path) -> None:
+    np.save(root / "mask.npy", np.ones((*SHAPE, 4), np.uint8))
+
+
+def five_axes(root: Path) -> None:
+    np.save(root / "a.npy", np.zeros((2, 3, 4, 20, 20), np.uint8))
+
+
+FAULTS = [
+    (no_array, (), "src: found no arrays or deep pictures"),
+    (damaged, (), "src/a.npy: cannot read the arrays ("),
+    (of_objects, (), "src/a.npy: cannot read the arrays (ValueError: Object arrays"),
+    (two_classes_a_pixel, (), "the 4 channels of a label must be 0 or 1, one of them a pixel"),
+    (five_axes, (), "must be (H, W), (H, W, C), (C, H, W) or a stack of these"),
+    (no_array, ("--bands", "0", "1", "2"), "--bands: bands count from 1 on"),
+    (no_array, ("--range", "2", "2"), "--range: LOW must be below HIGH"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "flags", "says"), FAULTS)
+def test_what_cannot_be_used_is_one_line_and_writes_nothing(
+    tmp_path, convert, spoil, flags, says
+) -> None:
+    (tmp_path / "src").mkdir()
+    spoil(tmp_path / "src")
+    error = convert(*flags, code=2)
+    assert error.count("\n") == 1 and says in error

@@ -1,0 +1,181 @@
+"""Exports of VIA and Supervisely, COCO's panoptic masks, and tables of run-length codes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from annotation_exports import HEIGHT, WIDTH, save_image, write_json
+from PIL import Image
+
+BOX = np.zeros((HEIGHT, WIDTH), bool)
+BOX[5:30, 10:50] = True
+DOT = np.zeros((HEIGHT, WIDTH), bool)
+DOT[40:44, 60:70] = True
+CORNERS = [[10, 5], [50, 5], [50, 30], [10, 30]]
+
+
+def via(root: Path, *, is_project: bool = False) -> Path:
+    save_image(root / "train/a.jpg")
+    across, down = map(list, zip(*CORNERS, strict=True))
+    shapes = [
+        {"name": "polygon", "all_points_x": across, "all_points_y": down},
+        {"name": "rect", "x": 60, "y": 40, "width": 10, "height": 4},
+        {"name": "point", "cx": 1, "cy": 1},
+    ]  # fmt: skip
+    about = [{"kind": "car", "type": "big"}, {"kind": "bus", "type": "small"}, {}]
+    regions = [
+        {"shape_attributes": shape, "region_attributes": one}
+        for shape, one in zip(shapes, about, strict=True)
+    ]
+    entry = {"filename": "a.jpg", "size": 1, "regions": regions, "file_attributes": {}}
+    tree: dict[str, object] = {"a.jpg1": entry}
+    if is_project:
+        tree = {"_via_settings": {}, "_via_img_metadata": tree}
+    write_json(root / "train/via_region_data.json", tree)
+    return root
+
+
+@pytest.mark.parametrize("is_project", [False, True])
+def test_regions_of_via_have_the_class_of_their_attribute(convert, tmp_path, is_project):
+    converted = convert("via", via(tmp_path / "export", is_project=is_project))
+    assert converted.names == ["background", "big", "small"]  # `type`, before any other
+    assert np.array_equal(converted.mask("big"), BOX)
+    assert np.array_equal(converted.mask("small"), DOT)
+    assert "note: points and lines, which have no area, left out: 1" in converted.printed
+
+
+def bits(mask: np.ndarray) -> str:
+    shown = np.zeros((*mask.shape, 4), np.uint8)
+    shown[mask] = 255
+    Image.fromarray(shown).save(content := io.BytesIO(), "PNG")
+    return base64.b64encode(zlib.compress(content.getvalue())).decode()
+
+
+def supervisely(root: Path) -> Path:
+    save_image(root / "ds/img/a.jpg")
+    hole = [[20, 10], [30, 10], [30, 20], [20, 20]]
+    objects = [
+        {"classTitle": "car", "geometryType": "polygon",
+         "points": {"exterior": CORNERS, "interior": [hole]}},
+        {"classTitle": "dot", "geometryType": "bitmap",
+         "bitmap": {"origin": [58, 39], "data": bits(DOT[39:45, 58:72])}},
+        {"classTitle": "way", "geometryType": "line",
+         "points": {"exterior": CORNERS, "interior": []}},
+    ]  # fmt: skip
+    write_json(
+        root / "ds/ann/a.jpg.json",
+        {"size": {"height": HEIGHT, "width": WIDTH}, "tags": [], "objects": objects},
+    )
+    classes = [{"title": "car", "color": "#FF0000"}, {"title": "dot", "color": "#00FF00"}]
+    write_json(root / "meta.json", {"classes": classes})
+    return root
+
+
+def test_polygons_with_holes_and_bitmaps_of_supervisely(convert, tmp_path):
+    converted = convert("supervisely", supervisely(tmp_path / "export"))
+    expected = BOX.copy()
+    expected[10:20, 20:30] = False
+    assert np.array_equal(converted.mask("car"), expected)
+    assert np.array_equal(converted.mask("dot"), DOT)
+    assert converted.description["classes"][1] == {"name": "car", "color": [255, 0, 0]}
+
+
+def panoptic(root: Path) -> Path:
+    save_image(root / "images/a.jpg")
+    numbers = np.where(BOX, 300, np.where(DOT, 70000, 7))
+    rgb = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], -1).astype(np.uint8)
+    (root / "panoptic").mkdir()
+    Image.fromarray(rgb).save(root / "panoptic/a.png")
+    segments = [{"id": 300, "category_id": 1}, {"id": 70000, "category_id": 2},
+                {"id": 7, "category_id": 3}]  # fmt: skip
+    tree = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+        "categories": [
+            {"id": at, "name": name} for at, name in ((1, "car"), (2, "dot"), (3, "sky"))
+        ],
+    }
+    write_json(root / "panoptic.json", tree)
+    return root
+
+
+def test_segments_of_panoptic_masks_have_their_categories(convert, tmp_path):
+    converted = convert("coco", panoptic(tmp_path / "export"))
+    assert np.array_equal(converted.mask("car"), BOX)
+    assert np.array_equal(converted.mask("dot"), DOT)
+    assert np.array_equal(converted.mask("sky"), ~BOX & ~DOT)
+    assert "no pixel is background; --unlabelled ignore leaves this class out" in converted.printed
+
+
+def code(mask: np.ndarray, order: Literal["C", "F"]) -> str:
+    flat = np.concatenate([[0], mask.ravel(order).astype(np.int8), [0]])
+    starts, ends = np.flatnonzero(np.diff(flat) == 1), np.flatnonzero(np.diff(flat) == -1)
+    return " ".join(f"{start + 1} {end - start}" for start, end in zip(starts, ends, strict=True))
+
+
+def table(root: Path, head: str, *rows: str) -> Path:
+    for name in "ab":
+        save_image(root / f"train/{name}.jpg")
+    (root / "train.csv").write_text("\n".join([head, *rows]))
+    (root / "sample_submission.csv").write_text("ImageId,EncodedPixels\na.jpg,999999 1\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("head", "box", "dot", "none"),
+    [
+        ("ImageId,EncodedPixels,ClassId", "a.jpg,{},car", "a.jpg,{},dot", "b.jpg,,"),
+        ("Image_Label,EncodedPixels", "a.jpg_car,{}", "a.jpg_dot,{}", "b.jpg_car,"),
+        ("id,class,segmentation", "a,car,{}", "a,dot,{}", "b,car,"),
+    ],
+)
+@pytest.mark.parametrize(("tool", "order"), [("rle", "F"), ("rle-rows", "C")])
+def test_codes_of_tables_are_drawn(convert, tmp_path, head, box, dot, none, tool, order):
+    rows = box.format(code(BOX, order)), dot.format(code(DOT, order)), none
+    converted = convert(tool, table(tmp_path / "export", head, *rows))
+    assert np.array_equal(converted.mask("car"), BOX)
+    assert np.array_equal(converted.mask("dot"), DOT)
+    assert not converted.label("b").any()
+
+
+def test_codes_read_in_the_wrong_order_are_told(refused, tmp_path):
+    root = table(tmp_path / "export", "ImageId,EncodedPixels", f"a.jpg,{code(BOX, 'C')}")
+    assert "`convert rle-rows` reads them along the rows" in refused("rle", root)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("a.jpg,4798 9", "train.csv:2: the code leaves the image of 60x80"),
+        ("c.jpg,1 2", "train.csv:3: no image 'c.jpg' below"),
+        ("a.jpg,1 2 3", "found no CSV file with run-length codes of images"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(refused, tmp_path, row, says):
+    rows = (row,) if row.startswith("a") else ("a.jpg,1 2", row)
+    assert says in refused("rle", table(tmp_path / "export", "ImageId,EncodedPixels", *rows))
+
+
+@pytest.mark.parametrize(("tool", "write"), [("via", via), ("supervisely", supervisely)])
+def test_an_export_of_another_tool_is_one_line(refused, tmp_path, tool, write):
+    other = {"via": supervisely, "supervisely": via}[tool]
+    assert "found no JSON file with" in refused(tool, other(tmp_path / "export"))
+
+
+def test_the_converter_that_fits_is_named(tmp_path):
+    from study.data.formats.folder_hints import convert_command
+
+    box = f"a.jpg,{code(BOX, 'F')}"
+    for tool, root in (
+        ("via", via(tmp_path / "v")),
+        ("supervisely", supervisely(tmp_path / "s")),
+        ("coco", panoptic(tmp_path / "p")),
+        ("rle", table(tmp_path / "r", "ImageId,EncodedPixels", box)),
+    ):
+        assert f"study.data convert {tool} " in convert_command(root)
