@@ -29,7 +29,13 @@ class Evaluated(Protocol):
     recall: RecallState | None
 
     def evaluate(
-        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        *,
+        wants_gradient: bool,
+        trains: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]: ...
 
 
@@ -45,12 +51,19 @@ def register(loss: Evaluated) -> int:
 
 
 def opaque_loss(
-    number: int, logits: Tensor, target: Tensor, keep: Tensor | None, recall: RecallState | None
+    number: int,
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor | None,
+    recall: RecallState | None,
+    *,
+    trains: bool,
 ) -> Tensor:
-    """The value of the loss with that number, differentiable once by logits (B, C, ...)."""
+    """The value of the loss with that number, differentiable once by logits (B, C, ...).
+    trains: False leaves recall as it is."""
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
     given = (logits.detach(), target.detach(), keep, number, wants_gradient)
-    if recall is None:
+    if recall is None or not trains:
         value, gradient = _evaluate(*given)
     else:
         value, gradient = _observe(*given, recall.value, recall.seen)
@@ -58,10 +71,18 @@ def opaque_loss(
 
 
 def _found(
-    logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor | None,
+    number: int,
+    wants_gradient: bool,
+    *,
+    trains: bool,
 ) -> tuple[Tensor, Tensor]:
     """The value and its gradient by the logits; an empty tensor if it is not wanted."""
-    value, gradient, _ = _losses[number].evaluate(logits, target, keep, wants_gradient)
+    value, gradient, _ = _losses[number].evaluate(
+        logits, target, keep, wants_gradient=wants_gradient, trains=trains
+    )
     if gradient is None or not wants_gradient:
         gradient = logits.new_empty(0)
     return value, gradient
@@ -82,7 +103,7 @@ STEP = "Tensor logits, Tensor target, Tensor? keep, int number, bool wants_gradi
 def _evaluate(
     logits: Tensor, target: Tensor, keep: Tensor | None, number: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    return _found(logits, target, keep, number, wants_gradient)
+    return _found(logits, target, keep, number, wants_gradient, trains=False)
 
 
 @_evaluate.register_fake
@@ -111,7 +132,7 @@ def _observe(
     # The compiler may hand over copies of the state.
     state.value.copy_(recall)
     state.seen.copy_(seen)
-    found = _found(logits, target, keep, number, wants_gradient)
+    found = _found(logits, target, keep, number, wants_gradient, trains=True)
     recall.copy_(state.value)
     seen.copy_(state.seen)
     return found

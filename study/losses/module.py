@@ -49,8 +49,8 @@ class SegmentationLoss(nn.Module):
         validate: refuse soft targets that are no distributions, where this check does not make the
             host wait for a device.
 
-    State: recall, updated once per forward in training mode and only read in eval mode, and the
-    class weights. Both are buffers: they move with the module and are saved with it, but stay
+    State: recall, updated once per forward in training mode, and only read in eval mode and in a
+    validation under `torch.no_grad`; and the class weights. Both are buffers: they move with the module and are saved with it, but stay
     float64 when the module is cast. Gradients of micro-batches add up to those of the sum of their
     losses; each micro-batch updates recall, and every mean is over its own pixels.
 
@@ -167,11 +167,13 @@ class SegmentationLoss(nn.Module):
             if not kernel.knows(self._config) or target.requires_grad or weight is not None:
                 return self._outside_of_the_graph(logits, target, keep, weight)
             scores = logits.to(compute_dtype(logits))
-            return opaque_loss(self._number, scores, target, keep, self.recall)
+            return opaque_loss(
+                self._number, scores, target, keep, self.recall, trains=_trains(logits)
+            )
         if weight is not None or self._asks_for_more(logits, target):
             with torch.autocast(logits.device.type, enabled=False):
                 return self._plain_step(logits, target, keep, weight)
-        return _Differentiable.apply(logits, target, keep, self)
+        return _Differentiable.apply(logits, target, keep, self, _trains(logits))
 
     @torch.compiler.disable
     def _outside_of_the_graph(
@@ -193,13 +195,20 @@ class SegmentationLoss(nn.Module):
     # --- one step -------------------------------------------------------------------------------
 
     def evaluate(
-        self, logits: Tensor, target: Tensor, keep: Tensor | None, wants_gradient: bool
+        self,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        *,
+        wants_gradient: bool,
+        trains: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The value of float32 or float64 logits, their gradient instead of a graph, and the class
-        factors a * (1 - R) that were used."""
+        factors a * (1 - R) that were used. trains: whether this may be a step of a training."""
         self._tell()
         if target.numel() == 0:
-            return self._without_pixels(logits), torch.zeros_like(logits), self.weights()
+            value = self._without_pixels(logits, trains=trains)
+            return value, torch.zeros_like(logits), self.weights()
         if self._is_neutral and suits(logits, target):
             value, gradient = self._cross_entropy(logits, target, keep, wants_gradient)
             return value, gradient, None
@@ -213,9 +222,10 @@ class SegmentationLoss(nn.Module):
             return value, pixels.probability.view(logits.shape) if wants_gradient else None, None
         step = kernel.Step(self._config, self._adjusted(scores), labels, wants_gradient)
         if self.recall is not None:
-            if self._observes and self.log_prior is None:
+            observes = self._observes(trains)
+            if observes and self.log_prior is None:
                 self.recall.observe(step.hits(), step.support.sum(0))
-            elif self._observes:
+            elif observes:
                 self.recall.observe(*_hits_and_support(scores, labels))
             step.terms["recall"] = self.recall.mean()
         factors = self.weights()
@@ -230,9 +240,10 @@ class SegmentationLoss(nn.Module):
     ) -> Tensor:
         """As evaluate, in the plain form: a value with a graph."""
         self._tell()
+        trains = _trains(logits)
         logits = logits.to(compute_dtype(logits))
         if target.numel() == 0:
-            return self._without_pixels(logits) + logits.sum()
+            return self._without_pixels(logits, trains=trains) + logits.sum()
         scores, labels = self._read(logits, target, keep)
         if weight is not None:
             of_pixels = read_weight(
@@ -243,7 +254,7 @@ class SegmentationLoss(nn.Module):
         factors = self.weights()
         if self.recall is not None:
             mean = self.recall.mean()
-            if self._observes:
+            if self._observes(trains):
                 factors, mean = self._observed(scores, labels)
             terms["recall"] = mean
         found = plain_loss(self._config, scores, labels, factors, self.log_prior)
@@ -263,11 +274,10 @@ class SegmentationLoss(nn.Module):
         scores, labels = self._read(logits.to(compute_dtype(logits)), target, keep)
         return plain_loss(self._config, scores, labels, factors, self.log_prior).value
 
-    @property
-    def _observes(self) -> bool:
+    def _observes(self, trains: bool) -> bool:
         """Whether this step updates recall: in training, but not where gradient checkpointing
         computes it once more."""
-        return self.training and not inside_backward()
+        return self.training and trains and not inside_backward()
 
     def _observed(self, scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         """Update recall; the class factors and the mean recall after it."""
@@ -337,12 +347,12 @@ class SegmentationLoss(nn.Module):
             labels = replace(labels, epsilon=epsilon)
         return scores, labels
 
-    def _without_pixels(self, logits: Tensor) -> Tensor:
+    def _without_pixels(self, logits: Tensor, *, trains: bool) -> Tensor:
         """The value of one ignored pixel; other ranks may wait for this rank's recall counts."""
         pixel = logits.new_zeros(1, self._classes, *(1 for _ in logits.shape[2:]))
         target, keep = pixel[:, 0].long(), torch.zeros_like(pixel[:, 0], dtype=torch.bool)
         if kernel.knows(self._config):
-            return self.evaluate(pixel, target, keep, wants_gradient=False)[0]
+            return self.evaluate(pixel, target, keep, wants_gradient=False, trains=trains)[0]
         return self._plain_step(pixel, target, keep)
 
     def _gradient_norms(
@@ -466,23 +476,30 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        keep: Tensor | None,
+        loss: SegmentationLoss,
+        trains: bool,
     ) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             scores = logits.detach().to(compute_dtype(logits))
-            value, gradient, factors = loss.evaluate(scores, target, keep, ctx.needs_input_grad[0])
+            value, gradient, factors = loss.evaluate(
+                scores, target, keep, wants_gradient=ctx.needs_input_grad[0], trains=trains
+            )
         ctx.save_for_backward(gradient, logits, target, keep, factors)
         ctx.loss = loss
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient, logits, target, keep, factors = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated
             gradient = gradient_with_graph(ctx.loss, logits, target, keep, factors)
         elif upstream.device.type == "cpu" and float(upstream) == 1:
-            return gradient.to(logits.dtype), None, None, None
-        return (gradient * upstream).to(logits.dtype), None, None, None
+            return gradient.to(logits.dtype), None, None, None, None
+        return (gradient * upstream).to(logits.dtype), None, None, None, None
 
 
 def gradient_with_graph(
@@ -499,6 +516,12 @@ def gradient_with_graph(
         value = loss.again(logits, target, keep, factors)
         (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
     return gradient
+
+
+def _trains(logits: Tensor) -> bool:
+    """False where no gradient can follow, as in a validation under `torch.no_grad`. Gradient
+    checkpointing has no gradients in its forward either, but logits that want one."""
+    return torch.is_grad_enabled() or logits.requires_grad
 
 
 def _hits_and_support(scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:

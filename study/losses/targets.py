@@ -96,6 +96,10 @@ def in_shape(
     Raises:
         ValueError: unless the shapes and dtypes fit.
     """
+    for name, given in (("logits", logits), ("target", target)):
+        if not isinstance(given, Tensor):
+            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
+            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
     floats = logits.is_floating_point()
     if logits.ndim < 3 or logits.shape[1] != num_classes or not floats:
         raise ValueError(

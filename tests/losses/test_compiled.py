@@ -119,6 +119,17 @@ def test_without_a_gradient_it_is_the_value_alone():
 
 
 @pytest.mark.slow
+def test_a_compiled_validation_leaves_the_state_alone():
+    model, loss, (images, target) = head(), make(AXES["everything"]), batch()
+    loss(model(images), target)
+    before = loss.recall.value.clone()
+    with torch.no_grad():
+        found = compiled(lambda images, target: loss(model(images), target))(*batch(seed=1))
+    assert torch.equal(loss.recall.value, before)
+    assert found == loss.eval()(model(batch(seed=1)[0]), batch(seed=1)[1])
+
+
+@pytest.mark.slow
 def test_gradient_norms_are_measured_in_a_compiled_step_too():
     model, loss, (images, target) = head(), make({"jaccard": {"mix": 0.5}}), batch()
     loss.measure_gradients = True

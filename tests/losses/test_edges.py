@@ -328,6 +328,35 @@ def test_gradient_checkpointing_observes_recall_once(reentrant):
     assert torch.equal(found.recall.value, expected.recall.value)
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("axis", ["recall_ema_weight", "everything"])
+def test_a_validation_without_gradients_leaves_the_state_alone(axis, off):
+    loss, without, model = make(AXES[axis]), make(AXES[axis]), torch.nn.Conv2d(4, 4, 1).double()
+    logits, target = batch()
+    for other in (loss, without):
+        other(logits, target)
+    with off():
+        found = loss(model(logits), target)  # nobody has called loss.eval()
+    assert torch.equal(loss.recall.value, without.recall.value)
+    assert found == without.eval()(model(logits), target)
+    again = batch(seed=1)
+    assert loss(*again) == without.train()(*again)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "got"),
+    [
+        ({"out": 1, "aux": 2}, torch.zeros(1, 2, 2), "logits must be a tensor, got a dict of out,"),
+        ((torch.zeros(1, 4, 2, 2),), torch.zeros(1, 2, 2), "logits must be a tensor, got a tuple"),
+        (torch.zeros(1, 4, 2, 2), np.zeros((1, 2, 2)), "target must be a tensor, got a ndarray"),
+    ],
+    ids=["dict", "tuple", "numpy"],
+)
+def test_what_is_no_tensor_is_named(logits, target, got):
+    with pytest.raises(ValueError, match=got):
+        make({})(logits, target)
+
+
 def test_a_copy_of_a_loss_that_has_seen_transforms_and_steps_is_a_loss():
     loss = make(AXES["everything"])
     logits, target = batch()

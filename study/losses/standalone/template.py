@@ -134,13 +134,20 @@ class Loss(nn.Module):
         if logits.ndim != 4 or logits.shape[1] != self.num_classes:
             shape = f"(B, {self.num_classes}, H, W)"
             raise ValueError(f"logits must be {shape}, got {tuple(logits.shape)}")
+        if labels.ndim == 4 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        pixels = (len(logits), *logits.shape[2:])
+        if labels.shape != pixels or labels.is_floating_point() or labels.dtype == torch.bool:
+            got = f"{labels.dtype} of {tuple(labels.shape)}"
+            raise ValueError(f"labels must be integers of shape {pixels}, got {got}")
         if ECHO:
             self.tell()
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         valid = labels != self.ignore_index
         labels = labels.long().masked_fill(~valid, 0)
         if RECALL:
-            self.update_recall(logits, labels, valid)
+            if self.training and (torch.is_grad_enabled() or logits.requires_grad):
+                self.update_recall(logits, labels, valid)
         if ADJUSTMENT:
             # The network learns logits from which the prior is gone.
             shift = (self.adjustment_tau * self.log_prior).to(logits.dtype)
@@ -210,6 +217,8 @@ class Loss(nn.Module):
     def update_recall(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:
         """In training, R <- m R + (1 - m) R_batch for the classes that the batch has.
 
+        It is left as it is in eval mode, and in a validation under `torch.no_grad`.
+
         R, the fraction of a class's pixels whose argmax is right, weighs that class by 1 - R. Its
         first observation sets it; before, the weight is 1. It is updated once in each forward, also
         of micro-batches whose gradients are accumulated, and saved in the state_dict.
@@ -218,8 +227,6 @@ class Loss(nn.Module):
         ranks are summed here, so that all have the same R; every rank must call the loss equally
         often. The loss itself is a mean over the pixels of its rank.
         """
-        if not self.training:
-            return
         right = logits.argmax(1) == labels
         support = torch.bincount(labels[valid], minlength=self.num_classes).double()
         hits = torch.bincount(labels[valid & right], minlength=self.num_classes).double()
