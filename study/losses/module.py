@@ -50,9 +50,10 @@ class SegmentationLoss(nn.Module):
             host wait for a device.
 
     State: recall, updated once per forward in training mode, and only read in eval mode and in a
-    validation under `torch.no_grad`; and the class weights. Both are buffers: they move with the module and are saved with it, but stay
-    float64 when the module is cast. Gradients of micro-batches add up to those of the sum of their
-    losses; each micro-batch updates recall, and every mean is over its own pixels.
+    validation under `torch.no_grad`; and the class weights. Both are buffers: they move with the
+    module and are saved with it, but stay float64 when the module is cast. Gradients of
+    micro-batches add up to those of the sum of their losses; each micro-batch updates recall, and
+    every mean is over its own pixels.
 
     In a `torch.compile`d step the loss is one operator, without a graph break (compiled.py).
 

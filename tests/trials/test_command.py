@@ -87,8 +87,8 @@ def test_reports_come_out_of_output_lines_and_csv(tmp_path: Path, mode: str, rep
         ("words", "val/miou must be a number, got 'high'"),
         ("percent", "val/miou must be in 0..1, got 10; report 0.1"),
         ("zero", "an epoch must be a whole number from 1, got 0"),
-        ("removes", "the command has removed output.log from its trial's folder, in which the study "
-         "hears of it; let it clear or write a folder below that, such as {folder}/out"),
+        ("removes", "the command has removed output.log from its trial's folder, in which the "
+         "study hears of it; let it clear or write a folder below that, such as {folder}/out"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line(tmp_path: Path, mode: str, message: str) -> None:

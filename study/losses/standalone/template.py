@@ -146,8 +146,7 @@ class Loss(nn.Module):
         valid = labels != self.ignore_index
         labels = labels.long().masked_fill(~valid, 0)
         if RECALL:
-            if self.training and (torch.is_grad_enabled() or logits.requires_grad):
-                self.update_recall(logits, labels, valid)
+            self.update_recall(logits, labels, valid)
         if ADJUSTMENT:
             # The network learns logits from which the prior is gone.
             shift = (self.adjustment_tau * self.log_prior).to(logits.dtype)
@@ -213,7 +212,6 @@ class Loss(nn.Module):
         else:
             return self.mix * jaccard
 
-    @torch.no_grad()
     def update_recall(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:
         """In training, R <- m R + (1 - m) R_batch for the classes that the batch has.
 
@@ -227,6 +225,8 @@ class Loss(nn.Module):
         ranks are summed here, so that all have the same R; every rank must call the loss equally
         often. The loss itself is a mean over the pixels of its rank.
         """
+        if not self.training or not (torch.is_grad_enabled() or logits.requires_grad):
+            return
         right = logits.argmax(1) == labels
         support = torch.bincount(labels[valid], minlength=self.num_classes).double()
         hits = torch.bincount(labels[valid & right], minlength=self.num_classes).double()
