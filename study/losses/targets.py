@@ -96,7 +96,8 @@ def in_shape(
     Raises:
         ValueError: unless the shapes and dtypes fit.
     """
-    for name, given in (("logits", logits), ("target", target)):
+    inputs: dict[str, object] = {"logits": logits, "target": target}
+    for name, given in inputs.items():
         if not isinstance(given, Tensor):
             parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
             raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")

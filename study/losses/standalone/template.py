@@ -136,10 +136,10 @@ class Loss(nn.Module):
             raise ValueError(f"logits must be {shape}, got {tuple(logits.shape)}")
         if labels.ndim == 4 and labels.shape[1] == 1:
             labels = labels[:, 0]
-        pixels = (len(logits), *logits.shape[2:])
-        if labels.shape != pixels or labels.is_floating_point() or labels.dtype == torch.bool:
+        fits = (len(logits), *logits.shape[2:])
+        if labels.shape != fits or labels.is_floating_point() or labels.dtype == torch.bool:
             got = f"{labels.dtype} of {tuple(labels.shape)}"
-            raise ValueError(f"labels must be integers of shape {pixels}, got {got}")
+            raise ValueError(f"labels must be integers of shape {fits}, got {got}")
         if ECHO:
             self.tell()
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
