@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.core.names import VAL
+from study.core.names import VAL, is_fraction
 from study.ledger.state import State, Trial
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import loss_digest
@@ -45,7 +45,9 @@ def _pairs(state: State) -> Iterator[tuple[Trial, Trial, int]]:
 
 
 def _on_val(report: Mapping[str, float]) -> Numbers:
-    return tuple(sorted((k, v) for k, v in report.items() if k.startswith(f"{VAL}/")))
+    """What the predictions are measured by; not a loss, which differs where it alone does."""
+    on_val = [(k, v) for k, v in report.items() if k.startswith(f"{VAL}/")]
+    return tuple(sorted([one for one in on_val if is_fraction(one[0])] or on_val))
 
 
 def _settings(trial: Trial) -> tuple[str, float]:

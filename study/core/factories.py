@@ -20,8 +20,19 @@ _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 HELD_SECONDS = 2.0
 
 
-class _WrongArguments(SystemExit):
+class WrongArguments(SystemExit):
     """What argparse finds wrong with the command line, in place of its usage text."""
+
+
+@contextmanager
+def parsers_raise() -> Iterator[None]:
+    """Let a parser of arguments raise WrongArguments where it would print its usage and exit."""
+    parsers_error = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = parsers_error  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -33,14 +44,16 @@ def faults_named(what: str, *, key: str) -> Iterator[None]:
     Ctrl-C passes through, and a want of memory: its cause is the machine, not the code.
     """
     out, err = _Held(sys.stdout), _Held(sys.stderr)
-    parsers_error = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
     try:
-        with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+        with (
+            parsers_raise(),
+            redirect_stdout(cast(TextIO, out)),
+            redirect_stderr(cast(TextIO, err)),
+        ):
             yield
     except (InputError, KeyboardInterrupt):
         raise
-    except _WrongArguments as error:
+    except WrongArguments as error:
         message = f"{what} parsed the command line, which is not its own: {error}"
         raise InputError(message, hint="give a factory its values as kwargs", key=key) from error
     except SystemExit as error:
@@ -54,7 +67,6 @@ def faults_named(what: str, *, key: str) -> Iterator[None]:
     finally:
         out.release()
         err.release()
-        argparse.ArgumentParser.error = parsers_error  # type: ignore[method-assign]
 
 
 class _Held:
@@ -95,7 +107,7 @@ class _Held:
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    raise _WrongArguments(message)
+    raise WrongArguments(message)
 
 
 def load_factory(spec: str, *, key: str = "factory") -> Callable[..., Any]:

@@ -36,3 +36,10 @@ EXPORTS = "exports"  # that of the best configs
 RANDOM, GRID = "random", "grid"
 
 MOST_RANKS = 64  # processes that share a trial's batches
+FRACTIONS = ("miou", "macc", "acc", "iou", "recall", "precision", "dice", "mdice", "mprec", "fwiou")
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a metric of this name is a fraction of pixels, in 0..1."""
+    split, *parts = name.split("/")
+    return split in (VAL, TEST) and any(part in FRACTIONS for part in parts)

@@ -96,6 +96,11 @@ def in_shape(
     Raises:
         ValueError: unless the shapes and dtypes fit.
     """
+    inputs: dict[str, object] = {"logits": logits, "target": target}
+    for name, given in inputs.items():
+        if not isinstance(given, Tensor):
+            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
+            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
     floats = logits.is_floating_point()
     if logits.ndim < 3 or logits.shape[1] != num_classes or not floats:
         raise ValueError(

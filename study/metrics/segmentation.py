@@ -123,7 +123,7 @@ class SegmentationMetrics:
 
         Args:
             pred_or_logits: logits (B, C, H, W) float, or predicted classes (B, H, W) integer.
-            target: (B, H, W) integers in [0, C) or `ignore_index`.
+            target: (B, H, W) or (B, 1, H, W) integers in [0, C) or `ignore_index`.
 
         Raises:
             ValueError: for shapes or dtypes that do not fit and, on the CPU, for a class out of
@@ -137,6 +137,8 @@ class SegmentationMetrics:
         logits = pred_or_logits.detach()
         if self._channels == 1:
             logits, target = _two_classes(logits), _labels(target)
+        elif target.ndim == 4 and target.shape[1] == 1:
+            target = target[:, 0]
         pred, target = self._checked(logits, target)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
             raise ValueError("decision rules and calibration need logits, got classes")
@@ -180,6 +182,7 @@ class SegmentationMetrics:
         """Check both and return them as (B, P) int64."""
         import torch
 
+        given = f"{pred.dtype} of {tuple(pred.shape)} and {target.dtype} of {tuple(target.shape)}"
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
             logits, pred = pred, pred.argmax(1)
             if target.shape == pred.shape:
@@ -188,8 +191,7 @@ class SegmentationMetrics:
         if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
                 f"update takes logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), "
-                f"and an integer target (B, H, W), got {pred.dtype} of {tuple(pred.shape)} "
-                f"and {target.dtype} of {tuple(target.shape)}"
+                f"and an integer target (B, H, W), got {given}"
             )
         pred, target = pred.flatten(1).long(), target.flatten(1).long()
         valid = target != self.ignore_index

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,11 @@ from study.config.task import refuse_distillation
 from study.core.errors import InputError
 from study.losses.config import FactoryLoss, LossConfig, MedianFrequency
 from study.space.search_space import SearchSpace
+
+OF_A_SHELL = ("cd", "source", ".", "export", "set", "module", "alias", "eval", "exec", "ulimit")
+LARGEST_FILE = 2**20  # bytes of a file of code or settings
+MOST_FILES = 200
+DIGITS = 16  # of a digest
 
 
 def with_objectives(space: SearchSpace, task: object) -> SearchSpace:
@@ -29,19 +38,24 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
     Raises:
         InputError: with the key of the task or of the space.
     """
+    check_begins(task)
+    if isinstance(task.trial, CommandTrial) and "loss_python" in task.trial.placeholders:
+        _check_written(space, task)
+    space.check(refuse_distillation)
+    for name in space.settings.baseline_names:
+        refuse_distillation(space.settings.baseline_loss(name))
+    if task.classes is not None:
+        space.check(lambda loss: _fits(loss, task))
+
+
+def check_begins(task: OwnTrainingTask) -> None:
+    """Refuse a function or a program that is not there, or no more."""
     if isinstance(task.trial, FunctionTrial):
         from study.trials.function import load_function
 
         load_function(task.trial)
     else:
         _check_command(task.trial)
-        if "loss_python" in task.trial.placeholders:
-            _check_written(space, task)
-    space.check(refuse_distillation)
-    for name in space.settings.baseline_names:
-        refuse_distillation(space.settings.baseline_loss(name))
-    if task.classes is not None:
-        space.check(lambda loss: _fits(loss, task))
 
 
 def _check_command(trial: CommandTrial) -> None:
@@ -51,10 +65,22 @@ def _check_command(trial: CommandTrial) -> None:
         raise InputError(f"no folder {trial.cwd!r} to run in", key="trial/cwd")
     place = str(folder / program) if os.sep in program else program
     if "{" not in program and shutil.which(place) is None:
-        raise InputError(f"no program {program!r} to run", key="trial/command")
+        raise InputError(
+            f"no program {program!r} to run", hint=_without_a_shell(program), key="trial/command"
+        )
     for word in words[:1]:
         if word.endswith(".py") and "{" not in word and not (folder / word).is_file():
             raise InputError(f"no file {word!r} in {folder}", key="trial/command")
+
+
+def _without_a_shell(program: str) -> str:
+    """What to do where a program is a word that a shell alone knows."""
+    name, sign, value = program.partition("=")
+    if sign and name.isidentifier():
+        return f"write env: {{{name}: {value!r}}} beside the command"
+    if program in OF_A_SHELL:
+        return "a command has no shell; for one write bash -c '...'"
+    return "write the whole path" if program.startswith("~") else ""
 
 
 def _check_written(space: SearchSpace, task: OwnTrainingTask) -> None:
@@ -94,9 +120,55 @@ def both(task: object, target: object) -> tuple[OwnTrainingTask, OwnTrainingTask
     )
 
 
+def code(task: OwnTrainingTask) -> dict[str, str]:
+    """The digest of each file of the training, by its path from here: those that a command names,
+    or that of the function, and the Python files beside them. What they import from elsewhere is
+    not among them."""
+    if isinstance(task.trial, FunctionTrial):
+        from study.trials.function import load_function
+
+        try:
+            named = [Path(inspect.getfile(inspect.unwrap(load_function(task.trial))))]
+        except TypeError:  # of a callable object or a builtin
+            return {}
+    else:
+        folder = Path(task.trial.cwd or ".")
+        named = [folder / word for word in task.trial.words[1:] if "{" not in word]
+    files = [file.absolute() for file in named if file.is_file()]
+    beside = [one for file in files if file.suffix == ".py" for one in file.parent.glob("*.py")]
+    found = {}
+    for file in [*files, *sorted(beside)[:MOST_FILES]]:
+        with suppress(OSError):
+            if file.stat().st_size <= LARGEST_FILE:
+                name = os.path.relpath(file)
+                found[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
+    return found
+
+
+def changes(task: OwnTrainingTask, recorded: Sequence[str]) -> tuple[str, ...]:
+    """A line where files of the training are not those that the ledger recorded."""
+    now = code(task)
+    then = {name: digest for digest, _, name in (line.partition(" ") for line in recorded)}
+    kinds = {
+        "changed": [name for name in then if name in now and now[name] != then[name]],
+        "gone": [name for name in then if name not in now],
+    }
+    found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    if not found:
+        return ()
+    return (
+        f"the training is not the one that the study began with ({found}): its trials from before "
+        "and those from now may not be comparable",
+    )
+
+
 def facts(task: OwnTrainingTask, space: SearchSpace) -> dict[str, Any]:
     """What a ledger says of a task whose data the study does not see."""
-    found: dict[str, Any] = {"fingerprint": task.fingerprint, "warnings": warnings(task, space)}
+    found: dict[str, Any] = {
+        "fingerprint": task.fingerprint,
+        "code": [f"{digest} {name}" for name, digest in code(task).items()],
+        "warnings": warnings(task, space),
+    }
     if task.classes is not None:
         found["class_names"] = list(task.classes.names)
         if task.classes.pixels is not None:

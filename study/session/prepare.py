@@ -342,6 +342,9 @@ def reopen(
         faults = _check_data(task.config, fingerprints[0], "--data-root")
         if target is not None:
             faults += _check_data(target.config, fingerprints[1], "--confirm-data-root")
+        for one, recorded in ((task, first.data), (target, first.judged_data)):
+            if one is not None and isinstance(one.config, OwnTrainingTask):
+                faults += own_training.changes(one.config, recorded.get("code", ()))
     uri = options.tracking_uri or tracked_at(state, storage, folder)
     check_form(uri)
     uri = absolute(uri)
@@ -410,9 +413,10 @@ def _check_plain(line: StudyRecord) -> None:
 
 
 def _check_data(task: Task, fingerprint: str, flag: str) -> tuple[str, ...]:
-    """Refuse other images than those that the study began with: its trials are compared. Returns
-    what a new study would be refused for."""
+    """Refuse other images than those that the study began with: its trials are compared; and a
+    training of the user's own that is gone. Returns what a new study would be refused for."""
     if isinstance(task, OwnTrainingTask):
+        own_training.check_begins(task)
         return ()
     from study.data import data_faults, open_data
 

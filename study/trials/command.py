@@ -53,6 +53,7 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
     reports = reader(trial, context.folder)
     context.beat("in its command, before the first epoch")
     places = (str(context.folder), str(stop), str(Path(trial.cwd or context.folder).absolute()))
+    log.touch()
     with subprocess.Popen(
         [sys.executable, supervise.__file__, *places, str(trial.grace_s), *words],
         stdin=subprocess.PIPE,
@@ -81,8 +82,15 @@ def _follow(
     """
     size, heard = -1, time.monotonic()
     held: list[Report] = []
+    first = log.stat()
     while True:
         ended = process.poll() is not None
+        if not log.is_file() or not os.path.samestat(first, log.stat()):
+            raise InputError(
+                f"the command has removed {log.name} from its trial's folder, in which the study "
+                "hears of it",
+                hint="let it clear or write a folder below that, such as {folder}/out",
+            )
         held += reports.new(ended=ended)
         over = ended or time.monotonic() - heard > LAST_SILENCE
         while held and (over or held[0][0] < context.num_epochs):
@@ -90,7 +98,7 @@ def _follow(
                 return
         if ended:
             return
-        now = log.stat().st_size if log.is_file() else 0
+        now = log.stat().st_size
         if now != size:
             size, heard = now, time.monotonic()
             context.beat()
@@ -155,10 +163,14 @@ def command_of(context: TrialContext, trial: CommandTrial) -> list[str]:
 
 
 def _found(word: str, *, is_program: bool = False) -> str:
-    """A word that names a file, or with a slash a folder, as an absolute path."""
+    """A word that names a file, or with a slash a folder, as an absolute path; also in
+    `--config=configs/a.yaml`."""
     is_path = os.sep in word and os.path.exists(word)
     is_file = not is_program and os.path.isfile(word)
-    return os.path.abspath(word) if is_path or is_file else word
+    if is_path or is_file:
+        return os.path.abspath(word)
+    name, sign, value = word.partition("=")
+    return f"{name}{sign}{_found(value)}" if value and not is_program else word
 
 
 def _python(context: TrialContext) -> str:

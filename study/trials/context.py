@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from study.config.own_training import Classes, FunctionTrial, OwnTrainingTask
 from study.config.task import TrialConfig
@@ -34,24 +35,43 @@ from study.trials.measured import Values, measured
 from study.trials.message import EpochMessage
 
 Save = Callable[[Path], None]
+OF_ANOTHER = re.compile(r"\d+/")  # before a name in the state of a loss that is not the first
 
 
 class _Step:
     """Gives a sign of life of a trial with each call of its loss and of copies of that; none where
-    it was pickled, for a file or for another process."""
+    it was pickled, for a file or for another process. Refuses probabilities at the first call."""
 
     def __init__(self, beat: Callable[[], None] | None = None) -> None:
         self._beat = beat
+        self._is_first = True
 
-    def __call__(self, *_: object) -> None:
-        if self._beat is not None:
-            self._beat()
+    def __call__(self, loss: nn.Module, given: tuple[Any, ...], _: object) -> None:
+        if self._beat is None:
+            return
+        self._beat()
+        if self._is_first and given and not torch.compiler.is_compiling():
+            self._is_first = False
+            if _are_probabilities(given[0]):
+                raise InputError(
+                    "the loss was given probabilities, which sum to 1 at each pixel, and takes "
+                    "logits",
+                    hint="leave out the softmax at the end of the network",
+                )
 
     def __deepcopy__(self, memo: object) -> _Step:
         return self
 
     def __reduce__(self) -> tuple[type[_Step], tuple[()]]:
         return _Step, ()
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether logits (B, C, ...) are above 0 and sum to 1 at each pixel, as a softmax does."""
+    if logits.numel() == 0 or logits.shape[1] == 1:
+        return False
+    values = logits.detach().float()
+    return bool((values > 0).all() & ((values.sum(1) - 1).abs() < 0.01).all())
 
 
 class Stopped(BaseException):
@@ -210,9 +230,8 @@ class TrialContext:
             class_counts=class_counts,
             ignore_index=ignore_index,
         ).to(self.device)
-        if self._loss_state is not None and not self._losses:
-            loss.load_state_dict(self._loss_state)
         self._losses.append(loss)
+        self._load(len(self._losses) - 1)
         loss.register_forward_hook(_Step(self.beat))
         return loss
 
@@ -256,15 +275,30 @@ class TrialContext:
             found = read_checkpoint(path, load, self.folder)
             if found is not None:
                 self.reported, self._loss_state = found
-                for loss in self._losses[:1]:
-                    loss.load_state_dict(self._loss_state)
+                for number in range(len(self._losses)):
+                    self._load(number)
                 return self.reported
         return 0
 
     def _write(self, path: Path) -> None:
         assert self._save is not None
-        state = self._losses[0].state_dict() if self._losses else {}
+        state: dict[str, Any] = {}
+        for number, loss in enumerate(self._losses):  # the first one's as in earlier checkpoints
+            state |= loss.state_dict(prefix=f"{number}/" if number else "")
         write_checkpoint(path, self._save, self.reported, state)
+
+    def _load(self, number: int) -> None:
+        """Give a loss, counted in the order in which they were built, its state in the checkpoint,
+        if that has one of it."""
+        if self._loss_state is None:
+            return
+        state = {}
+        for name, value in self._loss_state.items():
+            whose, _, own = name.partition("/") if OF_ANOTHER.match(name) else ("0", "", name)
+            if int(whose) == number:
+                state[own] = value
+        if state or number == 0:
+            self._losses[number].load_state_dict(state)
 
     def beat(self, doing: str = IN_EPOCH) -> None:
         """Give a sign of life. The loss gives one with each step. In a longer pause call this,
@@ -299,10 +333,10 @@ class TrialContext:
         needed = [VAL_MIOU, *[TEST_MIOU] * self.is_confirmation] if last else []
         if missing := [key for key in needed if key not in metrics]:
             hint = "a confirmation is judged on test: context.is_confirmation"
-            raise InputError(
-                f"the last epoch must report {' and '.join(missing)}",
-                hint=hint if TEST_MIOU in missing else "",
-            )
+            if VAL_MIOU in missing:
+                own = ", ".join(key for key in metrics if key != EPOCH_SECONDS)
+                hint = f"it reported {own}" if own else ""
+            raise InputError(f"the last epoch must report {' and '.join(missing)}", hint=hint)
         metrics.setdefault(EPOCH_SECONDS, time.perf_counter() - self._since)
         self.reported = epoch
         goes_on = self.deliver(epoch, metrics, evidence, save=self._write if self._save else None)

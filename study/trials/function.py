@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from study.config.own_training import FunctionTrial
 from study.core.errors import InputError
-from study.core.factories import load_factory
+from study.core.factories import WrongArguments, load_factory, parsers_raise
 from study.trials.context import Stopped, TrialContext
 
 KEY = "trial/function"
@@ -39,13 +41,18 @@ def train_function(context: TrialContext, trial: FunctionTrial) -> None:
     """Call the function with the context.
 
     Raises:
-        InputError: where it ends before its last epoch, or fails: with the place in its own code.
+        InputError: where it ends before its last epoch, parses arguments that it is not given, or
+            fails: with the place in its own code.
     """
     function = load_function(trial)
     context.listen()
     context.beat("in its function, before the first epoch")
     try:
-        function(context, **trial.kwargs)
+        with _no_command_line():
+            function(context, **trial.kwargs)
+    except WrongArguments as error:
+        message = f"{trial.function} parsed a command line, of which a trial has none: {error}"
+        raise InputError(message, hint="give its values as kwargs", key=KEY) from error
     except (InputError, Stopped, SystemExit, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -55,6 +62,19 @@ def train_function(context: TrialContext, trial: FunctionTrial) -> None:
         raise InputError(
             f"{trial.function} returned after {context.reported} of {context.num_epochs} epochs"
         )
+
+
+@contextmanager
+def _no_command_line() -> Iterator[None]:
+    """Let a parser of arguments find none, and so give its defaults: the words in `sys.argv` are
+    those of a worker, or of `study.train`."""
+    words = sys.argv
+    sys.argv = words[:1]
+    try:
+        with parsers_raise():
+            yield
+    finally:
+        sys.argv = words
 
 
 def _place(error: BaseException, function: Callable[..., Any]) -> str:

@@ -11,12 +11,11 @@ import torch
 
 from study.analysis.evidence import pack
 from study.core.errors import InputError
-from study.core.names import TEST, VAL
+from study.core.names import TEST, VAL, is_fraction
 from study.metrics import SegmentationMetrics
 from study.metrics.evidence import evidence_of
 
 SPLITS = (VAL, TEST)
-FRACTIONS = ("miou", "macc", "acc", "iou", "recall", "precision", "dice", "mdice", "mprec", "fwiou")
 Values = Mapping[str, float | SegmentationMetrics]
 
 
@@ -50,12 +49,7 @@ def _number(name: object, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(f"{name} must be a number, got {value!r:.100}")
     number = float(value)
-    if _is_fraction(name) and math.isfinite(number) and not 0 <= number <= 1:
+    if is_fraction(name) and math.isfinite(number) and not 0 <= number <= 1:
         hint = f"report {number / 100:g}" if 1 < number <= 100 else ""
         raise InputError(f"{name} must be in 0..1, got {number:g}", hint=hint)
     return number
-
-
-def _is_fraction(name: str) -> bool:
-    split, *parts = name.split("/")
-    return split in SPLITS and any(part in FRACTIONS for part in parts)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from study.config.own_training import CommandTrial, CsvReports, LineReports
 from study.core.errors import InputError
-from study.core.names import TEST
+from study.core.names import TEST, VAL
 from study.losses.digest import KEY
 from study.trials.supervise import LOG
 
@@ -21,6 +21,8 @@ EPOCH, NEWLINE = "epoch", "\n"
 LONGEST = 2**20  # bytes that are kept while they wait for the end of their line
 MOST = 20  # objects that are looked at in a line
 OBJECT = re.compile(r'\{\s*"')
+SPLITS = tuple(f"{split}/" for split in ("train", VAL, TEST))
+DECODER = json.JSONDecoder()
 Report = tuple[int, dict[str, float]]
 
 
@@ -43,7 +45,7 @@ def reader(trial: CommandTrial, folder: Path) -> Reader:
 
 class _Lines:
     """JSON lines. In `strict` files each line must be one. Among output, others are passed over,
-    and what stands before a report in its line: a progress bar, or the head of a log."""
+    and what stands beside a report in its line: a progress bar, or the head of a log."""
 
     def __init__(self, path: Path, first_epoch: int, *, strict: bool) -> None:
         self._path = path
@@ -65,31 +67,39 @@ class _Lines:
             whole = len(text)
         self._at += whole
         for line in text[:whole].decode(errors="replace").replace("\r", "\n").split("\n"):
-            tree = self._tree(line)
-            if tree is not None:
+            for tree in self._trees(line) if self._strict else _among(line):
                 yield _epoch(tree.pop(EPOCH), self._first_epoch), tree
 
-    def _tree(self, line: str) -> dict[str, Any] | None:
+    def _trees(self, line: str) -> list[dict[str, Any]]:
         line = line.strip()
-        if not self._strict:
-            starts = OBJECT.finditer(line) if line.endswith("}") and f'"{EPOCH}"' in line else ()
-            found = (_json(line[start.start() :]) for start in itertools.islice(starts, MOST))
-            return next((tree for tree in found if isinstance(tree, dict) and EPOCH in tree), None)
-        tree = _json(line)
+        try:
+            tree = json.loads(line)
+        except (ValueError, RecursionError):
+            tree = None
         if isinstance(tree, dict) and EPOCH in tree:
-            return tree
+            return [tree]
         if not line or (isinstance(tree, dict) and KEY in tree):
-            return None
+            return []
         what = "not a line of JSON" if tree is None else f"a report must have the key {EPOCH!r}"
         raise InputError(f"{what}: {line!r:.100}", file=self._path)
 
 
-def _json(text: str) -> Any:
-    """The value of a text; None where it is no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+def _among(line: str) -> Iterator[dict[str, Any]]:
+    """The reports in a line of output. What has more behind it, such as a progress bar or the end
+    of a colour, is one if it names a metric of a split."""
+    if f'"{EPOCH}"' not in line:
+        return
+    at = 0
+    for start in itertools.islice(OBJECT.finditer(line), MOST):
+        if start.start() < at:
+            continue  # within the one before
+        try:
+            tree, at = DECODER.raw_decode(line, start.start())
+        except (ValueError, RecursionError):
+            continue
+        is_last = not line[at:].strip()
+        if EPOCH in tree and (is_last or any(key.startswith(SPLITS) for key in tree)):
+            yield tree
 
 
 class _Rows:
@@ -162,9 +172,11 @@ def _epoch(value: Any, first: int) -> int:
 
 
 def _value(text: str | None) -> Any:
-    """The number in a cell; None where it is empty, the text where it is none."""
+    """The number in a cell, also of `43.2%`; None where it is empty, the text where it is none."""
     text = (text or "").strip()
     try:
+        if text.endswith("%"):
+            return float(text.removesuffix("%")) / 100
         return float(text) if text else None
     except ValueError:
         return text

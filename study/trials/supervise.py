@@ -103,7 +103,8 @@ def main() -> int:
             stopped = True
             break
     if stopped:
-        Path(stop_file).touch()
+        with contextlib.suppress(OSError):  # the command may have removed the folder
+            Path(stop_file).touch()
         if not _wait(process, float(grace)):
             _signal(process.pid, signal.SIGTERM)
             _wait(process, float(grace))
@@ -111,7 +112,7 @@ def main() -> int:
         process.wait()
     if left := _kill_what_is_left(process.pid):
         note = f"study: the command left {left} process{'es' * (left > 1)} behind, now killed\n"
-        with open(Path(folder) / LOG, "ab") as log:
+        with contextlib.suppress(OSError), open(Path(folder) / LOG, "ab") as log:
             log.write(note.encode())
     with contextlib.suppress(OSError):
         print(json.dumps({"code": process.returncode}), flush=True)

@@ -37,18 +37,26 @@ def add(
     seed: int = 0,
     stage: str = SEARCH,
     source: str | None = None,
+    more: dict[str, float] | None = None,
 ) -> str:
     name = f"t{len(state.trials):04d}"
     config = {"loss": loss, "optimizer": {"lr_scale": lr_scale}}
     family = CE if not loss else "focal"
     state.apply(TrialRecord(name, 0, stage, name, family, None, config, seed, source=source))
     for epoch, value in enumerate(values, 1):
-        metrics = {"val/miou": value, "time/epoch_s": 1.0 + len(state.trials)}
+        metrics = {"val/miou": value, "time/epoch_s": 1.0 + len(state.trials), **(more or {})}
         if stage == CONFIRM and epoch == len(values):
             metrics["test/miou"] = value
         state.apply(ReportRecord(name, 0, epoch, metrics))
     state.apply(EndRecord(name, "completed", "", len(values)))
     return name
+
+
+def test_a_loss_that_is_only_measured_hides_nothing() -> None:
+    state = studied()
+    for loss, value in (({}, 0.7), (FOCAL, 0.3)):  # of the trial's loss, which trains nothing
+        add(state, loss, [0.25, 0.5], more={"val/loss": value})
+    assert len(alike(state)) == 1
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,20 @@ def test_gradient_checkpointing_observes_recall_once(reentrant):
     assert torch.equal(found.recall.value, expected.recall.value)
 
 
+@pytest.mark.parametrize(
+    ("logits", "target", "got"),
+    [
+        ({"out": 1, "aux": 2}, torch.zeros(1, 2, 2), "logits must be a tensor, got a dict of out,"),
+        ((torch.zeros(1, 4, 2, 2),), torch.zeros(1, 2, 2), "logits must be a tensor, got a tuple"),
+        (torch.zeros(1, 4, 2, 2), np.zeros((1, 2, 2)), "target must be a tensor, got a ndarray"),
+    ],
+    ids=["dict", "tuple", "numpy"],
+)
+def test_what_is_no_tensor_is_named(logits, target, got):
+    with pytest.raises(ValueError, match=got):
+        make({})(logits, target)
+
+
 def test_a_copy_of_a_loss_that_has_seen_transforms_and_steps_is_a_loss():
     loss = make(AXES["everything"])
     logits, target = batch()

@@ -117,6 +117,35 @@ def test_logits_of_other_classes_are_refused(tmp_path: Path) -> None:
         loss(torch.zeros(2, 5, 3, 3), torch.zeros(2, 3, 3, dtype=torch.int64))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.zeros(1, 3, 3, dtype=torch.int64),  # of one picture for a batch of two
+        torch.zeros(2, 2, 3, dtype=torch.int64),
+        torch.zeros(2, 3, 3),  # such as the pixels of a mask over 255
+        torch.zeros(2, 3, 3, dtype=torch.bool),
+        torch.zeros(2, 4, 3, 3, dtype=torch.int64),  # one-hot
+    ],
+    ids=lambda labels: f"{labels.dtype}{tuple(labels.shape)}",
+)
+def test_labels_of_another_shape_or_kind_are_refused(labels: Tensor, tmp_path: Path) -> None:
+    loss = imported(loss_source(standalone({})), tmp_path).Loss()
+    with pytest.raises(ValueError, match=r"labels must be integers of shape \(2, 3, 3\), got"):
+        loss(torch.zeros(2, 4, 3, 3), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_integers_of_any_size_and_a_channel_of_their_own_are_labels(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    config = AXES["everything"]
+    module = imported(loss_source(standalone(config)), tmp_path)
+    logits, labels = steps(torch.float32)[0]
+    expected = module.Loss()(logits, labels)
+    for shape in (labels.shape, (len(labels), 1, *labels.shape[1:])):
+        assert module.Loss()(logits, labels.to(dtype).reshape(shape)) == expected
+
+
 def _rank(rank: int, store: Path, text: str, queue: Any) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2

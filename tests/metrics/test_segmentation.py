@@ -24,6 +24,20 @@ def measured(pred=PRED, target=TARGET, batch_size=5, **options):
     return metrics
 
 
+def test_a_channel_of_labels_is_left_out():
+    for given in ({}, {"class_counts": [5, 4, 3, 2, 1]}):
+        logits = torch.randn(len(TARGET), 5, *TARGET.shape[1:])
+        found = measured(logits, TARGET[:, None].to(torch.uint8), **given).compute()
+        assert found == measured(logits, TARGET, **given).compute()
+
+
+def test_logits_of_another_size_are_named_as_they_were_given():
+    metrics = SegmentationMetrics(5)
+    shapes = r"torch\.float32 of \(1, 5, 2, 2\) and torch\.int64 of \(1, 4, 4\)$"
+    with pytest.raises(ValueError, match=shapes):
+        metrics.update(torch.zeros(1, 5, 2, 2), torch.zeros(1, 4, 4, dtype=torch.int64))
+
+
 def test_split_metrics_match_the_reference_numbers():
     metrics = measured()
     found = metrics.compute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from own_trainings import CLASSES, task
 from study.config.own_training import OwnTrainingTask
 from study.config.task import load_task
 from study.core.errors import InputError
+from study.ledger.journal import Ledger
 from study.session.options import Options
 from study.session.own_training import both, check, facts, with_objectives
-from study.session.prepare import prepare
+from study.session.prepare import prepare, reopen
 from study.space.search_space import SearchSpace, load_space
 
 COMMAND = {"command": "python train.py {loss_file}"}
@@ -42,6 +44,12 @@ def command(words: str) -> dict[str, str]:
         ({"trial": command("no-such-program {loss_file}")}, "trial/command: no program 'no-such-"),
         ({"trial": command("python no_such_file.py {loss_file}")},
          "trial/command: no file 'no_such_file.py' in"),
+        ({"trial": command("GPUS=1 python {loss_file}")},
+         "trial/command: no program 'GPUS=1' to run; write env: {GPUS: '1'} beside the command"),
+        ({"trial": command("cd there && python {loss_file}")},
+         "trial/command: no program 'cd' to run; a command has no shell; for one write bash -c"),
+        ({"trial": command("~/nowhere/python {loss_file}")},
+         "trial/command: no program '~/nowhere/python' to run; write the whole path"),
         ({"trial": command("python {loss_python}")}, "classes: {loss_python} needs the classes"),
     ],
 )  # fmt: skip
@@ -137,3 +145,64 @@ def test_a_folder_of_data_is_refused(tmp_path: Path) -> None:
     given = {"space": SPACE, "task": task(), "data_root": tmp_path, "storage": tmp_path}
     with pytest.raises(InputError, match="the task reads no data folder"):
         prepare(Options.of(given))
+
+
+SCRIPT = """from beside import SIZE
+
+
+def train(context):
+    loss = context.build_loss()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "trial", [command("python mine.py {loss_file}"), {"function": "mine_own:train"}], ids=str
+)
+def test_on_resume_it_is_said_what_has_changed(
+    trial: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("mine_own", "beside"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for name in ("mine.py", "mine_own.py"):
+        (tmp_path / name).write_text(SCRIPT)
+    (tmp_path / "beside.py").write_text("SIZE = 1\n")
+    given = {"space": SPACE, "task": task(trial, classes=CLASSES), "storage": "s", "name": "a"}
+    prepared = prepare(Options.of(given))
+    assert prepared.first_line is not None
+    ledger = Ledger(prepared.folder)
+    ledger.append(prepared.first_line)
+    ledger.close()
+    options = Options(storage=Path("s"))
+    assert reopen("a", options, trust=True).data_faults == ()
+    (tmp_path / "beside.py").write_text("SIZE = 2\n")
+    (tmp_path / "new.py").touch()
+    (said,) = reopen("a", options, trust=True).data_faults
+    assert said.startswith(
+        "the training is not the one that the study began with (changed: beside.py): its trials"
+    )
+    (tmp_path / "beside.py").unlink()
+    (said,) = reopen("a", options, trust=True).data_faults
+    assert "(gone: beside.py)" in said
+
+
+@pytest.mark.slow
+def test_a_study_is_not_resumed_without_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "venv" / "python"
+    program.parent.mkdir()
+    program.symlink_to(sys.executable)
+    trial = command("venv/python -c pass {loss_file}")
+    given = {"space": SPACE, "task": task(trial, classes=CLASSES), "storage": "s", "name": "a"}
+    prepared = prepare(Options.of(given))
+    assert prepared.first_line is not None
+    ledger = Ledger(prepared.folder)
+    ledger.append(prepared.first_line)
+    ledger.close()
+    program.unlink()
+    with pytest.raises(InputError, match="trial/command: no program 'venv/python' to run"):
+        reopen("a", Options(storage=Path("s")), trust=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,9 @@ elif mode != "silent":  # as the loss does, without the seconds that torch takes
     from study.losses.digest import echo, loss_digest
 
     echo(loss_digest(LossConfig.model_validate(tree)))
+if mode == "removes":
+    shutil.rmtree(folder)
+    time.sleep(60)
 print("epoch 1 begins, and this is { no report }")
 rows = ["epoch, seg(mIoU), other"]
 for epoch in range(1, int(epochs) + 1):

@@ -87,6 +87,8 @@ def test_reports_come_out_of_output_lines_and_csv(tmp_path: Path, mode: str, rep
         ("words", "val/miou must be a number, got 'high'"),
         ("percent", "val/miou must be in 0..1, got 10; report 0.1"),
         ("zero", "an epoch must be a whole number from 1, got 0"),
+        ("removes", "the command has removed output.log from its trial's folder, in which the "
+         "study hears of it; let it clear or write a folder below that, such as {folder}/out"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line(tmp_path: Path, mode: str, message: str) -> None:
@@ -154,6 +156,21 @@ def test_a_deaf_command_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_command_without_its_folder_ends_with_its_trial(tmp_path: Path) -> None:
+    (folder := tmp_path / "own").mkdir()
+    code = f"import shutil, time; shutil.rmtree({str(folder)!r}); time.sleep(600)"
+    words = (str(folder), str(folder / "stop"), str(tmp_path), "0.1", sys.executable, "-c", code)
+    with subprocess.Popen(
+        [sys.executable, command.supervise.__file__, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        until(lambda: not folder.exists())
+        said, _ = process.communicate(timeout=PATIENCE)  # closes its input
+    assert said == b'{"code": -15}\n'
+
+
+@pytest.mark.slow
 def test_children_that_a_command_leaves_are_killed_and_counted(tmp_path: Path) -> None:
     one = made(tmp_path, "child", Heard(stop_after=3))
     run_trial(one)
@@ -212,6 +229,8 @@ def test_the_environment_is_that_of_the_trial_and_the_task(tmp_path: Path) -> No
     [
         ("tools/go train.py {{loss_file}} --data ./data data", None,
          "{here}/tools/go {here}/train.py {own}/loss.yaml --data {here}/data data"),
+        ("go --data=./data --file=train.py a=b= =./data {{loss_file}}", None,
+         "go --data={here}/data --file={here}/train.py a=b= ={here}/data {own}/loss.yaml"),
         ("tools/go train.py {{loss_file}} ./data", "sub dir",
          "tools/go train.py {own}/loss.yaml ./data"),
         ("'my tools/go' 'a b' \\\"{{{{x}}}}\\\" {{loss_file!s}} {{seed:>3}}", None,
@@ -307,11 +326,26 @@ def written(folder: Path, text: bytes) -> list[Any]:
         b'Epoch 1: {loss: 1}, {"lr": 1} {"epoch": 1, "val/miou": 0.4}\r',
         b'\xff\xfe[INFO] {"epoch": 1, "val/miou": 0.4}\r\n{"epoch": 2, \n',
         b'{"a":' * 99999 + b'"epoch"}\n{"epoch": 1.0, "val/miou": 0.4}\n{\'epoch\': 2}\n{}\n',
+        b'\x1b[32m{"epoch": 1, "val/miou": 0.4}\x1b[0m\n',
+        b'{"epoch": 1, "val/miou": 0.4} 50%|##   | 1/2\n',
+        b'read {"epoch": 40, "lr": 0.1} of a.yaml\n{"epoch": 1, "val/miou": 0.4}\n',
+        b'{"all": {"epoch": 3, "val/miou": 0.3}} {"epoch": 1, "val/miou": 0.4}\n',
     ],
-    ids=["alone", "bar", "carriage", "bytes", "deep"],
+    ids=["alone", "bar", "carriage", "bytes", "deep", "colour", "behind", "settings", "within"],
 )
 def test_a_report_is_found_among_any_output(tmp_path: Path, line: bytes) -> None:
     assert written(tmp_path, line) == [(1, {"val/miou": 0.4})]
+
+
+def test_two_reports_may_stand_in_a_line(tmp_path: Path) -> None:
+    line = b'{"epoch": 1, "val/miou": 0.4}{"epoch": 2, "val/miou": 0.5}\n'
+    assert written(tmp_path, line) == [(1, {"val/miou": 0.4}), (2, {"val/miou": 0.5})]
+
+
+def test_a_sign_of_percent_in_a_cell_is_understood(tmp_path: Path) -> None:
+    file, read = rows(tmp_path, **{"val/miou": "mIoU"})
+    file.write_bytes(b"\xef\xbb\xbf epoch , mIoU \r\n1, 43.5 %\r\n2,44%\r\n")
+    assert list(read.new()) == [(1, {"val/miou": 0.435}), (2, {"val/miou": 0.44})]
 
 
 def test_what_never_ends_its_line_is_read_once(tmp_path: Path) -> None:

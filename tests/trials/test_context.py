@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import io
 import pickle
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -136,10 +138,11 @@ def test_numbers_of_any_kind_and_scale_are_taken_where_they_are_no_fractions(
 @pytest.mark.parametrize(
     ("stage", "values", "message"),
     [
-        ("search", {"val/iou/pole": 0.5}, "the last epoch must report val/miou"),
+        ("search", {"val/iou/pole": 0.5, "miou": 0.4},
+         "the last epoch must report val/miou; it reported val/iou/pole, miou$"),
         (CONFIRM, {"val/miou": 0.5}, "the last epoch must report test/miou; a confirmation is"),
     ],
-)
+)  # fmt: skip
 def test_the_last_epoch_has_what_the_answer_needs(
     tmp_path: Path, stage: str, values: dict[str, float], message: str
 ) -> None:
@@ -276,6 +279,38 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(tmp_path: Path) -> 
     assert numbers == [values["val/miou"] for _, values in whole.reports]
 
 
+@pytest.mark.parametrize("kept", ["both", "one"])
+def test_a_loss_for_each_head_keeps_its_own_state(tmp_path: Path, kept: str) -> None:
+    heads = {"both": 2, "one": 1}[kept]  # one, as in a checkpoint of an earlier version
+
+    def begin(made: TrialContext, number: int) -> list[Any]:
+        made.resume(lambda path: path.touch(), lambda path: None)
+        return [made.build_loss(3) for _ in range(number)]
+
+    made = context(tmp_path, task(epochs=6), loss=STATEFUL)
+    losses = begin(made, heads)
+    for number, loss in enumerate(losses):
+        logits = torch.zeros(1, 3, 2, 2)
+        logits[:, number] = 1
+        loss(logits, LABELS)
+    made.report(1, {"val/miou": 0.1})
+    again = context(tmp_path, task(epochs=6), loss=STATEFUL, reported=1, begun=True)
+    found = [loss.recall.value.tolist() for loss in begin(again, 2)]
+    expected = [loss.recall.value.tolist() for loss in losses] + [[0.0] * 3] * (2 - heads)
+    assert found == expected
+    assert found[0] != found[1]
+
+
+def test_probabilities_in_place_of_logits_are_refused(tmp_path: Path) -> None:
+    loss = context(tmp_path, task()).build_loss(3)
+    message = "the loss was given probabilities, which sum to 1 .* takes logits; leave out the soft"
+    with pytest.raises(InputError, match=message):
+        loss(torch.randn(1, 3, 2, 2).softmax(1), LABELS)
+    for logits in (torch.zeros(1, 3, 2, 2), torch.randn(1, 3, 2, 2).log_softmax(1)):
+        loss = context(tmp_path, task()).build_loss(3)
+        assert loss(logits.requires_grad_(), LABELS).isfinite()
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     resumable(context(tmp_path, task(epochs=6), loss=STATEFUL), 3)
     (tmp_path / "checkpoints" / "3.pt").write_bytes(b"PK\x03\x04 cut")
@@ -312,6 +347,31 @@ def test_a_function_that_returns_early_and_one_that_fails_say_so(tmp_path: Path)
     with pytest.raises(KeyError) as error:
         run_trial(context(tmp_path, task(f"{__name__}:broken")))
     assert error.value.__notes__[-1].startswith("test_context.py:")
+
+
+def test_a_function_that_parses_arguments_has_their_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["worker.py", "--node-ip-address=127.0.0.1"]
+    monkeypatch.setattr(sys, "argv", words)
+    heard = Heard(stop_after=3)
+    run_trial(context(tmp_path, task(f"{__name__}:parses"), heard))
+    assert heard.epochs == [1, 2, 3]
+    assert sys.argv is words
+    trial = {"function": f"{__name__}:parses", "kwargs": {"required": True}}
+    message = (
+        f"^trial/function: {__name__}:parses parsed a command line, of which a trial has none: the "
+        "following arguments are required: --size; give its values as kwargs"
+    )
+    with pytest.raises(InputError, match=message):
+        run_trial(context(tmp_path, task(trial)))
+
+
+def parses(context: TrialContext, *, required: bool = False) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, default=2, required=required)
+    assert parser.parse_args().size == 2
+    own_trainings.quick(context)
 
 
 def idle(context: TrialContext) -> None:

@@ -134,6 +134,12 @@ class Loss(nn.Module):
         if logits.ndim != 4 or logits.shape[1] != self.num_classes:
             shape = f"(B, {self.num_classes}, H, W)"
             raise ValueError(f"logits must be {shape}, got {tuple(logits.shape)}")
+        if labels.ndim == 4 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        fits = (len(logits), *logits.shape[2:])
+        if labels.shape != fits or labels.is_floating_point() or labels.dtype == torch.bool:
+            got = f"{labels.dtype} of {tuple(labels.shape)}"
+            raise ValueError(f"labels must be integers of shape {fits}, got {got}")
         if ECHO:
             self.tell()
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
