@@ -329,9 +329,12 @@ def reopen(
     if options.data_root is not None or options.confirm_data_root is not None:
         task, target = _with_roots(options, task, target)
     amendment = None
-    added = {"longer": options.longer, "ablate": options.ablate}
-    if more_trials or changed_space is not None or with_comparisons(plan, space, **added) != plan:
-        plan, space, amendment = amended(plan, space, state, more_trials, changed_space, **added)
+    longer, ablate = options.longer, options.ablate
+    wanted = with_comparisons(plan, space, longer, ablate=ablate)
+    if more_trials or changed_space is not None or wanted != plan:
+        plan, space, amendment = amended(
+            plan, space, state, more_trials, changed_space, longer=longer, ablate=ablate
+        )
     if changed_space is not None:
         of_teachers.refuse_new(space, teachers)
     begin()

@@ -397,7 +397,7 @@ def several_kinds_of_labels(root: Path) -> None:
 def no_data(value: int, kind: type) -> Write:
     def write(root: Path) -> None:
         for split, n, photo, label in scenes():
-            values = np.pad(label, ((0, 8), (0, 0)), constant_values=7).astype(kind)
+            values: Any = np.pad(label, ((0, 8), (0, 0)), constant_values=7).astype(kind)
             save(np.pad(photo, ((0, 8), (0, 0), (0, 0))), root / f"images/{split}/{n}.png")
             save(
                 np.where(values == 7, value, values).astype(kind), root / f"labels/{split}/{n}.tif"
