@@ -23,27 +23,33 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import io
 import json
 import pstats
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmarks.engine import metrics
 
+if TYPE_CHECKING:
+    from study.engine.messages import TrialOrder
+    from study.ledger.journal import Ledger
+    from study.reporting.live import Display
+    from study.scheduler.study_scheduler import StudyScheduler
+    from study.trials.message import EpochMessage
+
 EPOCHS, EPOCH_S, RUNGS = 10, 60.0, (3,)
+SPEEDS = (0.8, 1.2)
 SLOTS = (64, 1_000)
-TARGET = 0.95
+CALLS = 300
 PROFILED = 30  # functions
 ENVIRONMENT = {
     "device": "cuda:0",
@@ -61,10 +67,10 @@ def main() -> None:
     )
     parser.add_argument("what", nargs="*", default=["driver", "calls", "follower"])
     parser.add_argument("--slots", type=int, nargs="+", default=SLOTS)
-    parser.add_argument("--trials-per-slot", type=int, default=4)
+    parser.add_argument("--trials-per-slot", type=float, default=2.0)
     parser.add_argument("--stop-early", action="store_true", help="with the rung at epoch 3")
     parser.add_argument("--profile", action="store_true", help="of the driver, by own time")
-    parser.add_argument("--processes", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=20)
     parser.add_argument("--follow", type=int, default=100)
     options = parser.parse_args()
     for what in options.what:
@@ -104,110 +110,190 @@ def table(rows: Sequence[dict[str, float]]) -> None:
 
 
 def drive(slots: int, options: argparse.Namespace) -> dict[str, float]:
-    """Run a study with so many slots until all but the last trials of each are begun."""
+    """Run a study with so many slots until all of its trials are begun, and end it there."""
     from benchmarks.stand_in import DriverClock, Farm
-    from study.config.task import load_task
     from study.engine import cluster
     from study.engine.tuner import run_trials
     from study.ledger.journal import Ledger
-    from study.ledger.records import SessionRecord, StudyRecord, TrialRecord
-    from study.reporting.live import Display
-    from study.scheduler.planning import make_plan
-    from study.scheduler.study_scheduler import StudyScheduler
-    from study.space.search_space import load_space
-    from study.trials.message import EpochMessage
+    from study.ledger.records import Record, TrialRecord
 
-    name = cluster.connect("local")
-    resources = cluster.Resources(name, 1.0, 0.0, slots)
-    space, task = load_space("joint"), load_task("synthetic").config
-    most = slots * options.trials_per_slot
-    plan = replace(
-        make_plan(space, task, num_trials=2 * most, seed=0),
-        epochs=EPOCHS,
-        rungs=RUNGS if options.stop_early else (),
-    )
-
-    def train(order: Any, epoch: int) -> tuple[float, EpochMessage]:
-        rng = random.Random(order.trial)
-        quality, seconds = rng.random(), EPOCH_S * rng.uniform(0.8, 1.2)
-        found = metrics(quality, epoch, epochs=EPOCHS, seconds=seconds)
-        environment = ENVIRONMENT if epoch == order.reported + 1 else None
-        return seconds, EpochMessage(epoch, found, environment=environment)
-
-    proposals: list[float] = []
+    resources = cluster.Resources(cluster.connect("local"), 1.0, 0.0, slots)
+    most = round(slots * options.trials_per_slot)
     with tempfile.TemporaryDirectory() as folder:
         clock = DriverClock()
-        farm = Farm(clock, train)
+        farm = Farm(clock, _train)
         farm.hold(slots)
-        with farm.in_place_of_ray(), open(Path(folder) / "lines", "w") as lines:
+        profile = cProfile.Profile() if options.profile else None
+        with farm.in_place_of_ray(), open(Path(folder) / "lines", "w", encoding="utf-8") as lines:
             ledger = Ledger(Path(folder) / "study")
-            data = {"class_names": [], "num_images": {}, "class_fraction": [], "fingerprint": ""}
-            ledger.append(
-                StudyRecord(
-                    "scale", 0, "scale", task.model_dump(), "joint", {}, plan.as_dict(), data, {}
-                )
-            )
-            ledger.append(SessionRecord(0, "simulated", slots, 1.0, 0.0, ""))
-            display = Display(plan, ledger.state, lines)
-            scheduler = StudyScheduler(ledger, plan, space, task, slots=slots, clock=clock)
+            scheduler, display = _begin(ledger, slots, 2 * most, options.stop_early, clock, lines)
+            began, worked = clock(), clock.busy
 
-            def stop(record: Any) -> None:
+            def stop(record: Record) -> None:
                 if isinstance(record, TrialRecord) and record.number == most - 1:
                     scheduler.close()
 
             scheduler.listeners = (display.on, stop)
-            profile = cProfile.Profile() if options.profile else None
-            began, worked = clock(), clock.busy
-            suggest = scheduler.suggest
-            def timed():
-                start = clock()
-                found = suggest()
-                if isinstance(found, TrialRecord):
-                    proposals.append(clock() - start)
-                return found
-            scheduler.suggest = timed  # type: ignore
             with profile or nullcontext():
                 run_trials(scheduler, resources, Path(folder) / "study", say=display.say)
             ledger.close()
-        if profile is not None:
-            text = io.StringIO()
-            pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(PROFILED)
-            pstats.Stats(profile, stream=text).sort_stats("cumtime").print_stats(2 * PROFILED)
-            print(text.getvalue())
         size = ledger.path.stat().st_size
     cluster.disconnect()
-    trials = [*scheduler.state.trials.values()]
+    if profile is not None:
+        for order, count in (("tottime", PROFILED), ("cumtime", 2 * PROFILED)):
+            pstats.Stats(profile, stream=sys.stdout).sort_stats(order).print_stats(count)
+    trials, reports = [*scheduler.state.trials.values()], scheduler.state.num_epochs
     until = trials[-1].started
     full = sorted(start for start, _ in farm.trained)[slots - 1]
-    window = until - began
-    reports = scheduler.state.num_epochs
     return {
         "slots": slots,
-        "busy share": farm.busy(began, until) / (slots * window),
+        "trials": len(trials),
+        "hours": (until - began) / 3600,
+        "busy share": farm.busy(began, until) / (slots * (until - began)),
         "busy share, once all slots run": farm.busy(full, until) / (slots * (until - full)),
         "until all slots run, s": full - began,
-        "driver's share": (clock.busy - worked) / (clock() - began),
-        "of it syncs": clock.sync_s / (clock.busy - worked),
-        "hours": window / 3600,
-        "trials": len(trials),
         "reports a second": reports / (clock() - began),
+        "driver's share of the time": (clock.busy - worked) / (clock() - began),
+        "of it syncs of the ledger": clock.sync_s / (clock.busy - worked),
         "driver, ms per report": 1000 * (clock.busy - worked) / reports,
-        "proposal, mean ms": 1000 * statistics.fmean(proposals),
-        "proposal, mean of last 100": 1000 * statistics.fmean(proposals[-100:]),
         "ledger, MB per 1,000 trials": size / len(trials) / 1000,
         "largest resident size, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
+
+
+def _begin(
+    ledger: Ledger,
+    slots: int,
+    trials: int,
+    stop_early: bool,
+    clock: Callable[[], float],
+    lines: TextIO,
+) -> tuple[StudyScheduler, Display]:
+    """A study of so many trials in the space `joint`, and what shows its lines."""
+    from study.config.task import load_task
+    from study.ledger.records import SessionRecord, StudyRecord
+    from study.reporting.live import Display
+    from study.scheduler.planning import make_plan
+    from study.scheduler.study_scheduler import StudyScheduler
+    from study.space.search_space import load_space
+
+    space, task = load_space("joint"), load_task("synthetic").config
+    plan = make_plan(space, task, num_trials=trials, seed=0)
+    plan = replace(plan, epochs=EPOCHS, rungs=RUNGS if stop_early else ())
+    data = {"class_names": [], "num_images": {}, "class_fraction": [], "fingerprint": ""}
+    tree, settings = task.model_dump(), plan.as_dict()
+    ledger.append(StudyRecord("scale", 0, "scale", tree, "joint", {}, settings, data, {}))
+    ledger.append(SessionRecord(0, "simulated", slots, 1.0, 0.0, ""))
+    display = Display(plan, ledger.state, lines)
+    return StudyScheduler(ledger, plan, space, task, slots=slots, clock=clock), display
+
+
+def _train(order: TrialOrder, epoch: int) -> tuple[float, EpochMessage]:
+    from study.trials.message import EpochMessage
+
+    rng = random.Random(order.trial)
+    quality, seconds = rng.random(), EPOCH_S * rng.uniform(*SPEEDS)
+    found = metrics(quality, epoch, epochs=EPOCHS, seconds=seconds)
+    environment = ENVIRONMENT if epoch == order.reported + 1 else None
+    return seconds, EpochMessage(epoch, found, environment=environment)
 
 
 # --- calls ---------------------------------------------------------------------------------------
 
 
 def _calls(processes: int) -> None:
-    pass
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    from study.engine import cluster
+
+    cluster.where("local")  # Ray's settings of a driver
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        resources={"slot": processes},
+    )
+
+    class Trial:
+        def train(self) -> Any:
+            from study.trials.message import EpochMessage
+
+            return {"message": EpochMessage(1, metrics(0.5, 1))}
+
+    actor = ray.remote(num_cpus=0)(Trial)
+    first = actor.remote()
+    ray.get(first.train.remote())
+    wall, worked = time.perf_counter(), time.thread_time()
+    for _ in range(CALLS):
+        [ready], _ = ray.wait([first.train.remote()])
+        ray.get(ready)
+    per_report = (time.thread_time() - worked) / CALLS
+    print(f"| a report, of one that waits for it: driver's processor time, ms | {1000 * per_report:.3g} |")
+    print(f"| the same by the clock, ms | {1000 * (time.perf_counter() - wall) / CALLS:.3g} |")
+
+    wall, worked = time.perf_counter(), time.thread_time()
+    groups = [ray.util.placement_group([{"slot": 1}]) for _ in range(processes)]
+    ray.get([group.ready() for group in groups])
+    print(f"| a placement group: driver's processor time, ms | {1000 * (time.thread_time() - worked) / processes:.3g} |")
+    print(f"| placement groups in a second | {processes / (time.perf_counter() - wall):.3g} |")
+    wall, worked = time.perf_counter(), time.thread_time()
+    begun = [
+        actor.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group), resources={"slot": 1}).remote()
+        for group in groups
+    ]
+    ray.get([one.__ray_ready__.remote() for one in begun])
+    print(f"| a process: driver's processor time, ms | {1000 * (time.thread_time() - worked) / processes:.3g} |")
+    print(f"| processes that start in a second on this machine | {processes / (time.perf_counter() - wall):.3g} |")
+    ray.shutdown()
+
+
+# --- follower ------------------------------------------------------------------------------------
 
 
 def _follower(trials: int) -> None:
-    pass
+    from study.ledger.journal import Ledger
+    from study.ledger.records import TrialRecord
+    from study.tracking.projection import Projection
+
+    with tempfile.TemporaryDirectory() as name, open(Path(name) / "lines", "w") as lines:
+        folder = Path(name)
+        ledger = Ledger(folder / "study")
+        scheduler, _ = _begin(ledger, trials, 2 * trials, False, time.monotonic, lines)
+        begun = [scheduler.suggest() for _ in range(trials)]
+        live = Projection(folder / "study", f"sqlite:///{folder}/live.db")
+        seconds = worked = 0.0
+        for epoch in range(0, EPOCHS + 1):
+            for one in begun if epoch else ():
+                assert isinstance(one, TrialRecord)
+                quality = random.Random(one.trial).random()
+                found = metrics(quality, epoch, epochs=EPOCHS, seconds=EPOCH_S)
+                scheduler.on_report(one.trial, epoch, found)
+            start = time.perf_counter(), time.process_time()
+            live.read()
+            while not live.push(live=True):
+                pass
+            if epoch:  # before the first, the runs of the trials are made
+                seconds += time.perf_counter() - start[0]
+                worked += time.process_time() - start[1]
+            else:
+                made = time.perf_counter() - start[0]
+        ledger.close()
+        reports = trials * EPOCHS
+        size = (folder / "live.db").stat().st_size
+        late = Projection(folder / "study", f"sqlite:///{folder}/late.db")
+        start = time.perf_counter(), time.process_time()
+        late.read()
+        while not late.push(live=True):
+            pass
+        once, at_work = time.perf_counter() - start[0], time.process_time() - start[1]
+    print("\n| MLflow on SQLite | |\n|---|---|")
+    print(f"| a trial's run is made, s | {made / trials:.3g} |")
+    print(f"| reports in a second, one epoch of each trial at a time | {reports / seconds:.3g} |")
+    print(f"| the same by processor time | {reports / worked:.3g} |")
+    print(f"| reports in a second, whole trials at a time | {reports / once:.3g} |")
+    print(f"| the same by processor time | {reports / at_work:.3g} |")
+    print(f"| database, MB per 1,000 trials | {size / trials / 1000:.3g} |")
 
 
 if __name__ == "__main__":
