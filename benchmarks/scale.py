@@ -4,17 +4,17 @@
                                [--stop-early] [--profile]
 
 driver    a study with so many slots, of trials of ten epochs of a minute (each trial's own speed is
-          from 0.8 to 1.2 of that) in the space `joint`, 126 metrics an epoch. The driver is the real
-          one: `run_trials`, Tune's controller, sampler, rungs, ledger on the disk, progress lines.
-          The trials are simulated in the place of Ray's calls, on a clock that runs with the
-          driver's processor time and its syncs, and jumps over what it waits (`stand_in.py`).
-          Busy share: the time of epochs / (time * slots), from the first proposal to the last, and
-          from the moment at which all slots run. Driver's share: of that time it works.
-calls     what the stand-in leaves out, on a real Ray of this machine: the driver's processor time
-          for a trial's start and for a report, and how many processes without CPU start in a
-          second, of --processes.
-follower  reports that the process which writes to MLflow sends in a second into SQLite: as they
-          come, one epoch of each of --follow trials at a time, and when it lags, whole trials.
+          0.8 to 1.2 of that) in the space `joint`, 126 metrics an epoch. The driver is the real
+          one: `run_trials`, Tune's controller, sampler, ledger on the disk, progress lines. The
+          trials are simulated in the place of Ray's calls, on a clock that runs with the driver's
+          processor time and its syncs, and jumps over what it waits (`stand_in.py`). Busy share:
+          the time of epochs / (time * slots), from the first proposal to the last, and from the
+          moment at which all slots run. Driver's share: the part of the time in which it works.
+calls     what the stand-in leaves out, on a real Ray of this machine: an epoch of a process without
+          work and its report, placement groups, and the start of processes without CPU, of
+          --processes: the driver's processor time for each, and how many there are in a second.
+follower  reports that the process which writes to MLflow sends in a second into SQLite: one epoch
+          of each of --follow trials at a time, and, as where it lags, whole trials.
 
 `driver` and `follower` write below the system's folder for temporary files.
 """
@@ -221,30 +221,36 @@ def _calls(processes: int) -> None:
 
             return {"message": EpochMessage(1, metrics(0.5, 1))}
 
-    actor = ray.remote(num_cpus=0)(Trial)
-    first = actor.remote()
+    kind = ray.remote(num_cpus=0)(Trial)
+    first = kind.remote()
     ray.get(first.train.remote())
-    wall, worked = time.perf_counter(), time.thread_time()
-    for _ in range(CALLS):
-        [ready], _ = ray.wait([first.train.remote()])
-        ray.get(ready)
-    per_report = (time.thread_time() - worked) / CALLS
-    print(f"| a report, of one that waits for it: driver's processor time, ms | {1000 * per_report:.3g} |")
-    print(f"| the same by the clock, ms | {1000 * (time.perf_counter() - wall) / CALLS:.3g} |")
 
-    wall, worked = time.perf_counter(), time.thread_time()
-    groups = [ray.util.placement_group([{"slot": 1}]) for _ in range(processes)]
-    ray.get([group.ready() for group in groups])
-    print(f"| a placement group: driver's processor time, ms | {1000 * (time.thread_time() - worked) / processes:.3g} |")
-    print(f"| placement groups in a second | {processes / (time.perf_counter() - wall):.3g} |")
-    wall, worked = time.perf_counter(), time.thread_time()
-    begun = [
-        actor.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group), resources={"slot": 1}).remote()
-        for group in groups
-    ]
-    ray.get([one.__ray_ready__.remote() for one in begun])
-    print(f"| a process: driver's processor time, ms | {1000 * (time.thread_time() - worked) / processes:.3g} |")
-    print(f"| processes that start in a second on this machine | {processes / (time.perf_counter() - wall):.3g} |")
+    def measured(what: str, count: int, call: Callable[[], Any]) -> Any:
+        wall, worked = time.perf_counter(), time.thread_time()
+        found = call()
+        worked, wall = time.thread_time() - worked, time.perf_counter() - wall
+        print(f"| {what} | {1000 * worked / count:.3g} | {count / wall:.3g} |")
+        return found
+
+    def report() -> None:
+        for _ in range(CALLS):
+            ray.get(ray.wait([first.train.remote()])[0][0])
+
+    def room() -> list[Any]:
+        groups = [ray.util.placement_group([{"slot": 1}]) for _ in range(processes)]
+        ray.get([group.ready() for group in groups])
+        return groups
+
+    def start() -> None:
+        places = [PlacementGroupSchedulingStrategy(placement_group=group) for group in groups]
+        options = [{"scheduling_strategy": place, "resources": {"slot": 1}} for place in places]
+        begun = [kind.options(**given).remote() for given in options]
+        ray.get([one.__ray_ready__.remote() for one in begun])
+
+    print("\n| call of Ray | driver's processor time, ms | in a second |\n|---|---|---|")
+    measured("an epoch of one process, and its report", CALLS, report)
+    groups = measured("a placement group", processes, room)
+    measured("a process", processes, start)
     ray.shutdown()
 
 

@@ -167,8 +167,13 @@ class Farm:
         times = SimpleNamespace(**{**vars(time), "time": self.clock, "monotonic": self.clock})
         fsync = partial(self.clock.synced, os.fsync)
         system = SimpleNamespace(**{**vars(os), "fsync": fsync})
-        groups = (lambda request: _Group(self))
-        classes = lambda: SimpleNamespace(get=lambda trainable: _ActorClass(self))  # noqa: E731
+
+        def group(request: ResourceRequest) -> _Group:
+            return _Group(self)
+
+        def classes() -> SimpleNamespace:
+            return SimpleNamespace(get=lambda trainable: _ActorClass(self))
+
         with ExitStack() as stack:
             for module, name, other in (
                 (actor_manager, "ray", ray),
@@ -177,7 +182,7 @@ class Farm:
                 (placement_group, "ray", ray),
                 (placement_group, "time", times),
                 (placement_group, "remove_placement_group", util.remove_placement_group),
-                (ResourceRequest, "to_placement_group", groups),
+                (ResourceRequest, "to_placement_group", group),
                 (tune_controller, "_ActorClassCache", classes),
                 (tune_adapter, "time", times),
                 (live, "time", times),

@@ -86,9 +86,7 @@ class Kernel:
     def __call__(self, apart: Apart) -> np.ndarray:
         """The correlation of points that are so far apart."""
         product = np.ones(apart.gaps[0].shape) if apart.gaps else np.ones((0, 0))
-        columns = zip(
-            self.relevance, self.shared, apart.gaps, apart.one, apart.none, strict=True
-        )
+        columns = zip(self.relevance, self.shared, apart.gaps, apart.one, apart.none, strict=True)
         for relevance, shared, gap, one, none in columns:
             if gap.dtype == bool:
                 factor = np.where(gap, *_factor(relevance, shared, np.array([1.0, 0.0])))
