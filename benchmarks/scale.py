@@ -224,8 +224,8 @@ def _calls(processes: int) -> None:
 
             return {"message": EpochMessage(1, metrics(0.5, 1))}
 
-    kind = ray.remote(num_cpus=0)(Trial)
-    first = kind.remote()
+    kind: Any = ray.remote(Trial)
+    first = kind.options(num_cpus=0).remote()
     ray.get(first.train.remote())
 
     def measured(what: str, count: int, call: Callable[[], Any]) -> Any:
@@ -246,7 +246,9 @@ def _calls(processes: int) -> None:
 
     def start() -> None:
         places = [PlacementGroupSchedulingStrategy(placement_group=group) for group in groups]
-        options = [{"scheduling_strategy": place, "resources": {"slot": 1}} for place in places]
+        options = [
+            {"scheduling_strategy": one, "num_cpus": 0, "resources": {"slot": 1}} for one in places
+        ]
         begun = [kind.options(**given).remote() for given in options]
         ray.get([one.__ray_ready__.remote() for one in begun])
 

@@ -109,12 +109,12 @@ class Farm:
         """Make so many calls of Ray that do not return."""
         import ray
 
-        @ray.remote(num_cpus=0, max_concurrency=calls)
         class Silent:
             async def wait(self) -> None:
                 await asyncio.Event().wait()
 
-        self._silent = Silent.remote()  # type: ignore[attr-defined]
+        kind: Any = ray.remote(Silent)
+        self._silent = kind.options(num_cpus=0, max_concurrency=calls).remote()
         self.never = [self._silent.wait.remote() for _ in range(calls)]
 
     def busy(self, start: float, end: float) -> float:
