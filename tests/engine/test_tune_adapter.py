@@ -93,8 +93,12 @@ def waiting(tmp_path: Path, looks: list[Any]) -> tuple[TuneScheduler, list[Any]]
     """A session with three trials that wait, and where it notes its looks for hung ones."""
     scheduler: Any = Calls()
     scheduler.budget, scheduler.closing = SimpleNamespace(is_over=False), False
-    watchdog = SimpleNamespace(look=lambda occupied: looks.append(occupied) or {})
-    given: Any = (scheduler, tmp_path, {}, None, print, lambda: None, watchdog)
+
+    def look(occupied: Any) -> dict[str, str]:
+        looks.append(occupied)
+        return {}
+
+    given: Any = (scheduler, tmp_path, {}, None, print, lambda: None, SimpleNamespace(look=look))
     adapter = TuneScheduler(*given)
     trials: list[Any] = [
         SimpleNamespace(
