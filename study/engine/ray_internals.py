@@ -350,11 +350,6 @@ def is_repeated(result: Mapping[str, Any]) -> bool:
     return bool(result.get("done"))
 
 
-def waiting_trials(controller: Any) -> list[TuneTrial]:
-    """Trials that Tune has and has not started. Ray 2.60: `TuneController.get_live_trials`."""
-    return [trial for trial in controller.get_live_trials() if trial.status == trial.PENDING]
-
-
 def stop_trial(controller: Any, trial: TuneTrial) -> None:
     """End a trial, whether it runs or waits. Ray 2.60: `TuneController.stop_trial`."""
     controller.stop_trial(trial)

@@ -6,6 +6,7 @@ anything else. Both ask the study's own scheduler, which writes the ledger befor
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,6 @@ from study.engine.ray_internals import (
     stop_everything,
     stop_trial,
     trials_with_process,
-    waiting_trials,
     was_preempted,
 )
 from study.scheduler.retries import BUSY, HUNG, LOST, MEMORY, PREEMPTED, UNFIT
@@ -55,6 +55,7 @@ from study.scheduler.watchdog import Watchdog
 from study.storage.checkpoints import CheckpointCleaner
 
 WAIT_SECONDS = 10.0  # more than a process takes to start
+LOOK_SECONDS = 0.5  # between two looks for trials that hang; less than the watchdog's LONGEST_TICK
 Faults = dict[str, FaultMessage]  # by trial
 
 
@@ -180,6 +181,8 @@ class TuneScheduler(FIFOScheduler):
         self._check = check
         self._troubles: set[str] = set()  # already said
         self._waiting: dict[str, float] = {}  # since when, by our own id
+        self._added: list[TuneTrial] = []  # in order, those that were started left out
+        self._next_look = -math.inf
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (dict, ())
@@ -240,21 +243,25 @@ class TuneScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, controller: Any) -> TuneTrial | None:
         """The trials in order. A session that closes starts none; one whose time is over ends those
-        that run, too."""
+        that run, too. Tune calls it after each event: nothing in it walks over all trials."""
         self._check()
         self._kill_hung(controller)
         if self._scheduler.budget.is_over:
             stop_everything(controller)
             return None
-        waiting = waiting_trials(controller)
+        self._added = waiting = [trial for trial in self._added if trial.status == trial.PENDING]
         if not self._scheduler.closing:
             self._note_waiting(waiting)
-            return super().choose_trial_to_run(controller)
+            return next(iter(waiting), None)
         for trial in waiting:
             stop_trial(controller, trial)
         return None
 
     def _kill_hung(self, controller: Any) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
         trials = {order_of(trial).trial: trial for trial in trials_with_process(controller)}
         for trial_id, reason in self._watchdog.look(trials.keys() - self._hung.keys()).items():
             self._hung[trial_id] = reason
@@ -285,7 +292,8 @@ class TuneScheduler(FIFOScheduler):
         return FaultMessage(UNFIT, f"its node is unfit: {why}") if why else None
 
     def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
-        """Make its folder."""
+        """Take it in, and make its folder."""
+        self._added.append(trial)
         make_folder(trial)
 
     def on_trial_remove(self, controller: Any, trial: TuneTrial) -> None:

@@ -264,7 +264,7 @@ class Display:
         self._plan = plan
         self._state = state
         self._progress = Progress(plan, state)
-        self._ahead = leaders(state)
+        self._ahead, self._is_behind = leaders(state), False
         self._console = Console(file=file or sys.stdout, **PLAIN)
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -292,7 +292,9 @@ class Display:
     def on(self, record: Record) -> None:
         """Take in one more ledger line."""
         if isinstance(record, EndRecord):
-            self._ahead = leaders(self._state)
+            self._is_behind = True
+            if self._live is not None:  # the panel is drawn by another thread
+                self._look_ahead()
         match record:
             case TrialRecord(attempt=attempt) if attempt:
                 epoch = self._state.trials[record.trial].epochs
@@ -316,6 +318,11 @@ class Display:
                 self.say(f"the confirmed configs are trained on {record.seeds} seeds in all")
             case ReportRecord() if self._live is None and self._due():
                 self.say(self._status_line())
+
+    def _look_ahead(self) -> None:
+        if self._is_behind:
+            self._ahead = leaders(self._state)
+            self._is_behind = False
 
     _next_status = 0.0
 
@@ -347,6 +354,7 @@ class Display:
         """The panel: trials by state, running trials, the best so far, epochs done and time
         left."""
         gap = Text("")
+        self._look_ahead()
         rare = rare_line(self._state, self._ahead)
         told = [_literal(line) for line in (best_rule(self._ahead), rare) if line]
         shown = Group(self._best(), *told)

@@ -158,8 +158,10 @@ class History:
         return self._encoded(numbers[kept]), standings[kept]
 
     def pending(self) -> np.ndarray:
-        """The trials that run and have reached no rung yet, as rows of the encoder."""
-        return self._encoded(np.flatnonzero(self._running[: len(self)] & ~self._judged()))
+        """The trials that run and have reached no rung yet, as rows of the encoder; of more than
+        MAX_POINTS an even sample."""
+        numbers = np.flatnonzero(self._running[: len(self)] & ~self._judged())
+        return self._encoded(numbers[evenly(len(numbers), MAX_POINTS)])
 
     def _encoded(self, numbers: np.ndarray) -> np.ndarray:
         found = [row for row in (self._rows[number] for number in numbers) if row is not None]
@@ -216,9 +218,13 @@ def thinned(scores: np.ndarray) -> np.ndarray:
         order = np.argsort(-column, kind="stable")
         kept[order[: MAX_POINTS // 2 // num_objectives]] = True
     rest = np.flatnonzero(~kept)
-    even = np.linspace(0, len(rest) - 1, MAX_POINTS - int(kept.sum())).round().astype(int)
-    kept[rest[even]] = True
+    kept[rest[evenly(len(rest), MAX_POINTS - int(kept.sum()))]] = True
     return np.flatnonzero(kept)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """The numbers below `count`; of more than `most` so many, evenly."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _with_room(column: np.ndarray, length: int, empty: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The data that proposals are made from, kept in step with the state of a study.
 
-Each update looks only at trials that are new or were unfinished at the last one.
+Each update looks only at trials that are new or were unfinished at the last one, and takes in those
+of them that have reached a rung or their end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Memory:
         self._space = space
         self._seen = 0
         self._open: dict[int, tuple[Trial, Params]] = {}  # by row in the history
+        self._rungs: dict[int, int] = {}  # that the history has of an open row
 
     def update(self) -> None:
         """Take in what is new in the state."""
@@ -39,11 +41,14 @@ class Memory:
             if params is not None:
                 row = len(self.history)
                 self.history.put(row, observation(self._plan, trial, params))
-                self._open[row] = trial, params
+                self._open[row], self._rungs[row] = (trial, params), len(trial.rungs)
         for row, (trial, params) in list(self._open.items()):
+            if trial.end is None and len(trial.rungs) == self._rungs[row]:
+                continue
             self.history.put(row, observation(self._plan, trial, params))
+            self._rungs[row] = len(trial.rungs)
             if trial.end is not None:
-                del self._open[row]
+                del self._open[row], self._rungs[row]
 
 
 def params_in(space: SearchSpace, trial: Trial) -> Params | None:

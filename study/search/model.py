@@ -52,20 +52,26 @@ STEP, SWITCH = 0.1, 0.15  # along a range; the chance of another option
 
 @dataclass(frozen=True)
 class Apart:
-    """How far points are apart in each column, (first, second, columns): before relevances; and
-    where one point, or none, has the column."""
+    """How far points are apart, for each column as (first, second) arrays: a squared distance
+    before relevances or, of a choice, whether the options differ; and where one point, or none, has
+    the column, None where all have it."""
 
-    gap: np.ndarray
-    one: np.ndarray
-    none: np.ndarray
+    gaps: tuple[np.ndarray, ...]
+    one: tuple[np.ndarray | None, ...]
+    none: tuple[np.ndarray | None, ...]
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> Apart:
         """Of rows of an encoder with these sizes."""
-        a, b = first[:, None, :], second[None, :, :]
-        lacks_a, lacks_b = np.isnan(a), np.isnan(b)
-        gap = np.where(sizes > 0, a != b, np.nan_to_num(a - b) ** 2)
-        return cls(gap, lacks_a != lacks_b, lacks_a & lacks_b)
+        gaps, one, none = [], [], []
+        for column, size in enumerate(sizes):
+            a, b = first[:, None, column], second[None, :, column]
+            lacks_a, lacks_b = np.isnan(a), np.isnan(b)
+            gaps.append(a != b if size > 0 else np.nan_to_num(a - b) ** 2)
+            some = bool(lacks_a.any() or lacks_b.any())
+            one.append(lacks_a != lacks_b if some else None)
+            none.append(lacks_a & lacks_b if some else None)
+        return cls(tuple(gaps), tuple(one), tuple(none))
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,24 @@ class Kernel:
 
     def __call__(self, apart: Apart) -> np.ndarray:
         """The correlation of points that are so far apart."""
-        common = self.shared**2
-        factors = common + (1 - common) * np.exp(-self.relevance * apart.gap)
-        factors = np.where(apart.one, self.shared, np.where(apart.none, 1.0, factors))
-        return np.asarray(factors.prod(axis=-1))
+        product = np.ones(apart.gaps[0].shape) if apart.gaps else np.ones((0, 0))
+        columns = zip(self.relevance, self.shared, apart.gaps, apart.one, apart.none, strict=True)
+        for relevance, shared, gap, one, none in columns:
+            if gap.dtype == bool:
+                factor = np.where(gap, *_factor(relevance, shared, np.array([1.0, 0.0])))
+            else:
+                factor = _factor(relevance, shared, gap)
+            if one is not None and none is not None:
+                factor[one] = shared
+                factor[none] = 1.0
+            product *= factor
+        return product
+
+
+def _factor(relevance: float, shared: float, gap: np.ndarray) -> np.ndarray:
+    """The correlation along one column that both points have."""
+    common = shared**2
+    return np.asarray(common + (1 - common) * np.exp(-relevance * gap))
 
 
 def _likelihood(matrix: np.ndarray, scores: np.ndarray) -> float:

@@ -255,19 +255,10 @@ def test_a_trial_of_tune_can_make_its_folder() -> None:
 
 @pytest.mark.parametrize(
     ("method", "used"),
-    [("get_live_trials", []), ("stop_trial", ["trial"]), ("request_stop_experiment", [])],
+    [("stop_trial", ["trial"]), ("request_stop_experiment", [])],
 )
 def test_the_controller_of_tune_has_the_method(method: str, used: list[str]) -> None:
     assert parameters(getattr(TuneController, method)) == used
-
-
-def test_trials_that_wait_are_told_from_those_that_run() -> None:
-    trials = [
-        SimpleNamespace(status=status, PENDING=TuneTrial.PENDING)
-        for status in (TuneTrial.PENDING, TuneTrial.RUNNING)
-    ]
-    controller = SimpleNamespace(get_live_trials=lambda: trials)
-    assert ray_internals.waiting_trials(controller) == trials[:1]
 
 
 def test_the_process_of_a_trial_is_killed_by_the_handle_of_its_actor(

@@ -23,7 +23,7 @@ from study.engine.ray_internals import STILL_BUSY
 from study.engine.tune_adapter import TuneScheduler, _fault
 from study.ledger.state import State
 from study.scheduler.retries import BUSY, HUNG, LOST, MEMORY, UNFIT
-from study.scheduler.watchdog import Watchdog
+from study.scheduler.watchdog import LONGEST_TICK, Watchdog
 
 LOW = """Failure # 1 (occurred at 2026-11-21_16-44-34)
 1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, \
@@ -87,6 +87,63 @@ class Calls:
 
     def fault(self, *given: Any) -> None:
         self.made.append(("fault", *given))
+
+
+def waiting(tmp_path: Path, looks: list[Any]) -> tuple[TuneScheduler, list[Any]]:
+    """A session with three trials that wait, and where it notes its looks for hung ones."""
+    scheduler: Any = Calls()
+    scheduler.budget, scheduler.closing = SimpleNamespace(is_over=False), False
+
+    def look(occupied: Any) -> dict[str, str]:
+        looks.append(occupied)
+        return {}
+
+    given: Any = (scheduler, tmp_path, {}, None, print, lambda: None, SimpleNamespace(look=look))
+    adapter = TuneScheduler(*given)
+    trials: list[Any] = [
+        SimpleNamespace(
+            config={ORDER: SimpleNamespace(trial=name)},
+            status="PENDING",
+            PENDING="PENDING",
+            init_local_path=lambda: None,
+        )
+        for name in ("t0002", "t0000", "t0001")
+    ]
+    for trial in trials:
+        adapter.on_trial_add(None, trial)
+    return adapter, trials
+
+
+def test_trials_start_in_the_order_in_which_they_were_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_adapter, "trials_with_process", lambda controller: [])
+    adapter, trials = waiting(tmp_path, [])
+    chosen = []
+    for _ in range(2 * len(trials) + 1):
+        first = adapter.choose_trial_to_run(None)
+        assert first is adapter.choose_trial_to_run(None)
+        chosen.append(first)
+        if first is not None and chosen.count(first) == 2:
+            first.status = "RUNNING"
+    assert chosen == [trial for trial in trials for _ in range(2)] + [None]
+
+
+def test_many_events_make_one_look_for_hung_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    now = 100.0
+    monkeypatch.setattr(tune_adapter, "trials_with_process", lambda controller: [])
+    monkeypatch.setattr(tune_adapter, "time", SimpleNamespace(monotonic=lambda: now))
+    adapter, _ = waiting(tmp_path, looks)
+    for _ in range(100):
+        adapter.choose_trial_to_run(None)
+    assert len(looks) == 1
+    now += tune_adapter.LOOK_SECONDS
+    adapter.choose_trial_to_run(None)
+    assert len(looks) == 2
+    assert tune_adapter.LOOK_SECONDS < LONGEST_TICK  # or the watchdog would count too few
 
 
 @pytest.mark.parametrize(
@@ -194,7 +251,7 @@ def test_a_hung_trial_is_killed_once_and_nothing_that_it_says_later_counts(
     monkeypatch.setattr(
         tune_adapter, "kill_process", lambda _, trial: killed.append(trial.config[ORDER].trial)
     )
-    monkeypatch.setattr(tune_adapter, "waiting_trials", lambda controller: [])
+    monkeypatch.setattr(tune_adapter, "LOOK_SECONDS", 0.0)
     scheduler.budget = SimpleNamespace(is_over=False)  # type: ignore[attr-defined]
     scheduler.closing = True  # type: ignore[attr-defined]
     for _ in range(2):

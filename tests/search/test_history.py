@@ -112,6 +112,21 @@ def test_what_runs_without_a_value_is_pending(joint: SearchSpace) -> None:
     assert len(history.pending()) == 1
 
 
+def test_of_very_many_that_run_the_model_sees_an_even_sample(joint: SearchSpace) -> None:
+    one = stratified(joint, seed=0, number=0)
+    places = np.linspace(0.25, 1.0, 5 * MAX_POINTS)
+    items = [
+        Observation({**one, "optimizer/lr_scale": float(place)}, running=True) for place in places
+    ]
+    history = History(joint, items)
+    column = history.encoder.columns["optimizer/lr_scale"]
+    seen, few = history.pending()[:, column], History(joint, items[:MAX_POINTS]).pending()
+    assert len(seen) == len(few) == MAX_POINTS
+    ends = History(joint, items[:: len(items) - 1]).pending()[:, column]
+    assert [seen[0], seen[-1]] == ends.tolist()
+    assert (np.diff(seen) > 0).all() and np.diff(seen).max() < (seen[-1] - seen[0]) / 50
+
+
 def test_points_outside_of_the_space_are_skipped(joint: SearchSpace) -> None:
     data = {**joint.data, "optimizer": {"lr_scale": {"float": {"low": 0.25, "high": 1.0}}}}
     narrow = load_space(data)
