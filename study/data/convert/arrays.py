@@ -19,7 +19,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -338,13 +337,16 @@ def _matlab(file: Path) -> Iterator[_Stored]:
             yield _Stored(file, key, one)
 
 
+def _lacks(package: str, what: str, file: Path) -> InputError:
+    hint = f"install it: pip install -e '.[convert]', or pip install {package}"
+    return InputError(f"{what} needs the package {package}", hint=hint, file=file)
+
+
 def _hdf5(file: Path) -> Iterator[_Stored]:
     try:
-        h5py = import_module("h5py")
-    except ImportError:
-        raise InputError(
-            "HDF5 needs the package h5py", hint="pip install h5py", file=file
-        ) from None
+        import h5py
+    except ImportError as error:
+        raise _lacks("h5py", "HDF5", file) from error
     found: list[tuple[str, Any]] = []
     with h5py.File(file) as opened:
         opened.visititems(
@@ -405,8 +407,7 @@ def _picture(file: Path) -> Iterator[_Stored]:
         if file.suffix.lower() not in (".tif", ".tiff"):
             return
         try:
-            tifffile = import_module("tifffile")
-        except ImportError:
-            hint = "pip install tifffile"
-            raise InputError("this TIFF needs the package tifffile", hint=hint, file=file) from None
+            import tifffile
+        except ImportError as error:
+            raise _lacks("tifffile", "this TIFF", file) from error
         yield _Stored(file, "", tifffile.imread(file))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy.io import savemat
 
@@ -181,13 +184,45 @@ def test_values_below_0_become_255(tmp_path, convert) -> None:
     assert (read(tmp_path, "mask.png")[:2] == 255).all()
 
 
-def test_a_four_band_tiff_needs_tifffile(tmp_path, convert) -> None:
-    tifffile = pytest.importorskip("tifffile")
+def test_a_tiff_of_four_deep_bands(tmp_path, convert) -> None:
     (tmp_path / "src").mkdir()
     deep = np.random.default_rng(0).integers(0, 2**12, (*SHAPE, 4)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "src/a.tif", deep, photometric="minisblack", planarconfig="contig")
     convert("--range", "0", "4095")
     assert np.abs(read(tmp_path, "a.png") - deep[..., :3] * (255 / 4095)).max() <= 0.6
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.mat"])
+def test_hdf5_has_a_folder_for_each_of_its_names(name, tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    scenes = [scene(number % COUNT) for number in range(20)]
+    images, labels = (np.stack(part) for part in zip(*scenes, strict=True))
+    with h5py.File(tmp_path / "src" / name, "w", userblock_size=512) as file:
+        file["set/images"], file["set/masks"] = images, labels
+    if name == "a.mat":  # as MATLAB writes them from version 7.3 on
+        head = b"MATLAB 7.3 MAT-file".ljust(116) + bytes(8) + struct.pack("<HH", 0x0200, 0x4D49)
+        content = (tmp_path / "src" / name).read_bytes()
+        (tmp_path / "src" / name).write_bytes(head + content[len(head) :])
+    convert()
+    written = [np.asarray(Image.open(path)) for path in (tmp_path / "new/dst").rglob("*.png")]
+    assert len(written) == 40
+    for wanted in (*images, *labels):
+        assert any(np.array_equal(one, wanted) for one in written)
+
+
+@pytest.mark.parametrize(("package", "name"), [("h5py", "a.h5"), ("tifffile", "a.tif")])
+def test_a_package_that_is_missing_is_named(package, name, tmp_path, convert, monkeypatch) -> None:
+    (tmp_path / "src").mkdir()
+    with h5py.File(tmp_path / "src/a.h5", "w") as file:
+        file["images"] = scene(0)[0]
+    deep = np.zeros((*SHAPE, 4), np.uint16)
+    tifffile.imwrite(tmp_path / "src/a.tif", deep, photometric="minisblack", planarconfig="contig")
+    for other in (tmp_path / "src").iterdir():
+        if other.name != name:
+            other.unlink()
+    monkeypatch.setitem(sys.modules, package, None)
+    assert f"{name}: " in (told := convert(code=2))
+    assert f"needs the package {package}; install it: pip install -e '.[convert]'" in told
 
 
 def no_array(root: Path) -> None:
