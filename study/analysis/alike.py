@@ -11,6 +11,7 @@ from study.ledger.state import State, Trial
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import loss_digest
 
+OF_PROBABILITIES = ("/nll", "/calibration_error")  # of the network's, not a training loss
 MOST = 5  # pairs that are named
 Numbers = tuple[tuple[str, float], ...]
 
@@ -47,7 +48,8 @@ def _pairs(state: State) -> Iterator[tuple[Trial, Trial, int]]:
 def _on_val(report: Mapping[str, float]) -> Numbers:
     """What the predictions are measured by; not a loss, which differs where it alone does."""
     on_val = [(k, v) for k, v in report.items() if k.startswith(f"{VAL}/")]
-    return tuple(sorted([one for one in on_val if is_fraction(one[0])] or on_val))
+    measured = [one for one in on_val if is_fraction(one[0]) or one[0].endswith(OF_PROBABILITIES)]
+    return tuple(sorted(measured or on_val))
 
 
 def _settings(trial: Trial) -> tuple[str, float]:

@@ -59,6 +59,13 @@ def test_a_loss_that_is_only_measured_hides_nothing() -> None:
     assert len(alike(state)) == 1
 
 
+def test_equal_classes_with_other_probabilities_are_not_alike() -> None:
+    state = studied()
+    for loss, value in (({}, 0.7), (FOCAL, 0.3)):
+        add(state, loss, [0.25, 0.5], more={"val/nll": value})
+    assert alike(state) == []
+
+
 @pytest.mark.parametrize(
     ("second", "is_told"),
     [
