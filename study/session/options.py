@@ -83,12 +83,6 @@ def _few_enough_seeds(value: int) -> int:
     return value
 
 
-def _longer(value: int) -> int:
-    if not 2 <= value <= 1000:
-        raise ValueError(f"longer must be from 2 to 1000, got {value}")
-    return value
-
-
 def _countable(value: float, info: ValidationInfo) -> float:
     if value != 0 and not value >= LEAST_FRACTION:
         raise ValueError(f"{info.field_name} must be 0 or at least {LEAST_FRACTION}, got {value:g}")
@@ -229,7 +223,7 @@ class Options(BaseModel):
         "where trials get GPUs and 3 on CPUs)",
         metavar="N",
     )
-    longer: Annotated[Count, AfterValidator(_longer)] | None = _option(
+    longer: Annotated[int, Field(ge=2, le=1000), _Number] | None = _option(
         None,
         "also train tuned cross entropy and the best other loss for N times the budget, on the "
         "same seeds; with --resume, a finished study too (default: as in the search space)",
