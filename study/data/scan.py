@@ -13,6 +13,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
@@ -147,6 +148,27 @@ class Findings:
         ]
         self.pairs += paired
         return paired
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files below a folder but hidden ones, in the order of their names. A folder is read once,
+    by a link only where nothing else leads to it; a link to a folder above is not followed."""
+    found: list[Path] = []
+    seen = {str(one) for one in root.resolve().parents}
+    ahead, links = [root], list[Path]()
+    while ahead or links:
+        folder = ahead.pop() if ahead else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        with suppress(OSError):
+            for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
+                if not path.is_dir():
+                    found.append(path)
+                else:
+                    (links if path.is_symlink() else ahead).append(path)
+    return sorted(found)
 
 
 def tree(root: Path, holds: Sequence[str], *, name: str, inside: Sequence[str] = ()) -> Path:

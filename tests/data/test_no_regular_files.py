@@ -13,6 +13,7 @@ from study.core.errors import InputError
 from study.core.files import resolved
 from study.core.yaml_file import read_yaml
 from study.data import open_data, scan_files
+from study.data.scan import files_below
 from study.storage.studies import new_folder
 
 
@@ -62,3 +63,17 @@ def test_a_storage_that_leads_in_a_circle_is_one_line(tmp_path: Path) -> None:
         new_folder(tmp_path / "loop", None, "s")
     with pytest.raises(InputError, match=r"KEY: a loop of symbolic links: .*/loop/x"):
         resolved(tmp_path / "loop" / "x", "KEY")
+
+
+def test_links_to_folders_above_and_circles_are_not_followed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / f"{name}.png").touch()
+    (tmp_path / "beside.png").touch()
+    (root / ".hidden.png").touch()
+    (root / "above").symlink_to(tmp_path)
+    (root / "a/other").symlink_to(root / "b")
+    (root / "b/other").symlink_to(root / "a")
+    found = [one.relative_to(root).as_posix() for one in files_below(root)]
+    assert found == ["a/a.png", "b/b.png"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from study.core.errors import InputError, did_you_mean, shown
 from study.core.files import resolved
 from study.data.formats.folder_classes import SPLIT_OF
+from study.data.scan import files_below
 
 Size = tuple[int, int]  # height, width
 Rle = Mapping[str, Any]  # a mask, run-length encoded by pycocotools
@@ -167,22 +168,6 @@ def other_tool(tree: Any) -> str:
         known = {"labelme": {"shapes"}, "coco": {"images", "annotations"}}
     fitting = [tool for tool, wanted in known.items() if wanted <= keys]
     return f"it looks like an export for `convert {fitting[0]}`" if fitting else ""
-
-
-def files_below(root: Path) -> list[Path]:
-    """All files below a folder but hidden ones, in the order of their names; a circle of links is
-    left after one round."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(found)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from study.data.convert.export import (
     Rle,
     Size,
     Source,
-    files_below,
     numbers,
     read_text,
     split_of_path,
 )
+from study.data.scan import files_below
 
 _SLACK = 0.01  # of the image, by which rounding puts a point outside
 _NAMES = "classes.txt"  # what other tools write instead of data.yaml

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +11,13 @@ from pathlib import Path
 from unicodedata import normalize
 
 from study.core.errors import InputError
+from study.data.scan import files_below
 
 _SEPARATORS = (",", ";", "\t", "|")
 _LABEL = re.compile(r"label|mask|annot|gt|truth|seg|target", re.IGNORECASE)
 Rows = list[list[str]]
+
+csv.field_size_limit(2**31 - 1)  # codes of large masks are longer than its 131,072 characters
 
 
 class Tables:
@@ -24,14 +26,8 @@ class Tables:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._files: dict[str, list[Path]] = {}
-        for above, folders, names in os.walk(root, followlinks=True):
-            folders[:] = sorted(
-                one
-                for one in folders
-                if not one.startswith(".") and not _is_above(Path(above, one), root)
-            )
-            for name in names:
-                self._files.setdefault(normalize("NFC", name), []).append(Path(above, name))
+        for file in files_below(root):
+            self._files.setdefault(normalize("NFC", file.name), []).append(file)
 
     def pairs(self, table: Path) -> tuple[list[tuple[Path, Path | None]], int]:
         """The images that a table names, each with its label, and how many rows name neither.
@@ -77,10 +73,6 @@ class Tables:
         return None
 
 
-def _is_above(folder: Path, root: Path) -> bool:
-    return folder.is_symlink() and root.resolve().is_relative_to(folder.resolve())
-
-
 def _rows(table: Path) -> Rows:
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -106,7 +98,7 @@ def _objects(lines: Sequence[str], table: Path) -> Iterator[list[str]]:
     for number, line in enumerate(lines, start=1):
         try:
             one = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError("the line is not JSON", file=table, line=number) from error
         if not isinstance(one, dict):
             raise InputError("the line must be a mapping", file=table, line=number)
