@@ -767,6 +767,26 @@ def test_names_of_classes_may_be_in_json(tmp_path, capsys) -> None:
         (tmp_path / "classes.yaml").unlink()
 
 
+def test_what_lies_beside_a_data_set_does_no_harm(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(label, tmp_path / f"labels/{n}.png")
+    (tmp_path / "classes.json").write_text("[" * 100_000)
+    (tmp_path / "metadata.jsonl").write_text("[" * 100_000)
+    (tmp_path / "train.csv").write_text(f'image,code\n0.png,"{"1 2 " * 40_000}"\n')
+    assert main([str(tmp_path)]) == 0
+
+
+def test_of_tables_that_cannot_be_read_the_folder_is_told(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"photos/{n * 37 % 101:03d}x.png")
+        save(label, tmp_path / f"seg/m{n:02d}.png")
+    (tmp_path / "metadata.jsonl").write_text("[" * 100_000)
+    (tmp_path / "train.csv").write_text(f'image,code\n000x.png,"{"1 2 " * 40_000}"\n')
+    assert main([str(tmp_path)]) == 2
+    assert "no image has a label of its name" in capsys.readouterr().err
+
+
 def test_a_turned_photograph_has_the_size_of_its_label(tmp_path, capsys) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -28,9 +28,10 @@ from PIL import Image
 
 from study.core.errors import InputError
 from study.core.files import is_free
-from study.data.convert.export import IMAGE_SUFFIXES, files_below, split_of
+from study.data.convert.export import IMAGE_SUFFIXES, split_of
 from study.data.convert.write import whole_folder
 from study.data.formats.folder_hints import is_label
+from study.data.scan import files_below
 
 _COPIED = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml")
 _OURS = ("classes.yaml", "task.yaml")
@@ -148,7 +149,7 @@ def _places(
         some = [place for place in places.values() if place.into == into]
         values = [one for place in some for one in place.values]
         for place in some:
-            place.span = span or _span(values)
+            place.span = span or _span(values, root / into)
     for place in places.values():
         place.values.clear()
     return places
@@ -192,11 +193,13 @@ def _are_labels(arrays: Sequence[NDArray[Any]], name: str) -> bool:
     return len(values) <= _FEW or is_label(name.rpartition("/")[2])
 
 
-def _span(arrays: Sequence[NDArray[Any]]) -> tuple[float, float]:
-    """The values of images that become 0 and 255."""
+def _span(arrays: Sequence[NDArray[Any]], folder: Path) -> tuple[float, float]:
+    """The values of images that become 0 and 255. folder: of the images."""
     if all(one.dtype == np.uint8 for one in arrays):
         return 0.0, 255.0
     some = np.concatenate([one[np.isfinite(one)].ravel()[::7].astype(np.float64) for one in arrays])
+    if not some.size:
+        raise InputError("the images hold no finite value", file=folder)
     if arrays[0].dtype.kind == "f" and some.min() >= 0 and some.max() <= 1:
         return 0.0, 1.0
     low, high = np.quantile(some, _QUANTILES).tolist()
@@ -257,10 +260,10 @@ def _label(part: NDArray[Any], one: _Stored, written: Arrays) -> NDArray[Any]:
             return part
         whole = part.sum(-1)
         if part.min() < 0 or part.max() > 1 or whole.max() > 1:
-            message = (
-                f"the {part.shape[-1]} channels of a label must be 0 or 1, one of them a pixel"
-            )
-            raise InputError(message, file=one.file, key=one.key)
+            count = part.shape[-1]
+            message = f"the {count} channels of a label must be 0 or 1, one of them a pixel"
+            hint = f"a stack of at most {_CHANNELS} labels needs a file for each, as it may be one"
+            raise InputError(message, hint=hint, file=one.file, key=one.key)
         written.notes["labels of a channel for each class"] += 1
         part = part.argmax(-1) if whole.min() == 1 else np.where(whole == 1, part.argmax(-1) + 1, 0)
     if part.min() < 0:

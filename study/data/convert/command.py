@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An export that cannot be used gives exit code 2 and one line, and nothing is written.
     """
-    if [*(sys.argv[1:] if argv is None else argv)][:1] == ["arrays"]:
-        return _arrays_main([*(sys.argv[1:] if argv is None else argv)][1:])
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] == "arrays":
+        return _arrays_main(words[1:])
     parser = Parser("data convert", __doc__)
     parser.add_argument(
         "tool",
@@ -124,8 +126,9 @@ def _arrays_main(argv: Sequence[str]) -> int:
 def _convert_arrays(arguments: argparse.Namespace) -> int:
     if arguments.bands and min(arguments.bands) < 1:
         raise InputError(f"bands count from 1 on, got {arguments.bands}", key="--bands")
-    if arguments.range and not arguments.range[0] < arguments.range[1]:
-        raise InputError(f"LOW must be below HIGH, got {arguments.range}", key="--range")
+    if arguments.range and not -math.inf < arguments.range[0] < arguments.range[1] < math.inf:
+        message = f"LOW must be below HIGH, and both finite, got {arguments.range}"
+        raise InputError(message, key="--range")
     root, target = resolved(arguments.source, "SRC"), resolved(arguments.target, "DST")
     written = arrays.convert_arrays(root, target, span=arguments.range, bands=arguments.bands or ())
     show(f"pictures: {written.pictures}")

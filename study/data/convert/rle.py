@@ -10,9 +10,8 @@ along the rows (`rle-rows`). A row without a code names an image without an obje
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -35,6 +34,7 @@ from study.data.convert.export import (
     read_text,
     split_of,
 )
+from study.data.formats.folder_pairs import cells
 
 CODE = re.compile(r"\d+ +\d+(?: +\d+ +\d+)*")
 Order = Literal["C", "F"]
@@ -55,8 +55,7 @@ def read_rle(source: Source, order: Order = "F") -> Export:
     drawn: list[tuple[Path, NDArray[np.int64], Place]] = []
     tables = [one for one in source.suffixed(".csv") if not _SUBMISSION.search(one.name)]
     for file in tables:
-        lines = [*csv.reader(read_text(file).splitlines())]
-        rows = [[cell.strip() for cell in row] for row in lines if row]
+        rows = cells(read_text(file).splitlines())
         columns = _columns(source, rows)
         if columns is None:
             export.notes["CSV files without run-length codes, left out"] += 1
@@ -113,9 +112,8 @@ def _columns(source: Source, rows: Sequence[Sequence[str]]) -> tuple[int, int, i
     def share(at: int, fits: Mapping[str, bool]) -> float:
         return sum(fits[row[at]] for row in body if at < len(row)) / len(body)
 
-    def of(test: object) -> list[float]:
-        cells = {cell for row in body for cell in row}
-        fits = {cell: bool(test(cell)) for cell in cells}  # type: ignore[operator]
+    def of(test: Callable[[str], object]) -> list[float]:
+        fits = {cell: bool(test(cell)) for row in body for cell in row}
         return [share(at, fits) for at in range(len(head))]
 
     coded = of(lambda cell: CODE.fullmatch(cell) or cell.lower() in _NONE)

@@ -328,7 +328,7 @@ def _of_json(text: str) -> dict[int, str]:
     """Names by value in {"0": "sea"}, {"sea": 0}, ["sea"], or one of these under `labels`."""
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if isinstance(tree, dict):
         tree = tree.get("labels", tree)

@@ -90,7 +90,7 @@ class LabelFiles:
         else:
             values = label.values if way == INDEX else label.rgb[..., 0]  # type: ignore[index]
             assert values is not None
-            self._seen.update(np.unique(values).tolist())
+            self._seen.update(_distinct(values).tolist())
             if way == INDEX and label.rgb is not None:
                 self._compare_palette(codes, label.rgb, file)
                 self._compare_files(values, label.rgb, file)
@@ -271,3 +271,9 @@ def _grey(label: StoredLabel, file: Path) -> np.ndarray:
         message = "a range cuts grey values, and the label is painted in colours"
         raise FileProblem("label mode", message, file)
     return np.asarray(rgb[..., 1], np.int64)
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:  # counting takes a quarter of the time of sorting
+        return np.flatnonzero(np.bincount(values.ravel()))
+    return np.unique(values)

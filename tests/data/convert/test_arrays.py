@@ -245,7 +245,13 @@ def five_axes(root: Path) -> None:
     np.save(root / "a.npy", np.zeros((2, 3, 4, 20, 20), np.uint8))
 
 
+def no_number(root: Path) -> None:
+    np.save(root / "a.npy", np.full(SHAPE, np.nan))
+
+
 FAULTS = [
+    (no_number, (), "src: the images hold no finite value"),
+    (no_array, ("--range", "0", "inf"), "--range: LOW must be below HIGH, and both finite"),
     (no_array, (), "src: found no arrays or deep pictures"),
     (damaged, (), "src/a.npy: cannot read the arrays ("),
     (of_objects, (), "src/a.npy: cannot read the arrays (ValueError: Object arrays"),

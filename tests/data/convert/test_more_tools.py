@@ -149,6 +149,12 @@ def test_codes_read_in_the_wrong_order_are_told(refused, tmp_path):
     assert "`convert rle-rows` reads them along the rows" in refused("rle", root)
 
 
+def test_a_code_may_be_longer_than_a_csv_module_expects(convert, tmp_path):
+    long = " ".join([code(BOX, "F")] * (140_000 // len(code(BOX, "F"))))
+    converted = convert("rle", table(tmp_path / "export", "id,code", f"a.jpg,{long}", "b.jpg,"))
+    assert np.array_equal(converted.mask("object"), BOX)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
