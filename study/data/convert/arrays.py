@@ -262,7 +262,7 @@ def _label(part: NDArray[Any], one: _Stored, written: Arrays) -> NDArray[Any]:
         if part.min() < 0 or part.max() > 1 or whole.max() > 1:
             count = part.shape[-1]
             message = f"the {count} channels of a label must be 0 or 1, one of them a pixel"
-            hint = f"a stack of at most {_CHANNELS} labels needs a file for each, as it may be one"
+            hint = f"write each label of a stack of at most {_CHANNELS} into a file of its own"
             raise InputError(message, hint=hint, file=one.file, key=one.key)
         written.notes["labels of a channel for each class"] += 1
         part = part.argmax(-1) if whole.min() == 1 else np.where(whole == 1, part.argmax(-1) + 1, 0)
