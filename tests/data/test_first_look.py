@@ -794,3 +794,24 @@ def test_a_turned_photograph_has_the_size_of_its_label(tmp_path, capsys) -> None
         save(np.rot90(photo).copy(), tmp_path / f"images/{split}/{n}.jpg", exif=exif)
         save(label, tmp_path / f"labels/{split}/{n}.png")
     assert "images: 40x56\n" in written(tmp_path, capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("pairs: nope.csv", "classes.yaml:2: pairs: there is no table 'nope.csv' below the root"),
+        ("pairs: photos", "classes.yaml:2: pairs: there is no table 'photos' below the root"),
+        (
+            "pairs: [train_list.txt, val_list.txt, test_list.txt]\n"
+            "splits: {train: '0*', test: 'photos/9*', val: 'photos/[1-8]*'}",
+            "no image is called 0*, but photos/000x",
+        ),
+    ],
+)
+def test_tables_and_patterns_that_name_nothing_are_told(tmp_path, capsys, line, says) -> None:
+    lists_of_pairs(tmp_path)
+    assert main([str(tmp_path)]) == 0
+    (tmp_path / "classes.yaml").write_text(f"classes: [a, b, c]\n{line}\n")
+    capsys.readouterr()
+    assert check([str(tmp_path / "task.yaml")]) == 2
+    assert says in capsys.readouterr().err

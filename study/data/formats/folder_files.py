@@ -120,6 +120,8 @@ class FolderFiles:
         tables = Tables(self._root)
         paired: dict[str, tuple[Path, Path | None]] = {}
         for file in files:
+            if not (self._root / file).is_file():
+                raise self._classes.error("pairs", f"there is no table {file!r} below the root")
             rows, strays = tables.pairs(self._root / file)
             if strays:
                 message = f"{strays} rows name no image that is there"

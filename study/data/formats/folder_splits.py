@@ -100,7 +100,9 @@ class FolderSplits:
                 if "*" in part:
                     some = fnmatch.filter(images, part)
                     if not some:
-                        self._found.fault("missing", f"no image is called {part}", self._root)
+                        first = f", but {min(images)}" if images else ""
+                        message = f"no image is called {part}{first}"
+                        self._found.fault("missing", message, self._root)
                     listed.setdefault(split, []).extend(some)
                     continue
                 if not is_list(part):
