@@ -546,6 +546,13 @@ def test_names_in_a_list_say_that_numbers_are_classes(tmp_path, capsys) -> None:
     assert written(tmp_path, capsys)[0]["classes"] == [*"abcdefgh"]
 
 
+def test_a_list_of_names_that_is_none_is_passed_over(tmp_path, capsys) -> None:
+    numbered_objects(tmp_path)
+    (tmp_path / "classes.txt").write_text(f"{'9' * 200_000}\n")
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefgh"))
+    assert written(tmp_path, capsys)[0]["classes"] == [*"abcdefgh"]
+
+
 def test_many_classes_with_ignored_pixels_are_no_blurred_mask(tmp_path, capsys) -> None:
     for split, n, photo, _ in scenes():
         stripes = np.repeat(np.arange(28, dtype=np.uint8)[None], SHAPE[0], 0).repeat(2, 1)

@@ -317,9 +317,10 @@ def names_in(root: Path) -> dict[int, str]:
         for file in (root / name, *sorted(root.glob(f"*/{name}"))):
             try:
                 text = file.read_text(encoding="utf-8-sig")
-            except (OSError, ValueError):
+                found = _of_json(text) if name.endswith(".json") else _parsed(text)
+            except (OSError, ValueError, csv.Error):
                 continue
-            if found := _of_json(text) if name.endswith(".json") else _parsed(text):
+            if found:
                 return found
     return {}
 

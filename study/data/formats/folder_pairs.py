@@ -17,8 +17,6 @@ _SEPARATORS = (",", ";", "\t", "|")
 _LABEL = re.compile(r"label|mask|annot|gt|truth|seg|target", re.IGNORECASE)
 Rows = list[list[str]]
 
-csv.field_size_limit(2**31 - 1)  # codes of large masks are longer than its 131,072 characters
-
 
 class Tables:
     """Finds the files below a root that tables name by their paths, or by the ends of these."""
@@ -89,7 +87,11 @@ def cells(lines: Iterable[str], separators: Sequence[str] = _SEPARATORS) -> Rows
     """The rows of a table, by the first of the separators that is in all lines, else by commas."""
     lines = [line for line in lines if line.strip()]
     between = next((one for one in separators if all(one in line for line in lines)), ",")
-    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between)]
+    limit = csv.field_size_limit(2**31 - 1)  # codes of large masks pass its 131,072 characters
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between)]
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _objects(lines: Sequence[str], table: Path) -> Iterator[list[str]]:
