@@ -243,9 +243,12 @@ def image(alt: str, content: bytes) -> str:
 
 def png(made: Figure) -> bytes:
     """A figure as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    with literal(made):
-        made.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    made.set_dpi(DPI)
+    with literal(made):  # `savefig` would draw all of it twice, the first time for its layout alone
+        FigureCanvasAgg(made).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
