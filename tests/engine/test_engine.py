@@ -55,11 +55,16 @@ def task(log: Path, faults: dict[str, str] | None = None) -> dict[str, Any]:
     }
 
 
+def on_a_private_ray(patch: pytest.MonkeyPatch) -> None:
+    """Studies start a Ray of their own, whose processes find the parts of the tests."""
+    patch.setenv("RAY_ADDRESS", "local")
+    tests = Path(__file__).parents[1]
+    patch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests}")
+
+
 @pytest.fixture(autouse=True)
 def no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RAY_ADDRESS", "local")
-    tests = Path(__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests}")
+    on_a_private_ray(monkeypatch)
     yield
     ray.shutdown()
 
@@ -116,15 +121,6 @@ def assert_exports_are_whole(finished: Finished) -> None:
     assert {path.stem for path in (finished.folder / "weights").iterdir()} == stated
 
 
-@pytest.mark.timeout(900)
-def test_no_weights_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
-    finished = run(tmp_path, no_weights=True, price_per_gpu_hour=2.5)
-    assert finished.state.finished
-    assert "2.5 is that of a GPU-hour" in (finished.folder / "report.html").read_text("utf-8")
-    assert list(finished.folder.rglob("*.safetensors")) == []
-    assert "weights" not in yaml.safe_load(finished.exports[0].read_text(encoding="utf-8"))
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_trial_that_half_a_gpu_is_too_small_for_is_tried_again_on_a_whole_one(
@@ -149,11 +145,25 @@ def test_a_trial_that_half_a_gpu_is_too_small_for_is_tried_again_on_a_whole_one(
     assert f"{short.id} was given 1 GPU after: out of GPU memory: CUDA" in text
 
 
-@pytest.mark.timeout(900)
-def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """A study with a fault of each kind, which keeps no weights."""
     faults = {"3": "raise", "5": "memory", "6": "kill", "9": "disk", "10": "device"}
-    finished = run(tmp_path, faults, max_concurrent=1)
-    state = finished.state
+    with pytest.MonkeyPatch.context() as patch:
+        on_a_private_ray(patch)
+        yield run(
+            tmp_path_factory.mktemp("faulty"),
+            faults,
+            max_concurrent=1,
+            no_weights=True,
+            price_per_gpu_hour=2.5,
+        )
+    ray.shutdown()
+
+
+@pytest.mark.timeout(900)
+def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(faulty: Finished) -> None:
+    state = faulty.state
     assert state.finished
     assert state.trials["t0001"].status == FAILED
     assert state.trials["t0003"].status == FAILED
@@ -171,21 +181,28 @@ def test_faults_are_recorded_with_their_reason_and_the_study_goes_on(tmp_path: P
     assert beside.status == COMPLETED, "what lost its device goes on in a fresh process"
 
 
-@pytest.mark.timeout(900)
-def test_a_studys_files_are_bounded_and_its_numbers_agree(tmp_path: Path) -> None:
-    finished = run(tmp_path)
-    assert not list(finished.folder.rglob("*.pt")), "no checkpoint outlives its trial"
-    assert load(finished.folder).trials == finished.state.trials
-    assert (finished.folder / "space.yaml").is_file()
-    assert (finished.folder / "task.yaml").is_file()
-    confirmed = finished.state.completed(CONFIRM)
+def test_a_studys_files_are_bounded_and_its_numbers_agree(faulty: Finished) -> None:
+    assert not list(faulty.folder.rglob("*.pt")), "no checkpoint outlives its trial"
+    assert load(faulty.folder).trials == faulty.state.trials
+    assert (faulty.folder / "space.yaml").is_file()
+    assert (faulty.folder / "task.yaml").is_file()
+    confirmed = faulty.state.completed(CONFIRM)
     assert confirmed
     for trial in confirmed:
         assert "test/miou" in trial.last
-    judged = {path.stem for path in (finished.folder / "evidence").iterdir()}
+    judged = {path.stem for path in (faulty.folder / "evidence").iterdir()}
     assert judged == {trial.id for trial in confirmed}
-    others = finished.state.of_stage(BASELINE, SEARCH, REFERENCE)
+    others = faulty.state.of_stage(BASELINE, SEARCH, REFERENCE)
     assert not any("test/miou" in report for t in others for report in t.reports.values())
+
+
+def test_no_weights_are_kept_where_none_are_wanted(faulty: Finished) -> None:
+    assert list(faulty.folder.rglob("*.safetensors")) == []
+    assert "weights" not in yaml.safe_load(faulty.exports[0].read_text(encoding="utf-8"))
+
+
+def test_the_report_states_the_price_of_a_gpu_hour(faulty: Finished) -> None:
+    assert "2.5 is that of a GPU-hour" in (faulty.folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.long
