@@ -239,7 +239,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
 
 @pytest.mark.slow
 def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> None:
-    make_study(tmp_path / "demo")
+    make_study(tmp_path / "demo", num_seeds=2)
     command = [sys.executable, "-m", "study.report", "demo", "--storage", str(tmp_path)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -245,6 +245,7 @@ def test_a_disk_that_fills_up_ends_the_study_with_one_line_and_resume_goes_on(
     assert load(path.parent).finished
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_in_which_nothing_could_be_trained_ends_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -86,7 +86,7 @@ def test_a_trial_that_always_hangs_has_failed_and_the_study_goes_on(
 ) -> None:
     monkeypatch.setattr(retries, "TRIES", 1)
     always = dict.fromkeys(("3", "4"), "hang with the lock")
-    finished = run(tmp_path / "here", always)
+    finished = run(tmp_path / "here", always, num_trials=1)
     state = finished.state
     assert state.finished
     assert finished.exports

@@ -58,7 +58,9 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = make_study(tmp_path_factory.mktemp("studies") / "v1.2", with_evidence=False, until="baselines")
+    folder = make_study(
+        tmp_path_factory.mktemp("studies") / "v1.2", with_evidence=False, until="baselines"
+    )
     (folder / "exports").mkdir()
     export_network(folder / "exports")
     return Place(folder, tracking.default_uri(folder.parent))
