@@ -52,6 +52,7 @@ relative paths."""
 DRIVER_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_TUNE_CALLBACKS": "study.engine.tune_adapter.SilentProgress",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it drops the running epochs; study.core.signals does not
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # or Tune tries again past the scheduler
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
@@ -405,17 +406,18 @@ def stop_everything(controller: Any) -> None:
     controller.request_stop_experiment()
 
 
-def silent_progress() -> Any:
+def silent_progress() -> type:
     """A callback in the place of Tune's own, which prints a line for a trial that ends without a
     result, at whatever verbosity. Ray 2.60: the first `TrialProgressCallback` is the only one, and
-    prints by `_print`, as its reporters do."""
+    prints by `_print`, as its reporters do. Where one is given to the tuner, Tune imports MLflow,
+    to count which kind it is; those that the environment names are not counted."""
     from ray.tune.progress_reporter import TrialProgressCallback
 
     class Silence(TrialProgressCallback):
         def _print(self, msg: str) -> None:
             pass
 
-    return Silence()
+    return Silence
 
 
 NODE_KIND_TAG, WORKER_KIND = "ray-node-type", "worker"

@@ -43,6 +43,7 @@ from study.engine.ray_internals import (
     kill_process,
     make_folder,
     node_of,
+    silent_progress,
     stop_everything,
     stop_trial,
     trials_with_process,
@@ -57,6 +58,7 @@ from study.storage.checkpoints import CheckpointCleaner
 WAIT_SECONDS = 10.0  # more than a process takes to start
 LOOK_SECONDS = 0.5  # between two looks for trials that hang; less than the watchdog's LONGEST_TICK
 Faults = dict[str, FaultMessage]  # by trial
+SilentProgress = silent_progress()  # which DRIVER_ENVIRONMENT names
 
 
 def order_of(trial: TuneTrial) -> TrialOrder:

@@ -26,7 +26,6 @@ from study.engine.ray_internals import (
     TUNE_LOGGER,
     not_on,
     own_node_is_alive,
-    silent_progress,
     tell_of_busy_processes,
 )
 from study.engine.tune_adapter import Faults, TuneScheduler, TuneSearcher, order_of
@@ -207,7 +206,6 @@ def run_trials(
                 name=f"session{len(scheduler.state.sessions):02d}-{secrets.token_hex(8)}",
                 storage_path=str(folder / "ray"),
                 verbose=0,
-                callbacks=[silent_progress()],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
             ),
         )
