@@ -330,10 +330,10 @@ def predicted_right(
 
     On a CPU a maximum is many times cheaper than an argmax: the label's log probability is removed
     from log_p temporarily and compared with the largest of the others. The scores are read only
-    where the two are equal.
+    where the two are equal. A NaN is never right.
     """
     if scores.device.type != "cpu":
-        return scores.argmax(1) == label
+        return (scores.argmax(1) == label) & ~log_q.isnan()
     flat = log_p.view(-1)
     flat.index_fill_(0, label_index, -torch.inf)
     others = log_p.amax(1)

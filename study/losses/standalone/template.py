@@ -143,8 +143,9 @@ class Loss(nn.Module):
         if ECHO:
             self.tell()
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+        labels = labels.long()  # small integers wrap where they are compared
         valid = labels != self.ignore_index
-        labels = labels.long().masked_fill(~valid, 0)
+        labels = labels.masked_fill(~valid, 0)
         if RECALL:
             self.update_recall(logits, labels, valid)
         if ADJUSTMENT:
