@@ -434,15 +434,16 @@ class SegmentationLoss(nn.Module):
             if not isinstance(given, Tensor) or given.is_meta or given.shape != mine.shape:
                 continue
             rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
-            given = given.detach().cpu().double()
-            state_dict = {**state_dict, prefix + name: given if rounding < 1e-6 else mine}
-            if not torch.allclose(given, mine, rtol=max(1e-6, rounding), atol=0):
+            given = given.detach().double()
+            loaded = given if rounding < 1e-6 else mine.clone()
+            if not torch.allclose(given.cpu(), mine, rtol=max(1e-6, rounding), atol=0):
                 errors.append(
                     f"{prefix}{name} are {given.tolist()} in the state and {mine.tolist()} by the "
                     "config and its class_counts: build the loss with those of the state, or leave "
                     f"{prefix}{name} out of the state"
                 )
-                state_dict = {**state_dict, prefix + name: mine}
+                loaded = mine.clone()
+            state_dict = {**state_dict, prefix + name: loaded}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

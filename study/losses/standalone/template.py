@@ -227,7 +227,8 @@ class Loss(nn.Module):
         """
         if not self.training:
             return
-        right = logits.argmax(1) == labels
+        at_label = logits.gather(1, labels[:, None])[:, 0]
+        right = (logits.argmax(1) == labels) & at_label.isfinite()  # no NaN predicts
         support = torch.bincount(labels[valid], minlength=self.num_classes).double()
         hits = torch.bincount(labels[valid & right], minlength=self.num_classes).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
