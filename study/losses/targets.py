@@ -97,11 +97,7 @@ def in_shape(
     Raises:
         ValueError: unless the shapes and dtypes fit.
     """
-    inputs: dict[str, object] = {"logits": logits, "target": target}
-    for name, given in inputs.items():
-        if not isinstance(given, Tensor):
-            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
-            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
+    check_tensors(logits=logits, target=target)
     check_device(logits, target=target, keep=keep)
     floats = logits.is_floating_point()
     if logits.ndim < 3 or logits.shape[1] != num_classes or not floats:
@@ -109,6 +105,7 @@ def in_shape(
             f"logits must be floating-point of shape (B, {num_classes}, H, W), "
             f"got {logits.dtype} of {tuple(logits.shape)}; (B, {num_classes}, N) and "
             f"(B, {num_classes}, D, H, W) will do as well"
+            + "; one channel is num_classes=1" * (num_classes == 2 and logits.shape[1:2] == (1,))
         )
     binary, shape = num_classes == 1, logits.shape
     pixels, one_channel = _pixels(shape), (shape[0], 1, *shape[2:])
@@ -141,6 +138,14 @@ def in_shape(
                 f"{tuple(shape)}, got {target.dtype} of {tuple(target.shape)}"
             )
     return two_classes(logits) if binary else logits, target, keep
+
+
+def check_tensors(**inputs: object) -> None:
+    """Raise ValueError, with its name, for what is no tensor."""
+    for name, given in inputs.items():
+        if not isinstance(given, Tensor):
+            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
+            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
 
 
 def check_device(logits: Tensor, **others: Tensor | None) -> None:

@@ -120,8 +120,10 @@ class SegmentationMetrics:
         if counts.shape != (self.num_classes,):
             raise ValueError(
                 f"class_counts must have one count per class ({self.num_classes}), "
-                f"got shape {counts.shape}"
+                f"got shape {counts.shape}{'; sum those of images over axis 0' * (counts.ndim == 2)}"
             )
+        if not (np.isfinite(counts).all() and (counts >= 0).all()):
+            raise ValueError("class_counts must be finite and >= 0 for every class")
         return CurveCounter(torch.from_numpy(log_prior(counts)))
 
     def update(self, pred_or_logits: Tensor, target: Tensor) -> None:
@@ -137,15 +139,20 @@ class SegmentationMetrics:
         """
         import torch
 
+        from study.losses.targets import check_tensors
         from study.metrics.curve import confusion_tables
 
         self._refuse_after_sync()
+        check_tensors(pred_or_logits=pred_or_logits, target=target)
         logits = pred_or_logits.detach()
+        given = (
+            f"{logits.dtype} of {tuple(logits.shape)} and {target.dtype} of {tuple(target.shape)}"
+        )
         if self._channels == 1:
             logits, target = _two_classes(logits), _labels(target)
         elif target.ndim == 4 and target.shape[1] == 1:
             target = target[:, 0]
-        pred, target = self._checked(logits, target)
+        pred, target = self._checked(logits, target, given)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
             raise ValueError("decision rules and calibration need logits, got classes")
         self._copies.clear()
@@ -184,14 +191,13 @@ class SegmentationMetrics:
         gaps = sum_by_label(label, self.num_classes * CALIBRATION_BINS, p)
         self._bins = _added(self._bins, gaps)
 
-    def _checked(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check both and return them as (B, P) int64."""
+    def _checked(self, pred: Tensor, target: Tensor, given: str) -> tuple[Tensor, Tensor]:
+        """Check both and return them as (B, P) int64. given: what they were, in words."""
         import torch
 
         from study.losses.targets import check_device
 
         check_device(pred, target=target)
-        given = f"{pred.dtype} of {tuple(pred.shape)} and {target.dtype} of {tuple(target.shape)}"
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
             logits, pred = pred, pred.argmax(1)
             if target.shape == pred.shape:
@@ -199,7 +205,7 @@ class SegmentationMetrics:
         integer = not pred.is_floating_point() and not target.is_floating_point()
         if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
-                f"update takes logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), "
+                f"update takes logits (B, {self._channels}, H, W) or integer classes (B, H, W), "
                 f"and an integer target (B, H, W), got {given}"
             )
         pred, target = pred.flatten(1).long(), target.flatten(1).long()

@@ -196,6 +196,11 @@ def test_labels_as_floats_are_told_how_to_be_integers():
         make({})(logits, target.float())
 
 
+def test_one_channel_is_told_what_it_is():
+    with pytest.raises(ValueError, match=r"got torch\.float32 of \(2, 1, 3, 3\).*is num_classes=1$"):
+        build_loss({}, num_classes=2)(torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3).long())
+
+
 # --- state --------------------------------------------------------------------------------------
 
 

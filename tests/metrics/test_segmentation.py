@@ -169,6 +169,8 @@ def test_resampled_counts_are_scored_all_at_once():
         (torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2, 2), r"\(1, 2, 3\)"),
         (torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2), "integer target .*float32 of"),
         (torch.full((1, 2, 2), 5), torch.zeros(1, 2, 2).long(), "pred must be .* got 5"),
+        (np.zeros((1, 2, 2)), torch.zeros(1, 2, 2), "^pred_or_logits must be a tensor, got a ndarra"),
+        (torch.zeros(1, 5, 2, 2), {"mask": 1}, "^target must be a tensor, got a dict of mask"),
         (
             torch.zeros(1, 2, 2, dtype=torch.int64),
             torch.full((1, 2, 2), 7),
@@ -279,3 +281,23 @@ def test_modes_and_default_devices_do_not_matter() -> None:
             found.append(metrics.compute())
             assert math.isnan(SegmentationMetrics(3).compute()["miou"])
     assert found[0] == found[1] == found[2]
+
+
+def test_one_channel_is_named_as_it_was_given() -> None:
+    words = r"logits \(B, 1, H, W\) .*float32 of \(1, 1, 4, 4\) and torch.float32 of \(1, 4, 4\)$"
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(1).update(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([1, 2, -3], "class_counts must be finite and >= 0"),
+        ([1, 2, float("nan")], "class_counts must be finite and >= 0"),
+        ([1, 2, float("inf")], "class_counts must be finite and >= 0"),
+        ([[1, 2, 3], [4, 5, 6]], r"got shape \(2, 3\); sum those of images over axis 0"),
+    ],
+)
+def test_counts_that_are_none_are_refused(counts, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(3, class_counts=counts)
