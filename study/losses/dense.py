@@ -11,6 +11,7 @@ cross entropy, t that of the Jaccard term and G its derivative by p, the gradien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -138,6 +139,8 @@ class DenseStep:
             if self.mix < 1:
                 if soft is not None:
                     losses = torch.mul(soft, part, out=room).sum(0)
+                    if math.isnan(float(losses.sum())):
+                        losses = room.masked_fill_(soft == 0, 0).sum(0)  # 0 log 0, see kernel
                 else:
                     losses = self.log_q[image, pixels]
                 if smooths:

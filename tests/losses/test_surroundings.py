@@ -12,7 +12,7 @@ from losses.standalone_files import imported, standalone
 from losses.variants import AXES, batch, each, every_axis, gradient
 from torch import nn
 
-from study.losses import build_loss, class_counts, kernel
+from study.losses import PRESETS, build_loss, class_counts, kernel
 from study.losses.standalone.source import loss_source
 from study.metrics import SegmentationMetrics
 
@@ -199,6 +199,49 @@ def test_labels_as_floats_are_told_how_to_be_integers():
 def test_one_channel_is_told_what_it_is():
     with pytest.raises(ValueError, match=r"got torch\.float32 of \(2, 1, 3, 3\).*is num_classes=1$"):
         build_loss({}, num_classes=2)(torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3).long())
+
+
+@pytest.mark.parametrize("form", ["kernel", "device", "plain"])
+@each({k: c for k, c in AXES.items() if "label_smoothing" not in c}, few=["ce", "recall", "ohem"])
+def test_a_class_that_is_masked_out_by_an_infinite_logit_costs_nothing(config, form, monkeypatch):
+    """As by a logit so low that its probability rounds to 0."""
+    if form == "plain":
+        monkeypatch.setattr(kernel, "knows", lambda config: False)
+    if form == "device":
+        monkeypatch.setattr(kernel, "may_look", lambda tensor: False)
+        monkeypatch.setattr("study.losses.dense.suits", lambda *_: False)
+    logits, target = batch()
+    masked, low = (logits.detach().clone() for _ in range(2))
+    masked[:, 3], low[:, 3] = -torch.inf, -800.0
+    soft = torch.randn_like(masked).where(masked > -torch.inf, -torch.inf).softmax(1)
+    for given in (target, soft):
+        found, expected = (
+            step(make(config), each.clone().requires_grad_(), given) for each in (masked, low)
+        )
+        assert expected[0].isfinite()
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("form", ["kernel", "plain", "file"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if "kd" not in name])
+def test_a_network_that_gives_nan_has_no_loss_whatever_the_preset(
+    name, form, monkeypatch, tmp_path
+):
+    config = {**PRESETS[name].config}
+    loss = make(config)
+    if form == "file":
+        loss = imported(loss_source(standalone(config)), tmp_path).Loss()
+    if form == "plain":
+        monkeypatch.setattr(kernel, "knows", lambda config: False)
+    logits, target = batch()
+    target[0, 0, 0] = 0
+    for broken in (logits.detach().clone(), torch.full_like(logits, torch.nan)):
+        broken[0, :, 0, 0] = torch.nan
+        assert loss(broken, target).isnan()
+        if form != "file":
+            assert loss(broken, logits.detach().softmax(1)).isnan()
+            assert loss(broken, target, weight=torch.ones(target.shape)).isnan()
+            assert all(term.isnan() for key, term in loss.terms().items() if key == "jaccard")
 
 
 # --- state --------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ def jaccard_term(
     index = (hit + smooth) / torch.where(empty, 1, hit + wrong + smooth)
     losses = torch.where(active & ~empty, 1 - index, 0)
     if OVERLAP_POWER:
-        away = losses > 0
+        away = ~(losses <= 0)  # NaN stays NaN
         losses = torch.where(away, torch.where(away, losses, 1) ** POWER, 0)
     counts = active.sum(axis)
     means = losses.sum(axis) / counts.clamp(min=1)
