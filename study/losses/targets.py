@@ -105,7 +105,8 @@ def in_shape(
             f"logits must be floating-point of shape (B, {num_classes}, H, W), "
             f"got {logits.dtype} of {tuple(logits.shape)}; (B, {num_classes}, N) and "
             f"(B, {num_classes}, D, H, W) will do as well"
-            + "; one channel is num_classes=1" * (num_classes == 2 and logits.shape[1:2] == (1,))
+            + "; one channel is num_classes=1"
+            * (num_classes == 2 and logits.shape[1:2] == (1,))
         )
     binary, shape = num_classes == 1, logits.shape
     pixels, one_channel = _pixels(shape), (shape[0], 1, *shape[2:])

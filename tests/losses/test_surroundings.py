@@ -197,7 +197,9 @@ def test_labels_as_floats_are_told_how_to_be_integers():
 
 
 def test_one_channel_is_told_what_it_is():
-    with pytest.raises(ValueError, match=r"got torch\.float32 of \(2, 1, 3, 3\).*is num_classes=1$"):
+    with pytest.raises(
+        ValueError, match=r"got torch\.float32 of \(2, 1, 3, 3\).*is num_classes=1$"
+    ):
         build_loss({}, num_classes=2)(torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3).long())
 
 
@@ -222,7 +224,7 @@ def test_a_class_that_is_masked_out_by_an_infinite_logit_costs_nothing(config, f
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("form", ["kernel", "plain", "file"])
+@pytest.mark.parametrize("form", ["kernel", "plain", pytest.param("file", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in PRESETS if "kd" not in name])
 def test_a_network_that_gives_nan_has_no_loss_whatever_the_preset(
     name, form, monkeypatch, tmp_path
@@ -343,6 +345,7 @@ def test_a_gradient_scaler_takes_a_batch_of_ignored_pixels(config):
     scaler.step(optimizer)
     scaler.update()
     assert torch.equal(head.weight, before)
+    assert (head.weight.grad == 0).all()
 
 
 @pytest.mark.slow
@@ -358,7 +361,8 @@ def test_shapes_may_change_in_a_compiled_step():
         torch.testing.assert_close((found, gradient(found, logits)), expected, rtol=0, atol=0)
 
 
-def test_a_network_that_holds_its_loss_is_exported():
+@pytest.mark.slow
+def test_a_network_that_holds_its_loss_and_a_loss_are_exported():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -370,6 +374,11 @@ def test_a_network_that_holds_its_loss_is_exported():
     net, image = Net(), torch.randn(1, 3, 2, 2)
     exported = torch.export.export(net, (image,)).module()
     torch.testing.assert_close(exported(image), net(image))
+    logits, target = (each.detach() for each in batch())
+    loss = make(AXES["jaccard"])
+    alone = torch.export.export(loss, (logits, target)).module()
+    other, labels = batch(seed=1)
+    torch.testing.assert_close(alone(other.detach(), labels), loss(other.detach(), labels))
 
 
 # --- what is ignored ----------------------------------------------------------------------------

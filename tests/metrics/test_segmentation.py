@@ -169,7 +169,11 @@ def test_resampled_counts_are_scored_all_at_once():
         (torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2, 2), r"\(1, 2, 3\)"),
         (torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2), "integer target .*float32 of"),
         (torch.full((1, 2, 2), 5), torch.zeros(1, 2, 2).long(), "pred must be .* got 5"),
-        (np.zeros((1, 2, 2)), torch.zeros(1, 2, 2), "^pred_or_logits must be a tensor, got a ndarra"),
+        (
+            np.zeros((1, 2, 2)),
+            torch.zeros(1, 2, 2),
+            "^pred_or_logits must be a tensor, got a ndarra",
+        ),
         (torch.zeros(1, 5, 2, 2), {"mask": 1}, "^target must be a tensor, got a dict of mask"),
         (
             torch.zeros(1, 2, 2, dtype=torch.int64),
