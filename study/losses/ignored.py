@@ -1,4 +1,4 @@
-"""Numbers that say how labels are read: how many classes there are, and which labels are ignored."""
+"""How labels are read: how many classes there are, and which labels are ignored."""
 
 from __future__ import annotations
 

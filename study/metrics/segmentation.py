@@ -118,9 +118,10 @@ class SegmentationMetrics:
 
         counts = np.asarray(class_counts)
         if counts.shape != (self.num_classes,):
+            hint = "; sum those of images over axis 0" if counts.ndim == 2 else ""
             raise ValueError(
                 f"class_counts must have one count per class ({self.num_classes}), "
-                f"got shape {counts.shape}{'; sum those of images over axis 0' * (counts.ndim == 2)}"
+                f"got shape {counts.shape}{hint}"
             )
         if not (np.isfinite(counts).all() and (counts >= 0).all()):
             raise ValueError("class_counts must be finite and >= 0 for every class")

@@ -172,7 +172,7 @@ def test_resampled_counts_are_scored_all_at_once():
         (
             np.zeros((1, 2, 2)),
             torch.zeros(1, 2, 2),
-            "^pred_or_logits must be a tensor, got a ndarra",
+            "^pred_or_logits must be a tensor",
         ),
         (torch.zeros(1, 5, 2, 2), {"mask": 1}, "^target must be a tensor, got a dict of mask"),
         (
@@ -229,7 +229,7 @@ def test_one_channel_is_two_classes_of_which_the_first_has_logit_0() -> None:
         masks.update(logits, torch.rand(3, 8, 9))
 
 
-def test_what_is_ignored_is_one_label_or_several_or_nothing() -> None:
+def test_what_is_ignored_is_one_label_or_several_or_nothing():
     labels = torch.tensor([[[0, 1, 2, 255], [2, 2, 1, 0]]])
     for given, ignored in ((255, {255}), ([255, 2], {255, 2}), (np.array([0, 255]), {0, 255})):
         metrics = SegmentationMetrics(3, ignore_index=given)
@@ -242,7 +242,7 @@ def test_what_is_ignored_is_one_label_or_several_or_nothing() -> None:
     metrics = SegmentationMetrics(3, ignore_index=None)
     metrics.update(labels.clamp(max=2), labels.clamp(max=2))
     assert metrics.confusion.sum() == 8 and metrics.ignore_index is None
-    with pytest.raises(ValueError, match="pred must be .* got 255"):
+    with pytest.raises(ValueError, match=r"pred must be .* got 255"):
         metrics.update(labels, labels.clamp(max=2))
 
 
@@ -272,7 +272,7 @@ def test_small_integers_many_classes_and_volumes_are_counted() -> None:
     assert torch.equal(metrics.confusion, expected)
 
 
-def test_modes_and_default_devices_do_not_matter() -> None:
+def test_modes_and_default_devices_do_not_matter():
     logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
     options = {"class_counts": [5, 3, 2], "calibration": True}
     found = []
