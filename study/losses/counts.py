@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from study.losses.ignored import as_given, ignored_labels
 
 __all__ = ["class_counts"]
 
@@ -17,7 +19,7 @@ def class_counts(
     data: Any,
     num_classes: int,
     *,
-    ignore_index: int | None = 255,
+    ignore_index: int | Sequence[int] | None = 255,
     label: str | int | Callable[[Any], Any] | None = None,
     batched: bool | None = None,
 ) -> NDArray[np.int64]:
@@ -26,7 +28,7 @@ def class_counts(
     Args:
         data: a dataset of samples, or a loader of batches (B, ...) of them.
         num_classes: C.
-        ignore_index: label of the ignored pixels; None if there is none.
+        ignore_index: label of the ignored pixels, or several; None if there is none.
         label: where a sample or batch has its labels: an index or a key, or a function that returns
             them. Default: the second of a tuple or list, the one of `mask`, `label`, `labels`,
             `target`, `segmentation`, `semantic_mask` in a mapping, else the sample itself.
@@ -55,11 +57,12 @@ def class_counts(
     """
     if batched is None:
         batched = getattr(data, "batch_sampler", None) is not None
+    ignored = ignored_labels(ignore_index, num_classes)
     rows: list[NDArray[np.int64]] = []
     for number, sample in enumerate(_samples(data)):
         labels = _as_integers(_labels_of(sample, label, number), number)
         for image in labels if batched else labels[None]:
-            rows.append(_count(image, num_classes, ignore_index, number))
+            rows.append(_count(image, num_classes, ignored, number))
     if not rows:
         raise ValueError("data must have at least one image, got none")
     return np.stack(rows)
@@ -101,15 +104,15 @@ def _as_integers(labels: Any, number: int) -> NDArray[np.int64]:
 
 
 def _count(
-    image: NDArray[np.int64], num_classes: int, ignore_index: int | None, number: int
+    image: NDArray[np.int64], num_classes: int, ignored: tuple[int, ...], number: int
 ) -> NDArray[np.int64]:
     labels = image.ravel()
-    if ignore_index is not None:
-        labels = labels[labels != ignore_index]
+    for index in ignored:
+        labels = labels[labels != index]
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-        ignored = "" if ignore_index is None else f" or {ignore_index}, which is ignored"
+        others = f" or {as_given(ignored)}, which is ignored" if ignored else ""
         raise ValueError(
-            f"labels must be in [0, {num_classes}){ignored}, got {wrong} in sample {number}"
+            f"labels must be in [0, {num_classes}){others}, got {wrong} in sample {number}"
         )
     return np.bincount(labels, minlength=num_classes)

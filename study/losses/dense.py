@@ -11,6 +11,7 @@ cross entropy, t that of the Jaccard term and G its derivative by p, the gradien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -38,8 +39,10 @@ def suits(config: LossConfig, scores: Tensor, labels: Labels) -> bool:
 def at_label(per_class: Tensor, label: Tensor) -> Tensor:
     """The values of (B, C, P) at labels (B, P), (B, P)."""
     batch, classes, pixels = per_class.shape
-    image = torch.arange(0, batch * classes * pixels, classes * pixels)[:, None]
-    index = torch.add(torch.arange(pixels), label, alpha=pixels).add_(image).view(-1)
+    size, device = classes * pixels, label.device
+    image = torch.arange(0, batch * size, size, device=device)[:, None]
+    pixel = torch.arange(pixels, device=device)
+    index = torch.add(pixel, label, alpha=pixels).add_(image).view(-1)
     return per_class.view(-1).index_select(0, index).view(batch, pixels)
 
 
@@ -72,7 +75,7 @@ class DenseStep:
         terms: dict[str, Tensor] = {}
         entropy, overlap = self._sums()
         self.overlap = overlap
-        value = torch.zeros((), dtype=torch.float64)
+        value = self.probability.new_zeros((), dtype=torch.float64)
         if self.mix < 1:
             terms["cross_entropy"] = entropy / self.num_valid
             terms["pixel"] = terms["cross_entropy"]
@@ -126,8 +129,9 @@ class DenseStep:
         """The summed cross entropy, and the sums of the Jaccard term; turns log p into p where
         there is one."""
         labels, smooths = self.labels, self.config.label_smoothing > 0
-        entropy = torch.zeros((), dtype=torch.float64)
-        sums = torch.zeros(3, *self.probability.shape[:2], dtype=torch.float64)
+        entropy = self.probability.new_zeros((), dtype=torch.float64)
+        shape = (3, *self.probability.shape[:2])
+        sums = self.probability.new_zeros(shape, dtype=torch.float64)
         hit, predicted, labelled = sums
         for image, pixels, part, soft, room in self._blocks():
             if soft is not None:
@@ -135,6 +139,8 @@ class DenseStep:
             if self.mix < 1:
                 if soft is not None:
                     losses = torch.mul(soft, part, out=room).sum(0)
+                    if math.isnan(float(losses.sum())):
+                        losses = room.masked_fill_(soft == 0, 0).sum(0)  # 0 log 0, see kernel
                 else:
                     losses = self.log_q[image, pixels]
                 if smooths:

@@ -12,7 +12,7 @@ from study.losses.config import LossConfig
 from study.losses.digest import loss_digest
 from study.losses.distillation import mean_entropy, softened
 from study.losses.logit_adjustment import LogitAdjustment
-from study.losses.looking import transforms_active
+from study.losses.looking import exactly, transforms_active
 from study.losses.loss import Terms
 from study.losses.module import SegmentationLoss
 from study.losses.targets import compute_dtype, in_shape
@@ -102,17 +102,18 @@ class DistilledLoss(SegmentationLoss):
         _, target, keep = in_shape(logits, target, keep, self._num_classes)
         hard = super().forward(logits, target, keep, weight) if self._mix < 1 else None
         scores, soft, _ = in_shape(logits, teacher, keep, self._num_classes)
-        with torch.autocast(logits.device.type, enabled=False):
+        with exactly(logits):
             scores = scores.to(compute_dtype(logits))
             kept = self._kept(target, keep)
             found = self._mix * self._soft(scores, soft.detach().to(scores.dtype), kept)
         return found if hard is None else (1 - self._mix) * hard + found
 
     def _kept(self, target: Tensor, keep: Tensor | None) -> Tensor:
-        kept = torch.ones_like(target[:, 0] if target.is_floating_point() else target).bool()
+        of_pixels = target[:, 0] if target.is_floating_point() else target.long()
+        kept = torch.ones_like(of_pixels, dtype=torch.bool)
         if not target.is_floating_point():
             for index in self._ignored:
-                kept = kept & (target != index)
+                kept = kept & (of_pixels != index)
         return kept if keep is None else kept & keep
 
     def _soft(self, scores: Tensor, teacher: Tensor, keep: Tensor) -> Tensor:

@@ -199,9 +199,10 @@ def _losses(config: Jaccard, found: Overlap) -> Tensor:
     hit, predicted, labelled = found.hit, found.predicted, found.labelled
     above = hit + config.smooth
     below = above + config.alpha * (predicted - hit) + config.beta * (labelled - hit)
-    losses = (1 - above / below.where(below > 0, 1)).where(below > 0, 0)
+    empty = below <= 0
+    losses = (1 - above / below.where(~empty, 1)).where(~empty, 0)
     if config.power != 1:
-        away = losses > 0
+        away = ~(losses <= 0)  # NaN stays NaN
         losses = (losses.where(away, 1.0) ** config.power).where(away, 0.0)
     return losses
 
@@ -231,7 +232,7 @@ def _derivatives(config: Jaccard, overlap: Overlap, average: str) -> list[Tensor
     slope = torch.where(empty, 0, weight / denominator)
     losses = 1 - score
     if config.power != 1:
-        away = losses > 0
+        away = ~(losses <= 0)  # NaN stays NaN
         losses = losses.where(away, 1.0)
         slope = (slope * config.power * losses ** (config.power - 1)).where(away, 0.0)
         losses = (losses**config.power).where(away, 0.0)

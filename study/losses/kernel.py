@@ -23,6 +23,7 @@ from study.losses.config import LossConfig, MaxPooling, Ohem
 from study.losses.family import active
 from study.losses.histogram import sum_by_label
 from study.losses.jaccard import Overlap, active_classes, partial_derivatives
+from study.losses.looking import may_look
 from study.losses.loss import WEIGHTS, Terms
 from study.losses.max_pooling import max_pooling_weights, max_pools
 from study.losses.ohem import margins, mines, ohem_kept, tells_apart
@@ -155,7 +156,11 @@ class Step:
         epsilon, soft = self.labels.epsilon, self.labels.soft
         sharp = None
         if soft is not None:
-            sharp = self.masked((soft * self.log_p).sum(1))
+            parts = soft * self.log_p
+            sharp = parts.sum(1)
+            if not may_look(sharp) or math.isnan(float(sharp.sum())):
+                sharp = parts.masked_fill_(soft == 0, 0).sum(1)  # 0 log 0, of a class masked out
+            sharp = self.masked(sharp)
         if self.config.label_smoothing == 0:
             return sharp
         flat = self.masked(self.log_p.sum(1))
@@ -330,10 +335,10 @@ def predicted_right(
 
     On a CPU a maximum is many times cheaper than an argmax: the label's log probability is removed
     from log_p temporarily and compared with the largest of the others. The scores are read only
-    where the two are equal.
+    where the two are equal. A NaN is never right.
     """
     if scores.device.type != "cpu":
-        return scores.argmax(1) == label
+        return (scores.argmax(1) == label) & ~log_q.isnan()
     flat = log_p.view(-1)
     flat.index_fill_(0, label_index, -torch.inf)
     others = log_p.amax(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -24,3 +26,18 @@ def inside_backward() -> bool:
 def has_tangent(tensor: Tensor) -> bool:
     """Whether it is dual, for a derivative in forward mode."""
     return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def savable(tensor: Tensor) -> Tensor:
+    """The tensor; a copy of one that was made in inference mode, where autograd would refuse it."""
+    if torch.is_inference_mode_enabled() or not tensor.is_inference():
+        return tensor
+    return tensor.clone()
+
+
+def exactly(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast on the device of a tensor; some (meta) have none."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

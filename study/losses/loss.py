@@ -66,7 +66,10 @@ def plain_loss(
     overlap = None
 
     if mix < 1:
-        losses = -(log_q if labels.soft is None else (sharp * log_p).sum(1))  # cross entropy
+        losses = -log_q  # cross entropy
+        if labels.soft is not None:
+            impossible = (sharp == 0) & log_p.isneginf()
+            losses = -(sharp * log_p.masked_fill(impossible, 0)).sum(1)  # 0 log 0 is 0
         if config.label_smoothing > 0:
             losses = (1 - labels.epsilon) * losses - labels.epsilon * log_p.mean(1)
         losses = losses.where(valid, 0)

@@ -7,16 +7,13 @@ form, `loss`: a config that the kernel does not know, derivatives of the gradien
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.core.errors import InputError
 from study.losses import dense, kernel
 from study.losses.class_weights import Counts, class_weights, has_class_weights
 from study.losses.compiled import opaque_loss, register
@@ -24,12 +21,19 @@ from study.losses.config import LossConfig
 from study.losses.cross_entropy import cross_entropy, suits
 from study.losses.digest import echo, loss_digest
 from study.losses.family import active
+from study.losses.ignored import as_given, class_number, ignored_labels
 from study.losses.jaccard import Overlap, by_class
 from study.losses.label_smoothing import amount
 from study.losses.logit_adjustment import adjusted, log_prior
-from study.losses.looking import has_tangent, inside_backward, transforms_active
+from study.losses.looking import (
+    exactly,
+    has_tangent,
+    inside_backward,
+    savable,
+    transforms_active,
+)
 from study.losses.loss import WEIGHTS, Terms, plain_loss
-from study.losses.recall_state import ObserveUnderTransforms, RecallState
+from study.losses.recall_state import ObserveUnderTransforms, RecallState, forgets
 from study.losses.targets import Labels, compute_dtype, in_shape, read_labels, read_weight
 
 NO_INDEX = -(2**63)  # no label has it
@@ -84,22 +88,21 @@ class SegmentationLoss(nn.Module):
         validate: bool = True,
     ) -> None:
         super().__init__()
-        self._num_classes = _whole(num_classes, "num_classes")
-        if self._num_classes < 1:
-            raise ValueError(f"num_classes must be >= 1, got {num_classes}")
+        self._num_classes = class_number(num_classes)
         self._config = config
         self._classes = max(2, self._num_classes)
-        self._ignored = _indices(ignore_index)
+        self._ignored = ignored_labels(ignore_index, self._classes)
         self._validate = validate
-        weights = class_weights(config.class_weights, class_counts, self._classes)
-        self.register_buffer("class_weights", weights)
-        tau = config.logit_adjustment.tau
-        prior = log_prior(class_counts, self._classes) if tau > 0 else None
-        self.register_buffer("log_prior", prior)
-        self._configured = {name: _on_cpu(value) for name, value in self.named_buffers()}
-        self.recall = (
-            RecallState(config.recall.ema_momentum, self._classes) if config.recall else None
-        )
+        with torch.inference_mode(False), torch.device("cpu"):  # whatever is set around
+            weights = class_weights(config.class_weights, class_counts, self._classes)
+            self.register_buffer("class_weights", weights)
+            tau = config.logit_adjustment.tau
+            prior = log_prior(class_counts, self._classes) if tau > 0 else None
+            self.register_buffer("log_prior", prior)
+            self._configured = {name: value.clone() for name, value in self.named_buffers()}
+            self.recall = (
+                RecallState(config.recall.ema_momentum, self._classes) if config.recall else None
+            )
         self.measure_gradients = False
         self._is_neutral = not active(config)
         self._is_used = False
@@ -120,9 +123,7 @@ class SegmentationLoss(nn.Module):
     @property
     def ignore_index(self) -> int | tuple[int, ...] | None:
         """The labels of the pixels that do not count."""
-        if len(self._ignored) == 1:
-            return self._ignored[0]
-        return self._ignored or None
+        return as_given(self._ignored)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -168,8 +169,10 @@ class SegmentationLoss(nn.Module):
                 return self._outside_of_the_graph(logits, target, keep, weight)
             scores = logits.to(compute_dtype(logits))
             return opaque_loss(self._number, scores, target, keep, self.recall)
+        logits, target = savable(logits), savable(target)
+        keep = None if keep is None else savable(keep)
         if weight is not None or self._asks_for_more(logits, target):
-            with torch.autocast(logits.device.type, enabled=False):
+            with exactly(logits):
                 return self._plain_step(logits, target, keep, weight)
         return _Differentiable.apply(logits, target, keep, self)
 
@@ -178,8 +181,9 @@ class SegmentationLoss(nn.Module):
         self, logits: Tensor, target: Tensor, keep: Tensor | None, weight: Tensor | None
     ) -> Tensor:
         """The plain form in a compiled step, which it breaks in two."""
-        with torch.autocast(logits.device.type, enabled=False):
-            return self._plain_step(logits, target, keep, weight)
+        keep = None if keep is None else savable(keep)
+        with exactly(logits):
+            return self._plain_step(savable(logits), savable(target), keep, weight)
 
     def _asks_for_more(self, logits: Tensor, target: Tensor) -> bool:
         """Whether the kernel cannot give what is asked for."""
@@ -236,7 +240,7 @@ class SegmentationLoss(nn.Module):
         scores, labels = self._read(logits, target, keep)
         if weight is not None:
             of_pixels = read_weight(
-                weight, logits, labels.valid, scores.dtype, validate=self._validate
+                savable(weight), logits, labels.valid, scores.dtype, validate=self._validate
             )
             labels = replace(labels, weight=of_pixels)
         terms: Terms = {}
@@ -427,16 +431,19 @@ class SegmentationLoss(nn.Module):
         errors: list[str] = args[-1]
         for name, mine in self._configured.items():
             given = state_dict.get(prefix + name)
-            if not isinstance(given, Tensor) or mine is None or given.shape != mine.shape:
+            if not isinstance(given, Tensor) or given.is_meta or given.shape != mine.shape:
                 continue
-            given = given.detach().cpu().double()
-            if not torch.allclose(given, mine, rtol=1e-6, atol=0):
+            rounding = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
+            given = given.detach().double()
+            loaded = given if rounding < 1e-6 else mine.clone()
+            if not torch.allclose(given.cpu(), mine, rtol=max(1e-6, rounding), atol=0):
                 errors.append(
                     f"{prefix}{name} are {given.tolist()} in the state and {mine.tolist()} by the "
                     "config and its class_counts: build the loss with those of the state, or leave "
                     f"{prefix}{name} out of the state"
                 )
-                state_dict = {**state_dict, prefix + name: mine}
+                loaded = mine.clone()
+            state_dict = {**state_dict, prefix + name: loaded}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -446,7 +453,12 @@ class SegmentationLoss(nn.Module):
             found = fn(state)
             return found if found.dtype == state.dtype else state.to(found.device)
 
-        return super()._apply(moved, recurse)
+        with torch.inference_mode(False):  # a state that was made there could not be trained on
+            super()._apply(moved, recurse)
+        if forgets(fn):
+            for name, value in self._configured.items():
+                getattr(self, name).copy_(value)
+        return self
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, ignore_index={self.ignore_index}, {self.config}"
@@ -468,7 +480,7 @@ class _Differentiable(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, keep: Tensor | None, loss: SegmentationLoss
     ) -> Tensor:
-        with torch.autocast(logits.device.type, enabled=False):
+        with exactly(logits):
             scores = logits.detach().to(compute_dtype(logits))
             value, gradient, factors = loss.evaluate(scores, target, keep, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient, logits, target, keep, factors)
@@ -495,7 +507,7 @@ def gradient_with_graph(
     """The gradient of a step by its logits, attached to their graph."""
     if target.numel() == 0:
         return torch.zeros_like(logits)
-    with torch.autocast(logits.device.type, enabled=False):
+    with exactly(logits):
         value = loss.again(logits, target, keep, factors)
         (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
     return gradient
@@ -506,31 +518,6 @@ def _hits_and_support(scores: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     (C,) float64 each."""
     classes = torch.arange(labels.num_classes, device=scores.device)[:, None]
     mine = (labels.label[:, None] == classes) & labels.valid[:, None]  # (B, C, P)
-    hit = scores.detach().argmax(1) == labels.label
+    at_label = scores.detach().gather(1, labels.label[:, None])[:, 0]
+    hit = (scores.detach().argmax(1) == labels.label) & at_label.isfinite()  # no NaN predicts
     return (mine & hit[:, None]).sum((0, 2)).double(), mine.sum((0, 2)).double()
-
-
-def _whole(number: Any, name: str) -> int:
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise InputError(f"{name} must be a whole number, got {number!r}", key=name) from None
-
-
-def _indices(given: Any) -> tuple[int, ...]:
-    """The ignored labels; none for None."""
-    if given is None:
-        return ()
-    hint = "give an integer, a list of integers, or None to ignore nothing"
-    if isinstance(given, Tensor | np.ndarray):
-        given = given.tolist()
-    many = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    try:
-        return tuple(dict.fromkeys(_whole(one, "ignore_index") for one in many))
-    except InputError:
-        message = f"ignore_index must be a whole number, or several, got {given!r}"
-        raise InputError(message, hint=hint, key="ignore_index") from None
-
-
-def _on_cpu(value: Tensor) -> Tensor | None:
-    return None if value.device.type == "meta" else value.detach().cpu().clone()

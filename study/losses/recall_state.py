@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -37,6 +38,24 @@ class RecallState(nn.Module):
         self.value.copy_(value)
         self.seen.copy_(seen)
 
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load numbers of any dtype as float64, with `assign=True` too."""
+        mine = {prefix + name for name, _ in self.named_buffers()}
+        state_dict = {
+            key: value.double() if key in mine and isinstance(value, Tensor) else value
+            for key, value in state_dict.items()
+        }
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if forgets(fn):
+            self.value.zero_()
+            self.seen.zero_()
+        return self
+
     def mean(self) -> Tensor:
         """The mean R of the classes seen; 0 if none was."""
         return (self.value.sum() / (self.seen > 0).sum().clamp(min=1)).detach()
@@ -44,6 +63,15 @@ class RecallState(nn.Module):
     def weights(self) -> Tensor:
         """1 - R, (C,) float64."""
         return 1 - self.value
+
+
+def forgets(fn: Callable[[Tensor], Tensor]) -> bool:
+    """Whether what a module applies to its state leaves memory without numbers, as `to_empty` does:
+    it alone makes a tensor of one that has no data."""
+    try:
+        return not fn(torch.empty((), dtype=torch.float64, device="meta")).is_meta
+    except RuntimeError:
+        return False
 
 
 class ObserveUnderTransforms(torch.autograd.Function):

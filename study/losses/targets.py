@@ -11,6 +11,7 @@ from torch import Tensor
 
 from study.core.errors import InputError
 from study.losses.histogram import sum_by_label
+from study.losses.ignored import in_words
 from study.losses.looking import may_look
 
 # How far the sum of a soft label may be from 1, by the dtype in which it came.
@@ -96,17 +97,16 @@ def in_shape(
     Raises:
         ValueError: unless the shapes and dtypes fit.
     """
-    inputs: dict[str, object] = {"logits": logits, "target": target}
-    for name, given in inputs.items():
-        if not isinstance(given, Tensor):
-            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
-            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
+    check_tensors(logits=logits, target=target)
+    check_device(logits, target=target, keep=keep)
     floats = logits.is_floating_point()
     if logits.ndim < 3 or logits.shape[1] != num_classes or not floats:
         raise ValueError(
             f"logits must be floating-point of shape (B, {num_classes}, H, W), "
             f"got {logits.dtype} of {tuple(logits.shape)}; (B, {num_classes}, N) and "
             f"(B, {num_classes}, D, H, W) will do as well"
+            + "; one channel is num_classes=1"
+            * (num_classes == 2 and logits.shape[1:2] == (1,))
         )
     binary, shape = num_classes == 1, logits.shape
     pixels, one_channel = _pixels(shape), (shape[0], 1, *shape[2:])
@@ -122,9 +122,11 @@ def in_shape(
             target = target.reshape(one_channel)
             target = torch.cat([1 - target, target], 1)
         elif target.shape != shape:
+            hard = tuple(target.shape) in (pixels, one_channel)
             raise ValueError(
                 f"a soft target must have the logits' shape {tuple(shape)}, "
                 f"got {tuple(target.shape)}"
+                + (f" of {target.dtype}: labels of classes are integers, target.long()" * hard)
             )
     else:
         if tuple(target.shape) == one_channel:
@@ -139,6 +141,23 @@ def in_shape(
     return two_classes(logits) if binary else logits, target, keep
 
 
+def check_tensors(**inputs: object) -> None:
+    """Raise ValueError, with its name, for what is no tensor."""
+    for name, given in inputs.items():
+        if not isinstance(given, Tensor):
+            parts = f" of {', '.join(map(str, given))}" if isinstance(given, dict) else ""
+            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}{parts}")
+
+
+def check_device(logits: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError, with its name, for a tensor on another device than the logits."""
+    for name, given in others.items():
+        if given is not None and given.device != logits.device:
+            raise ValueError(
+                f"{name} must be on the device of the logits, {logits.device}, got {given.device}"
+            )
+
+
 def read_weight(
     weight: Tensor, logits: Tensor, valid: Tensor, dtype: torch.dtype, *, validate: bool
 ) -> Tensor:
@@ -147,6 +166,7 @@ def read_weight(
     Raises ValueError for another shape or dtype and, where looking makes nobody wait, for a weight
     that is negative or not finite at a valid pixel.
     """
+    check_device(logits, weight=weight)
     pixels, shape = _pixels(logits.shape), tuple(weight.shape)
     if shape not in (pixels, (pixels[0], 1, *pixels[1:])) or not weight.is_floating_point():
         raise ValueError(
@@ -247,10 +267,9 @@ def _check_range(label: Tensor, num_classes: int, ignored: Sequence[int]) -> Non
         return
     low, high = (int(bound) for bound in label.aminmax())
     if low < 0 or high >= num_classes:
-        indices = " or ".join(map(str, ignored))
-        others = f" or {indices} (ignored)" if ignored else ", none is ignored"
         raise ValueError(
-            f"labels must be in [0, {num_classes}){others}, got {low if low < 0 else high}"
+            f"labels must be in [0, {num_classes}){in_words(tuple(ignored))}, "
+            f"got {low if low < 0 else high}"
         )
 
 

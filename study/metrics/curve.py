@@ -33,7 +33,7 @@ class CurveCounter:
         # [a, c]: factor from z_a - z_c to the tau at which c overtakes a; NaN where it never does.
         self._up = torch.where(differences > 0, 1 / differences, torch.nan)
         self._down = torch.where(differences < 0, -1 / differences, torch.nan)
-        self._taus = torch.tensor(TAUS[ARGMAX:], dtype=torch.float64)
+        self._taus = torch.tensor(TAUS[ARGMAX:], dtype=torch.float64, device="cpu")
         self._prior_of_device = self.log_prior.float()[:, None]  # where the last batch was
 
     def count(self, logits: Tensor, target: Tensor, pred: Tensor, valid: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class CurveCounter:
         planes, rows = logits.contiguous(), logits.transpose(1, 2).reshape(-1, num_classes)
         flat_pred, flat_target = pred.reshape(-1), target.reshape(-1)
         best = planes.gather(1, pred[:, None])[:, 0]
-        changes = torch.zeros(images * NUM_TAUS * table_size, dtype=torch.int64)
+        changes = pred.new_zeros(images * NUM_TAUS * table_size)
         for sign, factors in ((1, self._up), (-1, self._down)):
             shift = (-sign * BEYOND * self.log_prior).float()
             moves = ((planes + shift[:, None]).amax(1) > best + shift[pred]) & valid

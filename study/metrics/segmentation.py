@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from study.core.names import TAU_MACC, TAU_MIOU, TUNED, TUNED_MACC
+from study.losses.ignored import as_given, class_number, ignored_labels
 from study.metrics.counts import named_metrics, present_classes
 from study.metrics.decision import ARGMAX, TAUS, Taus, choose_taus, log_prior
 
@@ -35,7 +36,7 @@ class SegmentationMetrics:
     Args:
         num_classes: C. 1 means two classes with logits of one channel (B, 1, H, W): those of the
             second class; the first has logit 0. Names and counts are those of both classes.
-        ignore_index: label of the ignored pixels.
+        ignore_index: label of the ignored pixels, or several; None ignores none.
         class_names: names of the per-class metrics, one per class, all different; default the class
             indices.
         class_counts: (C,) pixels of each class in training. They switch on the metrics of the
@@ -44,7 +45,7 @@ class SegmentationMetrics:
         calibration: also measure nll and calibration_error; each batch must then be logits.
 
     Raises:
-        ValueError: if class_names, class_counts or groups do not fit.
+        ValueError: if num_classes, ignore_index, class_names, class_counts or groups do not fit.
 
     Examples:
         >>> import torch
@@ -61,15 +62,15 @@ class SegmentationMetrics:
     def __init__(
         self,
         num_classes: int,
-        ignore_index: int = 255,
+        ignore_index: int | Sequence[int] | None = 255,
         class_names: Sequence[str] | None = None,
         *,
         class_counts: ArrayLike | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
         calibration: bool = False,
     ) -> None:
-        self._channels = num_classes
-        num_classes = max(2, num_classes)
+        self._channels = class_number(num_classes)
+        num_classes = max(2, self._channels)
         names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
         if len(names) != num_classes:
             raise ValueError(
@@ -78,7 +79,7 @@ class SegmentationMetrics:
         if len(set(names)) < len(names):
             raise ValueError(f"class_names must be unique, got {names}")
         self.num_classes = num_classes
-        self.ignore_index = ignore_index
+        self._ignored = ignored_labels(ignore_index, num_classes)
         self.class_names = tuple(names)
         self.groups = {
             group: self._classes(group, names) for group, names in (groups or {}).items()
@@ -86,6 +87,11 @@ class SegmentationMetrics:
         self._counter = None if class_counts is None else self._curve_counter(class_counts)
         self._calibration = calibration
         self.reset()
+
+    @property
+    def ignore_index(self) -> int | tuple[int, ...] | None:
+        """The labels of the pixels that do not count."""
+        return as_given(self._ignored)
 
     def reset(self) -> None:
         """Forget all batches."""
@@ -112,11 +118,14 @@ class SegmentationMetrics:
 
         counts = np.asarray(class_counts)
         if counts.shape != (self.num_classes,):
+            hint = "; sum those of images over axis 0" if counts.ndim == 2 else ""
             raise ValueError(
                 f"class_counts must have one count per class ({self.num_classes}), "
-                f"got shape {counts.shape}"
+                f"got shape {counts.shape}{hint}"
             )
-        return CurveCounter(torch.as_tensor(log_prior(counts)))
+        if not (np.isfinite(counts).all() and (counts >= 0).all()):
+            raise ValueError("class_counts must be finite and >= 0 for every class")
+        return CurveCounter(torch.from_numpy(log_prior(counts)))
 
     def update(self, pred_or_logits: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -131,19 +140,24 @@ class SegmentationMetrics:
         """
         import torch
 
+        from study.losses.targets import check_tensors
         from study.metrics.curve import confusion_tables
 
         self._refuse_after_sync()
+        check_tensors(pred_or_logits=pred_or_logits, target=target)
         logits = pred_or_logits.detach()
+        given = (
+            f"{logits.dtype} of {tuple(logits.shape)} and {target.dtype} of {tuple(target.shape)}"
+        )
         if self._channels == 1:
             logits, target = _two_classes(logits), _labels(target)
         elif target.ndim == 4 and target.shape[1] == 1:
             target = target[:, 0]
-        pred, target = self._checked(logits, target)
+        pred, target = self._checked(logits, target, given)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
             raise ValueError("decision rules and calibration need logits, got classes")
         self._copies.clear()
-        valid = target != self.ignore_index
+        valid = self._valid(target)
         if self._counter is not None:
             tables = self._counter.count(logits, target, pred, valid)
             hits, decided = tables.diagonal(dim1=2, dim2=3), tables.sum(2)
@@ -178,11 +192,13 @@ class SegmentationMetrics:
         gaps = sum_by_label(label, self.num_classes * CALIBRATION_BINS, p)
         self._bins = _added(self._bins, gaps)
 
-    def _checked(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check both and return them as (B, P) int64."""
+    def _checked(self, pred: Tensor, target: Tensor, given: str) -> tuple[Tensor, Tensor]:
+        """Check both and return them as (B, P) int64. given: what they were, in words."""
         import torch
 
-        given = f"{pred.dtype} of {tuple(pred.shape)} and {target.dtype} of {tuple(target.shape)}"
+        from study.losses.targets import check_device
+
+        check_device(pred, target=target)
         if pred.is_floating_point() and pred.ndim == 4 and pred.shape[1] == self.num_classes:
             logits, pred = pred, pred.argmax(1)
             if target.shape == pred.shape:
@@ -190,11 +206,11 @@ class SegmentationMetrics:
         integer = not pred.is_floating_point() and not target.is_floating_point()
         if not integer or pred.ndim != 3 or pred.shape != target.shape:
             raise ValueError(
-                f"update takes logits (B, {self.num_classes}, H, W) or integer classes (B, H, W), "
+                f"update takes logits (B, {self._channels}, H, W) or integer classes (B, H, W), "
                 f"and an integer target (B, H, W), got {given}"
             )
         pred, target = pred.flatten(1).long(), target.flatten(1).long()
-        valid = target != self.ignore_index
+        valid = self._valid(target)
         for name, classes in (("pred", pred), ("target", target)):
             inside = ((classes >= 0) & (classes < self.num_classes)) | ~valid
             if classes.device.type != "cpu":
@@ -206,10 +222,21 @@ class SegmentationMetrics:
                 )
         return pred, target
 
+    def _valid(self, target: Tensor) -> Tensor:
+        """Where int64 labels are not ignored."""
+        import torch
+
+        if not self._ignored:
+            return torch.ones_like(target, dtype=torch.bool)
+        valid = target != self._ignored[0]
+        for index in self._ignored[1:]:
+            valid = valid & (target != index)
+        return valid
+
     def _watch(self, logits: Tensor, pred: Tensor, target: Tensor) -> None:
         """Remember a NaN at a valid pixel; argmax selects a NaN wherever there is one."""
         top = logits.gather(1, pred[:, None])[:, 0]
-        found = (top.isnan() & (target != self.ignore_index)).any()
+        found = (top.isnan() & self._valid(target.long())).any()
         self._diverged = found if self._diverged is None else self._diverged | found
 
     def merge(self, other: SegmentationMetrics) -> None:
@@ -294,7 +321,8 @@ class SegmentationMetrics:
         import torch
 
         if self._confusion is None:
-            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+            shape = (self.num_classes, self.num_classes)
+            return torch.zeros(shape, dtype=torch.int64, device="cpu")
         return self._confusion
 
     def image_counts(self) -> Tensor:
@@ -302,7 +330,7 @@ class SegmentationMetrics:
         import torch
 
         if not self._image_counts:
-            return torch.zeros(0, 3, self.num_classes, dtype=torch.int64)
+            return torch.zeros((0, 3, self.num_classes), dtype=torch.int64, device="cpu")
         return torch.cat(self._image_counts)
 
     @property

@@ -113,3 +113,10 @@ def test_wrong_data_are_one_line(data, line):
     with pytest.raises(ValueError) as caught:
         class_counts(data, 3)
     assert str(caught.value) == line
+
+
+def test_several_labels_are_ignored():
+    data = [("image", np.array([[0, 0, 1, 255, 7]]))]
+    assert class_counts(data, 2, ignore_index=[255, 7]).tolist() == [[2, 1]]
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\) or \(255, 9\), which is ig"):
+        class_counts(data, 2, ignore_index=(255, 9))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -169,6 +170,12 @@ def test_resampled_counts_are_scored_all_at_once():
         (torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2), "integer target .*float32 of"),
         (torch.full((1, 2, 2), 5), torch.zeros(1, 2, 2).long(), "pred must be .* got 5"),
         (
+            np.zeros((1, 2, 2)),
+            torch.zeros(1, 2, 2),
+            "^pred_or_logits must be a tensor",
+        ),
+        (torch.zeros(1, 5, 2, 2), {"mask": 1}, "^target must be a tensor, got a dict of mask"),
+        (
             torch.zeros(1, 2, 2, dtype=torch.int64),
             torch.full((1, 2, 2), 7),
             "target must be .* got 7",
@@ -220,3 +227,81 @@ def test_one_channel_is_two_classes_of_which_the_first_has_logit_0() -> None:
     assert masks.compute() == plain.compute()
     with pytest.raises(ValueError, match="integer target"):
         masks.update(logits, torch.rand(3, 8, 9))
+
+
+def test_what_is_ignored_is_one_label_or_several_or_nothing():
+    labels = torch.tensor([[[0, 1, 2, 255], [2, 2, 1, 0]]])
+    for given, ignored in ((255, {255}), ([255, 2], {255, 2}), (np.array([0, 255]), {0, 255})):
+        metrics = SegmentationMetrics(3, ignore_index=given)
+        logits = torch.randn(1, 3, 2, 4)
+        logits[:, :, 0, 3] = torch.nan  # never read
+        metrics.update(logits, labels)
+        kept = [c for c in labels.flatten().tolist() if c not in ignored]
+        assert metrics.confusion.sum(1).tolist() == [kept.count(c) for c in range(3)]
+        assert not math.isnan(metrics.compute()["acc"])
+    metrics = SegmentationMetrics(3, ignore_index=None)
+    metrics.update(labels.clamp(max=2), labels.clamp(max=2))
+    assert metrics.confusion.sum() == 8 and metrics.ignore_index is None
+    with pytest.raises(ValueError, match=r"pred must be .* got 255"):
+        metrics.update(labels, labels.clamp(max=2))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"num_classes": 0}, "num_classes must be >= 1, got 0"),
+        ({"num_classes": -3}, "num_classes must be >= 1, got -3"),
+        ({"num_classes": "3"}, "num_classes must be a whole number, got '3'"),
+        ({"num_classes": 3, "ignore_index": "255"}, "ignore_index must be a whole number.*'255'"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(given, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(**given)
+
+
+def test_small_integers_many_classes_and_volumes_are_counted() -> None:
+    """17 classes and more number their pairs beyond 255."""
+    metrics = SegmentationMetrics(20, class_counts=[1] * 20)
+    logits = torch.randn(2, 20, 3, 4, 5)
+    target = torch.randint(0, 20, (2, 3, 4, 5))
+    metrics.update(logits.flatten(3), target.flatten(2).to(torch.uint8))
+    expected = torch.zeros(20, 20, dtype=torch.int64)
+    for true, predicted in zip(target.flatten(), logits.argmax(1).flatten(), strict=True):
+        expected[true, predicted] += 1
+    assert torch.equal(metrics.confusion, expected)
+
+
+def test_modes_and_default_devices_do_not_matter():
+    logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    options = {"class_counts": [5, 3, 2], "calibration": True}
+    found = []
+    for mode in (contextlib.nullcontext, torch.inference_mode, lambda: torch.device("meta")):
+        with mode():
+            metrics = SegmentationMetrics(3, **options)
+            metrics.update(logits, target)
+        metrics.update(logits, target)
+        with mode():
+            found.append(metrics.compute())
+            assert math.isnan(SegmentationMetrics(3).compute()["miou"])
+    assert found[0] == found[1] == found[2]
+
+
+def test_one_channel_is_named_as_it_was_given() -> None:
+    words = r"logits \(B, 1, H, W\) .*float32 of \(1, 1, 4, 4\) and torch.float32 of \(1, 4, 4\)$"
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(1).update(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([1, 2, -3], "class_counts must be finite and >= 0"),
+        ([1, 2, float("nan")], "class_counts must be finite and >= 0"),
+        ([1, 2, float("inf")], "class_counts must be finite and >= 0"),
+        ([[1, 2, 3], [4, 5, 6]], r"got shape \(2, 3\); sum those of images over axis 0"),
+    ],
+)
+def test_counts_that_are_none_are_refused(counts, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        SegmentationMetrics(3, class_counts=counts)

@@ -143,8 +143,9 @@ class Loss(nn.Module):
         if ECHO:
             self.tell()
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+        labels = labels.long()  # small integers wrap where they are compared
         valid = labels != self.ignore_index
-        labels = labels.long().masked_fill(~valid, 0)
+        labels = labels.masked_fill(~valid, 0)
         if RECALL:
             self.update_recall(logits, labels, valid)
         if ADJUSTMENT:
@@ -226,7 +227,8 @@ class Loss(nn.Module):
         """
         if not self.training:
             return
-        right = logits.argmax(1) == labels
+        at_label = logits.gather(1, labels[:, None])[:, 0]
+        right = (logits.argmax(1) == labels) & at_label.isfinite()  # no NaN predicts
         support = torch.bincount(labels[valid], minlength=self.num_classes).double()
         hits = torch.bincount(labels[valid & right], minlength=self.num_classes).double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -316,7 +318,7 @@ def jaccard_term(
     index = (hit + smooth) / torch.where(empty, 1, hit + wrong + smooth)
     losses = torch.where(active & ~empty, 1 - index, 0)
     if OVERLAP_POWER:
-        away = losses > 0
+        away = ~(losses <= 0)  # NaN stays NaN
         losses = torch.where(away, torch.where(away, losses, 1) ** POWER, 0)
     counts = active.sum(axis)
     means = losses.sum(axis) / counts.clamp(min=1)
