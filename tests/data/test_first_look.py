@@ -407,6 +407,22 @@ def no_data(value: int, kind: type) -> Write:
     return write
 
 
+def two_kinds_of_labels(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos/{n}.png")
+        save(label, root / f"label ids/{n}.png")
+        save(PAINT[label], root / f"label colours/{n}.png")
+
+
+def instances_beside(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        name = f"{n:06d}_10.png"
+        save(photo, root / f"{'testing' if split == 'test' else 'training'}/image_2/{name}")
+        save(label, root / f"training/semantic/{name}")
+        save(PAINT[label], root / f"training/semantic_rgb/{name}")
+        save(label.astype(np.uint16) * 256 + 1, root / f"training/instance/{name}")
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -455,6 +471,8 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (splits_in_names, PLAIN, "train is train*; val is 15% of train by the hash of the name; test"),
     (deep_folders, PLAIN, ""),
     (several_kinds_of_labels, PLAIN, ""),
+    (two_kinds_of_labels, PLAIN, "left out: label colours"),
+    (instances_beside, PLAIN, "left out: training/semantic_rgb"),
 ]
 
 
@@ -474,7 +492,10 @@ def test_what_is_read_is_what_was_drawn_and_what_is_left_out_is_told(
     told = capsys.readouterr()
     assert says in told.out and "fault: " not in told.out and told.err == ""
     assert check([str(root / "task.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0
-    unlabelled = write in (unlabelled_test, other_images_without_labels, splits_without_labels)
+    unlabelled = write in (
+        *(unlabelled_test, other_images_without_labels),
+        *(splits_without_labels, instances_beside),
+    )
     expected = sum(COUNTS.values()) - COUNTS["test"] * unlabelled
     assert_read(root, names, expected)
 
@@ -655,13 +676,6 @@ def one_pair(root: Path) -> None:
     save(np.eye(*SHAPE, dtype=np.uint8), root / "labels/a.png")
 
 
-def two_kinds_of_labels(root: Path) -> None:
-    for _, n, photo, label in scenes():
-        save(photo, root / f"photos/{n}.png")
-        save(label, root / f"label ids/{n}.png")
-        save(PAINT[label], root / f"label colours/{n}.png")
-
-
 def without_train(root: Path) -> None:
     for split, n, photo, label in scenes({"val": 4, "test": 4}):
         save(photo, root / f"images/{split}/{n}.png")
@@ -684,15 +698,6 @@ def an_archive(root: Path) -> None:
     (root / "data.zip").write_bytes(b"PK")
 
 
-def instances_beside(root: Path) -> None:
-    for split, n, photo, label in scenes():
-        name = f"{n:06d}_10.png"
-        save(photo, root / f"{'testing' if split == 'test' else 'training'}/image_2/{name}")
-        save(label, root / f"training/semantic/{name}")
-        save(PAINT[label], root / f"training/semantic_rgb/{name}")
-        save(label.astype(np.uint16) * 256 + 1, root / f"training/instance/{name}")
-
-
 STOP: list[tuple[Write, str]] = [
     (painted_jpegs, "store them anew without loss, as PNG"),
     (nothing_drawn, "all labels hold one value, 255; store the classes as different greys"),
@@ -704,11 +709,6 @@ STOP: list[tuple[Write, str]] = [
     (noise, "what is taken for labels has other values in nearly each pixel"),
     (without_train, "no images of train in images/{split} (found: val, test)"),
     (one_pair, "train must have at least 3 images to carve from, got 1; docs/data_recipes.md has"),
-    (
-        instances_beside,
-        "labels: training/semantic, training/semantic_rgb); `--labels training/semantic` chooses",
-    ),
-    (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
 ]
 
 
