@@ -18,9 +18,11 @@ from study.core.names import TEST, VAL
 from study.data.convert import arrays, folders, raster
 from study.data.convert.coco import read_coco
 from study.data.convert.cvat import read_cvat
+from study.data.convert.darwin import read_darwin
 from study.data.convert.export import Export, Source
 from study.data.convert.labelme import read_labelme
 from study.data.convert.labelstudio import read_labelstudio
+from study.data.convert.regions import read_regions
 from study.data.convert.rle import read_rle
 from study.data.convert.supervisely import read_supervisely
 from study.data.convert.via import read_via
@@ -46,6 +48,8 @@ TOOLS: Mapping[str, Callable[[Source], Export]] = {
     "rle-rows": partial(read_rle, order="C"),
     "via": read_via,
     "supervisely": read_supervisely,
+    "darwin": read_darwin,
+    "regions": read_regions,
 }
 
 

@@ -110,6 +110,6 @@ def _copied(root: Path, target: Path, found: Gathered) -> Folders:
                 shutil.copyfile(file, copy)
             told.images[split] += 1
         for file in (*root.glob("*"), *root.glob("*/*")):
-            if file.name in NAME_FILES and file.is_file():
+            if any(file.match(one) for one in NAME_FILES) and file.is_file():
                 shutil.copyfile(file, folder / file.name)
     return told

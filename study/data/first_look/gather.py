@@ -25,6 +25,7 @@ from study.data.first_look.pictures import (
     PHOTO,
     are_alike,
     are_classes,
+    are_masks,
     kind_order,
     look_like_labels,
 )
@@ -268,4 +269,4 @@ def _choose(root: Path, found: Gathered) -> None:
 
 def _all_binary(labels: Sequence[Sequence[tuple[str, Path]]]) -> bool:
     some = labels[:: max(1, len(labels) // _COMPARED)]
-    return all(look_like_labels([file for _, file in one], 2) for one in some)
+    return all(are_masks([file for _, file in one]) for one in some)

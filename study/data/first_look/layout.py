@@ -31,6 +31,7 @@ from study.data.first_look.pictures import (
     PHOTO,
     are_alike,
     are_classes,
+    are_masks,
     are_recoloured,
     by_area,
     folder_of,
@@ -253,7 +254,7 @@ def _alternatives(root: Path, template: str) -> list[str]:
         return [template]  # rooms, sites: images are divided as their labels are
     if not all(look_like_labels([one / file for file in files]) for one, files in below.items()):
         return [template]
-    if all(look_like_labels([one / file for file in files], 2) for one, files in below.items()):
+    if all(are_masks([one / file for file in files]) for one, files in below.items()):
         return [template]
     return [f"{template}/{one.name}" for one in below]
 
@@ -454,8 +455,10 @@ def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
     drawn = "`study.data convert` draws those of annotation tools"
     hint = convert_command(root) or arrays_command(root)
     if not hint:
-        choice = f"`{which}` chooses" if which else ""
-        hint = ", or ".join(filter(None, (gather_command(root), choice))) or f"{drawn}; {OTHER}"
+        ways = [gather_command(root), f"`{which}` chooses" if which else ""]
+        if "--images" not in which and "--labels" in ways[0]:
+            ways.reverse()  # a choice between labels is the shorter way
+        hint = ", or ".join(filter(None, ways)) or f"{drawn}; {OTHER}"
     return InputError(f"cannot tell which pictures are labels ({told})", hint=hint, file=root)
 
 
@@ -516,7 +519,7 @@ def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
     shared = set.intersection(*parts)
     names = ["_".join(p for p in one.split("/") if p not in shared) for one in folders]
     names = [f"class_{name}" if name.isdecimal() else name for name in names]
-    binary = all(look_like_labels(pictures(root, one), 2) for one in folders)
+    binary = all(are_masks(pictures(root, one)) for one in folders)
     stems = {file.stem for file in pictures(root, image_dir)}
     paired = all(stems & {file.stem for file in pictures(root, one)} for one in folders)
     if not binary or not paired or "" in names:

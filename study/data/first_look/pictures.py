@@ -20,7 +20,7 @@ BESIDE = re.compile(
     re.IGNORECASE,
 )  # what lies beside images and labels and is neither
 OBJECTS = re.compile(r"instance|panoptic", re.IGNORECASE)
-_CLASSES = re.compile(r"semantic|categor|class|binary", re.IGNORECASE)
+_CLASSES = re.compile(r"segm|semantic|categor|class|binary", re.IGNORECASE)
 PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 FEW_COLOURS = 64  # a picture with no more is a label
 _GREY = ("L", "P", "1", "I", "I;16")
@@ -53,6 +53,14 @@ def pictures(root: Path, template: str) -> list[Path]:
 def look_like_labels(files: Sequence[Path], colours: int = FEW_COLOURS) -> bool:
     """Whether there are files, and each of the first has no more colours than a label."""
     return bool(files) and all(_has_few_colours(file, colours) for file in files[:LOOKED_AT])
+
+
+def are_masks(files: Sequence[Path]) -> bool:
+    """Whether the first of the files are binary masks: of two colours at most, one of them 0."""
+    some = [label for file in files[:LOOKED_AT] if (label := _label(file)) is not None]
+    return look_like_labels(files, 2) and all(
+        one.min() == 0 or one.min() == one.max() for one in some
+    )
 
 
 def are_classes(files: Sequence[Path]) -> bool:
