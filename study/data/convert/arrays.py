@@ -147,7 +147,7 @@ def _places(
         if len(some) > 1 and len({place.is_label for place in some}) == 1:  # volumes, side by side
             for place in some:
                 place.into = above
-        elif len(some) > 2:  # volumes beside those of their labels
+        elif len(some) > 2 and not any(split_of(Path(place.into).name) for place in some):
             for place in some:
                 place.into = (Path(above) / ("labels" if place.is_label else "images")).as_posix()
     ranges: dict[str, list[_Place]] = {}

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tool",
         metavar="TOOL",
         choices=TOOLS,
-        help=f"{', '.join(TOOLS)}; or arrays or folders, with options of their own: `convert folders --help`",
+        help=f"{', '.join(TOOLS)}; arrays, folders: see `convert arrays --help`",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="the export: a folder or a file")
     parser.add_argument("target", metavar="DST", type=Path, help="the new folder")

@@ -32,9 +32,10 @@ from study.data.convert.export import (
     Source,
     numbers,
     points,
+    read_text,
     split_of,
 )
-from study.data.convert.xml_tree import LINE, parsed, place_of
+from study.data.convert.xml_tree import parsed, place_of
 from study.data.labels import read_colours
 from study.data.splits import FileProblem, UInt8Array
 

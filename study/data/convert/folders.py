@@ -25,7 +25,7 @@ from study.core.errors import InputError
 from study.core.files import is_free
 from study.data.convert import raster
 from study.data.convert.export import Export, Picture, Place, Region, Rle, Size, split_of
-from study.data.convert.write import Options, Written, stems, splits_of, whole_folder, write_folder
+from study.data.convert.write import Options, Written, splits_of, stems, whole_folder, write_folder
 from study.data.first_look.gather import Gathered, gather
 from study.data.first_look.values import NAME_FILES
 from study.data.formats.folder_classes import SPLIT_OF

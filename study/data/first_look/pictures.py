@@ -125,7 +125,9 @@ def _label(file: Path) -> NDArray[np.int64] | None:
     """(H, W) of values or of the codes of colours."""
     try:
         with Image.open(file) as picture:
-            found = np.asarray(picture if picture.mode in _GREY else picture.convert("RGB")).astype(np.int64)
+            found = np.asarray(picture if picture.mode in _GREY else picture.convert("RGB")).astype(
+                np.int64
+            )
     except (OSError, ValueError, SyntaxError):
         return None
     return found if found.ndim == 2 else found @ (1 << 16, 1 << 8, 1)

@@ -26,6 +26,9 @@ NAME_FILES = (
     *("label_colors.txt", "*colormap*.txt"),
 )
 """Patterns of the files that give names to values or colours."""
+_RGB = r"(?P<red>\d+)\s+(?P<green>\d+)\s+(?P<blue>\d+)"
+_COLOUR_FIRST = re.compile(rf"{_RGB}\s+(?P<name>.*[^\W\d].*)")  # 64 128 64 Animal
+_COLOUR_LAST = re.compile(rf"(?:\d+\s+)?(?P<name>\S*[^\W\d].*?)\s+{_RGB}")  # 1 dirt 108 64 20
 IGNORED = 255
 PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
 FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
@@ -353,7 +356,7 @@ def _of_objects(objects: Sequence[Mapping[str, object]]) -> dict[int, str]:
     """Names by colour or value in [{"name": "sea", "color": "#0000ff"}] or [{"name", "id"}]."""
     found: dict[int, str] = {}
     for one in objects:
-        name, colour = one.get("name"), as_colour(one.get("color"))
+        name, colour = one.get("name"), as_colour(str(one.get("color")))
         value = COLOURED + _code(colour) if colour else one.get("id")
         if not isinstance(name, str) or not isinstance(value, int):
             return {}
@@ -368,15 +371,13 @@ def _parsed(text: str) -> dict[int, str]:
     for index, line in enumerate(lines):
         colour = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+):.*", line)  # CVAT's labelmap.txt
         row = next(csv.reader([line]), [])
-        words = re.fullmatch(r"(\d+ )?(.*?\S)\s+(\d+)\s+(\d+)\s+(\d+)", line)  # index name r g b
-        first = re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(.*[^\W\d].*)", line)  # r g b name
+        painted = _COLOUR_FIRST.fullmatch(line) or _COLOUR_LAST.fullmatch(line)
         if colour:
             red, green, blue = map(int, colour.groups()[1:])
             found[COLOURED + _code((red, green, blue))] = colour[1].strip()
-        elif first or (words and re.search(r"[^\W\d]", words[2])):
-            *parts, name = first.groups() if first else (*words.groups()[2:], words[2])
-            red, green, blue = map(int, parts)
-            found[COLOURED + _code((red, green, blue))] = name.strip(" \t:,")
+        elif painted:
+            red, green, blue = (int(painted[one]) for one in ("red", "green", "blue"))
+            found[COLOURED + _code((red, green, blue))] = painted["name"].strip()
         elif len(row) == 4 and all(part.strip().isdecimal() for part in row[1:]):
             red, green, blue = map(int, row[1:])
             found[COLOURED + _code((red, green, blue))] = row[0].strip()

@@ -55,7 +55,11 @@ _EXPORTS = (  # the mark of each kind of annotation file, in the order of the se
     (".json", r'"shapes"\s*:', "labelme"),
     (".json", r'"shape_attributes"\s*:', "via"),
     (".json", r'"objects"\s*:.*"(classTitle|geometryType)"\s*:', "supervisely"),
-    (".json", r'"(item|image)"\s*:\s*\{.*"annotations"\s*:.*"(polygon|bounding_box)"\s*:', "darwin"),
+    (
+        ".json",
+        r'"(item|image)"\s*:\s*\{.*"annotations"\s*:.*"(polygon|bounding_box)"\s*:',
+        "darwin",
+    ),
     (".json", r'"type"\s*:\s*"(Multi)?Polygon"', "regions"),
     (".geojson", r'"type"\s*:\s*"(Multi)?Polygon"', "regions"),
     (".json", r'"(annotations|images)"\s*:.*"(file_name|images|info|licenses)"', "coco"),
@@ -262,7 +266,9 @@ def split_lists(root: Path) -> dict[str, str]:
     a single one of val."""
     lists: dict[str, str] = {}
     for above in ("", "*/", "*/*/"):
-        for path in sorted(p for end in ("txt", "lst", "csv") for p in root.glob(f"{above}*.{end}")):
+        for path in sorted(
+            p for end in ("txt", "lst", "csv") for p in root.glob(f"{above}*.{end}")
+        ):
             split = split_of_list(path)
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())
