@@ -371,10 +371,13 @@ def _parsed(text: str) -> dict[int, str]:
     for index, line in enumerate(lines):
         colour = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+):.*", line)  # CVAT's labelmap.txt
         row = next(csv.reader([line]), [])
+        numbered = re.fullmatch(r"(\d+)\s*[:=]\s*(\S.*)", line)
         painted = _COLOUR_FIRST.fullmatch(line) or _COLOUR_LAST.fullmatch(line)
         if colour:
             red, green, blue = map(int, colour.groups()[1:])
             found[COLOURED + _code((red, green, blue))] = colour[1].strip()
+        elif numbered:
+            found[int(numbered[1])] = numbered[2]
         elif painted:
             red, green, blue = (int(painted[one]) for one in ("red", "green", "blue"))
             found[COLOURED + _code((red, green, blue))] = painted["name"].strip()

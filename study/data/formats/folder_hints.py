@@ -229,7 +229,12 @@ def _one_kind(images: Sequence[str], behind: str, labels: Sequence[str]) -> str:
     )
     kinds = [end for end, count in ends.items() if count > 1 and 2 * count >= len(cores)]
     first = min(
-        kinds, key=lambda end: (bool(_OTHER_KIND.search(end)), not is_label(end), end), default=""
+        kinds,
+        key=lambda end: (
+            *(bool(_OTHER_KIND.search(end)), "label" not in end.lower()),
+            *(not is_label(end), end),
+        ),
+        default="",
     )
     return first if len(kinds) > 1 else ""
 
