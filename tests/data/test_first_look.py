@@ -907,6 +907,51 @@ def test_names_of_classes_may_be_in_json(tmp_path, capsys) -> None:
         (tmp_path / "classes.yaml").unlink()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("label_colors.txt", "0 0 0 sky\n128 0 0\told tree\n0 128 0 car\n"),
+        ("RUGD_annotation-colormap.txt", "0 sky 0 0 0\n1 old tree 128 0 0\n2 car 0 128 0\n"),
+        (
+            "classes.json",
+            '[{"name": "sky", "color": "#000000"}, {"name": "old tree", "color": [128, 0, 0]},'
+            '{"name": "car", "color": "#008000"}]',
+        ),
+    ],
+)
+def test_colours_have_the_names_of_a_list(tmp_path, capsys, name, text) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(PAINT[label], tmp_path / f"labels/{n}.png")
+    (tmp_path / name).write_text(text)
+    keys, told = written(tmp_path, capsys)
+    assert keys["labels"] == {"#000000": "sky", "#800000": "old tree", "#008000": "car"}
+    assert "guess: labels" not in told
+
+
+def test_numbers_before_names_are_values(tmp_path, capsys) -> None:
+    stages(tmp_path)
+    (tmp_path / "classes.txt").write_text("2: car\n0: sky\n1: old tree\n")
+    assert written(tmp_path, capsys)[0] == {"classes": ["sky", "old tree", "car"]}
+
+
+def test_black_that_no_list_names_may_mean_not_labelled(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(PAINT[label], tmp_path / f"labels/{n}.png")
+    assert "`ignore` black if it means not labelled" in written(tmp_path, capsys)[1]
+
+
+def test_the_label_of_several_that_is_called_so_is_read(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"rgb/a{n:02d}_rgb.png")
+        for end, values in (
+            ("invIds", binary(label, 0)), ("labelIds", label), ("labelTrainIds", label)
+        ):  # fmt: skip
+            save(values, tmp_path / f"gt/a{n:02d}_gt_{end}.png")
+    assert written(tmp_path, capsys)[0]["label_path"] == "gt/{name}_gt_labelIds.png"
+
+
 def test_what_lies_beside_a_data_set_does_no_harm(tmp_path, capsys) -> None:
     for _, n, photo, label in scenes():
         save(photo, tmp_path / f"images/{n}.png")

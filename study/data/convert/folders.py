@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,13 +69,19 @@ def convert_folders(root: Path, target: Path, *, images: str = "", labels: str =
             for kind, file in some
             if _mask(file).any()
         ]
-        export.pictures.append(Picture(image, Place(image), regions, _split(root, image)))
+        split = _split(root, image, some)
+        export.pictures.append(Picture(image, Place(image), regions, split))
     written = write_folder(export, target, Options(order="area"))
     return Folders(written.images, found.notes, (export, written))
 
 
-def _split(root: Path, image: Path) -> str:
-    parts = reversed(image.relative_to(root).parts[:-1])
+def _split(root: Path, image: Path, labels: Sequence[tuple[str, Path]]) -> str:
+    """The split that the nearest folder of an image speaks of, else that of its labels."""
+    parts = [
+        part
+        for file in (image, *(file for _, file in labels))
+        for part in reversed(file.relative_to(root).parts[:-1])
+    ]
     return next((one for p in parts if (one := SPLIT_OF.get(p.lower()) or split_of(p))), "")
 
 
@@ -97,7 +104,10 @@ def _drawn(file: Path, size: Size) -> Rle:
 
 def _copied(root: Path, target: Path, found: Gathered) -> Folders:
     """Copy each image and its label, and the lists of names."""
-    pictures = [Picture(image, Place(image), (), _split(root, image)) for image in found.labels]
+    pictures = [
+        Picture(image, Place(image), (), _split(root, image, some))
+        for image, some in found.labels.items()
+    ]
     splits = splits_of(pictures)
     told = Folders(notes=found.notes)
     with whole_folder(target) as folder:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,8 @@ def gather(root: Path, images: str = "", labels: str = "") -> Gathered:
         of = {file: index.find(root, file) for file in group}
         if not any(of.values()):  # a folder of its name has an image's labels
             of = {file: index.find(root, file, by_folder=True) for file in group}
+        if any(len(fit) > 1 for fit in of.values()):
+            of = _by_place(of, words)
         for file, fit in of.items():
             if len(fit) > 1:
                 message = f"images that fit {file.relative_to(root)}"
@@ -141,6 +143,21 @@ def gather(root: Path, images: str = "", labels: str = "") -> Gathered:
         raise InputError("no label has the words and numbers of an image's name", file=root)
     _choose(root, found)
     return found
+
+
+def _by_place(of: dict[Path, list[_Key]], words: Mapping[Path, Tokens]) -> dict[Path, list[_Key]]:
+    """Of the images that fit a label equally well the one whose name comes first in the label's,
+    or last, as in 0011_1.png: by which of the two more images have a label."""
+    ways = []
+    for is_last in (True, False):
+        way = {}
+        for file, fit in of.items():
+            behind = [words[file][::-1].index(key.name[0]) if key.name else -1 for key in fit]
+            edge = (min if is_last else max)(behind, default=0)
+            way[file] = [key for key, at in zip(fit, behind, strict=True) if at == edge]
+        ways.append(way)
+    reached = [len({key.image for fit in way.values() for key in fit[:1]}) for way in ways]
+    return of if reached[0] == reached[1] else ways[reached[1] > reached[0]]
 
 
 def _groups(root: Path, images: str, labels: str) -> tuple[list[list[Path]], list[list[Path]]]:
