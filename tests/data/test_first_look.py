@@ -810,6 +810,18 @@ def classes_in_each_sequence(root: Path) -> None:
         save(binary(label, 2), place / f"ground_truth/Scissors_labels/{name}")
 
 
+def bands_and_classes(root: Path) -> None:
+    white = np.full(SHAPE, 255, np.uint8)
+    for split, n, photo, label in scenes({"train": 11, "val": 5}):
+        place, name = root / split, f"{n * 7919:08X}_0-0"
+        save(photo, place / f"images/rgb/{name}.jpg", quality=95)
+        save(255 - photo[..., 0], place / f"images/nir/{name}.jpg", quality=95)
+        for folder in ("boundaries", "masks"):
+            save(white, place / folder / f"{name}.png")
+        save(binary(label, 1), place / f"labels/water/{name}.png")
+        save(binary(label, 2), place / f"labels/weed_cluster/{name}.png")
+
+
 def kinds_in_each_folder(root: Path) -> None:
     for _, n, photo, label in scenes():
         place, name = root / ("human liver", "mouse heart", "rat")[n % 3], f"slide_{n:02d}"
@@ -837,6 +849,7 @@ def masks_below_labels(root: Path) -> None:
         (a_word_inside_the_name, ("background", "class_2", "class_1"), "in one folder 16"),
         (classes_in_each_sequence, ("background", "forceps", "scissors"), "in one folder 16"),
         (kinds_in_each_folder, BINARY, "in one folder 16"),
+        (bands_and_classes, ("background", "water", "weed_cluster"), "train 11, val 5"),
         (masks_below_labels, ("background", "class_2", "class_1"), "of other kinds, left out: 10"),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
@@ -933,6 +946,13 @@ def test_numbers_before_names_are_values(tmp_path, capsys) -> None:
     stages(tmp_path)
     (tmp_path / "classes.txt").write_text("2: car\n0: sky\n1: old tree\n")
     assert written(tmp_path, capsys)[0] == {"classes": ["sky", "old tree", "car"]}
+
+
+def test_a_tree_with_other_cities_than_cityscapes_is_read_as_a_folder(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"leftImg8bit/{split}/{n % 2}/{n:03d}_leftImg8bit.png")
+        save(label, tmp_path / f"gtFine/{split}/{n % 2}/{n:03d}_gtFine_labelids.png")
+    assert written(tmp_path, capsys)[0]["classes"] == [*PLAIN]
 
 
 def test_black_that_no_list_names_may_mean_not_labelled(tmp_path, capsys) -> None:
