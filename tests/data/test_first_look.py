@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -407,6 +409,44 @@ def no_data(value: int, kind: type) -> Write:
     return write
 
 
+def two_kinds_of_labels(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"photos/{n}.png")
+        save(label, root / f"label ids/{n}.png")
+        save(PAINT[label], root / f"label colours/{n}.png")
+
+
+def instances_beside(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        name = f"{n:06d}_10.png"
+        save(photo, root / f"{'testing' if split == 'test' else 'training'}/image_2/{name}")
+        if split != "test":
+            save(label, root / f"training/semantic/{name}")
+            save(PAINT[label], root / f"training/semantic_rgb/{name}")
+            save(label.astype(np.uint16) * 256 + 1, root / f"training/instance/{name}")
+
+
+def a_field_of_view(root: Path) -> None:
+    view = np.full((*SHAPE, 3), 255, np.uint8)
+    view[:3] = 0
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n:02d}_dr.png")
+        save(binary(label, 1, 2), root / f"manual1/{n:02d}_dr.tif")
+        save(view, root / f"mask/{n:02d}_dr_mask.tif")
+
+
+def lists_of_another_ending(root: Path) -> None:
+    listed: dict[str, list[str]] = {}
+    for split, n, photo, label in scenes():
+        image, colour = f"{n % 2:05d}/cam/{n:03d}.jpg", f"{n % 2:05d}/cam_label_color/{n:03d}.png"
+        save(photo, root / image, quality=95)
+        save(label, root / f"{n % 2:05d}/cam_label_id/{n:03d}.png")
+        save(PAINT[label], root / colour)
+        listed.setdefault(split, []).append(f"{image} {n % 2:05d}/cam_label_id/{n:03d}.png")
+    for split, lines in listed.items():
+        (root / f"{split}.lst").write_text("\n".join(lines))
+
+
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
@@ -455,6 +495,10 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (splits_in_names, PLAIN, "train is train*; val is 15% of train by the hash of the name; test"),
     (deep_folders, PLAIN, ""),
     (several_kinds_of_labels, PLAIN, ""),
+    (two_kinds_of_labels, PLAIN, "left out: label colours"),
+    (instances_beside, PLAIN, "left out: training/semantic_rgb"),
+    (a_field_of_view, BINARY, "left out: mask"),
+    (lists_of_another_ending, PLAIN, "train is train.lst; val is val.lst; test is test.lst"),
 ]
 
 
@@ -474,7 +518,10 @@ def test_what_is_read_is_what_was_drawn_and_what_is_left_out_is_told(
     told = capsys.readouterr()
     assert says in told.out and "fault: " not in told.out and told.err == ""
     assert check([str(root / "task.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0
-    unlabelled = write in (unlabelled_test, other_images_without_labels, splits_without_labels)
+    unlabelled = write in (
+        *(unlabelled_test, other_images_without_labels),
+        *(splits_without_labels, instances_beside),
+    )
     expected = sum(COUNTS.values()) - COUNTS["test"] * unlabelled
     assert_read(root, names, expected)
 
@@ -655,13 +702,6 @@ def one_pair(root: Path) -> None:
     save(np.eye(*SHAPE, dtype=np.uint8), root / "labels/a.png")
 
 
-def two_kinds_of_labels(root: Path) -> None:
-    for _, n, photo, label in scenes():
-        save(photo, root / f"photos/{n}.png")
-        save(label, root / f"label ids/{n}.png")
-        save(PAINT[label], root / f"label colours/{n}.png")
-
-
 def without_train(root: Path) -> None:
     for split, n, photo, label in scenes({"val": 4, "test": 4}):
         save(photo, root / f"images/{split}/{n}.png")
@@ -684,13 +724,13 @@ def an_archive(root: Path) -> None:
     (root / "data.zip").write_bytes(b"PK")
 
 
-def instances_beside(root: Path) -> None:
-    for split, n, photo, label in scenes():
-        name = f"{n:06d}_10.png"
-        save(photo, root / f"{'testing' if split == 'test' else 'training'}/image_2/{name}")
-        save(label, root / f"training/semantic/{name}")
-        save(PAINT[label], root / f"training/semantic_rgb/{name}")
-        save(label.astype(np.uint16) * 256 + 1, root / f"training/instance/{name}")
+def people_beside_categories(root: Path) -> None:
+    for split, n, photo, label in scenes({"train": 8, "val": 4}):
+        save(photo, root / f"{split}/Images/{n:04d}.jpg")
+        save(label, root / f"{split}/Category_ids/{n:04d}.png")
+        save(PAINT[label], root / f"{split}/Categories/{n:04d}.png")
+        save((label > 0).astype(np.uint8), root / f"{split}/Human_ids/{n:04d}.png")
+        save(label * 3, root / f"{split}/Instance_ids/{n:04d}.png")
 
 
 STOP: list[tuple[Write, str]] = [
@@ -703,12 +743,8 @@ STOP: list[tuple[Write, str]] = [
     (unlike_names, "rename the labels like their images"),
     (noise, "what is taken for labels has other values in nearly each pixel"),
     (without_train, "no images of train in images/{split} (found: val, test)"),
+    (people_beside_categories, "`--labels '{split}/Category_ids'` chooses"),
     (one_pair, "train must have at least 3 images to carve from, got 1; docs/data_recipes.md has"),
-    (
-        instances_beside,
-        "labels: training/semantic, training/semantic_rgb); `--labels training/semantic` chooses",
-    ),
-    (two_kinds_of_labels, "`--labels 'label colours'` chooses"),
 ]
 
 
@@ -726,6 +762,116 @@ def test_the_folder_that_a_line_names_can_be_chosen(tmp_path: Path) -> None:
     two_kinds_of_labels(tmp_path)
     assert main([str(tmp_path), "--labels", "label ids"]) == 0
     assert_read(tmp_path, PLAIN, sum(COUNTS.values()))
+
+
+def masks_of_parts(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"faces/{n}.jpg", quality=95)
+        save(binary(label, 1), root / f"mask-anno/{n // 10}/{n:05d}_skin.png")
+        save(binary(label, 2), root / f"mask-anno/{n // 10}/{n:05d}_l_brow.png")
+
+
+def a_photograph_and_its_label(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        place = root / f"{('Blowhole', 'Break', 'Free')[n % 3]}/Imgs"
+        save(photo, place / f"exp{n % 4}_num_{n * 311}.jpg", quality=95)
+        save(binary(label, 1, 2), place / f"exp{n % 4}_num_{n * 311}.png")
+
+
+def folders_of_unlike_depth(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        place = root / (split if split == "train" else f"{split}/{('easy', 'hard')[n % 2]}")
+        save(photo, place / f"images/{n}.jpg", quality=95)
+        save(PAINT[label], place / f"masks/{n}_mask.png")
+
+
+def words_for_splits_and_classes(root: Path) -> None:
+    for split, n, photo, label in scenes({"train": 11, "test": 5}):
+        part = "a. Training Set" if split == "train" else "b. Testing Set"
+        save(photo, root / f"1. Original Images/{part}/DR_{n + 1:02d}.jpg", quality=95)
+        for at, (kind, end) in enumerate((("1. Edema", "ED"), ("2. Exudates", "EX")), start=1):
+            mask = binary(label, at) > 0
+            save(mask, root / f"2. Truths/{part}/{kind}/DR_{n + 1:02d}_{end}.tif")
+
+
+def a_word_inside_the_name(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        road = ("um", "umm", "uu")[n % 3]
+        save(photo, root / f"training/image_2/{road}_{n:06d}.png")
+        save(PAINT[label], root / f"training/gt_image_2/{road}_road_{n:06d}.png")
+
+
+def classes_in_each_sequence(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        place, name = root / f"dataset_{n // 4 + 1}", f"frame{n % 4:03d}.png"
+        save(photo, place / "left_frames" / name)
+        save(255 - photo, place / "right_frames" / name)
+        save(binary(label, 1), place / f"ground_truth/Forceps_labels/{name}")
+        save(binary(label, 2), place / f"ground_truth/Scissors_labels/{name}")
+
+
+def bands_and_classes(root: Path) -> None:
+    white = np.full(SHAPE, 255, np.uint8)
+    for split, n, photo, label in scenes({"train": 11, "val": 5}):
+        place, name = root / split, f"{n * 7919:08X}_0-0"
+        save(photo, place / f"images/rgb/{name}.jpg", quality=95)
+        save(255 - photo[..., 0], place / f"images/nir/{name}.jpg", quality=95)
+        for folder in ("boundaries", "masks"):
+            save(white, place / folder / f"{name}.png")
+        save(binary(label, 1), place / f"labels/water/{name}.png")
+        save(binary(label, 2), place / f"labels/weed_cluster/{name}.png")
+
+
+def kinds_in_each_folder(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        place, name = root / ("human liver", "mouse heart", "rat")[n % 3], f"slide_{n:02d}"
+        save(photo, place / f"tissue images/{name}.png")
+        save(label.astype(np.int32) * (n + 3), place / f"label masks/{name}.tif")
+        save(binary(label, 1, 2), place / f"mask binary/{name}.png")
+
+
+def masks_below_labels(root: Path) -> None:
+    for split, n, photo, label in scenes({"train": 11, "test": 5}):
+        place = root / ("TEST" if split == "test" else "train_val")
+        save(photo, place / f"images/d_{n}_.jpg", quality=95)
+        save(PAINT[label], place / f"masks/d_{n}_.bmp")
+        for index in (1, 2) if split == "test" else ():
+            save(binary(label, index), place / f"masks/K{index}{'AB'[index - 1]}/d_{n}_.bmp")
+
+
+@pytest.mark.parametrize(
+    ("write", "names", "says"),
+    [
+        (masks_of_parts, ("background", "skin", "l_brow"), "in one folder 16"),
+        (a_photograph_and_its_label, BINARY, "in one folder 16"),
+        (folders_of_unlike_depth, ("background", "class_2", "class_1"), "train 8, val 4, test 4"),
+        (words_for_splits_and_classes, ("background", "edema_ed", "exudates_ex"), "test 5"),
+        (a_word_inside_the_name, ("background", "class_2", "class_1"), "in one folder 16"),
+        (classes_in_each_sequence, ("background", "forceps", "scissors"), "in one folder 16"),
+        (kinds_in_each_folder, BINARY, "in one folder 16"),
+        (bands_and_classes, ("background", "water", "weed_cluster"), "train 11, val 5"),
+        (masks_below_labels, ("background", "class_2", "class_1"), "of other kinds, left out: 10"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_what_lies_in_many_folders_is_gathered_by_the_command_that_a_line_names(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Write,
+    names: tuple[str, ...],
+    says: str,
+) -> None:
+    write(tmp_path / "data")
+    assert main([str(tmp_path / "data")]) == 2
+    line = capsys.readouterr().err
+    command = re.search(r"`python -m study\.data (convert folders [^`]+)`", line)
+    assert command is not None, line
+    target = tmp_path / "gathered"
+    assert check([*shlex.split(command[1].replace("DST", str(target)))]) == 0
+    assert says in capsys.readouterr().out
+    assert main([str(target)]) == 0
+    assert "fault: " not in capsys.readouterr().out
+    assert_read(target, names, 16)
 
 
 def test_a_label_of_another_size_says_what_to_do(tmp_path, capsys) -> None:
@@ -772,6 +918,58 @@ def test_names_of_classes_may_be_in_json(tmp_path, capsys) -> None:
         assert written(tmp_path, capsys)[0] == {"classes": ["a", "b", "c"]}
         (tmp_path / "task.yaml").unlink()
         (tmp_path / "classes.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("label_colors.txt", "0 0 0 sky\n128 0 0\told tree\n0 128 0 car\n"),
+        ("RUGD_annotation-colormap.txt", "0 sky 0 0 0\n1 old tree 128 0 0\n2 car 0 128 0\n"),
+        (
+            "classes.json",
+            '[{"name": "sky", "color": "#000000"}, {"name": "old tree", "color": [128, 0, 0]},'
+            '{"name": "car", "color": "#008000"}]',
+        ),
+    ],
+)
+def test_colours_have_the_names_of_a_list(tmp_path, capsys, name, text) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(PAINT[label], tmp_path / f"labels/{n}.png")
+    (tmp_path / name).write_text(text)
+    keys, told = written(tmp_path, capsys)
+    assert keys["labels"] == {"#000000": "sky", "#800000": "old tree", "#008000": "car"}
+    assert "guess: labels" not in told
+
+
+def test_numbers_before_names_are_values(tmp_path, capsys) -> None:
+    stages(tmp_path)
+    (tmp_path / "classes.txt").write_text("2: car\n0: sky\n1: old tree\n")
+    assert written(tmp_path, capsys)[0] == {"classes": ["sky", "old tree", "car"]}
+
+
+def test_a_tree_with_other_cities_than_cityscapes_is_read_as_a_folder(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, tmp_path / f"leftImg8bit/{split}/{n % 2}/{n:03d}_leftImg8bit.png")
+        save(label, tmp_path / f"gtFine/{split}/{n % 2}/{n:03d}_gtFine_labelids.png")
+    assert written(tmp_path, capsys)[0]["classes"] == [*PLAIN]
+
+
+def test_black_that_no_list_names_may_mean_not_labelled(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(PAINT[label], tmp_path / f"labels/{n}.png")
+    assert "`ignore` black if it means not labelled" in written(tmp_path, capsys)[1]
+
+
+def test_the_label_of_several_that_is_called_so_is_read(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"rgb/a{n:02d}_rgb.png")
+        for end, values in (
+            ("invIds", binary(label, 0)), ("labelIds", label), ("labelTrainIds", label)
+        ):  # fmt: skip
+            save(values, tmp_path / f"gt/a{n:02d}_gt_{end}.png")
+    assert written(tmp_path, capsys)[0]["label_path"] == "gt/{name}_gt_labelIds.png"
 
 
 def test_what_lies_beside_a_data_set_does_no_harm(tmp_path, capsys) -> None:

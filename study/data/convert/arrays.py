@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ _AS_RGB = ("RGBA", "CMYK", "YCbCr")  # those that become RGB
 _CHANNELS = 16  # the most that one picture has
 _FEW, _SOME = 64, 20  # values of labels; arrays of a place that are looked at
 _ALIKE = 0.5  # of the neighbouring pixels of a label have one value at least
+_LABEL_END = re.compile(r"[-_. ](gt|seg(mentation)?|labels?|masks?)$", re.IGNORECASE)
 _MODALITY = "_0000"  # behind the names of nnU-Net's images, of which there may be several
 _QUANTILES = (0.001, 0.999)
 _NIFTI = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
@@ -145,14 +147,25 @@ def _places(
         if len(some) > 1 and len({place.is_label for place in some}) == 1:  # volumes, side by side
             for place in some:
                 place.into = above
-    for into in {place.into for place in places.values() if not place.is_label}:
-        some = [place for place in places.values() if place.into == into]
+        elif len(some) > 2 and not any(split_of(Path(place.into).name) for place in some):
+            for place in some:
+                place.into = (Path(above) / ("labels" if place.is_label else "images")).as_posix()
+    ranges: dict[str, list[_Place]] = {}
+    for place in [place for place in places.values() if not place.is_label]:
+        into = place.into  # of volumes that are beside their labels one range, whatever the folder
+        ranges.setdefault("" if _is_beside(place, "images") else into, []).append(place)
+    for some in ranges.values():
         values = [one for place in some for one in place.values]
         for place in some:
-            place.span = span or _span(values, root / into)
+            place.span = span or _span(values, root / some[0].into)
     for place in places.values():
         place.values.clear()
     return places
+
+
+def _is_beside(place: _Place, what: str) -> bool:
+    """Whether these are the images or labels of a folder that holds volumes of both."""
+    return place.above is not None and place.into == (Path(place.above) / what).as_posix()
 
 
 def _place(root: Path, one: _Stored) -> str:
@@ -230,6 +243,8 @@ def _write(
                 made = _image(part, one, place, bands, written)
             stem = "" if place.above is not None and place.into == name else _stem(file)
             stem = stem.removesuffix(_MODALITY) if place.above is not None else stem
+            if _is_beside(place, "labels"):
+                stem = _LABEL_END.sub("", stem) or stem
             at = number if stack else one.row
             parts = (stem, "" if at is None else f"{at:03d}")
             path = folder / place.into / f"{'_'.join(filter(None, parts))}.png"
@@ -258,6 +273,9 @@ def _label(part: NDArray[Any], one: _Stored, written: Arrays) -> NDArray[Any]:
     if part.ndim == 3:
         if part.dtype == np.uint8 and part.shape[-1] == 3 and part.max() > 1:
             return part
+        if part.min() >= 0 and part.max() > 1 and (part > 0).sum(-1).max() == 1:
+            written.notes["labels whose channels number objects, of which the channel is kept"] += 1
+            part = (part > 0).astype(np.uint8)
         whole = part.sum(-1)
         if part.min() < 0 or part.max() > 1 or whole.max() > 1:
             count = part.shape[-1]
@@ -337,7 +355,20 @@ def _matlab(file: Path) -> Iterator[_Stored]:
         return
     for key, one in found.items():
         if not key.startswith("__") and isinstance(one, np.ndarray):
-            yield _Stored(file, key, one)
+            yield from (_Stored(file, name, array) for name, array in _fields(key, one))
+
+
+def _fields(key: str, one: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays in a structure of MATLAB, each with the names on the way to it."""
+    inner = one.ravel()[0] if one.size == 1 and (one.dtype.names or one.dtype == object) else None
+    if one.dtype.names and inner is not None:
+        for name in one.dtype.names:
+            if isinstance(inner[name], np.ndarray):
+                yield from _fields(f"{key}_{name}", inner[name])
+    elif isinstance(inner, np.ndarray):
+        yield from _fields(key, inner)
+    else:
+        yield key, one
 
 
 def _lacks(package: str, what: str, file: Path) -> InputError:

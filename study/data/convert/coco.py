@@ -51,6 +51,7 @@ def read_coco(source: Source) -> Export:
         files = [one for one in files if one.name.startswith(_PREFERRED)]
     trees = {file: read_json(file) for file in files}
     chosen = {file: tree for file, tree in trees.items() if _is_coco(tree)}
+    chosen = {file: tree for file, tree in chosen.items() if tree["images"]} or chosen
     if not chosen:
         hint = next(filter(None, map(other_tool, trees.values())), "")
         message = "found no JSON file with images, annotations and categories"

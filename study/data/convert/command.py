@@ -15,12 +15,14 @@ from study.core.console import Parser, run_command, show
 from study.core.errors import InputError
 from study.core.files import expanded, resolved
 from study.core.names import TEST, VAL
-from study.data.convert import arrays, raster
+from study.data.convert import arrays, folders, raster
 from study.data.convert.coco import read_coco
 from study.data.convert.cvat import read_cvat
+from study.data.convert.darwin import read_darwin
 from study.data.convert.export import Export, Source
 from study.data.convert.labelme import read_labelme
 from study.data.convert.labelstudio import read_labelstudio
+from study.data.convert.regions import read_regions
 from study.data.convert.rle import read_rle
 from study.data.convert.supervisely import read_supervisely
 from study.data.convert.via import read_via
@@ -46,6 +48,8 @@ TOOLS: Mapping[str, Callable[[Source], Export]] = {
     "rle-rows": partial(read_rle, order="C"),
     "via": read_via,
     "supervisely": read_supervisely,
+    "darwin": read_darwin,
+    "regions": read_regions,
 }
 
 
@@ -55,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     An export that cannot be used gives exit code 2 and one line, and nothing is written.
     """
     words = sys.argv[1:] if argv is None else argv
-    if words and words[0] == "arrays":
-        return _arrays_main(words[1:])
+    if words and words[0] in _WITHOUT_EXPORT:
+        return _WITHOUT_EXPORT[words[0]](words[1:])
     parser = Parser("data convert", __doc__)
     parser.add_argument(
         "tool",
         metavar="TOOL",
         choices=TOOLS,
-        help=f"{', '.join(TOOLS)}; or arrays, with options of its own: `convert arrays --help`",
+        help=f"{', '.join(TOOLS)}; arrays, folders: see `convert arrays --help`",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="the export: a folder or a file")
     parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
@@ -97,7 +101,10 @@ def _convert(arguments: argparse.Namespace) -> int:
     export = TOOLS[arguments.tool](source)
     options = Options(arguments.boxes, arguments.order, arguments.unlabelled, arguments.link)
     written = write_folder(export, arguments.target, options)
-    show(*_summary(source, export, written, options), f"written: {arguments.target}")
+    unused = {one for some in source.images.values() for one in some}
+    unused -= {picture.file for picture in export.pictures}
+    export.notes["images below SRC that are not in the export"] += len(unused)
+    show(*_summary(export, written, options), f"written: {arguments.target}")
     show(f"next: python -m study.init {shlex.quote(str(arguments.target))}")
     return 0
 
@@ -139,9 +146,43 @@ def _convert_arrays(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(source: Source, export: Export, written: Written, options: Options) -> Iterator[str]:
-    of = {"in one folder": written.images[""]} | {one: written.images[one] for one in SPLITS}
+def _folders_main(argv: Sequence[str]) -> int:
+    parser = Parser("data convert folders", folders.__doc__ or "")
+    parser.add_argument("source", metavar="SRC", type=Path, help="the folder of all of them")
+    parser.add_argument("target", metavar="DST", type=Path, help="the new folder")
+    for what in ("images", "labels"):
+        parser.add_argument(
+            f"--{what}",
+            metavar="TEXT",
+            default="",
+            help=f"what the paths of the {what} have in them, where several could be meant",
+        )
+    return run_command(parser, _convert_folders, argv)
+
+
+def _convert_folders(arguments: argparse.Namespace) -> int:
+    raster.require()
+    root, target = resolved(arguments.source, "SRC"), resolved(arguments.target, "DST")
+    texts = {"images": arguments.images, "labels": arguments.labels}
+    told = folders.convert_folders(root, target, **texts)
+    show(*(_summary(*told.masks, Options(order="area")) if told.masks else _images(told.images)))
+    if not told.masks:
+        show(*(f"note: {what}: {number}" for what, number in told.notes.items() if number))
+    show(f"written: {arguments.target}")
+    show(f"next: python -m study.init {shlex.quote(str(arguments.target))}")
+    return 0
+
+
+_WITHOUT_EXPORT = {"arrays": _arrays_main, "folders": _folders_main}
+
+
+def _images(by_split: Mapping[str, int]) -> Iterator[str]:
+    of = {"in one folder": by_split.get("", 0)} | {one: by_split.get(one, 0) for one in SPLITS}
     yield f"images: {', '.join(f'{where} {number}' for where, number in of.items() if number)}"
+
+
+def _summary(export: Export, written: Written, options: Options) -> Iterator[str]:
+    yield from _images(written.images)
     if TEST in written.rule and written.rule[TEST] == VAL:
         yield "splits: the export has no test, so val is test, and val is carved from train"
     elif written.rule:
@@ -159,10 +200,7 @@ def _summary(source: Source, export: Export, written: Written, options: Options)
         yield "warning: no pixel is background; --unlabelled ignore leaves this class out"
     if written.empty:
         yield f"images without any object: {written.empty}"
-    unused = {one for some in source.images.values() for one in some}
-    unused -= {picture.file for picture in export.pictures}
-    listed = {**export.notes, "images below SRC that are not in the export": len(unused)}
-    yield from (f"note: {what}: {number}" for what, number in listed.items() if number)
+    yield from (f"note: {what}: {number}" for what, number in export.notes.items() if number)
     if written.specks:
         yield f"warning: objects too small for a pixel: {written.specks}"
     if written.overlap:

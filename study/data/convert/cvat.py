@@ -11,12 +11,10 @@ row through its own rectangle. Tracks are those of the other format, `CVAT for v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
@@ -37,12 +35,12 @@ from study.data.convert.export import (
     read_text,
     split_of,
 )
+from study.data.convert.xml_tree import parsed, place_of
 from study.data.labels import read_colours
 from study.data.splits import FileProblem, UInt8Array
 
 _NO_AREAS = ("polyline", "points", "cuboid", "skeleton", "tag")
 _OTHERS = ("attribute",)
-_LINE = "line of the file"  # an attribute that no XML can have
 _LABELMAP, _MASKS = "labelmap.txt", "SegmentationClass"
 
 
@@ -56,13 +54,13 @@ def read_cvat(source: Source) -> Export:
     labels: dict[str, None] = {}
     colours: dict[str, Colour] = {}
     for file in files:
-        root = _parsed(file)
+        root = parsed(file)
         if root.tag != "annotations":
             continue
         place = Place(file)
         if root.find("track") is not None:
             hint = "export it as `CVAT for images 1.1`"
-            raise _place(root.find("track"), place).fault("this is `CVAT for video`", hint=hint)
+            raise place_of(root.find("track"), place).fault("this is `CVAT for video`", hint=hint)
         known = _labels(root, colours)
         found = [_picture(source, export, one, known, place) for one in root.findall("image")]
         used = (one.label for picture in found for one in picture.regions)
@@ -73,38 +71,6 @@ def read_cvat(source: Source) -> Export:
         raise InputError(message, file=source.given)
     export.labels, export.colours = [*labels], colours
     return export
-
-
-def _parsed(file: Path) -> ElementTree.Element:
-    """The tree of an XML file, whose elements know their line.
-
-    A document type is refused, and with it all entities: those that expand without end, and those
-    that read other files.
-    """
-    parser, builder = expat.ParserCreate("UTF-8"), ElementTree.TreeBuilder()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, _LINE: str(parser.CurrentLineNumber)})
-
-    def refuse(*_: Any) -> None:
-        message = "the file declares a document type, which no export of CVAT does"
-        raise InputError(message, file=file, line=parser.CurrentLineNumber)
-
-    parser.StartElementHandler, parser.EndElementHandler = start, builder.end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
-    try:
-        parser.Parse(read_text(file).encode(), True)
-    except expat.ExpatError as error:
-        message = f"the file is not XML: {expat.ErrorString(error.code)}"
-        raise InputError(message, hint="export it again", file=file, line=error.lineno) from error
-    root: ElementTree.Element = builder.close()
-    return root
-
-
-def _place(element: ElementTree.Element | None, place: Place) -> Place:
-    if element is None:
-        return place
-    return replace(place, line=int(element.attrib[_LINE]), key=element.tag)
 
 
 def _labels(root: ElementTree.Element, colours: dict[str, Colour]) -> list[str]:
@@ -124,7 +90,7 @@ def _labels(root: ElementTree.Element, colours: dict[str, Colour]) -> list[str]:
 def _picture(
     source: Source, export: Export, one: ElementTree.Element, known: list[str], above: Place
 ) -> Picture:
-    place = _place(one, above)
+    place = place_of(one, above)
     split = split_of(one.get("subset") or "")
     height, width = (_number(one, key, place) for key in ("height", "width"))
     regions = [_region(export, shape, known, above) for shape in one]
@@ -137,7 +103,7 @@ def _picture(
 def _region(
     export: Export, shape: ElementTree.Element, known: list[str], above: Place
 ) -> Region | None:
-    place = _place(shape, above)
+    place = place_of(shape, above)
     if shape.tag in _OTHERS:
         return None
     if shape.tag in _NO_AREAS:

@@ -253,6 +253,13 @@ class Source:
             raise self.missing(reference, place)
         return found
 
+    def named(self, stem: str, place: Place, **more: Any) -> Path:
+        """The image of a name, whatever its suffix. Raises InputError where there is none."""
+        suffixes = (*IMAGE_SUFFIXES, *(one.upper() for one in IMAGE_SUFFIXES))
+        names = [stem, *(f"{stem}{suffix}" for suffix in suffixes)]
+        name = next((one for one in names if one in self.images), stem)
+        return self.image(name, place, **more)
+
     def missing(self, reference: str, place: Place) -> InputError:
         name = PurePosixPath(reference.replace("\\", "/")).name
         hint = did_you_mean(name, self.images) or "images elsewhere: --images DIR"

@@ -2,7 +2,8 @@
 
 Polygons, rectangles, circles and masks are areas, as in labelme's own masks; lines and points are
 none. Later shapes cover earlier ones. The label `__ignore__` is ignored, `_background_` is the
-background. The image is the one that `imagePath` names, else the one in `imageData`.
+background. The image is the one that `imagePath` (or `imageName`) names, else that in `imageData`;
+without such a key the one that is called like the JSON file.
 """
 
 from __future__ import annotations
@@ -61,17 +62,22 @@ def _picture(source: Source, export: Export, tree: dict[str, Any], place: Place)
     if tree.get("imageHeight") is not None and tree.get("imageWidth") is not None:
         size = need(tree, "imageHeight", int, place), need(tree, "imageWidth", int, place)
     file, content = None, None
-    reference = need(tree, "imagePath", str, place)
-    file = source.find(reference, place.at("imagePath"), near=place.file.parent)
+    split = split_of_path(place.file, source.root)
+    key = next((one for one in ("imagePath", "imageName") if one in tree), "")
+    if key:
+        reference = need(tree, key, str, place)
+        file = source.find(reference, place.at(key), near=place.file.parent, split=split)
+    else:
+        file = source.named(place.file.stem, place, split=split)
     if file is None:
         if not tree.get("imageData"):
-            raise source.missing(reference, place.at("imagePath"))
+            raise source.missing(reference, place.at(key))
         at = place.at("imageData")
         content = _bytes(need(tree, "imageData", str, place), at)
         file = place.file.with_suffix(_SUFFIXES.get(_opened(content, at).format or "", ".png"))
         export.notes["images taken from the imageData of JSON files"] += 1
     kept = [one for one in regions if one]
-    return Picture(file, place, kept, split_of_path(place.file, source.root), size, content)
+    return Picture(file, place, kept, split, size, content)
 
 
 def _region(export: Export, shape: Any, place: Place) -> Region | None:

@@ -51,6 +51,14 @@ def polygons(rings: Sequence[FloatArray], size: Size, place: Place) -> Rle:
     return _as_rle(mask.merge(coded))
 
 
+def with_holes(rings: Sequence[FloatArray], size: Size, place: Place) -> Rle:
+    """What an odd number of polygons hold: an outline without the holes in it."""
+    from pycocotools import mask
+
+    inside = [mask.decode(polygons([ring], size, place)).astype(bool) for ring in rings]
+    return bitmap(np.logical_xor.reduce(inside), size, place)
+
+
 def rectangle(left: float, top: float, right: float, bottom: float) -> FloatArray:
     """Its corners, (4, 2), in pixels."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)

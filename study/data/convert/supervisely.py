@@ -23,8 +23,6 @@ from study.data.convert.export import (
     Picture,
     Place,
     Region,
-    Rle,
-    Size,
     Source,
     need,
     points,
@@ -95,19 +93,7 @@ def _region(export: Export, one: Any, place: Place) -> Region | None:
         allowed = ("polygon", "bitmap", "rectangle", *_NO_AREAS)
         raise place.at("geometryType").fault(f"unknown shape {kind!r}", allowed=allowed)
     holes = [points(hole, at.at("interior")) for hole in outline.get("interior") or []]
-    return Region(label, partial(_with_holes, exterior, holes, place=at))
-
-
-def _with_holes(
-    exterior: NDArray[np.float64], holes: list[NDArray[np.float64]], size: Size, place: Place
-) -> Rle:
-    from pycocotools import mask
-
-    whole = raster.polygons([exterior], size, place)
-    if not holes:
-        return whole
-    without = mask.decode(raster.polygons(holes, size, place)).astype(bool)
-    return raster.bitmap(mask.decode(whole).astype(bool) & ~without, size, place)
+    return Region(label, partial(raster.with_holes, [exterior, *holes], place=at))
 
 
 def _bits(text: str, place: Place) -> NDArray[np.bool_]:

@@ -70,8 +70,8 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
     if not is_free(target):
         raise InputError("DST must be a new or an empty folder", file=target)
     _drop_boxes(export, options)
-    splits = _splits(export.pictures)
-    _no_doubles(export.pictures, splits)
+    splits = splits_of(export.pictures)
+    called = stems(export.pictures, splits)
     suffix = _suffix(export.pictures)
     sizes = [_label_size(one) for one in export.pictures]
     ids, names = _classes(export, options)
@@ -81,13 +81,14 @@ def write_folder(export: Export, target: Path, options: Options) -> Written:
         whole_folder(target) as folder,
         progress("converting", len(export.pictures)) as advance,
     ):
-        for picture, size in zip(export.pictures, sizes, strict=True):
+        for picture, size, stem in zip(export.pictures, sizes, called, strict=True):
             split = picture.split if splits else ""
             label = _label(picture, size, ids, options, written)
             written.images[split] += 1
             written.pixels += np.bincount(label.ravel(), minlength=256)
-            _place_image(picture, folder / "images" / split / picture.file.name, link=options.link)
-            _save(label, palette, folder / "labels" / split / f"{picture.file.stem}.png")
+            image = folder / "images" / split / f"{stem}{picture.file.suffix}"
+            _place_image(picture, image, link=options.link)
+            _save(label, palette, folder / "labels" / split / f"{stem}.png")
             advance()
         text = _classes_yaml(export, written, suffix, is_flat=not splits)
         (folder / "classes.yaml").write_text(text, encoding="utf-8")
@@ -111,7 +112,7 @@ def _drop_boxes(export: Export, options: Options) -> None:
         raise InputError("no object of the export has an outline", hint=hint)
 
 
-def _splits(pictures: Sequence[Picture]) -> list[str]:
+def splits_of(pictures: Sequence[Picture]) -> list[str]:
     """The splits that are kept; none where the export has one or none."""
     found = Counter(one.split for one in pictures)
     if found.keys() >= {TRAIN, VAL} or found.keys() >= {TRAIN, TEST}:
@@ -132,19 +133,28 @@ def _rule(splits: Sequence[str]) -> dict[str, str | float]:
     return {split: FRACTION for split in (VAL, TEST) if split not in splits}
 
 
-def _no_doubles(pictures: Sequence[Picture], splits: Sequence[str]) -> None:
+def stems(pictures: Sequence[Picture], splits: Sequence[str]) -> list[str]:
+    """The name of each picture: that of its file, with those of its folders where files of
+    several folders are called alike."""
+    files = [one.file for one in pictures]
+    above = os.path.commonpath([file.parent for file in files])
+    keys = [(one.split if splits else "", one.file.stem) for one in pictures]
+    times = Counter(key for key, _ in {*zip(keys, files, strict=True)})
+    parts = [file.relative_to(above).with_suffix("").parts for file in files]
+    is_plain = max(times.values()) == 1
+    found = [own[-1] if is_plain else "_".join(own) for own in parts]
     seen: dict[tuple[str, str], Picture] = {}
-    for one in pictures:
-        key = one.split if splits else "", one.file.stem
-        other = seen.setdefault(key, one)
+    for one, (split, _), stem in zip(pictures, keys, found, strict=True):
+        other = seen.setdefault((split, stem), one)
         if other is one:
             continue
         if other.file == one.file:
             raise one.place.fault(f"the image {one.file.name} is listed twice")
         raise one.place.fault(
-            f"two images have the name {one.file.stem!r}: {other.file} and {one.file}",
+            f"two images have the name {stem!r}: {other.file} and {one.file}",
             hint="rename one of them, in the export too",
         )
+    return found
 
 
 def _suffix(pictures: Sequence[Picture]) -> str:

@@ -37,6 +37,7 @@ from study.data.convert.export import (
 from study.data.scan import files_below
 
 _SLACK = 0.01  # of the image, by which rounding puts a point outside
+_DATA = "data.yaml"
 _NAMES = "classes.txt"  # what other tools write instead of data.yaml
 
 
@@ -45,6 +46,9 @@ def read_yolo(source: Source) -> Export:
     if source.images_root != source.root:
         hint = "give the folder that holds images and labels as SRC"
         raise InputError("labels are found by the place of their image", hint=hint, key="--images")
+    described = [one for one in source.files if one.name == _DATA]
+    if len(described) == 1 and described[0].parent != source.root:  # one folder below
+        source = Source.of(described[0].parent)
     names, folders = _description(source)
     export = Export(labels=[*dict.fromkeys(names.values())])
     used: set[Path] = set()

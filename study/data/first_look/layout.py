@@ -24,10 +24,19 @@ from study.data.first_look.endings import (
     masks_of_classes,
     numbered_masks,
 )
+from study.data.first_look.gather import BARE, UNLABELLED, Several, gather
 from study.data.first_look.pictures import (
+    BESIDE,
+    OBJECTS,
+    PHOTO,
+    are_alike,
     are_classes,
+    are_masks,
+    are_recoloured,
     by_area,
     folder_of,
+    is_grey,
+    kind_order,
     look_like_labels,
     pictures,
 )
@@ -65,13 +74,7 @@ _FORMATS: Mapping[str, type[FileData]] = {
 }  # fmt: skip
 _WORDS = f"(?i:{'|'.join(sorted(SPLIT_OF, key=len, reverse=True))})"
 _ENDINGS = {"label_suffix", "label_path"}
-BESIDE = re.compile(
-    r"__macosx|thumb|overlay|collage|visuali[sz]ation|viz|preview|blend|depth|SegmentationObject",
-    re.IGNORECASE,
-)  # what lies beside images and labels and is neither
 CONSTANT = 0.9  # of the folders with pictures have files of the same names
-OBJECTS = re.compile(r"instance|panoptic", re.IGNORECASE)
-PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 RATIO = 0.15
 BACKGROUND = "background"
 MOST_GROUPED = 0.5  # of the images may be in one group
@@ -93,7 +96,9 @@ def published_format(root: Path) -> str:
         if all((root / folder).is_dir() for folder in folders):
             config = _FORMATS[name].model_validate({"format": name, "size": [32, 32]})
             try:
-                if not scan_files(config, root).findings.faults:
+                scan = scan_files(config, root)
+                scan.members()
+                if not scan.findings.faults:
                     return name
             except InputError:
                 continue
@@ -183,6 +188,9 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
     there = [part for one in there for part in _alternatives(root, one)]
     labels = called_labels(there)
     images = [one for one in there if one not in labels]
+    if labels and all(OBJECTS.search(one.rpartition("/")[2]) for one in labels):
+        labels += [one for one in images if _looks_like_labels(root, one)]
+        images = [one for one in images if one not in labels]
     if other := [one for one in labels if not OBJECTS.search(one.rpartition("/")[2])]:
         found.left_out += [one for one in labels if one not in other]
         labels = other
@@ -191,6 +199,10 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
         images = [one for one in images if one not in labels]
         for one in labels:
             found.guesses["label_dir"] = f"the pictures of {one} have few colours"
+    if labels and len(photos := [one for one in images if not _looks_like_labels(root, one)]) > 0:
+        found.left_out += [one for one in images if one not in photos]
+        images = photos
+    labels = sorted(_one_kind(root, labels, found), key=lambda one: kind_order(one)[:2])
     if not images:
         images = [one for one in labels if not _looks_like_labels(root, one)]
         labels = [one for one in labels if one not in images]
@@ -199,6 +211,30 @@ def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
         images, labels = labels, images
         found.guesses["label_dir"] = "by its name it has the images, by its colours the labels"
     return images, labels
+
+
+def _one_kind(root: Path, labels: list[str], found: Layout) -> list[str]:
+    """The folders of labels but for those that are the same in all images, such as the field of
+    view of a camera, and for those that only paint what others number."""
+    if len(labels) < 2:
+        return labels
+    alike = [one for one in labels if are_alike(pictures(root, one))]
+    kept = [one for one in labels if one not in alike] or labels
+    for one in [*kept]:
+        others = [other for other in kept if other != one]
+        painted = len(kept) > 1 and not _is_grey(root, one)
+        if painted and any(
+            are_recoloured(pictures(root, one), pictures(root, other))
+            for other in others
+            if _is_grey(root, other)
+        ):
+            kept = others
+    found.left_out += [one for one in labels if one not in kept]
+    return kept
+
+
+def _is_grey(root: Path, template: str) -> bool:
+    return all(is_grey(file) for file in pictures(root, template)[:1])
 
 
 def _alternatives(root: Path, template: str) -> list[str]:
@@ -218,7 +254,7 @@ def _alternatives(root: Path, template: str) -> list[str]:
         return [template]  # rooms, sites: images are divided as their labels are
     if not all(look_like_labels([one / file for file in files]) for one, files in below.items()):
         return [template]
-    if all(look_like_labels([one / file for file in files], 2) for one, files in below.items()):
+    if all(are_masks([one / file for file in files]) for one, files in below.items()):
         return [template]
     return [f"{template}/{one.name}" for one in below]
 
@@ -418,8 +454,39 @@ def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
     )
     drawn = "`study.data convert` draws those of annotation tools"
     hint = convert_command(root) or arrays_command(root)
-    hint = hint or (f"`{which}` chooses" if which else f"{drawn}; {OTHER}")
+    if not hint:
+        ways = [gather_command(root), f"`{which}` chooses" if which else ""]
+        if "--images" not in which and "--labels" in ways[0]:
+            ways.reverse()  # a choice between labels is the shorter way
+        hint = ", or ".join(filter(None, ways)) or f"{drawn}; {OTHER}"
     return InputError(f"cannot tell which pictures are labels ({told})", hint=hint, file=root)
+
+
+def gather_command(root: Path) -> str:
+    """The command that gathers images and labels by the words of their paths, where most of the
+    images have a label by these; "" where not."""
+    chosen: dict[str, str] = {}
+    for _ in range(3):
+        try:
+            found = gather(root, **chosen)
+            break
+        except Several as error:
+            if error.what in chosen:
+                return ""
+            chosen[error.what] = error.choice
+        except InputError:
+            return ""
+    else:
+        return ""
+    bare = found.notes[UNLABELLED] + found.notes[BARE]
+    if 2 * found.labelled < len(found.labels) + bare and "images" not in chosen:
+        return ""
+    what = f"{found.labelled} labelled images"
+    if len(found.kinds) > 1:
+        what += f", of the classes {', '.join(found.kinds)}"
+    words = ["folders", str(root), "DST"]
+    words += [part for one, text in chosen.items() for part in (f"--{one}", text)]
+    return f"`python -m study.data convert {shlex.join(words)}` gathers {what}"
 
 
 def _for_all_splits(path: str) -> str:
@@ -440,7 +507,8 @@ def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
         drawn = Counter(name for one in below for name in pictures_in(above / one))
         if len(below) < 2 or (like / below[0]).is_dir():
             return {}
-        if {*below} <= {file.stem for file in pictures(root, image_dir)}:
+        stems = {file.stem for file in pictures(root, image_dir)}
+        if {*below} <= stems and 2 * len(below) >= len(stems):
             return _masks_by_image(above, below, folders[0])
         if max(drawn.values(), default=0) < 2:
             return {}
@@ -451,7 +519,7 @@ def _masks(root: Path, image_dir: str, folders: list[str]) -> dict[str, str]:
     shared = set.intersection(*parts)
     names = ["_".join(p for p in one.split("/") if p not in shared) for one in folders]
     names = [f"class_{name}" if name.isdecimal() else name for name in names]
-    binary = all(look_like_labels(pictures(root, one), 2) for one in folders)
+    binary = all(are_masks(pictures(root, one)) for one in folders)
     stems = {file.stem for file in pictures(root, image_dir)}
     paired = all(stems & {file.stem for file in pictures(root, one)} for one in folders)
     if not binary or not paired or "" in names:

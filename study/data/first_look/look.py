@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from study.config.task import FolderData
 from study.core.errors import InputError
 from study.data.first_look.drafts import classes_text
-from study.data.first_look.layout import Layout, layout, layout_by_tables
+from study.data.first_look.layout import Layout, gather_command, layout, layout_by_tables
 from study.data.first_look.values import meaning
 from study.data.formats.folder import CLASSES_FILE, folder_scan
 from study.data.labels import read_image
@@ -91,6 +91,9 @@ def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
         if by_tables is None:
             raise
         found, scan, pairs = _paired(root, lambda _: by_tables)
+    strays = [one for one in scan.findings.faults if one.kind in ("missing image", "missing")]
+    if 2 * len(strays) > len(pairs) and (hint := gather_command(root)):
+        raise InputError(strays[0].message, hint=hint, file=strays[0].file)
     if "masks" in found.keys:
         return _Draft(found.keys, found.guesses, "binary masks", found.left_out)
     bare = {fault.file for fault in scan.findings.faults if fault.kind == "missing label"}
@@ -165,7 +168,7 @@ def _no_pair(root: Path, scan: Scan) -> InputError:
     shown = " and ".join(
         files[kind] for kind in ("missing label", "missing image") if kind in files
     )
-    hint = (
+    hint = gather_command(root) or (
         "rename the labels like their images, or `label_path` in classes.yaml says how they "
         "differ, or `pairs: pairs.csv` names a table with an image and its label in each row"
     )

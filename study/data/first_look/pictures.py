@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,23 @@ from study.data.formats.folder_classes import SPLIT, SYNONYMS
 from study.data.formats.folder_hints import pictures_in, walk
 from study.data.splits import SPLITS
 
+BESIDE = re.compile(
+    r"__macosx|thumb|overlay|collage|visuali[sz]ation|viz|preview|blend|depth|SegmentationObject",
+    re.IGNORECASE,
+)  # what lies beside images and labels and is neither
+OBJECTS = re.compile(r"instance|panoptic", re.IGNORECASE)
+_CLASSES = re.compile(r"segm|semantic|categor|class|binary", re.IGNORECASE)
+PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 FEW_COLOURS = 64  # a picture with no more is a label
+_GREY = ("L", "P", "1", "I", "I;16")
 LOOKED_AT = 5  # pictures of each folder
+SAME = 0.9  # of the pixels of each value, from which two labels are the same
 MOST_OVERLAP = 0.2  # share of the pixels of an image's masks that several of them have
+
+
+def kind_order(name: str) -> tuple[bool, bool, str]:
+    """What sorts folders of labels of one image: those of classes first, of objects last."""
+    return bool(OBJECTS.search(name)), not _CLASSES.search(name), name
 
 
 def folder_of(root: Path, template: str) -> Path:
@@ -40,6 +55,14 @@ def look_like_labels(files: Sequence[Path], colours: int = FEW_COLOURS) -> bool:
     return bool(files) and all(_has_few_colours(file, colours) for file in files[:LOOKED_AT])
 
 
+def are_masks(files: Sequence[Path]) -> bool:
+    """Whether the first of the files are binary masks: of two colours at most, one of them 0."""
+    some = [label for file in files[:LOOKED_AT] if (label := _label(file)) is not None]
+    return look_like_labels(files, 2) and all(
+        one.min() == 0 or one.min() == one.max() for one in some
+    )
+
+
 def are_classes(files: Sequence[Path]) -> bool:
     """Whether an image's binary masks are those of classes: they hardly overlap, or each lies in
     the next larger one. Those of several annotators do neither."""
@@ -60,6 +83,54 @@ def by_area(masks: Mapping[str, Sequence[Path]]) -> list[str]:
         for name, files in masks.items()
     }
     return sorted(areas, key=lambda name: (-areas[name], name))
+
+
+def are_alike(files: Sequence[Path]) -> bool:
+    """Whether several labels are nearly the same, such as the field of view of a camera."""
+    labels = [label for file in files[:LOOKED_AT] if (label := _label(file)) is not None]
+    if len(labels) < 3 or len({label.shape for label in labels}) > 1:
+        return False
+    return all(
+        (one & other).sum() >= SAME * (one | other).sum()
+        for a, b in pairwise(labels)
+        for value in np.union1d(a, b)
+        for one, other in [(a == value, b == value)]
+    )
+
+
+def are_recoloured(files: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether labels have the same areas as others, in other values or colours."""
+    pairs = [
+        np.stack([label.ravel(), other.ravel()])
+        for one, two in zip(files[:LOOKED_AT], others[:LOOKED_AT], strict=False)
+        if (label := _label(one)) is not None and (other := _label(two)) is not None
+        if label.shape == other.shape
+    ]
+    if len(pairs) < min(LOOKED_AT, len(files), len(others)) or not pairs:
+        return False
+    seen = np.unique(np.concatenate(pairs, 1), axis=1)
+    return all(len(np.unique(one)) == seen.shape[1] > 1 for one in seen)
+
+
+def is_grey(file: Path) -> bool:
+    """Whether a label stores values, and not colours."""
+    try:
+        with Image.open(file) as picture:
+            return picture.mode in _GREY
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _label(file: Path) -> NDArray[np.int64] | None:
+    """(H, W) of values or of the codes of colours."""
+    try:
+        with Image.open(file) as picture:
+            found = np.asarray(picture if picture.mode in _GREY else picture.convert("RGB")).astype(
+                np.int64
+            )
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return found if found.ndim == 2 else found @ (1 << 16, 1 << 8, 1)
 
 
 def _mask(file: Path) -> NDArray[np.bool_] | None:

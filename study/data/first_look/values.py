@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from study.core.errors import InputError
-from study.data.formats.folder_classes import HIGHEST
+from study.data.formats.folder_classes import HIGHEST, as_colour
 from study.data.labels import Colour, StoredLabel, colour_codes, read_stored
 from study.data.splits import MAX_CLASSES, FileProblem
 
@@ -23,7 +23,12 @@ NAME_FILES = (
     *("_classes.csv", "classes.txt", "labels.txt", "class_names.txt", "codes.txt", "labelmap.txt"),
     *("classes.json", "id2label.json", "label_map.json", "dataset.json"),
     *("class_dict.csv", "class_dict_seg.csv", "label_class_dict.csv"),
+    *("label_colors.txt", "*colormap*.txt"),
 )
+"""Patterns of the files that give names to values or colours."""
+_RGB = r"(?P<red>\d+)\s+(?P<green>\d+)\s+(?P<blue>\d+)"
+_COLOUR_FIRST = re.compile(rf"{_RGB}\s+(?P<name>.*[^\W\d].*)")  # 64 128 64 Animal
+_COLOUR_LAST = re.compile(rf"(?:\d+\s+)?(?P<name>\S*[^\W\d].*?)\s+{_RGB}")  # 1 dirt 108 64 20
 IGNORED = 255
 PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
 FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
@@ -287,6 +292,8 @@ def _of_colours(stored: Sequence[StoredLabel], names: Mapping[int, str]) -> Mean
     told = Meaning(f"{len(codes)} colours", {"labels": labels})
     if not {*kept} <= {*known}:
         told.guesses["labels"] = "names in the order of the colours; give them their own"
+        if 0 in kept and 0 not in known:
+            told.guesses["labels"] += "; `ignore` black if it means not labelled"
     if blurred:
         labels["other"] = "ignore"
         told.guesses["labels"] = (
@@ -314,7 +321,7 @@ COLOURED = 1 << 24  # names of colours are kept under their code plus this
 def names_in(root: Path) -> dict[int, str]:
     """The names of classes that a list beside the data gives: by value, by line, or by colour."""
     for name in NAME_FILES:
-        for file in (root / name, *sorted(root.glob(f"*/{name}"))):
+        for file in (*sorted(root.glob(name)), *sorted(root.glob(f"*/{name}"))):
             try:
                 text = file.read_text(encoding="utf-8-sig")
                 found = _of_json(text) if name.endswith(".json") else _parsed(text)
@@ -333,6 +340,8 @@ def _of_json(text: str) -> dict[int, str]:
         return {}
     if isinstance(tree, dict):
         tree = tree.get("labels", tree)
+    if isinstance(tree, list) and tree and all(isinstance(one, dict) for one in tree):
+        return _of_objects(tree)
     pairs = [*enumerate(tree)] if isinstance(tree, list) else []
     if isinstance(tree, dict):
         pairs = [
@@ -343,6 +352,18 @@ def _of_json(text: str) -> dict[int, str]:
     return {int(value): name for value, name in pairs}
 
 
+def _of_objects(objects: Sequence[Mapping[str, object]]) -> dict[int, str]:
+    """Names by colour or value in [{"name": "sea", "color": "#0000ff"}] or [{"name", "id"}]."""
+    found: dict[int, str] = {}
+    for one in objects:
+        name, colour = one.get("name"), as_colour(str(one.get("color")))
+        value = COLOURED + _code(colour) if colour else one.get("id")
+        if not isinstance(name, str) or not isinstance(value, int):
+            return {}
+        found[value] = name
+    return found
+
+
 def _parsed(text: str) -> dict[int, str]:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
@@ -350,9 +371,16 @@ def _parsed(text: str) -> dict[int, str]:
     for index, line in enumerate(lines):
         colour = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+):.*", line)  # CVAT's labelmap.txt
         row = next(csv.reader([line]), [])
+        numbered = re.fullmatch(r"(\d+)\s*[:=]\s*(\S.*)", line)
+        painted = _COLOUR_FIRST.fullmatch(line) or _COLOUR_LAST.fullmatch(line)
         if colour:
             red, green, blue = map(int, colour.groups()[1:])
             found[COLOURED + _code((red, green, blue))] = colour[1].strip()
+        elif numbered:
+            found[int(numbered[1])] = numbered[2]
+        elif painted:
+            red, green, blue = (int(painted[one]) for one in ("red", "green", "blue"))
+            found[COLOURED + _code((red, green, blue))] = painted["name"].strip()
         elif len(row) == 4 and all(part.strip().isdecimal() for part in row[1:]):
             red, green, blue = map(int, row[1:])
             found[COLOURED + _code((red, green, blue))] = row[0].strip()

@@ -55,8 +55,16 @@ _EXPORTS = (  # the mark of each kind of annotation file, in the order of the se
     (".json", r'"shapes"\s*:', "labelme"),
     (".json", r'"shape_attributes"\s*:', "via"),
     (".json", r'"objects"\s*:.*"(classTitle|geometryType)"\s*:', "supervisely"),
+    (
+        ".json",
+        r'"(item|image)"\s*:\s*\{.*"annotations"\s*:.*"(polygon|bounding_box)"\s*:',
+        "darwin",
+    ),
+    (".json", r'"type"\s*:\s*"(Multi)?Polygon"', "regions"),
+    (".geojson", r'"type"\s*:\s*"(Multi)?Polygon"', "regions"),
     (".json", r'"(annotations|images)"\s*:.*"(file_name|images|info|licenses)"', "coco"),
     (".json", r'"(annotations|completions|data)"\s*:', "labelstudio"),
+    (".xml", r"<Annotations?\b", "regions"),
     (".xml", r"<annotations>|<polygon|<object>", "cvat"),
     (".txt", r"\A\s*\d+( [\d.]+){4,}\s*$", "yolo"),
     (".csv", r'^[^\n]+,"?\d+ \d+( \d+ \d+)+"?(,|\s*$)', "rle"),
@@ -221,7 +229,12 @@ def _one_kind(images: Sequence[str], behind: str, labels: Sequence[str]) -> str:
     )
     kinds = [end for end, count in ends.items() if count > 1 and 2 * count >= len(cores)]
     first = min(
-        kinds, key=lambda end: (bool(_OTHER_KIND.search(end)), not is_label(end), end), default=""
+        kinds,
+        key=lambda end: (
+            *(bool(_OTHER_KIND.search(end)), "label" not in end.lower()),
+            *(not is_label(end), end),
+        ),
+        default="",
     )
     return first if len(kinds) > 1 else ""
 
@@ -257,8 +270,10 @@ def split_lists(root: Path) -> dict[str, str]:
     """The lists of names of train and others that lie about; of two the second is test's, and so is
     a single one of val."""
     lists: dict[str, str] = {}
-    for pattern in ("*.txt", "*.csv", "*/*.txt", "*/*.csv", "*/*/*.txt", "*/*/*.csv"):
-        for path in sorted(root.glob(pattern)):
+    for above in ("", "*/", "*/*/"):
+        for path in sorted(
+            p for end in ("txt", "lst", "csv") for p in root.glob(f"{above}*.{end}")
+        ):
             split = split_of_list(path)
             if split is not None:
                 lists.setdefault(split, path.relative_to(root).as_posix())

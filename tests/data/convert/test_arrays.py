@@ -139,6 +139,43 @@ def test_volumes_are_cut_into_slices_in_their_scale(tmp_path, convert) -> None:
     assert np.array_equal(read(tmp_path, "labelsTr/case_2_019.png"), label)
 
 
+def test_volumes_beside_those_of_their_labels_go_to_two_folders(tmp_path, convert) -> None:
+    for patient in (1, 2):
+        photos, labels = zip(*map(scene, range(COUNT)), strict=True)
+        above = tmp_path / f"src/patient{patient}"
+        above.mkdir(parents=True)
+        for end, pictures in (("", photos), ("_gt", labels), ("2", photos), ("2_gt", labels)):
+            grey = [one[..., 0] if one.ndim == 3 else one for one in pictures]
+            scale = 1 if end.endswith("gt") else 8 * patient
+            volume = np.stack(grey, -1).astype(np.int16) * scale
+            nifti(volume.transpose(1, 0, 2), above / f"frame{end}.nii.gz", 4, 1.0, 0.0)
+    told = convert()
+    assert np.array_equal(read(tmp_path, "patient1/labels/frame2_001.png"), scene(1)[1])
+    ranges = {line.partition("which ")[2] for line in told.splitlines() if "images: " in line}
+    assert len(ranges) == 1  # whatever the patient
+    one, two = (read(tmp_path, f"patient{at}/images/frame_001.png").mean() for at in (1, 2))
+    assert 1.7 < two / one < 2.3
+
+
+def test_structures_of_matlab_are_opened(tmp_path, convert) -> None:
+    def save(root: Path, number: int, photo: np.ndarray, label: np.ndarray) -> None:
+        truth = {"Segmentation": label.astype(np.uint16), "Note": "by hand"}
+        savemat(root / f"{number}.mat", {"truth": truth, "photo": photo})
+
+    write(tmp_path / "src", save)
+    convert()
+    assert np.array_equal(read(tmp_path, "truth_Segmentation/1.png"), scene(1)[1])
+
+
+def test_channels_that_number_objects_are_classes(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    _, label = scene(1)
+    channels = [np.where(label == 1, 7, 0), np.where(label == 2, 3, 0), 0 * label, label == 0]
+    np.save(tmp_path / "src/masks.npy", np.stack(channels, -1).astype(float)[None])
+    assert "note: labels whose channels number objects" in convert()
+    assert np.array_equal(read(tmp_path, "masks/000.png"), np.array([3, 0, 1])[label])
+
+
 def test_pictures_in_a_table_are_numbered(tmp_path, convert) -> None:
     pd = pytest.importorskip("pandas")
     rows = []

@@ -20,6 +20,7 @@ from study.data.convert.export import split_of
 LARGE = [(0, 0), (40, 0), (40, 40), (0, 40)]
 SMALL = [(10, 10), (20, 10), (20, 20), (10, 20)]
 ASIDE = [(50, 10), (60, 10), (60, 20), (50, 20)]
+CAR = [Shot("a.jpg", [("car", SMALL)])]
 SPLITS = ("train", "val", "test")
 
 
@@ -324,3 +325,16 @@ def test_a_label_of_many_classes_is_still_an_8_bit_png(convert, tmp_path):
     found = convert("labelme", source)
     assert np.unique(found.label()).tolist() == [*range(71)]
     assert yaml.safe_load((found.root / "classes.yaml").read_text())["classes"][70] == "c069"
+
+
+def test_data_yaml_may_lie_one_folder_below(convert, tmp_path):
+    exports.yolo(tmp_path / "export" / "project", CAR)
+    assert "car" in convert("yolo", tmp_path / "export").names
+
+
+def test_a_file_of_coco_without_images_is_passed_over(convert, tmp_path):
+    root = exports.coco(tmp_path / "export", CAR)
+    empty = {"images": [], "annotations": [], "categories": []}
+    for file in [*root.rglob("*.json")]:
+        exports.write_json(file.with_name(f"{file.stem}_unofficial.json"), empty)
+    assert "car" in convert("coco", root).names

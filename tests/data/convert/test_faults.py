@@ -277,8 +277,8 @@ def test_an_empty_folder_is_refused(refused, tmp_path, tool):
 
 def test_two_images_of_one_name_are_refused(refused, tmp_path):
     source = exports.labelme(tmp_path / "export", CAR)
-    exports.save_image(source / "b" / "a.jpg")
-    exports.write_json(source / "b" / "a.json", exports.labelme_tree([]))
+    exports.save_image(source / "a.png")
+    exports.write_json(source / "b.json", {**exports.labelme_tree([]), "imagePath": "a.png"})
     assert "two images have the name 'a': " in refused("labelme", source)
 
 

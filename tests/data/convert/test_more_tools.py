@@ -86,6 +86,134 @@ def test_polygons_with_holes_and_bitmaps_of_supervisely(convert, tmp_path):
     assert converted.description["classes"][1] == {"name": "car", "color": [255, 0, 0]}
 
 
+HOLE = [[20, 10], [30, 10], [30, 20], [20, 20]]
+
+
+def with_a_hole() -> np.ndarray:
+    expected = BOX.copy()
+    expected[10:20, 20:30] = False
+    return expected
+
+
+def darwin(root: Path, *, version: int = 2) -> Path:
+    save_image(root / "images/a.jpg")
+    paths = [[{"x": x, "y": y} for x, y in ring] for ring in (CORNERS, HOLE)]
+    outline: dict[str, object] = {"polygon": {"paths": paths}}
+    item: dict[str, object] = {
+        "name": "a.jpg", "slots": [{"type": "image", "width": WIDTH, "height": HEIGHT}],
+    }  # fmt: skip
+    if version == 1:
+        outline = {"polygon": {"path": paths[0], "additional_paths": paths[1:]}}
+        item = {"filename": "a.jpg", "width": WIDTH, "height": HEIGHT}
+    annotations = [
+        {"name": "leaf", **outline},
+        {"name": "box", "bounding_box": {"x": 58, "y": 40, "w": 12, "h": 4}},
+        {"name": "far", "tag": {}},
+    ]
+    tree = {("image", "item")[version - 1]: item, "annotations": annotations}
+    write_json(root / "releases/a.json", tree)
+    return root
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_polygons_of_v7_have_holes(convert, tmp_path, version):
+    converted = convert("darwin", darwin(tmp_path / "export", version=version))
+    assert np.array_equal(converted.mask("leaf"), with_a_hole())
+    assert converted.names == ["background", "leaf"]  # no box unless --boxes draws it
+    assert "note: annotations without an area, left out: 1" in converted.printed
+    assert "note: boxes without an outline, left out (--boxes fills them): 1" in converted.printed
+
+
+def test_masks_of_v7_are_no_background(refused, tmp_path):
+    root = darwin(tmp_path / "export")
+    item = {"name": "a.jpg", "slots": []}
+    write_json(root / "b.json", {"item": item, "annotations": [{"name": "leaf", "mask": {}}]})
+    assert "b.json: annotations/0: masks of V7's raster layers are not read" in refused(
+        "darwin", root
+    )
+
+
+def feature(rings: object, kind: str = "Polygon", **about: object) -> dict[str, object]:
+    geometry = {"type": kind, "coordinates": rings}
+    return {"type": "Feature", "geometry": geometry, "properties": about}
+
+
+def qupath(root: Path, **more: object) -> Path:
+    save_image(root / "tiles/a.jpg")
+    dot = [[60, 40], [70, 40], [70, 44], [60, 44], [60, 40]]
+    features = [
+        feature([CORNERS, HOLE], classification={"name": "Tumor", "color": [1, 2, 3]}),
+        feature([[dot]], "MultiPolygon", classification="Stroma"),
+        feature([3, 4], "Point"),
+    ]
+    write_json(root / "a.geojson", {"type": "FeatureCollection", "features": features, **more})
+    return root
+
+
+def xml(root: Path, *, is_asap: bool = False) -> Path:
+    save_image(root / "tiles/a.jpg")
+    tag = "Coordinate" if is_asap else "Vertex"
+
+    def corners(ring: list[list[int]]) -> str:
+        listed = enumerate(ring)
+        return "".join(f'<{tag} Order="{at}" X="{x}" Y="{y}"/>' for at, (x, y) in listed)
+
+    if is_asap:
+        one = f"<Coordinates>{corners(CORNERS)}</Coordinates>"
+        text = f'<Annotation Name="1" PartOfGroup="Tumor" Type="Polygon">{one}</Annotation>'
+        text = f"<ASAP_Annotations><Annotations>{text}</Annotations></ASAP_Annotations>"
+    else:
+        regions = "".join(
+            f'<Region NegativeROA="{at}"><Vertices>{corners(ring)}</Vertices></Region>'
+            for at, ring in enumerate((CORNERS, HOLE))
+        )
+        text = f'<Annotation Id="1" Name="Tumor"><Regions>{regions}</Regions></Annotation>'
+        text = f"<Annotations>{text}</Annotations>"
+    (root / "a.xml").write_text(text)
+    return root
+
+
+def asap(root: Path) -> Path:
+    return xml(root, is_asap=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"), [(qupath, with_a_hole()), (xml, with_a_hole()), (asap, BOX)]
+)
+def test_regions_of_slide_viewers_are_drawn(convert, tmp_path, write, expected):
+    converted = convert("regions", write(tmp_path / "export"))
+    assert np.array_equal(converted.mask("Tumor"), expected)
+    if write is qupath:
+        assert np.array_equal(converted.mask("Stroma"), DOT)
+        assert "note: points and lines, which have no area, left out: 1" in converted.printed
+
+
+def test_coordinates_of_a_map_are_no_pixels(refused, tmp_path):
+    root = qupath(tmp_path / "export", crs={"type": "name"})
+    assert "a.geojson: crs: coordinates of a map are not pixels" in refused("regions", root)
+
+
+def test_shapes_without_a_path_belong_to_the_image_of_their_name(convert, tmp_path):
+    root = tmp_path / "export"
+    for split in ("train", "test"):
+        save_image(root / f"images/{split}/a.jpg")
+        shapes = [{"label": "car", "points": CORNERS, "shape_type": "polygon"}]
+        write_json(root / f"annotations/{split}/a.json", {"shapes": shapes})
+    assert np.array_equal(convert("labelme", root).mask("car", split="test"), BOX)
+
+
+def test_images_of_one_name_get_those_of_their_folders(convert, tmp_path):
+    root = tmp_path / "export"
+    shapes = [{"label": "car", "points": CORNERS, "shape_type": "polygon"}]
+    for batch in "xy":
+        save_image(root / f"{batch}/a.jpg")
+        tree = {"shapes": shapes if batch == "y" else [], "imagePath": "a.jpg"}
+        write_json(root / f"{batch}/a.json", tree)
+    converted = convert("labelme", root)
+    assert np.array_equal(converted.mask("car", "y_a"), BOX)
+    assert not converted.label("x_a").any()
+
+
 def panoptic(root: Path) -> Path:
     save_image(root / "images/a.jpg")
     numbers = np.where(BOX, 300, np.where(DOT, 70000, 7))
@@ -182,6 +310,10 @@ def test_the_converter_that_fits_is_named(tmp_path):
         ("via", via(tmp_path / "v")),
         ("supervisely", supervisely(tmp_path / "s")),
         ("coco", panoptic(tmp_path / "p")),
+        ("darwin", darwin(tmp_path / "d")),
+        ("regions", qupath(tmp_path / "q")),
+        ("regions", xml(tmp_path / "x")),
+        ("regions", asap(tmp_path / "y")),
         ("rle", table(tmp_path / "r", "ImageId,EncodedPixels", box)),
     ):
         assert f"study.data convert {tool} " in convert_command(root)
