@@ -61,9 +61,10 @@ def timeless(line: dict[str, Any]) -> dict[str, Any]:
 
 def test_our_own_loop_and_a_function_give_the_same_ledger(tmp_path: Path) -> None:
     """Number by number: the trials, their reports, the verdicts and the selection."""
-    ours = run(tmp_path, "ours", {**TINY, "budget": {"epochs": 3}}, max_concurrent=1)
+    space = {**SPACE, "study": {**SPACE["study"], "num_trials": 2, "baselines": ["ce"]}}
+    ours = run(tmp_path, "ours", {**TINY, "budget": {"epochs": 3}}, space=space, max_concurrent=1)
     theirs = {"trial": "own_trainings:ours", "budget": {"epochs": 3}}
-    foreign = run(tmp_path, "foreign", theirs, max_concurrent=1)
+    foreign = run(tmp_path, "foreign", theirs, space=space, max_concurrent=1)
     kinds = ("trial", "report", "rung", "end", "select", "finish")
     told = [
         [timeless(line) for line in lines_without_times(tmp_path / name) if line["kind"] in kinds]
@@ -118,18 +119,18 @@ def test_a_command_is_tuned_stopped_confirmed_and_exported(tmp_path: Path) -> No
     space = {
         "loss": {"jaccard": {"mix": {"float": {"low": 0.1, "high": 0.9}}}},
         "study": {
-            "num_trials": 10,
+            "num_trials": 7,
             "reference_trials": 1,
             "baselines": ["ce"],
             "rungs": {"first": 0.25, "reduction_factor": 2},
-            "confirm": {"top": 1, "num_seeds": 3},
+            "confirm": {"top": 1, "num_seeds": 2},
         },
     }
     the_task = {"trial": command, "budget": {"epochs": 4}, "objectives": ["val/miou"]}
     found = run(tmp_path, "s", the_task, space=space)
     trials = found.state.trials.values()
     assert {trial.status for trial in trials} == {COMPLETED, STOPPED_EARLY}
-    assert len(found.state.completed(CONFIRM)) >= 6
+    assert len(found.state.completed(CONFIRM)) >= 4
     assert found.answer.confirmed and found.answer.best_macc is None
     best = found.state.trials[str(found.answer.best_miou)]
     mixes = [
