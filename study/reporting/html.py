@@ -104,8 +104,9 @@ def write_report(
     return folder / REPORT
 
 
-def write_page(folder: Path, state: State, answer: Answer, drawn: Pictures) -> Path:
-    """Write report.html alone, with pictures that are drawn already; return its path."""
+def write_page(folder: Path, state: State, answer: Answer, drawn: Pictures | str) -> Path:
+    """Write report.html alone, with pictures that are drawn already, or why there are none; return
+    its path."""
     mattered = _importances(state)
     figures = dict(_figures(state, answer, mattered))
     found = classes(state, folder, answer)

@@ -16,7 +16,7 @@ from study.core.names import CONFIRM, SEARCH
 from study.ledger.records import ReportRecord, TrialRecord
 from study.ledger.state import State, Trial
 from study.reporting.class_table import class_explanation
-from study.reporting.html import results_csv, write_report
+from study.reporting.html import results_csv, write_page
 from study.reporting.tables import conclusions, title
 from study.storage.studies import load
 
@@ -174,6 +174,6 @@ def test_the_csv_of_trials_names_the_task_of_each(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_report_tells_the_tasks_apart(folder: Path, found: Answer) -> None:
-    page = write_report(folder, load(folder), found).read_text(encoding="utf-8")
+    page = write_page(folder, load(folder), found, "no weights").read_text(encoding="utf-8")
     assert "those of stage confirm on town, all others on its proxy synthetic" in page
     assert "proxy synthetic, target town: " in page

@@ -29,7 +29,7 @@ from study.ledger.state import State
 from study.reporting import headline, plots
 from study.reporting import html as html_report
 from study.reporting.class_table import rarest_line
-from study.reporting.html import _figures, results_csv, study_picture, write_report
+from study.reporting.html import _figures, results_csv, study_picture, write_page, write_report
 from study.reporting.remains import remaining_gains
 from study.reporting.tables import percent, points, print_answer
 from study.storage.studies import load
@@ -37,6 +37,7 @@ from study.storage.studies import load
 pytestmark = pytest.mark.slow
 
 PNG = b"\x89PNG\r\n"
+NO_PICTURES = "they are not asked for"
 
 
 class Checker(html.parser.HTMLParser):
@@ -134,7 +135,7 @@ def test_an_unfinished_study_has_a_report(
 def test_text_from_a_user_is_escaped(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "demo", until="baselines", task_name="<script>x</script>")
     state = load(folder)
-    page = write_report(folder, state, answer(state, folder)).read_text()
+    page = write_page(folder, state, answer(state, folder), NO_PICTURES).read_text()
     assert "<script>x" not in page and "&lt;script&gt;x" in page
 
 
@@ -175,7 +176,7 @@ def test_names_of_classes_are_shown_as_they_are(
     place = named_otherwise(folder, tmp_path / "demo")
     state = load(place)
     found = answer(state, place)
-    page = write_report(place, state, found).read_text()
+    page = write_page(place, state, found, NO_PICTURES).read_text()
     study_picture(state, found, tmp_path / "all.png")
     assert not [one for one in recwarn if "Glyph" in str(one.message)]
     assert not set(page) & set("\x1b\x07\u202e")
@@ -193,7 +194,7 @@ def test_classes_that_are_lacking_are_noted_beside_the_answer(
     assert state.study is not None
     lacking = {**state.study.data, "warnings": ["in test but in no image of train: <car>"]}
     state.study = replace(state.study, data=lacking)
-    page = write_report(folder, state, answer(state, folder)).read_text()
+    page = write_page(folder, state, answer(state, folder), NO_PICTURES).read_text()
     note = '<p class="note">warning: in test but in no image of train: &lt;car&gt;</p>'
     assert page.index(note) < page.index("<table")
     print_answer(answer(state, folder))
@@ -257,10 +258,12 @@ def test_what_a_forest_cannot_predict_is_a_sentence_and_no_plot(
     found = answer(state, folder)
     (axes,) = dict(_figures(state, found, results))["importance"].axes
     assert len(axes.patches) == 1 and "R² 0.60 on 20 trials" in axes.get_title()
-    page = write_report(tmp_path, state, found).read_text()
+    page = write_page(tmp_path, state, found, NO_PICTURES).read_text()
     assert "val mean accuracy: no pattern" in page and "(R² -0.30 on 20 trials" in page
     assert "val mIoU: no pattern" not in page
     results["val/miou"] = results["val/macc"]
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "importance.png").write_bytes(b"of an earlier report")
     page = write_report(tmp_path, state, found).read_text()
     assert 'aria-label="importance"' not in page and "val mIoU: no pattern" in page
     assert not (tmp_path / "plots" / "importance.png").exists()

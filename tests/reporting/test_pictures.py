@@ -186,7 +186,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr("sys.path", [path for path in sys.path if path])
-        return with_networks(make_study(place / "demo", rules=True), convolution)
+        return with_networks(make_study(place / "demo", num_seeds=2, rules=True), convolution)
 
 
 @pytest.fixture
