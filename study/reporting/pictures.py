@@ -153,7 +153,6 @@ def _side(
         InputError: where the export is not there, is of another trial, has no weights or names a
             factory that is not trusted, and where there are no counts per image.
     """
-    from study.inference import load
     from study.training.config_file import read_config
 
     path = folder / FOLDER / (BEST_MIOU if name == NEW else REFERENCE)
@@ -171,6 +170,8 @@ def _side(
     if split is None or counts is None:
         raise InputError(f"trial {trial} has left no counts per image")
     scores = metrics_from_counts(counts)["miou"]
+    from study.inference import load  # imports torch, which no other part of a report needs
+
     return _Side(read.config, load(path, trust=trust), scores, split.groups)
 
 

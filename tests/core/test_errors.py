@@ -240,11 +240,13 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden() -> None:
 @pytest.mark.slow
 def test_a_letter_that_the_output_lacks_is_a_question_mark(tmp_path: Path) -> None:
     make_study(tmp_path / "demo", num_seeds=2)
-    command = [sys.executable, "-m", "study.report", "demo", "--storage", str(tmp_path)]
+    code = "import sys; from study import report; report.main(); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "demo", "--storage", str(tmp_path)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "mean ? sd over seeds" in done.stdout
+    assert done.stdout.endswith("False\n"), "without networks a report needs no torch"
 
 
 def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
