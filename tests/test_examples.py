@@ -129,7 +129,8 @@ def test_the_original_runs_by_itself(tmp_path: Path) -> None:
 def test_an_example_runs_as_a_study(folder: str, tmp_path: Path) -> None:
     _needs(folder)
     python = Path(sys.executable).parent
-    words = [sys.executable, "-m", "study.run", "examples/space.yaml", "--num-trials", "4"]
+    words = [sys.executable, "-m", "study.run", "examples/space.yaml", "--num-trials", "3"]
+    words += ["--confirm-seeds", "1"]
     words += ["--task", f"examples/{folder}/task.yaml", "--storage", str(tmp_path), "--name", "s"]
     environment = {**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(

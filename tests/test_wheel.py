@@ -108,7 +108,8 @@ def test_the_recorded_study_is_shown_and_the_package_left_as_it_is(
 @pytest.mark.timeout(1800)
 def test_a_study_runs_to_its_exports_from_an_empty_folder(installed: Installed) -> None:
     """A small one: the default study itself is the README's first command, which CI runs."""
-    printed = installed.python("-m", "study.run", "--task", "tiny", "--num-trials", "4")
+    few = ("--num-trials", "2", "--confirm-seeds", "2")
+    printed = installed.python("-m", "study.run", "--task", "tiny", *few)
     assert "vs tuned CE" in printed
     folder = installed.empty / "studies" / "joint-tiny"
     assert (folder / "exports" / "best_miou.yaml").is_file()
