@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from study.data.__main__ import main
 
 HEIGHT, WIDTH = 60, 80
 Ring = Sequence[tuple[float, float]]
@@ -340,3 +343,30 @@ WRITERS = {
     "yolo": ("yolo", yolo),
     "yolo of roboflow": ("yolo", lambda root, shots: yolo(root, shots, split_first=True)),
 }
+
+
+HOSTILE: list[Any] = [None, -1, 1e300, "../x", "http://[", [[]], {}, 2**70]
+
+
+def changed(tree: Any, value: Any) -> Iterator[Any]:
+    """Every tree in which one entry is the value instead."""
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, one in [*entries]:
+        tree[key] = value
+        yield tree
+        tree[key] = one
+        if isinstance(one, dict | list):
+            for _ in changed(one, value):
+                yield tree
+
+
+def codes_of_hostile(tool: str, source: Path, file: Path, tree: Any, place: Path) -> set[int]:
+    """The exit codes of converting an export in whose JSON file one entry is another."""
+    codes = set()
+    for value in HOSTILE:
+        for number, one in enumerate(changed(tree, value)):
+            write_json(file, one)
+            target = place / f"{number}"
+            codes.add(main(["convert", tool, str(source), str(target), "--boxes"]))
+            shutil.rmtree(target, ignore_errors=True)
+    return codes

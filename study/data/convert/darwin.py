@@ -21,6 +21,7 @@ from study.data.convert.export import (
     Source,
     need,
     numbers,
+    optional,
     read_json,
     split_of_path,
 )
@@ -51,7 +52,7 @@ def _picture(
     name = need(item, "name" if key == "item" else "filename", str, at)
     split = split_of_path(place.file, source.root)
     image = source.image(name, at, near=place.file.parent, split=split)
-    slots = item.get("slots") or [item]
+    slots = optional(item, "slots", list, at) or [item]
     size: Size | None = None
     if isinstance(slots[0], dict) and {"height", "width"} <= slots[0].keys():
         size = need(slots[0], "height", int, at), need(slots[0], "width", int, at)
@@ -67,7 +68,10 @@ def _region(export: Export, one: Any, place: Place) -> Region | None:
         raise place.fault("masks of V7's raster layers are not read", hint=hint)
     if "polygon" in one:
         shape, at = need(one, "polygon", dict, place), place.at("polygon")
-        paths = shape.get("paths") or [need(shape, "path", list, at), *_more(one)]
+        paths = optional(shape, "paths", list, at)
+        if not paths:
+            more = optional(shape, "additional_paths", list, at) or []
+            paths = [need(shape, "path", list, at), *more]  # as in version 1
         rings = [_ring(path, at.at(number)) for number, path in enumerate(paths)]
         return Region(label, partial(raster.with_holes, rings, place=at))
     if "bounding_box" in one:
@@ -77,12 +81,6 @@ def _region(export: Export, one: Any, place: Place) -> Region | None:
         return Region(label, partial(raster.polygons, [ring], place=at), is_box=True)
     export.notes["annotations without an area, left out"] += 1
     return None
-
-
-def _more(one: dict[str, Any]) -> list[Any]:
-    """The further paths of a polygon in version 1."""
-    extra = one["polygon"].get("additional_paths")
-    return extra if isinstance(extra, list) else []
 
 
 def _ring(path: Any, place: Place) -> FloatArray:

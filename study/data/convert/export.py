@@ -35,6 +35,7 @@ _KINDS: Mapping[Any, str] = {
     dict: "a mapping",
     (int, str): "a whole number or text",
     (int, float): "a number",
+    (list, dict): "a list or a mapping",
 }
 
 
@@ -111,6 +112,11 @@ def need(tree: Any, key: str | int, kind: Any, place: Place) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise place.at(key).fault(f"{key} must be {_KINDS[kind]}, got {shown(value)}")
     return value
+
+
+def optional(tree: dict[str, Any], key: str, kind: Any, place: Place) -> Any:
+    """The entry of a mapping, of the kind it must have; None where it is absent or null."""
+    return None if tree.get(key) is None else need(tree, key, kind, place)
 
 
 def numbers(values: Any, place: Place) -> FloatArray:

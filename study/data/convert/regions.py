@@ -28,6 +28,7 @@ from study.data.convert.export import (
     Source,
     need,
     numbers,
+    optional,
     points,
     read_json,
     split_of_path,
@@ -72,6 +73,7 @@ def _of_json(export: Export, file: Path, place: Place) -> Iterator[Region | None
         raise place.at("crs").fault("coordinates of a map are not pixels", hint=hint)
     for number, one in enumerate(features):
         at = place.at("features").at(number)
+        label = _class(one, at)
         shape = need(one, "geometry", dict, at)
         kind = need(shape, "type", str, at.at("geometry"))
         if kind not in _POLYGONS:
@@ -83,11 +85,11 @@ def _of_json(export: Export, file: Path, place: Place) -> Iterator[Region | None
             if not isinstance(rings, list) or not rings:
                 raise at.fault("a polygon must be a list of rings")
             outlines = [points(ring, at) for ring in rings]
-            yield Region(_class(one), partial(raster.with_holes, outlines, place=at))
+            yield Region(label, partial(raster.with_holes, outlines, place=at))
 
 
-def _class(feature: dict[str, Any]) -> str:
-    about = feature.get("properties") or {}
+def _class(feature: dict[str, Any], place: Place) -> str:
+    about = optional(feature, "properties", dict, place) or {}
     found = about.get("classification") or about.get("class") or about.get("label")
     found = found.get("name") if isinstance(found, dict) else found
     return str(found or _OBJECT)

@@ -25,6 +25,7 @@ from study.data.convert.export import (
     Region,
     Source,
     need,
+    optional,
     points,
     read_json,
     split_of_path,
@@ -42,7 +43,7 @@ def read_supervisely(source: Source) -> Export:
     for file in source.suffixed(".json"):
         tree = read_json(file)
         if file.name == "meta.json" and isinstance(tree, dict):
-            for one in tree.get("classes") or []:
+            for one in optional(tree, "classes", list, Place(file)) or []:
                 title = need(one, "title", str, Place(file))
                 labels.setdefault(title)
                 if colour := as_colour(str(one.get("color", ""))):
@@ -81,18 +82,21 @@ def _region(export: Export, one: Any, place: Place) -> Region | None:
         bitmap, at = need(one, "bitmap", dict, place), place.at("bitmap")
         part = _bits(need(bitmap, "data", str, at), at)
         corner = points([need(bitmap, "origin", list, at)], at.at("origin"))[0]
-        left, top = corner.astype(int).tolist()
+        left, top = map(int, corner)
         return Region(label, partial(raster.bitmap, part, place=at, left=left, top=top))
     outline, at = need(one, "points", dict, place), place.at("points")
     exterior = points(need(outline, "exterior", list, at), at.at("exterior"))
     if kind == "rectangle":
+        if exterior.shape != (2, 2):
+            raise at.at("exterior").fault("a rectangle must have two corners")
         export.notes["rectangles, filled"] += 1
         ring = raster.rectangle(*exterior.ravel().tolist())
         return Region(label, partial(raster.polygons, [ring], place=at))
     if kind != "polygon":
         allowed = ("polygon", "bitmap", "rectangle", *_NO_AREAS)
         raise place.at("geometryType").fault(f"unknown shape {kind!r}", allowed=allowed)
-    holes = [points(hole, at.at("interior")) for hole in outline.get("interior") or []]
+    inner = optional(outline, "interior", list, at) or []
+    holes = [points(hole, at.at("interior")) for hole in inner]
     return Region(label, partial(raster.with_holes, [exterior, *holes], place=at))
 
 

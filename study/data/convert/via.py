@@ -25,6 +25,7 @@ from study.data.convert.export import (
     Source,
     need,
     numbers,
+    optional,
     read_json,
     split_of,
     split_of_path,
@@ -78,7 +79,7 @@ def _attribute(entries: list[Any]) -> str:
     for one in entries:
         for _, region in _regions(one, Place(Path())):
             given = region.get("region_attributes") if isinstance(region, dict) else None
-            for key, value in (given or {}).items():
+            for key, value in given.items() if isinstance(given, dict) else ():
                 times[key] += isinstance(value, str) and bool(value)
     return max(times, key=lambda key: (_CLASS.search(key) is not None, times[key], key), default="")
 
@@ -90,7 +91,8 @@ def _region(export: Export, region: Any, attribute: str, place: Place) -> Region
     if kind in _NO_AREAS:
         export.notes["points and lines, which have no area, left out"] += 1
         return None
-    label = str((region.get("region_attributes") or {}).get(attribute) or _OBJECT)
+    about = optional(region, "region_attributes", dict, place) or {}
+    label = str(about.get(attribute) or _OBJECT)
 
     def of(*keys: str) -> list[float]:
         return numbers([need(shape, key, (int, float), at) for key in keys], at).tolist()
@@ -109,7 +111,7 @@ def _region(export: Export, region: Any, attribute: str, place: Place) -> Region
     elif kind == "ellipse":
         x0, y0, radius_x, radius_y = of("cx", "cy", "rx", "ry")
         ring = raster.ellipse(x0, y0, radius_x, radius_y)
-        angle = float(shape.get("theta") or 0)
+        angle = optional(shape, "theta", (int, float), at) or 0
         ring = raster.turned(ring, float(np.rad2deg(angle)), (x0, y0))
     else:
         allowed = ("polygon", "rect", "circle", "ellipse", *_NO_AREAS)

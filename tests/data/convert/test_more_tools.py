@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 import zlib
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
-from annotation_exports import HEIGHT, WIDTH, save_image, write_json
+from annotation_exports import HEIGHT, WIDTH, codes_of_hostile, save_image, write_json
 from PIL import Image
+
+from study.data.__main__ import main
 
 BOX = np.zeros((HEIGHT, WIDTH), bool)
 BOX[5:30, 10:50] = True
@@ -239,6 +243,40 @@ def test_segments_of_panoptic_masks_have_their_categories(convert, tmp_path):
     assert np.array_equal(converted.mask("dot"), DOT)
     assert np.array_equal(converted.mask("sky"), ~BOX & ~DOT)
     assert "no pixel is background; --unlabelled ignore leaves this class out" in converted.printed
+
+
+def darwin_1(root: Path) -> Path:
+    return darwin(root, version=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tool", "write", "name"),
+    [
+        ("via", via, "train/via_region_data.json"),
+        ("supervisely", supervisely, "ds/ann/a.jpg.json"),
+        ("darwin", darwin, "releases/a.json"),
+        ("darwin", darwin_1, "releases/a.json"),
+        ("regions", qupath, "a.geojson"),
+        ("coco", panoptic, "panoptic.json"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_nothing_in_their_json_files_leads_to_a_traceback(tmp_path, capsys, tool, write, name):
+    source = write(tmp_path / "export")
+    tree = json.loads((source / name).read_text())
+    assert codes_of_hostile(tool, source, source / name, tree, tmp_path) == {0, 2}
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("attribute", ["X", "Y", "Order", "NegativeROA", "Name"])
+@pytest.mark.parametrize("value", ["", "x", "nan", "1e400", "-1e9"])
+def test_no_attribute_of_regions_leads_to_a_traceback(tmp_path, capsys, attribute, value):
+    source = xml(tmp_path / "export")
+    text = (source / "a.xml").read_text()
+    (source / "a.xml").write_text(re.sub(rf'{attribute}="[^"]*"', f'{attribute}="{value}"', text))
+    assert main(["convert", "regions", str(source), str(tmp_path / "made")]) in (0, 2)
+    capsys.readouterr()
 
 
 def code(mask: np.ndarray, order: Literal["C", "F"]) -> str:
