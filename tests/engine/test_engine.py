@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,11 @@ def test_a_studys_files_are_bounded_and_its_numbers_agree(faulty: Finished) -> N
     assert judged == {trial.id for trial in confirmed}
     others = faulty.state.of_stage(BASELINE, SEARCH, REFERENCE)
     assert not any("test/miou" in report for t in others for report in t.reports.values())
+
+
+@pytest.mark.usefixtures("faulty")
+def test_the_driver_does_not_import_mlflow_to_count_callbacks() -> None:
+    assert "ray.air.integrations.mlflow" not in sys.modules
 
 
 def test_no_weights_are_kept_where_none_are_wanted(faulty: Finished) -> None:

@@ -104,7 +104,9 @@ def gather(root: Path, images: str = "", labels: str = "") -> Gathered:
     photos, drawn = _groups(root, images, labels)
     if not photos or not drawn:
         there = "images" if photos else "labels"
-        raise InputError(f"found only pictures that look like {there}", file=root)
+        message = f"found only pictures that look like {there}"
+        hint = "`--images` and `--labels` choose by a text in the path"
+        raise InputError(message, hint=hint, file=root)
     told = [group for group in drawn if not are_alike(group)]
     drawn = told or drawn
     every = [file for group in drawn for file in group]
@@ -120,7 +122,7 @@ def gather(root: Path, images: str = "", labels: str = "") -> Gathered:
             of = _by_place(of, words)
         for file, fit in of.items():
             if len(fit) > 1:
-                message = f"images that fit {file.relative_to(root)}"
+                message = f"several images fit the label {file.relative_to(root)}"
                 raise Several(message, root, "images", [one.image for one in fit])
             if not fit:
                 continue
@@ -140,7 +142,9 @@ def gather(root: Path, images: str = "", labels: str = "") -> Gathered:
             for file in group:
                 del found.labels[file]
     if not found.labels:
-        raise InputError("no label has the words and numbers of an image's name", file=root)
+        message = "no label has the words and numbers of an image's name"
+        hint = "a table of images and labels (`pairs` in classes.yaml) says which belong together"
+        raise InputError(message, hint=hint, file=root)
     _choose(root, found)
     return found
 
@@ -173,7 +177,9 @@ def _groups(root: Path, images: str, labels: str) -> tuple[list[list[Path]], lis
         key = form, file.suffix.lower(), end if ends[end] > 1 else ""
         groups.setdefault(key, []).append(file)
     if len(groups) > _MOST_GROUPS:
-        raise InputError(f"the pictures are of {len(groups)} kinds", file=root)
+        message = f"the pictures have {len(groups)} kinds of folders and names"
+        hint = f"give a folder with at most {_MOST_GROUPS}, that of one data set"
+        raise InputError(message, hint=hint, file=root)
     sides: tuple[list[list[Path]], list[list[Path]]] = ([], [])
     for group in groups.values():
         side = look_like_labels(group)
@@ -278,7 +284,7 @@ def _choose(root: Path, found: Gathered) -> None:
         several = {image: some for image, some in found.labels.items() if len(some) > 1}
     if several:
         image, some = next(iter(several.items()))
-        message = f"labels of {image.relative_to(root)}"
+        message = f"several labels fit the image {image.relative_to(root)}"
         raise Several(message, root, "labels", [file for _, file in some])
     found.notes[BARE] += bare
     found.labels = {image: some for image, some in found.labels.items() if some}

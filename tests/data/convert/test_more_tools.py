@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -16,6 +17,7 @@ from annotation_exports import HEIGHT, WIDTH, codes_of_hostile, save_image, writ
 from PIL import Image
 
 from study.data.__main__ import main
+from study.data.formats.folder_pairs import cells
 
 BOX = np.zeros((HEIGHT, WIDTH), bool)
 BOX[5:30, 10:50] = True
@@ -291,6 +293,12 @@ def table(root: Path, head: str, *rows: str) -> Path:
     (root / "train.csv").write_text("\n".join([head, *rows]))
     (root / "sample_submission.csv").write_text("ImageId,EncodedPixels\na.jpg,999999 1\n")
     return root
+
+
+def test_long_codes_are_read_and_the_limit_of_other_readers_stays():
+    limit, long = csv.field_size_limit(), "9" * 200_000
+    assert cells([f"a.jpg,{long}"]) == [["a.jpg", long]]
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.parametrize(
