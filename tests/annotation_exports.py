@@ -360,10 +360,12 @@ def changed(tree: Any, value: Any) -> Iterator[Any]:
                 yield tree
 
 
-def codes_of_hostile(tool: str, source: Path, file: Path, tree: Any, place: Path) -> set[int]:
+def codes_of_hostile(
+    tool: str, source: Path, file: Path, tree: Any, place: Path, values: Sequence[Any] = HOSTILE
+) -> set[int]:
     """The exit codes of converting an export in whose JSON file one entry is another."""
     codes = set()
-    for value in HOSTILE:
+    for value in values:
         for number, one in enumerate(changed(tree, value)):
             write_json(file, one)
             target = place / f"{number}"

@@ -123,7 +123,10 @@ def convert_arrays(
         for file in files:
             _write(root, file, folder, places, bands, written)
         if not written.pictures:
-            raise InputError("found no arrays or deep pictures", file=root)
+            hint = ""
+            if any(one.suffix.lower() == ".parquet" for one in files):
+                hint = "`convert rle` reads run-length codes in .parquet"
+            raise InputError("found no arrays or deep pictures", hint=hint, file=root)
     return written
 
 
@@ -390,7 +393,7 @@ def _hdf5(file: Path) -> Iterator[_Stored]:
 
 
 def _nifti(file: Path) -> Iterator[_Stored]:
-    """The slices along the last axis of a volume, with its values as its scale says."""
+    """The slices along the third axis of a volume, with its values as its scale says."""
     content = file.read_bytes()
     content = gzip.decompress(content) if file.suffix.lower() == ".gz" else content
     order = "<" if int.from_bytes(content[:4], "little") == 348 else ">"
@@ -406,9 +409,12 @@ def _nifti(file: Path) -> Iterator[_Stored]:
     volume = volume.reshape(sides, order="F").T
     if slope not in (0, 1) or (intercept and slope):
         volume = volume * slope + intercept
-    if len(sides) not in (2, 3):
-        raise InputError(f"must be a volume of 2 or 3 axes, got {sides}", file=file)
-    yield _Stored(file, "", volume, is_stack=len(sides) == 3)
+    if len(sides) == 4 and sides[-1] <= _CHANNELS:
+        volume = np.moveaxis(volume, 0, -1)  # the modalities of each slice are its bands
+    elif len(sides) not in (2, 3):
+        allowed = f"2 or 3 axes, or 4 of which the last has at most {_CHANNELS} modalities"
+        raise InputError(f"a volume of the sides {sides}", allowed=allowed, file=file)
+    yield _Stored(file, "", volume, is_stack=len(sides) > 2)
 
 
 def _parquet(file: Path) -> Iterator[_Stored]:

@@ -32,6 +32,7 @@ from study.data.convert.export import (
     Rle,
     Size,
     Source,
+    flat_points,
     need,
     numbers,
     other_tool,
@@ -156,7 +157,7 @@ class _File:
         segmentation, z = one.get("segmentation"), _BELOW_ALL if one.get("iscrowd") == 1 else 0
         at = place.at("segmentation")
         if isinstance(segmentation, dict):
-            return Region(label, partial(_unpacked, segmentation, place=at), z)
+            return Region(label, partial(raster.coco_mask, segmentation, place=at), z)
         if segmentation:
             rings = _rings(segmentation, at)
             return Region(label, partial(raster.polygons, rings, place=at), z)
@@ -200,28 +201,4 @@ def _rings(segmentation: Any, place: Place) -> list[FloatArray]:
         raise place.fault("segmentation must be a list of polygons or {counts, size}")
     if not isinstance(segmentation[0], list):
         segmentation = [segmentation]
-    rings = []
-    for index, one in enumerate(segmentation):
-        flat = numbers(one, place.at(index))
-        if flat.ndim != 1 or len(flat) % 2:
-            raise place.at(index).fault("a polygon must be a list of x and y by turns")
-        if len(flat) < 6:
-            raise place.at(index).fault(
-                f"a polygon must have at least 3 points, got {len(flat) // 2}",
-                hint="delete it in the tool",
-            )
-        rings.append(flat.reshape(-1, 2))
-    return rings
-
-
-def _unpacked(segmentation: dict[str, Any], size: Size, place: Place) -> Rle:
-    stated = need(segmentation, "size", list, place)
-    if stated != list(size):
-        raise place.at("size").fault(
-            f"the mask must be as large as its image, {list(size)}, got {stated}"
-        )
-    counts = segmentation.get("counts")
-    if isinstance(counts, str):
-        counts = raster.coco_counts(counts, place.at("counts"))
-    mask = raster.from_runs(counts, size, place.at("counts"), order="F")
-    return raster.bitmap(mask, size, place)
+    return [flat_points(one, place.at(index)) for index, one in enumerate(segmentation)]

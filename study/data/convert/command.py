@@ -19,11 +19,15 @@ from study.data.convert import arrays, folders, raster
 from study.data.convert.coco import read_coco
 from study.data.convert.cvat import read_cvat
 from study.data.convert.darwin import read_darwin
+from study.data.convert.datumaro import read_datumaro
+from study.data.convert.encord import read_encord
 from study.data.convert.export import Export, Source
+from study.data.convert.labelbox import read_labelbox
 from study.data.convert.labelme import read_labelme
 from study.data.convert.labelstudio import read_labelstudio
 from study.data.convert.regions import read_regions
 from study.data.convert.rle import read_rle
+from study.data.convert.superannotate import read_superannotate
 from study.data.convert.supervisely import read_supervisely
 from study.data.convert.via import read_via
 from study.data.convert.write import (
@@ -50,6 +54,10 @@ TOOLS: Mapping[str, Callable[[Source], Export]] = {
     "supervisely": read_supervisely,
     "darwin": read_darwin,
     "regions": read_regions,
+    "datumaro": read_datumaro,
+    "encord": read_encord,
+    "labelbox": read_labelbox,
+    "superannotate": read_superannotate,
 }
 
 

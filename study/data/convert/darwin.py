@@ -41,8 +41,7 @@ def read_darwin(source: Source) -> Export:
         export.pictures.append(_picture(source, export, tree, key, Place(file)))
     if not export.pictures:
         raise InputError("found no JSON file with `item` and `annotations`", file=source.given)
-    export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
-    return export
+    return export.take_labels()
 
 
 def _picture(

@@ -88,6 +88,11 @@ class Export:
     colours: Mapping[str, Colour] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
 
+    def take_labels(self) -> Export:
+        """Take as classes, by name, what its regions are labelled; returns itself."""
+        self.labels = sorted({one.label for picture in self.pictures for one in picture.regions})
+        return self
+
 
 def split_of(name: str) -> str:
     """The split that a name such as `instances_train2017` or `valid` speaks of, or nothing."""
@@ -136,6 +141,19 @@ def points(values: Any, place: Place) -> FloatArray:
     if found.ndim != 2 or found.shape[1] != 2:
         raise place.fault("points must be a list of [x, y]")
     return found
+
+
+def flat_points(values: Any, place: Place) -> FloatArray:
+    """A list of x and y by turns, as (N, 2)."""
+    flat = numbers(values, place)
+    if flat.ndim != 1 or len(flat) % 2:
+        raise place.fault("a polygon must be a list of x and y by turns")
+    if len(flat) < 6:
+        raise place.fault(
+            f"a polygon must have at least 3 points, got {len(flat) // 2}",
+            hint="delete it in the tool",
+        )
+    return flat.reshape(-1, 2)
 
 
 def read_text(file: Path) -> str:

@@ -51,8 +51,7 @@ def read_labelme(source: Source) -> Export:
             export.notes["JSON files without `shapes`, left out"] += 1
     if not export.pictures:
         raise InputError("found no JSON file with `shapes`", hint=hint, file=source.given)
-    export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
-    return export
+    return export.take_labels()
 
 
 def _picture(source: Source, export: Export, tree: dict[str, Any], place: Place) -> Picture:

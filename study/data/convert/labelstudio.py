@@ -63,8 +63,7 @@ def read_labelstudio(source: Source) -> Export:
     if not export.pictures:
         hint = hint or "export as JSON"
         raise InputError("found no JSON file with annotated tasks", hint=hint, file=source.given)
-    export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
-    return export
+    return export.take_labels()
 
 
 def _picture(source: Source, export: Export, task: dict[str, Any], place: Place) -> Picture | None:

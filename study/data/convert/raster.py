@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.core.errors import InputError
-from study.data.convert.export import FloatArray, Place, Rle, Size, numbers
+from study.data.convert.export import FloatArray, Place, Rle, Size, need, numbers
 
 BoolArray = NDArray[np.bool_]
 _FAR = 1.0  # sizes of the image that a point may lie outside of it: annotators drag beyond edges
@@ -55,6 +55,8 @@ def with_holes(rings: Sequence[FloatArray], size: Size, place: Place) -> Rle:
     """What an odd number of polygons hold: an outline without the holes in it."""
     from pycocotools import mask
 
+    if not rings:
+        raise place.fault("a polygon must have a ring")
     inside = [mask.decode(polygons([ring], size, place)).astype(bool) for ring in rings]
     return bitmap(np.logical_xor.reduce(inside), size, place)
 
@@ -143,6 +145,20 @@ def coco_counts(text: str, place: Place) -> list[int]:
     if shift:
         raise place.fault("the mask's run-length code ends too early", hint="export it again")
     return found
+
+
+def coco_mask(segmentation: dict[str, Any], size: Size, place: Place) -> Rle:
+    """COCO's {counts, size}: runs as numbers or as text, column by column."""
+    stated = need(segmentation, "size", list, place)
+    if stated != list(size):
+        raise place.at("size").fault(
+            f"the mask must be as large as its image, {list(size)}, got {stated}"
+        )
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = coco_counts(counts, place.at("counts"))
+    mask = from_runs(counts, size, place.at("counts"), order="F")
+    return bitmap(mask, size, place)
 
 
 def area(coded: Rle) -> int:

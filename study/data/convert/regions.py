@@ -55,8 +55,7 @@ def read_regions(source: Source) -> Export:
     if not any(picture.regions for picture in export.pictures):
         message = "found no GeoJSON of polygons, nor XML of ImageScope or ASAP"
         raise InputError(message, file=source.given)
-    export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
-    return export
+    return export.take_labels()
 
 
 def _of_json(export: Export, file: Path, place: Place) -> Iterator[Region | None]:

@@ -1,4 +1,4 @@
-"""Tables of run-length codes (CSV), as competitions have them.
+"""Tables of run-length codes (CSV or Parquet), as competitions have them.
 
     ImageId,EncodedPixels          one object a row, or all of an image's
     ImageId,ClassId,EncodedPixels  or Image_Label,EncodedPixels with names such as a.jpg_Fish
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ Order = Literal["C", "F"]
 _COMPARED, _RAGGED = 100, 1.5  # codes; edges of their areas over those in the other order
 _OBJECT = "object"  # the class of a table without classes
 _CLASS = re.compile(r"class|label|category|attribute|type", re.IGNORECASE)
+_TABLES = (".csv", ".parquet")
 _SUBMISSION = re.compile(r"submission", re.IGNORECASE)
 _NONE = ("", "-1", "nan", "1 0")  # what stands for no code
 
@@ -53,12 +54,12 @@ def read_rle(source: Source, order: Order = "F") -> Export:
     export = Export()
     codes: dict[Path, tuple[Place, list[Region]]] = {}
     drawn: list[tuple[Path, NDArray[np.int64], Place]] = []
-    tables = [one for one in source.suffixed(".csv") if not _SUBMISSION.search(one.name)]
-    for file in tables:
-        rows = cells(read_text(file).splitlines())
+    files = {file for suffix in _TABLES for file in source.suffixed(suffix)}
+    for file in sorted(one for one in files if not _SUBMISSION.search(one.name)):
+        rows = _rows(file)
         columns = _columns(source, rows)
         if columns is None:
-            export.notes["CSV files without run-length codes, left out"] += 1
+            export.notes["tables without run-length codes, left out"] += 1
             continue
         image, code, label = columns
         for number, row in enumerate(rows[1:], start=2):
@@ -78,12 +79,36 @@ def read_rle(source: Source, order: Order = "F") -> Export:
             regions.append(Region(name, partial(_drawn, runs, order=order, place=place)))
             drawn.append((found, runs, place))
     if not any(regions for _, regions in codes.values()):
-        raise InputError("found no CSV file with run-length codes of images", file=source.given)
+        raise InputError("found no table with run-length codes of images", file=source.given)
     _check_order(drawn, order)
     for file, (place, regions) in codes.items():
         export.pictures.append(Picture(file, place, regions, split_of(file.parent.name)))
-    export.labels = sorted({one.label for _, some in codes.values() for one in some})
-    return export
+    return export.take_labels()
+
+
+def _rows(file: Path) -> Sequence[Sequence[str]]:
+    """The rows of a table, the first of which names the columns."""
+    if file.suffix.lower() != ".parquet":
+        return cells(read_text(file).splitlines())
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(file)
+    except Exception as error:  # a damaged file makes the reader raise anything
+        message = f"cannot read the table ({type(error).__name__})"
+        raise InputError(message, file=file) from error
+    kept = [key for key in table if not table[key].map(lambda one: isinstance(one, dict)).any()]
+    rows = table[kept].map(_text).to_numpy().tolist()
+    return [[str(key) for key in kept], *rows]
+
+
+def _text(value: Any) -> str:
+    """A cell as CSV has it; numbers that a list holds, as a code."""
+    if isinstance(value, np.ndarray | list):
+        return " ".join(map(str, np.ravel(value).tolist()))
+    if isinstance(value, float):  # whole numbers become fractions where one is missing
+        return str(int(value)) if value.is_integer() else str(value)
+    return "" if value is None else str(value).strip()
 
 
 def _check_order(drawn: Sequence[tuple[Path, NDArray[np.int64], Place]], order: Order) -> None:

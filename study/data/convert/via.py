@@ -57,8 +57,7 @@ def read_via(source: Source) -> Export:
             export.pictures.append(Picture(found, place, kept, split))
     if not export.pictures:
         raise InputError("found no JSON file with `regions`", file=source.given)
-    export.labels = sorted({one.label for picture in export.pictures for one in picture.regions})
-    return export
+    return export.take_labels()
 
 
 def _is_entry(one: Any) -> bool:

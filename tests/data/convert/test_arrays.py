@@ -16,7 +16,9 @@ import tifffile
 from PIL import Image
 from scipy.io import savemat
 
+from study.core.errors import InputError
 from study.data.__main__ import main as command
+from study.data.convert.arrays import convert_arrays
 
 SHAPE = (24, 32)
 COUNT = 3
@@ -137,6 +139,26 @@ def test_volumes_are_cut_into_slices_in_their_scale(tmp_path, convert) -> None:
     expected = (photo[..., 0].astype(float) * 2 * 255 / 300).clip(0, 255)
     assert np.abs(read(tmp_path, "imagesTr/case_2_019.png") - expected).max() <= 0.6
     assert np.array_equal(read(tmp_path, "labelsTr/case_2_019.png"), label)
+
+
+def test_modalities_of_a_volume_are_its_bands(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    photo, label = scene(0)
+    bands = photo.transpose(1, 0, 2).astype(np.int16)
+    both = np.stack([bands, bands], 2)[..., [0, 1, 2, 0]]  # (W, H, 2 slices, 4 modalities)
+    for case in (1, 2):
+        nifti(both, tmp_path / f"src/imagesTr/case_{case}.nii.gz", 4, 1.0, 0.0)
+        nifti(np.stack([label.T] * 2, -1), tmp_path / f"src/labelsTr/case_{case}.nii.gz", 2, 0, 0)
+    told = convert("--range", "0", "255", "--bands", "3", "2", "4")
+    assert "note: images of 4 bands, of which [3, 2, 4] are kept (--bands): 4" in told
+    assert np.array_equal(read(tmp_path, "imagesTr/case_1_001.png"), photo[..., [2, 1, 0]])
+    assert np.array_equal(read(tmp_path, "labelsTr/case_1_001.png"), label)
+
+
+def test_volumes_over_time_are_refused(tmp_path) -> None:
+    nifti(np.zeros((4, 4, 2, 40), np.int16), tmp_path / "images/a.nii.gz", 4, 1.0, 0.0)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: .* the sides \[4, 4, 2, 40\]"):
+        convert_arrays(tmp_path, tmp_path / "made")
 
 
 def test_volumes_beside_those_of_their_labels_go_to_two_folders(tmp_path, convert) -> None:

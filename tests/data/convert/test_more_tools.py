@@ -318,6 +318,28 @@ def test_codes_of_tables_are_drawn(convert, tmp_path, head, box, dot, none, tool
     assert not converted.label("b").any()
 
 
+@pytest.mark.parametrize("is_list", [False, True])
+def test_codes_of_parquet_are_drawn(convert, tmp_path, is_list):
+    import pandas as pd
+
+    root = table(tmp_path / "export", "ImageId,EncodedPixels")
+    codes: list[object] = [code(BOX, "F"), code(DOT, "F"), None]
+    if is_list:
+        codes = [list(map(int, str(one).split())) if one else None for one in codes]
+    rows = {"id": ["a", "a", "b"], "class": ["car", "dot", "car"], "rle": codes}
+    pd.DataFrame(rows).to_parquet(root / "train.parquet")
+    converted = convert("rle", root)
+    assert np.array_equal(converted.mask("car"), BOX)
+    assert np.array_equal(converted.mask("dot"), DOT)
+    assert not converted.label("b").any()
+
+
+def test_a_damaged_parquet_is_named(refused, tmp_path):
+    root = table(tmp_path / "export", "ImageId,EncodedPixels")
+    (root / "train.parquet").write_bytes(b"PAR1 and no more")
+    assert "train.parquet: cannot read the table (" in refused("rle", root)
+
+
 def test_codes_read_in_the_wrong_order_are_told(refused, tmp_path):
     root = table(tmp_path / "export", "ImageId,EncodedPixels", f"a.jpg,{code(BOX, 'C')}")
     assert "`convert rle-rows` reads them along the rows" in refused("rle", root)
@@ -334,7 +356,7 @@ def test_a_code_may_be_longer_than_a_csv_module_expects(convert, tmp_path):
     [
         ("a.jpg,4798 9", "train.csv:2: the code leaves the image of 60x80"),
         ("c.jpg,1 2", "train.csv:3: no image 'c.jpg' below"),
-        ("a.jpg,1 2 3", "found no CSV file with run-length codes of images"),
+        ("a.jpg,1 2 3", "found no table with run-length codes of images"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(refused, tmp_path, row, says):
