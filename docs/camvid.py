@@ -1,6 +1,7 @@
-"""Records a study of benchmarks/results_camvid.yaml as docs/camvid.csv, and makes its tables.
+"""Records a study of CamVid as a CSV, and makes its tables: benchmarks/results_camvid.yaml as
+docs/camvid.csv, benchmarks/results_camvid_pretrained.yaml as docs/camvid_pretrained.csv.
 
-    python -m docs.camvid studies/results_camvid      # then: python -m docs.numbers
+    python -m docs.camvid studies/results_camvid docs/camvid.csv      # then: python -m docs.numbers
 
 The CSV has a row for each training of the confirmation: config, trial that it comes from, rate (in
 parts of the task's), role, seed, how many times the budget, the part that is switched off, and its
@@ -29,6 +30,7 @@ from study.reporting.tables import difference, percent
 from study.storage.studies import load
 
 CSV = ROOT / "docs" / "camvid.csv"
+PRETRAINED = ROOT / "docs" / "camvid_pretrained.csv"
 HEADS = ("config", "trial", "rate", "role", "seed", "budget", "without")
 WORST = "worst class"
 SELECTS = TUNED.val_miou
@@ -102,7 +104,7 @@ def rows(state: State, folder: Path) -> Iterator[dict[str, object]]:
         }
 
 
-def write(state: State, folder: Path, recorded: str, path: Path = CSV) -> None:
+def write(state: State, folder: Path, recorded: str, path: Path) -> None:
     """Write the CSV; `recorded` says when and where."""
     found = list(rows(state, folder))
     text = io.StringIO(newline="")
@@ -255,6 +257,31 @@ def longer_table(table: Table) -> Iterator[str]:
     yield from _markdown(heads, body)
 
 
+def weights_table(scratch: Table, pretrained: Table) -> Iterator[str]:
+    """What ImageNet weights add to cross entropy at its best rate, at each budget, by seed."""
+    metrics = {**TUNED_COLUMNS, ARGMAX.test_miou: "mIoU"}
+    names = [
+        f"{name}, {'tuned rule' if key in TUNED_COLUMNS else 'argmax'}"
+        for key, name in metrics.items()
+    ]
+
+    def at(table: Table, budget: int) -> BySeed:
+        reference = table.reference
+        return reference.seeds if budget == 1 else table.longer[reference.trial, budget]
+
+    shared = {budget for _, budget in scratch.longer} & {budget for _, budget in pretrained.longer}
+    body = []
+    for budget in sorted({1, *shared}):
+        plain, better = at(scratch, budget), at(pretrained, budget)
+        cells = []
+        for key in metrics:
+            values = [percent(mean(list(_of(of, key).values())), 1) for of in (plain, better)]
+            gain = _difference(_of(better, key), _of(plain, key))
+            cells.append(f"{values[0]} -> {values[1]}<br>{gain}")
+        body.append((f"x{budget}", *cells))
+    yield from _markdown(("budget", *names), body)
+
+
 def _of(seeds: BySeed, key: str) -> Values:
     return {seed: metrics[key] for seed, metrics in seeds.items()}
 
@@ -276,6 +303,6 @@ def _markdown(heads: Sequence[str], body: Iterable[Sequence[str]]) -> Iterator[s
 if __name__ == "__main__":
     from docs.numbers import cost, recorded_at
 
-    study = Path(sys.argv[1])
+    study, target = map(Path, sys.argv[1:])
     ledger = load(study)
-    write(ledger, study, f"{recorded_at(ledger)}; {cost(ledger)}")
+    write(ledger, study, f"{recorded_at(ledger)}; {cost(ledger)}", target)

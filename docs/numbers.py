@@ -8,7 +8,8 @@ between them is generated. A value stands in a line, a table between blank lines
 line that begins with a comment for HTML, so a value has a word of the sentence before it. The
 sources are the study that comes with the package, docs/reproduced.csv, a study of
 benchmarks/distillation_camvid.yaml, docs/distillation.tar.xz, and one of
-benchmarks/results_camvid.yaml, docs/camvid.csv.
+benchmarks/results_camvid.yaml, docs/camvid.csv, and one of
+benchmarks/results_camvid_pretrained.yaml, docs/camvid_pretrained.csv.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Recorded:
     reproduced: Sequence[Mapping[str, str]]
     distilled: tuple[State, Answer]
     camvid: camvid.Table
+    pretrained: camvid.Table
 
     @property
     def winner(self) -> Confirmed:
@@ -82,7 +84,7 @@ def recorded() -> Recorded:
         distilled = unpack_recorded(Path(folder), DISTILLATION)
     with REPRODUCED.open(encoding="utf-8", newline="") as file:
         reproduced = tuple(csv.DictReader(file))
-    return Recorded(state, answer, found, reproduced, distilled, camvid.read())
+    return Recorded(state, answer, found, reproduced, distilled, camvid.read(), camvid.read(camvid.PRETRAINED))
 
 
 def blocks(of: Recorded) -> dict[str, str]:
@@ -127,6 +129,11 @@ def blocks(of: Recorded) -> dict[str, str]:
         "camvid-rates": _lines(camvid.rates_table(of.camvid)),
         "camvid-longer": _lines(camvid.longer_table(of.camvid)),
         "camvid-parts": _lines(camvid.parts_table(of.camvid)),
+        "pretrained-at": of.pretrained.recorded,
+        "pretrained": _lines(camvid.main_table(of.pretrained)),
+        "pretrained-rates": _lines(camvid.rates_table(of.pretrained)),
+        "pretrained-longer": _lines(camvid.longer_table(of.pretrained)),
+        "pretrained-weights": _lines(camvid.weights_table(of.camvid, of.pretrained)),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 

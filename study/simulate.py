@@ -3,6 +3,7 @@
 PROBLEM is one of
 
     a family of made-up problems (--list shows them); each seed draws one problem
+    recorded: curves of 150 trained configs of the joint search space on the synthetic task
     a table of learning curves: FILE.csv or FILE.parquet (docs/search.md describes its columns)
     a study in the storage: the curves of the trials that were trained to the end
 
@@ -88,10 +89,12 @@ def _simulate(arguments: argparse.Namespace) -> None:
     from study.search.sampler import MODEL
     from study.simulation.comparison import compare
     from study.simulation.families import FAMILIES
+    from study.simulation.table import RECORDED, TRAINED
 
     if arguments.list:
-        width = max(map(len, FAMILIES))
-        show(*(f"{name:<{width}}  {family.about}" for name, family in FAMILIES.items()))
+        about = {name: family.about for name, family in FAMILIES.items()} | {RECORDED: TRAINED}
+        width = max(map(len, about))
+        show(*(f"{name:<{width}}  {words}" for name, words in about.items()))
         return
     if arguments.problem is None:
         raise InputError("missing PROBLEM", hint="--list shows families", key="PROBLEM")
@@ -209,7 +212,7 @@ def _problem_of(arguments: argparse.Namespace) -> Callable[[int], Problem]:
     from study.core.errors import did_you_mean
     from study.simulation.families import FAMILIES, FamilyProblem
     from study.simulation.recording import problem_of
-    from study.simulation.table import SUFFIXES, load_table
+    from study.simulation.table import RECORDED, RECORDED_FILE, SUFFIXES, load_table
     from study.storage.studies import Storage, load
 
     name, path = arguments.problem, Path(arguments.problem)
@@ -219,6 +222,9 @@ def _problem_of(arguments: argparse.Namespace) -> Callable[[int], Problem]:
             raise InputError("this is for a table of curves", key=f"--{flag}")
     if name in FAMILIES:
         return lambda seed: FamilyProblem(name, seed)
+    if name == RECORDED:
+        shipped = load_table(RECORDED_FILE)
+        return lambda seed: shipped
     if is_table:
         objectives = (arguments.objectives or "").split(",") if arguments.objectives else ()
         table = load_table(path, space=arguments.space, objectives=objectives)
@@ -228,8 +234,8 @@ def _problem_of(arguments: argparse.Namespace) -> Callable[[int], Problem]:
     except InputError as error:
         raise InputError(
             f"no family, table or study {name!r}",
-            hint=did_you_mean(name, FAMILIES),
-            allowed=[*FAMILIES, "FILE.csv", "FILE.parquet", "a study"],
+            hint=did_you_mean(name, [*FAMILIES, RECORDED]),
+            allowed=[*FAMILIES, RECORDED, "FILE.csv", "FILE.parquet", "a study"],
             key="PROBLEM",
         ) from error
     study = problem_of(folder.name, load(folder))

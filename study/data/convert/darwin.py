@@ -1,13 +1,18 @@
-"""Darwin, the JSON of V7: a file for each image, with polygons and boxes.
+"""Darwin, the JSON of V7: a file for each image, with polygons, masks and boxes.
 
 Paths of one polygon are filled by the even-odd rule, so that one within another is a hole. Later
-annotations cover earlier ones. Version 2 names the image in `item`, version 1 in `image`.
+annotations cover earlier ones. The pixels of masks are in a raster layer: values and lengths by
+turns, row by row, and the value of each mask. Version 2 names the image in `item`, version 1 in
+`image`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from study.core.errors import InputError
 from study.data.convert import raster
@@ -17,6 +22,7 @@ from study.data.convert.export import (
     Picture,
     Place,
     Region,
+    Rle,
     Size,
     Source,
     need,
@@ -26,7 +32,8 @@ from study.data.convert.export import (
     split_of_path,
 )
 
-_MASKS = ("mask", "raster_layer")
+_LAYER = "raster_layer"
+Layers = dict[str, tuple[Place, list[Any], int]]  # of each mask: the runs of its layer, its value
 
 
 def read_darwin(source: Source) -> Export:
@@ -56,15 +63,42 @@ def _picture(
     if isinstance(slots[0], dict) and {"height", "width"} <= slots[0].keys():
         size = need(slots[0], "height", int, at), need(slots[0], "width", int, at)
     listed, at = need(tree, "annotations", list, place), place.at("annotations")
-    regions = [_region(export, one, at.at(number)) for number, one in enumerate(listed)]
+    layers = dict(_layers(listed, at))
+    regions = [_region(export, one, layers, at.at(number)) for number, one in enumerate(listed)]
     return Picture(image, place, [one for one in regions if one], split, size)
 
 
-def _region(export: Export, one: Any, place: Place) -> Region | None:
+def _layers(listed: list[Any], place: Place) -> Iterator[tuple[str, tuple[Place, list[Any], int]]]:
+    for number, one in enumerate(listed):
+        if not isinstance(one, dict) or _LAYER not in one:
+            continue
+        layer, at = need(one, _LAYER, dict, place.at(number)), place.at(number).at(_LAYER)
+        runs = need(layer, "dense_rle", list, at)
+        known = need(layer, "mask_annotation_ids_mapping", dict, at)
+        for identity in known:
+            value = need(known, identity, int, at.at("mask_annotation_ids_mapping"))
+            yield identity, (at.at("dense_rle"), runs, value)
+
+
+def _pixels(runs: list[Any], value: int, size: Size, place: Place) -> Rle:
+    """The mask of one value of a layer."""
+    found = numbers(runs, place)
+    if found.ndim != 1 or len(found) % 2:
+        raise place.fault("must be values and lengths by turns")
+    lengths = raster.runs(found[1::2], size[0] * size[1], place)
+    return raster.bitmap(np.repeat(found[::2] == value, lengths).reshape(size), size, place)
+
+
+def _region(export: Export, one: Any, layers: Layers, place: Place) -> Region | None:
     label = need(one, "name", str, place)
-    if any(kind in one for kind in _MASKS):
-        hint = "export polygons, or masks as PNG"
-        raise place.fault("masks of V7's raster layers are not read", hint=hint)
+    if _LAYER in one:
+        return None
+    if "mask" in one:
+        identity = need(one, "id", str, place)
+        if identity not in layers:
+            raise place.fault("no raster layer of the image has this mask", hint="export it again")
+        at, runs, value = layers[identity]
+        return Region(label, partial(_pixels, runs, value, place=at))
     if "polygon" in one:
         shape, at = need(one, "polygon", dict, place), place.at("polygon")
         paths = optional(shape, "paths", list, at)

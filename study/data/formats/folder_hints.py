@@ -57,7 +57,7 @@ _EXPORTS = (  # the mark of each kind of annotation file, in the order of the se
     (".json", r'"objects"\s*:.*"(classTitle|geometryType)"\s*:', "supervisely"),
     (
         ".json",
-        r'"(item|image)"\s*:\s*\{.*"annotations"\s*:.*"(polygon|bounding_box)"\s*:',
+        r'"(item|image)"\s*:\s*\{.*"annotations"\s*:.*"(polygon|bounding_box|mask|raster_layer)"\s*:',
         "darwin",
     ),
     (".json", r'"data_units"\s*:', "encord"),

@@ -130,13 +130,52 @@ def test_polygons_of_v7_have_holes(convert, tmp_path, version):
     assert "note: boxes without an outline, left out (--boxes fills them): 1" in converted.printed
 
 
-def test_masks_of_v7_are_no_background(refused, tmp_path):
-    root = darwin(tmp_path / "export")
-    item = {"name": "a.jpg", "slots": []}
-    write_json(root / "b.json", {"item": item, "annotations": [{"name": "leaf", "mask": {}}]})
-    assert "b.json: annotations/0: masks of V7's raster layers are not read" in refused(
-        "darwin", root
+def darwin_masks(root: Path) -> Path:
+    save_image(root / "images/a.jpg")
+    values = np.where(BOX, 3, np.where(DOT, 1, 0)).ravel()
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(values)) + 1, [values.size]])
+    pairs = zip(values[starts[:-1]].tolist(), np.diff(starts).tolist(), strict=True)
+    layer = {
+        "dense_rle": [one for pair in pairs for one in pair],
+        "mask_annotation_ids_mapping": {"m-leaf": 3, "m-dot": 1},
+        "total_pixels": values.size,
+    }
+    annotations = [
+        {"id": "m-leaf", "name": "leaf", "mask": {}},
+        {"id": "m-dot", "name": "dot", "mask": {}},
+        {"id": "r", "name": "__raster_layer__", "raster_layer": layer},
+    ]
+    write_json(
+        root / "a.json", {"item": {"name": "a.jpg", "slots": []}, "annotations": annotations}
     )
+    return root
+
+
+def test_masks_of_v7_are_in_its_raster_layer(convert, tmp_path):
+    converted = convert("darwin", darwin_masks(tmp_path / "export"))
+    assert converted.names == ["background", "dot", "leaf"]
+    assert np.array_equal(converted.mask("leaf"), BOX)
+    assert np.array_equal(converted.mask("dot"), DOT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"id": "m-dot"', '"id": "x"', "annotations/1: no raster layer of the image has this mask"),
+        (
+            '"dense_rle": [0, ',
+            '"dense_rle": [0, 9',
+            "annotations/2/raster_layer/dense_rle: the mask",
+        ),
+        ('"dense_rle": [', '"dense_rle": [0, ', "dense_rle: must be values and lengths by turns"),
+    ],
+)
+def test_a_damaged_raster_layer_is_named(refused, tmp_path, old, new, says):
+    root = darwin_masks(tmp_path / "export")
+    text = (root / "a.json").read_text()
+    assert old in text
+    (root / "a.json").write_text(text.replace(old, new))
+    assert says in refused("darwin", root)
 
 
 def feature(rings: object, kind: str = "Polygon", **about: object) -> dict[str, object]:
@@ -259,6 +298,7 @@ def darwin_1(root: Path) -> Path:
         ("supervisely", supervisely, "ds/ann/a.jpg.json"),
         ("darwin", darwin, "releases/a.json"),
         ("darwin", darwin_1, "releases/a.json"),
+        ("darwin", darwin_masks, "a.json"),
         ("regions", qupath, "a.geojson"),
         ("coco", panoptic, "panoptic.json"),
     ],
@@ -379,6 +419,7 @@ def test_the_converter_that_fits_is_named(tmp_path):
         ("supervisely", supervisely(tmp_path / "s")),
         ("coco", panoptic(tmp_path / "p")),
         ("darwin", darwin(tmp_path / "d")),
+        ("darwin", darwin_masks(tmp_path / "e")),
         ("regions", qupath(tmp_path / "q")),
         ("regions", xml(tmp_path / "x")),
         ("regions", asap(tmp_path / "y")),
