@@ -14,7 +14,7 @@ from study.analysis.longer import LadderEntry
 from study.analysis.proxy import FEWEST, Foretold
 from study.analysis.rules import ARGMAX, TUNED, Rule, prefix_of
 from study.analysis.statistics import Comparison
-from study.analysis.tuning import INSIDE, LR_SCALE, Tried, Tuning
+from study.analysis.tuning import INSIDE, LR_SCALE, RANGE_EDGE, Tried, Tuning
 from study.core.errors import printable, printable_lines
 from study.core.names import CE, DEFAULT_CE, TEST_CALIBRATION, TEST_NLL
 from study.reporting.remains import remaining_gains, with_longer_budgets
@@ -208,7 +208,9 @@ def tuning_line(tuning: Tuning) -> str:
     of = f" of {tuning.planned}" if tuning.completed < tuning.planned else ""
     count = tuning.planned if of else tuning.completed
     tried = ", ".join(f"{_settings(one)} {_outcome(one)}" for one in tuning.tried)
-    inside = "" if tuning.best == INSIDE else f"; best at the {tuning.best}"
+    beyond = "a wider one" if tuning.best == RANGE_EDGE else "one beyond"
+    warned = f"; best at the {tuning.best}: {beyond} may make it better, and every gain smaller"
+    inside = "" if tuning.best in (INSIDE, None) else warned
     rates = f"learning rate{'s' * (count > 1)}"
     return f"cross entropy tuned over {tuning.completed}{of} {rates}: {tried}{inside}"
 

@@ -43,18 +43,20 @@ def study_of(*rows: tuple[float, float | None], references: int = 4) -> State:
             ((1.0, 0.4), (2.0, 0.42), (4.0, 0.43), (2.8, 0.42), (3.4, math.nan)),
             RANGE_EDGE,
             "4 of 5 learning rates: x1 40.0, x2 42.0, x2.8 42.0, x3.4 failed or stopped, x4 43.0; "
-            "best at the edge of the range",
+            "best at the edge of the range: a wider one may make it better, and every gain smaller",
         ),
         (
             ((1.0, 0.4), (2.0, 0.42), (0.5, None)),
             TRIED_EDGE,
             "2 of 5 learning rates: x0.5 unfinished, x1 40.0, x2 42.0; "
-            "best at the edge of what was tried",
+            "best at the edge of what was tried: one beyond may make it better, and every gain "
+            "smaller",
         ),
+        (((1.0, None),), None, "0 of 5 learning rates: x1 unfinished"),
     ],
 )
 def test_what_was_tried_is_told_in_one_line(
-    rows: tuple[tuple[float, float | None], ...], best: str, line: str
+    rows: tuple[tuple[float, float | None], ...], best: str | None, line: str
 ) -> None:
     found = tuning(study_of(*rows))
     assert found is not None
