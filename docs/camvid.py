@@ -228,6 +228,16 @@ def parts_table(table: Table) -> Iterator[str]:
     yield from _markdown(heads, body)
 
 
+def gain(table: Table, budget: int = 1) -> str:
+    """The best other loss on val less tuned cross entropy, in mIoU at the tuned rule."""
+    winner = next(c for c in table.configs if not (c.role or _is_ce(c)))
+    if budget == 1:
+        found = against(table, table.reference, TUNED.test_miou, JOINT)[winner.trial]
+        return difference(found)
+    of, control = (table.longer[c.trial, budget] for c in (winner, table.reference))
+    return _difference(_of(of, TUNED.test_miou), _of(control, TUNED.test_miou))
+
+
 def longer_table(table: Table) -> Iterator[str]:
     """Reference and best other loss with a longer budget, against the reference with as much; and
     what the longer budget adds to each."""
@@ -257,8 +267,9 @@ def longer_table(table: Table) -> Iterator[str]:
     yield from _markdown(heads, body)
 
 
-def weights_table(scratch: Table, pretrained: Table) -> Iterator[str]:
-    """What ImageNet weights add to cross entropy at its best rate, at each budget, by seed."""
+def networks_table(small: Table, pretrained: Table) -> Iterator[str]:
+    """Tuned cross entropy on the small network and on the pretrained one, at each budget, by
+    seed."""
     metrics = {**TUNED_COLUMNS, ARGMAX.test_miou: "mIoU"}
     names = [
         f"{name}, {'tuned rule' if key in TUNED_COLUMNS else 'argmax'}"
@@ -269,10 +280,10 @@ def weights_table(scratch: Table, pretrained: Table) -> Iterator[str]:
         reference = table.reference
         return reference.seeds if budget == 1 else table.longer[reference.trial, budget]
 
-    shared = {budget for _, budget in scratch.longer} & {budget for _, budget in pretrained.longer}
+    shared = {budget for _, budget in small.longer} & {budget for _, budget in pretrained.longer}
     body = []
     for budget in sorted({1, *shared}):
-        plain, better = at(scratch, budget), at(pretrained, budget)
+        plain, better = at(small, budget), at(pretrained, budget)
         cells = []
         for key in metrics:
             values = [percent(mean(list(_of(of, key).values())), 1) for of in (plain, better)]

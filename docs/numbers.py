@@ -84,7 +84,9 @@ def recorded() -> Recorded:
         distilled = unpack_recorded(Path(folder), DISTILLATION)
     with REPRODUCED.open(encoding="utf-8", newline="") as file:
         reproduced = tuple(csv.DictReader(file))
-    return Recorded(state, answer, found, reproduced, distilled, camvid.read(), camvid.read(camvid.PRETRAINED))
+    return Recorded(
+        state, answer, found, reproduced, distilled, camvid.read(), camvid.read(camvid.PRETRAINED)
+    )
 
 
 def blocks(of: Recorded) -> dict[str, str]:
@@ -133,7 +135,7 @@ def blocks(of: Recorded) -> dict[str, str]:
         "pretrained": _lines(camvid.main_table(of.pretrained)),
         "pretrained-rates": _lines(camvid.rates_table(of.pretrained)),
         "pretrained-longer": _lines(camvid.longer_table(of.pretrained)),
-        "pretrained-weights": _lines(camvid.weights_table(of.camvid, of.pretrained)),
+        "pretrained-network": _lines(camvid.networks_table(of.camvid, of.pretrained)),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 
@@ -194,6 +196,7 @@ def _promise(of: Recorded, rarest: ClassRow) -> Iterator[str]:
                 f"{seeds}, {answer.epochs} epochs; 95 % interval",
             ),
             *at_length,
+            *_on_images(of),
             (
                 f"IoU of the rarest found class, {rarest.name} ({share(rarest.share)} of the "
                 "training pixels)",
@@ -208,6 +211,24 @@ def _promise(of: Recorded, rarest: ClassRow) -> Iterator[str]:
             ),
         ],
     )
+
+
+def _on_images(of: Recorded) -> Iterator[tuple[str, str, str]]:
+    """The gain on real images, on each network."""
+    networks = {"a small network from scratch": of.camvid, "ImageNet weights": of.pretrained}
+    for network, found in networks.items():
+        seeds = f"CamVid, {network}, {len(found.reference.seeds)} seeds"
+        yield (
+            "gain on real images, both at their tuned rule",
+            f"{camvid.gain(found)} points of mIoU",
+            f"{seeds}, 16 epochs; 95 % interval",
+        )
+        for budget in sorted({budget for _, budget in found.longer}):
+            yield (
+                f"gain on real images, both at their tuned rule and at {budget} times the budget",
+                f"{camvid.gain(found, budget)} points of mIoU",
+                f"{seeds}, paired",
+            )
 
 
 def _reproduced(of: Recorded) -> str:
