@@ -8,6 +8,8 @@ Each family of `study.simulation.families`, with the same instances and seeds fo
     stock         Optuna's default sampler and ASHA as Ray Tune wires them: every trial that is
                   stopped is told as complete, with the value at which it was stopped
 
+`--families recorded` takes the table of trained configs instead.
+
 The families in HELD_OUT were not looked at while the model was designed. The table has the mean
 difference of the model's regret to each, paired by instance, with a 95 % interval; below 0 the
 model is better. `--csv FILE` writes every regret.
@@ -21,6 +23,7 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,16 @@ from study.search.asha import rung_epochs
 from study.search.sampler import MODEL
 from study.simulation.comparison import METHODS, interval
 from study.simulation.families import FAMILIES, FamilyProblem
+from study.simulation.problem import Problem
 from study.simulation.run import Settings, simulate
+from study.simulation.table import RECORDED, RECORDED_FILE, load_table
 from study.space.search_space import SearchSpace
 
 HELD_OUT = ("noisy", "failing", "valley", "late", "wide", "options", "joint_crossing")
 STOCK = "stock"
 
 
-def stock(problem: FamilyProblem, seed: int, settings: Settings) -> list[tuple[int, float]]:
+def stock(problem: Problem, seed: int, settings: Settings) -> list[tuple[int, float]]:
     """(epochs spent, regret) at each new best config."""
     assert settings.trainings is not None
     space: SearchSpace = problem.space
@@ -97,10 +102,15 @@ class _Trial:
         self.trial_id = str(number)
 
 
+@cache
+def _problem(family: str, seed: int) -> Problem:
+    return load_table(RECORDED_FILE) if family == RECORDED else FamilyProblem(family, seed)
+
+
 def _regrets(
     name: str, family: str, seed: int, settings: Settings, at: Sequence[int]
 ) -> list[float]:
-    problem = FamilyProblem(family, seed)
+    problem = _problem(family, seed)
     if name == STOCK:
         found = stock(problem, seed, settings)
         return [([1.0] + [r for spent, r in found if spent <= k * problem.epochs])[-1] for k in at]
@@ -112,7 +122,9 @@ def _regrets(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument(
+        "--families", nargs="+", default=list(FAMILIES), choices=[*FAMILIES, RECORDED]
+    )
     parser.add_argument("--methods", nargs="+", default=[*METHODS, STOCK])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=100)

@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--list", action="store_true", help="show the families, and stop")
     parser.add_argument(
-        "--space", metavar="FILE", help="search space of a table (default: FILE.space.yaml)"
+        "--space",
+        metavar="FILE",
+        help="search space of a table (default: FILE.space.yaml), or with --record of the table to "
+        "write (default: that of the study)",
     )
     parser.add_argument(
         "--objectives",
@@ -244,12 +247,18 @@ def _problem_of(arguments: argparse.Namespace) -> Callable[[int], Problem]:
 
 def _record(arguments: argparse.Namespace) -> None:
     from study.simulation.recording import recorded, write_table
+    from study.space.search_space import load_space
     from study.storage.studies import Storage, load
 
+    if arguments.objectives is not None:
+        raise InputError("a study has its own objectives", key="--objectives")
     folder = Storage.of(arguments.storage).find(arguments.problem, whole=False)
-    frame, space, left_out = recorded(load(folder))
+    searched = None if arguments.space is None else load_space(arguments.space)
+    frame, space, left_out = recorded(load(folder), searched)
     if frame.empty:
-        raise InputError(f"no trial of {folder.name} was trained to its end", key="PROBLEM")
+        outside = "" if searched is None else f" with a config of {searched.name}"
+        message = f"no trial of {folder.name}{outside} was trained to its end"
+        raise InputError(message, key="PROBLEM")
     write_table(frame, space, arguments.record)
     curves = int((frame.epoch == 1).sum())
     show(f"{arguments.record}: {curves} curves, {len(frame)} rows; {left_out} trials left out")

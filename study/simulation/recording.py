@@ -28,18 +28,22 @@ from study.simulation.table import (
 from study.space.search_space import SearchSpace, load_space
 
 
-def recorded(state: State) -> tuple[pd.DataFrame, SearchSpace, int]:
+def recorded(
+    state: State, searched: SearchSpace | None = None
+) -> tuple[pd.DataFrame, SearchSpace, int]:
     """The table of a study, its space, and how many trials are left out: those that a rung stopped
     and whose end is therefore not known, those whose config the space does not hold, and repeats.
 
     Confirmations are trainings of their config with other seeds. A trial that failed by its own
     fault is a curve that ends.
+
+    searched: the space of the table, in place of the study's own.
     """
     assert state.study is not None
     plan = Plan.from_dict(state.study.plan)
-    space = load_space(state.study.space)
+    space = searched or replace(load_space(state.study.space), name=state.study.space_name)
     settings = space.settings.model_copy(update={"objectives": plan.objectives})
-    space = replace(space, name=state.study.space_name, settings=settings)
+    space = replace(space, settings=settings)
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     left_out = 0

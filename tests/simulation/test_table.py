@@ -195,6 +195,32 @@ def test_a_study_is_recorded_and_searched_again(
     assert json.loads(capsys.readouterr().out)["regret"] == from_study["regret"]
 
 
+def test_a_table_may_have_another_space_than_its_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = make_study(tmp_path / "studies" / "one", until="finish")
+    state = load(folder)
+    assert state.study is not None
+    settings = state.study.space.get("study", {})
+    wider = {**state.study.space, "study": {**settings, "num_trials": 99, "rungs": None}}
+    (tmp_path / "wider.yaml").write_text(json.dumps(wider))
+    (tmp_path / "other.yaml").write_text("loss: {label_smoothing: 0.3}")
+    arguments = ["one", "--storage", str(tmp_path / "studies"), "--record"]
+    table = tmp_path / "curves.csv"
+    assert (
+        study.simulate.main([*arguments, str(table), "--space", str(tmp_path / "wider.yaml")]) == 0
+    )
+    problem = load_table(table)
+    assert problem.num_curves == (recorded(state)[0].epoch == 1).sum()
+    assert problem.space.settings.num_trials == 99
+    assert (
+        study.simulate.main([*arguments, str(table), "--space", str(tmp_path / "other.yaml")]) == 2
+    )
+    assert "no trial of one with a config of other was trained" in capsys.readouterr().err
+    assert study.simulate.main([*arguments, str(table), "--objectives", "loss"]) == 2
+    assert "--objectives: a study has its own objectives" in capsys.readouterr().err
+
+
 def test_the_command_compares_methods(capsys: pytest.CaptureFixture) -> None:
     arguments = ["smooth", "--trainings", "4", "--seeds", "2", "--workers", "4"]
     assert study.simulate.main([*arguments, "--methods", "model,full-length"]) == 0
