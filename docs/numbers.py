@@ -217,17 +217,17 @@ def _on_images(of: Recorded) -> Iterator[tuple[str, str, str]]:
     """The gain on real images, on each network."""
     networks = {"a small network from scratch": of.camvid, "ImageNet weights": of.pretrained}
     for network, found in networks.items():
-        seeds = f"CamVid, {network}, {len(found.reference.seeds)} seeds"
         yield (
             "gain on real images, both at their tuned rule",
             f"{camvid.gain(found)} points of mIoU",
-            f"{seeds}, 16 epochs; 95 % interval",
+            f"CamVid, {network}, {len(found.reference.seeds)} seeds, 16 epochs; 95 % interval",
         )
         for budget in sorted({budget for _, budget in found.longer}):
+            seeds = len(found.longer[found.reference.trial, budget])
             yield (
                 f"gain on real images, both at their tuned rule and at {budget} times the budget",
                 f"{camvid.gain(found, budget)} points of mIoU",
-                f"{seeds}, paired",
+                f"CamVid, {network}, {seeds} seeds, paired",
             )
 
 
