@@ -413,7 +413,7 @@ def _nifti(file: Path) -> Iterator[_Stored]:
         volume = np.moveaxis(volume, 0, -1)  # the modalities of each slice are its bands
     elif len(sides) not in (2, 3):
         allowed = f"2 or 3 axes, or 4 of which the last has at most {_CHANNELS} modalities"
-        raise InputError(f"a volume of the sides {sides}", allowed=allowed, file=file)
+        raise InputError(f"the volume has the sides {sides}", allowed=allowed, file=file)
     yield _Stored(file, "", volume, is_stack=len(sides) > 2)
 
 

@@ -33,7 +33,7 @@ from study.data.convert.export import (
 )
 
 _LAYER = "raster_layer"
-Layers = dict[str, tuple[Place, list[Any], int]]  # of each mask: the runs of its layer, its value
+Mask = tuple[Place, FloatArray, int]  # the values and lengths of its layer, (N, 2), and its value
 
 
 def read_darwin(source: Source) -> Export:
@@ -63,41 +63,41 @@ def _picture(
     if isinstance(slots[0], dict) and {"height", "width"} <= slots[0].keys():
         size = need(slots[0], "height", int, at), need(slots[0], "width", int, at)
     listed, at = need(tree, "annotations", list, place), place.at("annotations")
-    layers = dict(_layers(listed, at))
-    regions = [_region(export, one, layers, at.at(number)) for number, one in enumerate(listed)]
+    masks = dict(_masks(listed, at))
+    regions = [_region(export, one, masks, at.at(number)) for number, one in enumerate(listed)]
     return Picture(image, place, [one for one in regions if one], split, size)
 
 
-def _layers(listed: list[Any], place: Place) -> Iterator[tuple[str, tuple[Place, list[Any], int]]]:
+def _masks(listed: list[Any], place: Place) -> Iterator[tuple[str, Mask]]:
+    """The masks of all raster layers, by the annotation that they belong to."""
     for number, one in enumerate(listed):
         if not isinstance(one, dict) or _LAYER not in one:
             continue
         layer, at = need(one, _LAYER, dict, place.at(number)), place.at(number).at(_LAYER)
-        runs = need(layer, "dense_rle", list, at)
+        runs = numbers(need(layer, "dense_rle", list, at), at.at("dense_rle"))
+        if runs.ndim != 1 or len(runs) % 2:
+            raise at.at("dense_rle").fault("must be values and lengths by turns")
         known = need(layer, "mask_annotation_ids_mapping", dict, at)
         for identity in known:
             value = need(known, identity, int, at.at("mask_annotation_ids_mapping"))
-            yield identity, (at.at("dense_rle"), runs, value)
+            yield identity, (at.at("dense_rle"), runs.reshape(-1, 2), value)
 
 
-def _pixels(runs: list[Any], value: int, size: Size, place: Place) -> Rle:
+def _pixels(runs: FloatArray, value: int, size: Size, place: Place) -> Rle:
     """The mask of one value of a layer."""
-    found = numbers(runs, place)
-    if found.ndim != 1 or len(found) % 2:
-        raise place.fault("must be values and lengths by turns")
-    lengths = raster.runs(found[1::2], size[0] * size[1], place)
-    return raster.bitmap(np.repeat(found[::2] == value, lengths).reshape(size), size, place)
+    lengths = raster.runs(runs[:, 1], size[0] * size[1], place)
+    return raster.bitmap(np.repeat(runs[:, 0] == value, lengths).reshape(size), size, place)
 
 
-def _region(export: Export, one: Any, layers: Layers, place: Place) -> Region | None:
+def _region(export: Export, one: Any, masks: dict[str, Mask], place: Place) -> Region | None:
     label = need(one, "name", str, place)
     if _LAYER in one:
         return None
     if "mask" in one:
         identity = need(one, "id", str, place)
-        if identity not in layers:
+        if identity not in masks:
             raise place.fault("no raster layer of the image has this mask", hint="export it again")
-        at, runs, value = layers[identity]
+        at, runs, value = masks[identity]
         return Region(label, partial(_pixels, runs, value, place=at))
     if "polygon" in one:
         shape, at = need(one, "polygon", dict, place), place.at("polygon")

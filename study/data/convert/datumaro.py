@@ -58,15 +58,16 @@ def _names(tree: dict[str, Any], place: Place) -> list[str]:
 
 def _picture(source: Source, export: Export, item: Any, names: list[str], place: Place) -> Picture:
     identity = need(item, "id", str, place)
-    media = optional(item, "image", dict, place) or optional(item, "media", dict, place) or {}
+    key = "image" if item.get("image") else "media"
+    media, at = optional(item, key, dict, place) or {}, place.at(key)
     split = split_of(place.file.stem)
-    path = optional(media, "path", str, place.at("image")) or identity
+    path = optional(media, "path", str, at) or identity
     image = source.named(path, place, near=source.images_root / "images", split=split)
     size: Size | None = None
-    if given := optional(media, "size", list, place.at("image")):
-        stated = numbers(given, place.at("image/size"))
+    if given := optional(media, "size", list, at):
+        stated = numbers(given, at.at("size"))
         if stated.shape != (2,):
-            raise place.at("image/size").fault("must be [height, width]")
+            raise at.at("size").fault("must be [height, width]")
         size = int(stated[0]), int(stated[1])
     listed, at = need(item, "annotations", list, place), place.at("annotations")
     regions = [_region(export, one, names, at.at(number)) for number, one in enumerate(listed)]

@@ -155,9 +155,16 @@ def test_modalities_of_a_volume_are_its_bands(tmp_path, convert) -> None:
     assert np.array_equal(read(tmp_path, "labelsTr/case_1_001.png"), label)
 
 
+def test_a_parquet_file_without_pictures_may_hold_codes(tmp_path) -> None:
+    pd = pytest.importorskip("pandas")
+    pd.DataFrame({"id": ["a"], "rle": ["1 2"]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="`convert rle` reads run-length codes"):
+        convert_arrays(tmp_path, tmp_path / "made")
+
+
 def test_volumes_over_time_are_refused(tmp_path) -> None:
     nifti(np.zeros((4, 4, 2, 40), np.int16), tmp_path / "images/a.nii.gz", 4, 1.0, 0.0)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: .* the sides \[4, 4, 2, 40\]"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: the volume has the sides \[4, 4, 2, 40\]"):
         convert_arrays(tmp_path, tmp_path / "made")
 
 

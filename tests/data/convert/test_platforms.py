@@ -114,6 +114,18 @@ def test_polygons_and_bitmasks_of_encord(convert, tmp_path, is_old):
     assert "note: boxes without an outline, left out (--boxes fills them): 2" in converted.printed
 
 
+def test_a_turned_box_of_encord_is_turned_about_its_middle(convert, tmp_path):
+    root = encord(tmp_path / "export")
+    tree = json.loads((root / "labels.json").read_text())
+    box = {"x": 20 / WIDTH, "y": 26 / HEIGHT, "w": 40 / WIDTH, "h": 8 / HEIGHT, "theta": 90}
+    turned = {"name": "bar", "shape": "rotatable_bounding_box", "rotatableBoundingBox": box}
+    tree[0]["data_units"]["d"]["labels"]["objects"] = [turned]
+    write_json(root / "labels.json", tree)
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[10:50, 36:44] = True  # 40 wide and 8 high about (40, 30), upright now
+    assert np.array_equal(convert("encord", root, "--boxes").mask("bar"), expected)
+
+
 def test_labels_of_videos_are_refused(refused, tmp_path):
     root = encord(tmp_path / "export")
     tree = json.loads((root / "labels.json").read_text())
