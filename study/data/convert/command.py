@@ -107,6 +107,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     images = arguments.images and expanded(arguments.images, "--images")
     source = Source.of(expanded(arguments.source, "SRC"), images)
     export = TOOLS[arguments.tool](source)
+    if not any(picture.split for picture in export.pictures):
+        export.pictures = [source.in_split(picture) for picture in export.pictures]
     options = Options(arguments.boxes, arguments.order, arguments.unlabelled, arguments.link)
     written = write_folder(export, arguments.target, options)
     unused = {one for some in source.images.values() for one in some}

@@ -284,6 +284,12 @@ class Source:
         name = next((one for one in names if one in self.images), stem)
         return self.image(name, place, **more)
 
+    def in_split(self, picture: Picture) -> Picture:
+        """A picture in the split that the folders of its image speak of."""
+        if not picture.file.is_relative_to(self.images_root):
+            return picture  # the export holds the image itself
+        return replace(picture, split=split_of_path(picture.file, self.images_root))
+
     def missing(self, reference: str, place: Place) -> InputError:
         name = PurePosixPath(reference.replace("\\", "/")).name
         hint = did_you_mean(name, self.images) or "images elsewhere: --images DIR"

@@ -282,6 +282,20 @@ def test_what_cannot_be_drawn_is_named(refused, tmp_path, change, says):
     assert says in refused("superannotate", root)
 
 
+def test_the_folders_of_images_tell_their_split_where_the_export_does_not(convert, tmp_path):
+    root = encord(tmp_path / "export")
+    rows = []
+    for split in ("train", "val", "test"):
+        save_image(root / f"images/{split}/{split}.jpg")
+        text = (root / "labels.json").read_text().replace("a.jpg", f"{split}.jpg")
+        rows += json.loads(text)
+    write_json(root / "labels.json", rows)
+    converted = convert("encord", root)
+    for split in ("train", "val", "test"):
+        assert np.array_equal(converted.mask("car", split, split), WITH_A_HOLE)
+    assert "images: train 1, val 1, test 1" in converted.printed
+
+
 WRITERS: list[tuple[str, Callable[[Path], Path], str]] = [
     ("datumaro", datumaro, "annotations/default.json"),
     ("encord", encord, "labels.json"),
