@@ -7,12 +7,14 @@ Each family of `study.simulation.families`, with the same instances and seeds fo
     full-length   random, and nobody is stopped
     stock         Optuna's default sampler and ASHA as Ray Tune wires them: every trial that is
                   stopped is told as complete, with the value at which it was stopped
+    hyperband     Optuna's default sampler with its own HyperbandPruner. Its pruners know one
+                  objective, so problems with two are left out
 
 `--families recorded` takes the table of trained configs instead.
 
 The families in HELD_OUT were not looked at while the model was designed. The table has the mean
 difference of the model's regret to each, paired by instance, with a 95 % interval; below 0 the
-model is better. `--csv FILE` writes every regret.
+model is better. `--csv FILE` writes every regret; docs/search.csv is made of such files.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import argparse
 import csv
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -33,7 +35,7 @@ from ray.tune.schedulers.async_hyperband import _Bracket
 
 from study.search.asha import rung_epochs
 from study.search.sampler import MODEL
-from study.simulation.comparison import METHODS, interval
+from study.simulation.comparison import METHODS, Interval, interval
 from study.simulation.families import FAMILIES, FamilyProblem
 from study.simulation.problem import Problem
 from study.simulation.run import Settings, simulate
@@ -41,22 +43,26 @@ from study.simulation.table import RECORDED, RECORDED_FILE, load_table
 from study.space.search_space import SearchSpace
 
 HELD_OUT = ("noisy", "failing", "valley", "late", "wide", "options", "joint_crossing")
-STOCK = "stock"
+STOCK, HYPERBAND = "stock", "hyperband"
 
 
-def stock(problem: Problem, seed: int, settings: Settings) -> list[tuple[int, float]]:
-    """(epochs spent, regret) at each new best config."""
+def peer(name: str, problem: Problem, seed: int, settings: Settings) -> list[tuple[int, float]]:
+    """(epochs spent, regret) at each new best config of `stock` or `hyperband`."""
     assert settings.trainings is not None
     space: SearchSpace = problem.space
     objectives = space.settings.objectives
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    directions = [optuna.study.StudyDirection.MAXIMIZE] * len(objectives)
-    study = optuna.create_study(directions=directions, sampler=sampler)
     rungs = space.settings.rungs
     assert rungs is not None
-    first = rung_epochs(rungs.first, rungs.reduction_factor, problem.epochs)[0]
-    bracket = _Bracket(first, problem.epochs, rungs.reduction_factor, 0, stop_last_trials=False)
+    factor = rungs.reduction_factor
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        study_name=str(seed),  # of which Hyperband makes its brackets
+        directions=[optuna.study.StudyDirection.MAXIMIZE] * len(objectives),
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.HyperbandPruner(1, problem.epochs, factor),
+    )
+    first = rung_epochs(rungs.first, factor, problem.epochs)[0]
+    bracket = _Bracket(first, problem.epochs, factor, 0, stop_last_trials=False)
     tie, spent, best = itertools.count(), 0, dict[str, tuple[float, float]]()
     running: list[tuple[float, int, Any, dict[str, Any], Any, int]] = []
     found: list[tuple[int, float]] = []
@@ -67,32 +73,97 @@ def stock(problem: Problem, seed: int, settings: Settings) -> list[tuple[int, fl
         curve = problem.curve(params, seed)
         heapq.heappush(running, (now + curve.seconds[0], next(tie), asked, params, curve, 1))
 
+    def is_stopped(asked: Any, epoch: int, value: float) -> bool:
+        if name == HYPERBAND:
+            asked.report(value, epoch)
+            return bool(asked.should_prune())
+        trial: Any = _Trial(asked.number)
+        return bool(bracket.on_result(trial, epoch, value) == "STOP")
+
     for _ in range(settings.workers):
         begin(0.0)
     while spent < settings.trainings * problem.epochs:
         now, _, asked, params, curve, epoch = heapq.heappop(running)
         spent += 1
-        values = [float(curve.metrics[name][epoch - 1]) for name in objectives]
-        trial: Any = _Trial(asked.number)
-        action = bracket.on_result(trial, epoch, values[0])
+        values = [float(curve.metrics[objective][epoch - 1]) for objective in objectives]
+        stopped = is_stopped(asked, epoch, values[0])
         failed = epoch == len(curve) < problem.epochs
-        if not failed and epoch < problem.epochs and action != "STOP":
+        if not failed and epoch < problem.epochs and not stopped:
             seconds = float(curve.seconds[epoch])
             heapq.heappush(running, (now + seconds, next(tie), asked, params, curve, epoch + 1))
             continue
         if failed:
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        elif name == HYPERBAND and epoch < problem.epochs:
+            study.tell(asked, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(asked, values)
         if epoch == problem.epochs:
             worth = problem.truth(params)
-            for index, name in enumerate(objectives):
-                if values[index] > best.get(name, (-np.inf, 0.0))[0]:
-                    best[name] = values[index], float(worth[index])
-            worths = np.array([best[name][1] for name in objectives])
+            for index, objective in enumerate(objectives):
+                if values[index] > best.get(objective, (-np.inf, 0.0))[0]:
+                    best[objective] = values[index], float(worth[index])
+            worths = np.array([best[objective][1] for objective in objectives])
             found.append((spent, float(np.mean(problem.scale.regret(worths)))))
         begin(now)
     return found
+
+
+class Search(NamedTuple):
+    """A simulated search. regrets: by the number of full trainings that were spent."""
+
+    family: str
+    workers: int
+    seed: int
+    method: str
+    regrets: Mapping[int, float]
+
+
+class Searches(list[Search]):
+    """Some searches with the same numbers of trainings."""
+
+    def mean(self, method: str, trainings: int) -> float:
+        """The mean regret of a method."""
+        return float(np.mean([one.regrets[trainings] for one in self if one.method == method]))
+
+    def less(self, other: str, trainings: int) -> Interval | None:
+        """The regret of the model less that of another method on the problems that both have
+        searched: the mean over families, paired by seed. None if there are none."""
+        regret = {(one.family, one.seed, one.method): one.regrets[trainings] for one in self}
+        by_seed: dict[int, list[float]] = {}
+        for family, seed, method in regret:
+            if method == other and (family, seed, MODEL) in regret:
+                less = regret[family, seed, MODEL] - regret[family, seed, other]
+                by_seed.setdefault(seed, []).append(less)
+        return interval([float(np.mean(found)) for found in by_seed.values()]) if by_seed else None
+
+
+def write(file: Path, searches: Sequence[Search]) -> None:
+    """A line for each search, a column for each number of trainings."""
+    numbers = sorted({number for one in searches for number in one.regrets})
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow([*Search._fields[:-1], *numbers])
+        for one in searches:
+            cells = (round(one.regrets[n], 4) if n in one.regrets else "" for n in numbers)
+            writer.writerow([*one[:-1], *cells])
+
+
+def read(file: Path) -> list[Search]:
+    """What `write` has written."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        heads, *rows = csv.reader(lines)
+    numbers = [int(head) for head in heads[len(Search._fields) - 1 :]]
+    return [
+        Search(
+            family,
+            int(workers),
+            int(seed),
+            method,
+            {n: float(cell) for n, cell in zip(numbers, cells, strict=True) if cell},
+        )
+        for family, workers, seed, method, *cells in rows
+    ]
 
 
 class _Trial:
@@ -109,23 +180,27 @@ def _problem(family: str, seed: int) -> Problem:
 
 def _regrets(
     name: str, family: str, seed: int, settings: Settings, at: Sequence[int]
-) -> list[float]:
+) -> dict[int, float] | None:
     problem = _problem(family, seed)
-    if name == STOCK:
-        found = stock(problem, seed, settings)
-        return [([1.0] + [r for spent, r in found if spent <= k * problem.epochs])[-1] for k in at]
+    if name == HYPERBAND and len(problem.space.settings.objectives) > 1:
+        return None
+    if name in (STOCK, HYPERBAND):
+        found = peer(name, problem, seed, settings)
+        return {
+            k: ([1.0] + [r for spent, r in found if spent <= k * problem.epochs])[-1] for k in at
+        }
     changes: dict[str, Any] = METHODS[name]
     outcome = simulate(problem, seed, replace(settings, **changes))
-    return [outcome.regret(trainings) for trainings in at]
+    return {trainings: outcome.regret(trainings) for trainings in at}
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables, one for each number of workers and of trainings."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument(
         "--families", nargs="+", default=list(FAMILIES), choices=[*FAMILIES, RECORDED]
     )
-    parser.add_argument("--methods", nargs="+", default=[*METHODS, STOCK])
+    parser.add_argument("--methods", nargs="+", default=[*METHODS, STOCK, HYPERBAND])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--workers", type=int, default=8)
@@ -133,38 +208,27 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
     settings = Settings(workers=given.workers, trainings=max(given.at))
-    rows = []
+    searches: list[Search] = []
     for family in given.families:
         for seed in range(given.first_seed, given.first_seed + given.seeds):
             for name in given.methods:
                 found = _regrets(name, family, seed, settings, given.at)
-                rows += [(family, seed, name, k, r) for k, r in zip(given.at, found, strict=True)]
+                if found is not None:
+                    searches.append(Search(family, given.workers, seed, name, found))
         if given.csv is not None:
-            with given.csv.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerows([("family", "seed", "method", "trainings", "regret"), *rows])
+            write(given.csv, searches)
         print(f"{family} is done", flush=True)
-    _table(rows, given)
-
-
-def _table(rows: Sequence[tuple[str, int, str, int, float]], given: argparse.Namespace) -> None:
-    regret = {(family, seed, name, k): value for family, seed, name, k, value in rows}
-    seeds = range(given.first_seed, given.first_seed + given.seeds)
     groups = {family: [family] for family in given.families}
-    held_out = [family for family in given.families if family in HELD_OUT]
-    groups |= {"held out": held_out} if held_out else {}
-    groups |= {"all": given.families}
+    groups |= {"held out": [family for family in given.families if family in HELD_OUT]}
     for k in given.at:
         print(f"\nafter {k} trainings, {given.workers} workers, {given.seeds} seeds")
         others = [name for name in given.methods if name != MODEL]
         print(f"{'':<16}{'model':>8}" + "".join(f"{'less ' + name:>24}" for name in others))
-        for group, families in groups.items():
-            mine = np.array([[regret[f, s, MODEL, k] for f in families] for s in seeds])
-            cells = []
-            for name in others:
-                its = np.array([[regret[f, s, name, k] for f in families] for s in seeds])
-                cells.append(str(interval((mine - its).mean(axis=1))))
-            print(f"{group:<16}{mine.mean():>8.2f}" + "".join(f"{cell:>24}" for cell in cells))
+        for group, families in [*groups.items(), ("all", given.families)]:
+            here = Searches(one for one in searches if one.family in families)
+            if here:
+                cells = "".join(f"{here.less(name, k) or ''!s:>24}" for name in others)
+                print(f"{group:<16}{here.mean(MODEL, k):>8.2f}{cells}")
 
 
 if __name__ == "__main__":
