@@ -27,15 +27,18 @@ telemetry.turn_off()
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve trials beside the other process
 torch.set_num_threads(1)
 
+ENGINE = ("tests/chaos/", "tests/engine/")
 TINY_TASK = Path(__file__).parents[1] / "study" / "tasks" / "tiny.yaml"
 
 
 class RayApart(LoadScopeScheduling):
-    """One process runs the files with tests that start Ray, one test after another; the others run
-    everything else. (Groups of xdist 3.8 have no effect with pytest 9.2.)"""
+    """One process runs the files of the engine with tests that start Ray, one test after another;
+    the others run everything else, whole studies among it, which kill nothing and watch no clock.
+    (Groups of xdist 3.8 have no effect with pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "ray" if starts_ray_in(nodeid.partition("::")[0]) else nodeid
+        file = nodeid.partition("::")[0]
+        return "ray" if file.startswith(ENGINE) and starts_ray_in(file) else nodeid
 
 
 @cache
