@@ -10,11 +10,14 @@ Each family of `study.simulation.families`, with the same instances and seeds fo
     hyperband     Optuna's default sampler with its own HyperbandPruner. Its pruners know one
                   objective, so problems with two are left out
 
+    right, wrong  the model, with priors on all leaves that the best, or the worst, of 4,000 random
+                  configs has
+
 `--families recorded` takes the table of trained configs instead.
 
 The families in HELD_OUT were not looked at while the model was designed. The table has the mean
 difference of the model's regret to each, paired by instance, with a 95 % interval; below 0 the
-model is better. `--csv FILE` writes every regret; docs/search.csv is made of such files.
+model is better. `--csv FILE` writes every regret; docs/regrets/ has such files.
 """
 
 from __future__ import annotations
@@ -31,9 +34,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from ray.tune.schedulers.async_hyperband import _Bracket
 
 from study.search.asha import rung_epochs
+from study.search.encoding import Encoder
 from study.search.sampler import MODEL
 from study.simulation.comparison import METHODS, Interval, interval
 from study.simulation.families import FAMILIES, FamilyProblem
@@ -41,13 +44,18 @@ from study.simulation.problem import Problem
 from study.simulation.run import Settings, simulate
 from study.simulation.table import RECORDED, RECORDED_FILE, load_table
 from study.space.search_space import SearchSpace
+from study.space.tree_space import load_any
 
 HELD_OUT = ("noisy", "failing", "valley", "late", "wide", "options", "joint_crossing")
 STOCK, HYPERBAND = "stock", "hyperband"
+RIGHT, WRONG = "right", "wrong"
+LOOKED_AT = 4000  # random configs
 
 
 def peer(name: str, problem: Problem, seed: int, settings: Settings) -> list[tuple[int, float]]:
     """(epochs spent, regret) at each new best config of `stock` or `hyperband`."""
+    from ray.tune.schedulers.async_hyperband import _Bracket  # the docs read regrets without Ray
+
     assert settings.trainings is not None
     space: SearchSpace = problem.space
     objectives = space.settings.objectives
@@ -107,6 +115,32 @@ def peer(name: str, problem: Problem, seed: int, settings: Settings) -> list[tup
             found.append((spent, float(np.mean(problem.scale.regret(worths)))))
         begin(now)
     return found
+
+
+def with_priors(family: str, seed: int, *, right: bool) -> FamilyProblem:
+    """The problem with priors on the leaves of the best of some random configs, or of the worst."""
+    problem = FamilyProblem(family, seed)
+    encoder = Encoder(problem.space)
+    points = encoder.uniform(LOOKED_AT, np.random.default_rng(seed))
+    configs = [encoder.params(row) for row in points]
+    worth = [float(np.mean(problem.truth(params))) for params in configs]
+    params = configs[int(np.nanargmax(worth) if right else np.nanargmin(worth))]
+
+    def marked(node: Any, path: str) -> Any:
+        if not isinstance(node, dict):
+            return node
+        prior = {"prior": params[path]} if path in params else {}
+        for kind in {"float", "int"} & node.keys():
+            return {kind: {**node[kind], **prior}}
+        if "choice" in node:
+            options = node["choice"]
+            if isinstance(options, dict):
+                options = {name: marked(tree, path) for name, tree in options.items()}
+            return {"choice": options, **prior}
+        return {key: marked(tree, f"{path}/{key}".strip("/")) for key, tree in node.items()}
+
+    problem.space = load_any(marked(problem.space.data, ""))
+    return problem
 
 
 class Search(NamedTuple):
@@ -189,7 +223,9 @@ def _regrets(
         return {
             k: ([1.0] + [r for spent, r in found if spent <= k * problem.epochs])[-1] for k in at
         }
-    changes: dict[str, Any] = METHODS[name]
+    if name in (RIGHT, WRONG):
+        problem = with_priors(family, seed, right=name == RIGHT)
+    changes: dict[str, Any] = dict(METHODS.get(name, {}))
     outcome = simulate(problem, seed, replace(settings, **changes))
     return {trainings: outcome.regret(trainings) for trainings in at}
 

@@ -9,7 +9,8 @@ line that begins with a comment for HTML, so a value has a word of the sentence 
 sources are the study that comes with the package, docs/reproduced.csv, a study of
 benchmarks/distillation_camvid.yaml, docs/distillation.tar.xz, and one of
 benchmarks/results_camvid.yaml, docs/camvid.csv, and one of
-benchmarks/results_camvid_pretrained.yaml, docs/camvid_pretrained.csv.
+benchmarks/results_camvid_pretrained.yaml, docs/camvid_pretrained.csv, and the simulated searches
+below docs/regrets/.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from docs import camvid
+from docs import camvid, searches
 from docs.architecture import ROOT
 from study.analysis.answer import Answer, Confirmed
 from study.analysis.classes import FINDS, Classes, ClassRow, classes
@@ -60,6 +61,7 @@ class Recorded:
     distilled: tuple[State, Answer]
     camvid: camvid.Table
     pretrained: camvid.Table
+    searches: searches.Recorded
 
     @property
     def winner(self) -> Confirmed:
@@ -84,9 +86,8 @@ def recorded() -> Recorded:
         distilled = unpack_recorded(Path(folder), DISTILLATION)
     with REPRODUCED.open(encoding="utf-8", newline="") as file:
         reproduced = tuple(csv.DictReader(file))
-    return Recorded(
-        state, answer, found, reproduced, distilled, camvid.read(), camvid.read(camvid.PRETRAINED)
-    )
+    tables = (camvid.read(), camvid.read(camvid.PRETRAINED))
+    return Recorded(state, answer, found, reproduced, distilled, *tables, searches.recorded())
 
 
 def blocks(of: Recorded) -> dict[str, str]:
@@ -136,6 +137,14 @@ def blocks(of: Recorded) -> dict[str, str]:
         "pretrained-rates": _lines(camvid.rates_table(of.pretrained)),
         "pretrained-longer": _lines(camvid.longer_table(of.pretrained)),
         "pretrained-network": _lines(camvid.networks_table(of.camvid, of.pretrained)),
+        "search": _table_of(searches.methods(of.searches.families)),
+        "search-families": _table_of(searches.families(of.searches)),
+        "search-recorded": _table_of(searches.methods(of.searches.table)),
+        "search-workers": _table_of(searches.workers(of.searches)),
+        "search-long": _table_of(searches.long(of.searches)),
+        "search-speed": searches.speed_up(of.searches),
+        "search-warm": _table_of(searches.warm(of.searches)),
+        "search-priors": _table_of(searches.priors(of.searches)),
         "terminal": f"```text\n{_terminal(of)}\n```",
     }
 
@@ -297,6 +306,12 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
     yield f"|{'---|' * len(heads)}"
     for row in rows:
         yield f"| {' | '.join(row)} |"
+
+
+def _table_of(rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first row has the heads."""
+    heads, *others = rows
+    return _lines(_table(heads, others))
 
 
 def _terminal(of: Recorded) -> str:
