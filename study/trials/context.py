@@ -189,7 +189,8 @@ class TrialContext:
         """Build the loss of this trial: call it with logits (B, C, H, W) and labels (B, H, W).
 
         Args:
-            num_classes: C; not needed where the task names its classes.
+            num_classes: C; not needed where the task names its classes. 1 where the network has one
+                channel for two classes.
             class_counts: pixels of each class in the training images, (C,) or (images, C); some
                 losses need them. Not needed where the task gives `pixels`.
             ignore_index: label of the pixels that do not count; 255, unless the task says.
@@ -218,20 +219,28 @@ class TrialContext:
         loss.register_forward_hook(_Step(self.beat))
         return loss
 
-    def metrics(self) -> SegmentationMetrics:
+    def metrics(self, num_classes: int | None = None) -> SegmentationMetrics:
         """New metrics for one split: `update(logits, labels)` takes each batch, in the order of the
         images, and `report` takes the whole. Needs the classes of the task; with their `pixels`
         the decision rules are measured, too.
 
+        Args:
+            num_classes: 1 where the network has one channel for the two classes of the task, as for
+                `build_loss`; not needed otherwise.
+
         Raises:
-            InputError: where the task names no classes.
+            InputError: where the task names no classes, or not so many.
         """
         if self.classes is None:
             raise InputError(
                 "the task names no classes", hint="add classes: {names: [...]}", key="classes"
             )
+        named = len(self.classes.names)
+        if num_classes not in (None, named) and (num_classes, named) != (1, 2):
+            message = f"the task names {named} classes, and metrics are asked for {num_classes}"
+            raise InputError(message, key="classes")
         return SegmentationMetrics(
-            len(self.classes.names),
+            num_classes or named,
             ignore_index=self.classes.ignore,
             class_names=self.classes.names,
             class_counts=self.classes.pixels,

@@ -166,6 +166,18 @@ def test_the_last_epoch_is_judged_by_a_number(tmp_path: Path, stage: str) -> Non
         made.report(1, values)
 
 
+def test_a_network_of_one_channel_is_measured_at_its_two_classes(tmp_path: Path) -> None:
+    two = {"names": ["back", "crack"], "pixels": [90, 10]}
+    made = context(tmp_path, task(classes=two, epochs=1))
+    labels, logits = torch.tensor([[[0, 1], [1, 0]]]), torch.tensor([[[[-1.0, 2.0], [3.0, 1.0]]]])
+    assert made.build_loss(num_classes=1)(logits, labels).isfinite()
+    val = made.metrics(num_classes=1)
+    val.update(logits, labels)
+    assert val.compute()["iou/crack"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="classes: the task names 2 classes, and metrics are"):
+        made.metrics(num_classes=3)
+
+
 def test_a_training_knows_where_it_is_judged(tmp_path: Path) -> None:
     made = context(tmp_path, task(epochs=6), rungs=(2, 4))
     assert [epoch for epoch in range(1, 7) if made.is_judged(epoch)] == [2, 4, 6]
