@@ -156,13 +156,16 @@ def context(
     stage: str = "search",
     reported: int = 0,
     begun: bool = False,
+    rungs: tuple[int, ...] = (),
     **config: Any,
 ) -> TrialContext:
     """A context in a folder."""
     whole = TrialConfig.model_validate({"task": the_task or task(), **config})
     for name in ("own", "checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    place = Place("t0000", stage, folder / "own", "cpu", 1, reported=reported, begun=begun)
+    place = Place(
+        "t0000", stage, folder / "own", "cpu", 1, reported=reported, begun=begun, rungs=rungs
+    )
     made = TrialContext(whole, place, heard or Heard(), Kept(folder / "checkpoints"))
     made.listen()
     return made

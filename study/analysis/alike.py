@@ -1,4 +1,4 @@
-"""Trials of different configs that report the same numbers to the last bit: trained alike?"""
+"""Trials of different configs or seeds that report the same numbers to the last bit: alike?"""
 
 from __future__ import annotations
 
@@ -12,36 +12,50 @@ from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import loss_digest
 
 OF_PROBABILITIES = ("/nll", "/calibration_error")  # of the network's, not a training loss
-MOST = 5  # pairs that are named
+MOST = 5  # pairs of a kind that are named
+QUESTIONS = {  # of what differs: the config, the seed
+    (True, False): "does the training use what differs between them, the loss and the learning "
+    "rate?",
+    (False, True): "does the training use the seed, which alone differs between them? If not, "
+    "the intervals over seeds say nothing",
+}
 Numbers = tuple[tuple[str, float], ...]
 
 
 def alike(state: State) -> list[str]:
-    """Warn of pairs of trials with one seed and different configs whose val curves are equal, in a
-    study whose training is the user's own."""
+    """Warn of pairs of trials whose val curves are equal, in a study whose training is the user's
+    own: with one seed and different configs, and with one config and different seeds."""
     if state.study is None or not state.study.has_own_training:
         return []
     found = list(_pairs(state))
-    lines = [
-        f"{one.id} ({one.label}) and {two.id} ({two.label}) report the same numbers to the last "
-        f"bit at each of {epochs} epoch{'s' * (epochs > 1)}: does the training use what differs "
-        "between them, the loss and the learning rate?"
-        for one, two, epochs in found[:MOST]
-    ]
-    more = len(found) - MOST
-    return [*lines, f"{more} more pairs of trials are equal like these"] if more > 0 else lines
+    lines = []
+    for kind, question in QUESTIONS.items():
+        pairs = [pair for pair in found if _differ(*pair[:2]) == kind]
+        for one, two, epochs in pairs[:MOST]:
+            lines.append(
+                f"{one.id} ({one.label}) and {two.id} ({two.label}) report the same numbers to the "
+                f"last bit at each of {epochs} epoch{'s' * (epochs > 1)}: {question}"
+            )
+        if (more := len(pairs) - MOST) > 0:
+            lines.append(f"{more} more pairs of trials are equal like these")
+    return lines
+
+
+def _differ(one: Trial, two: Trial) -> tuple[bool, bool]:
+    """Whether the configs differ, and the seeds."""
+    return _settings(one) != _settings(two), one.seed != two.seed
 
 
 def _pairs(state: State) -> Iterator[tuple[Trial, Trial, int]]:
     groups: dict[Any, list[Trial]] = {}
     for trial in state.trials.values():
         if trial.reports and (first := _on_val(trial.reports[min(trial.reports)])):
-            groups.setdefault((trial.seed, trial.budget, first), []).append(trial)
+            groups.setdefault((trial.budget, first), []).append(trial)
     for group in groups.values():
         for one, two in itertools.combinations(group, 2):
             shared = one.reports.keys() & two.reports.keys()
             same = all(_on_val(one.reports[at]) == _on_val(two.reports[at]) for at in shared)
-            if shared and same and _settings(one) != _settings(two):
+            if shared and same and _differ(one, two) in QUESTIONS:
                 yield one, two, len(shared)
 
 

@@ -117,6 +117,12 @@ def check_strays(stray: np.ndarray, rgb: UInt8Array, file: Path) -> None:
 def read_image(file: Path) -> Image.Image:
     """Read an image as RGB."""
     image, _ = _loaded(file, "image", _IMAGE_FORMATS)
+    return as_rgb(image, file)
+
+
+def as_rgb(image: Image.Image, file: Path | None = None) -> Image.Image:
+    """An image as RGB. Raises FileProblem unless it has 8 bits per channel: Pillow would cut off
+    what is above 255."""
     if image.mode not in _IMAGE_MODES:
         message = f"image must have 8 bits per channel, got mode {image.mode}"
         raise FileProblem("image mode", message, file, hint=_ARRAYS)

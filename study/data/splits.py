@@ -249,7 +249,7 @@ class FileProblem(InputError):
     hint: what helps against all of the kind.
     """
 
-    def __init__(self, kind: str, message: str, file: Path, *, hint: str = "") -> None:
+    def __init__(self, kind: str, message: str, file: Path | None, *, hint: str = "") -> None:
         super().__init__(message, file=file)
         self.kind, self.hint = kind, hint
 

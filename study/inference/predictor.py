@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.data.labels import read_image
+from study.data.labels import as_rgb, read_image
 from study.inference.windows import windowed
+from study.losses.looking import may_look
 from study.metrics import Decision
 
 UInt8Array = NDArray[np.uint8]
 Picture = str | Path | Image.Image | UInt8Array
+SLACK = 0.5  # outside of 0..1, as where images were enlarged; none that are normalised stay within
 ROWS = 256  # of a picture that are enlarged at a time: bounds memory
 
 
@@ -90,6 +92,13 @@ class Predictor(nn.Module):
             tensor = torch.tensor(value, dtype=torch.float32)[:, None, None]
             self.register_buffer(name, tensor, persistent=False)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module; its network stays in evaluation, also within a module that
+        trains: in training its batch norm would learn from the images that it is shown."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """The classes (B, H, W) of images (B, 3, H, W): uint8, or float in 0..1. They should be as
         large as the training images; `predict` resizes them."""
@@ -100,7 +109,7 @@ class Predictor(nn.Module):
         """The network's logits (B, C, H, W) of such images.
 
         Raises:
-            ValueError: for another shape or dtype.
+            ValueError: for another shape or dtype, and on a CPU for floats of another range.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
@@ -108,6 +117,13 @@ class Predictor(nn.Module):
             images = images.float() / 255
         elif not images.is_floating_point():
             raise ValueError(f"images must be uint8, or float in 0..1, got {images.dtype}")
+        elif images.numel() and may_look(images) and not torch.compiler.is_compiling():
+            least, most = (float(value) for value in images.detach().aminmax())
+            if least < -SLACK or most > 1 + SLACK:
+                raise ValueError(
+                    f"images must be uint8, or float in 0..1, got {least:.3g} to {most:.3g}; they "
+                    "are normalised here"
+                )
         return self._of_normalised((images - self.mean) / self.std)
 
     def predict(
@@ -194,17 +210,20 @@ def opened(picture: Picture) -> UInt8Array:
     """The RGB values (H, W, 3) of a picture, upright.
 
     Raises:
-        InputError: for a file that cannot be read.
+        InputError: for a file that cannot be read, and an image of other than 8 bits.
         ValueError: for values of another shape.
+        TypeError: for anything else.
     """
     if isinstance(picture, str | Path):
         picture = read_image(Path(picture))
     if isinstance(picture, Image.Image):
         with contextlib.suppress(Exception):  # an unreadable orientation: as it is stored
             picture = ImageOps.exif_transpose(picture)
-        return np.array(picture.convert("RGB"))
+        return np.array(as_rgb(picture))
+    must = "a picture is a file, an image of Pillow, or values that must be (H, W, 3) uint8"
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f"{must}, got {type(picture).__name__}")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        must = "a picture's values must be (H, W, 3) uint8"
         raise ValueError(f"{must}, got {picture.shape} {picture.dtype}")
     return picture
 

@@ -96,7 +96,7 @@ class DistilledLoss(SegmentationLoss):
                 "a distilled loss needs the teacher's probabilities as floats: teacher=..., got "
                 f"{got}"
             )
-        self._tell()
+        self._tell(logits)
         for part in filter(None, (self._at_t, self._at_1)):
             part.measure_gradients = self.measure_gradients
         _, target, keep = in_shape(logits, target, keep, self._num_classes)

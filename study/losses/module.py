@@ -34,7 +34,14 @@ from study.losses.looking import (
 )
 from study.losses.loss import WEIGHTS, Terms, plain_loss
 from study.losses.recall_state import ObserveUnderTransforms, RecallState, forgets
-from study.losses.targets import Labels, compute_dtype, in_shape, read_labels, read_weight
+from study.losses.targets import (
+    Labels,
+    compute_dtype,
+    in_shape,
+    read_labels,
+    read_weight,
+    refuse_probabilities,
+)
 
 NO_INDEX = -(2**63)  # no label has it
 
@@ -201,7 +208,7 @@ class SegmentationLoss(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The value of float32 or float64 logits, their gradient instead of a graph, and the class
         factors a * (1 - R) that were used."""
-        self._tell()
+        self._tell(logits)
         if target.numel() == 0:
             return self._without_pixels(logits), torch.zeros_like(logits), self.weights()
         if self._is_neutral and suits(logits, target):
@@ -233,7 +240,7 @@ class SegmentationLoss(nn.Module):
         self, logits: Tensor, target: Tensor, keep: Tensor | None, weight: Tensor | None = None
     ) -> Tensor:
         """As evaluate, in the plain form: a value with a graph."""
-        self._tell()
+        self._tell(logits)
         logits = logits.to(compute_dtype(logits))
         if target.numel() == 0:
             return self._without_pixels(logits) + logits.sum()
@@ -283,10 +290,12 @@ class SegmentationLoss(nn.Module):
         recall = ObserveUnderTransforms.apply(hits, support, self.recall)
         return self._factors(recall), recall
 
-    def _tell(self) -> None:
+    def _tell(self, logits: Tensor) -> None:
         if not self._is_used:
             self._is_used = True
             echo(self.digest)
+            if self._validate:
+                refuse_probabilities(logits, "the loss")
 
     @property
     def digest(self) -> str:

@@ -14,7 +14,7 @@ from study.losses import build_loss
 from study.losses.config import FactoryLoss, LossConfig
 from study.losses.digest import echo, loss_digest
 from study.losses.module import SegmentationLoss
-from study.losses.targets import compute_dtype
+from study.losses.targets import compute_dtype, refuse_probabilities
 
 KEY = "factory"
 
@@ -43,6 +43,7 @@ class OwnLoss(nn.Module):
         if not self._is_used:
             self._is_used = True
             echo(self.digest)
+            refuse_probabilities(logits, "the loss")
         with torch.autocast(logits.device.type, enabled=False):
             value = self.function(logits.to(compute_dtype(logits)), target)
         trains = logits.requires_grad and torch.is_grad_enabled()

@@ -12,7 +12,7 @@ from torch import Tensor
 from study.core.errors import InputError
 from study.losses.histogram import sum_by_label
 from study.losses.ignored import in_words
-from study.losses.looking import may_look
+from study.losses.looking import may_look, transforms_active
 
 # How far the sum of a soft label may be from 1, by the dtype in which it came.
 SLACK = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
@@ -85,6 +85,20 @@ class Labels:
         batch, bins = self.label.shape[0], self.num_classes + 1
         sums = sum_by_label(self._apart_by_image, batch * bins, values)
         return sums.view(batch, bins)[:, :-1]
+
+
+def refuse_probabilities(logits: Tensor, who: str) -> None:
+    """Raise InputError where logits (B, C, ...) are above 0 and sum to 1 at each pixel, as what a
+    softmax gives. Reads values: for a first batch."""
+    readable = type(logits) is Tensor and logits.device.type != "meta" and not transforms_active()
+    if not readable or logits.numel() == 0 or logits.shape[1] == 1:
+        return
+    values = logits.detach().float()
+    if bool((values > 0).all() & ((values.sum(1) - 1).abs() < 0.01).all()):
+        raise InputError(
+            f"{who} was given probabilities, which sum to 1 at each pixel, and takes logits",
+            hint="leave out the softmax at the end of the network",
+        )
 
 
 def in_shape(

@@ -140,7 +140,7 @@ class SegmentationMetrics:
         """
         import torch
 
-        from study.losses.targets import check_tensors
+        from study.losses.targets import check_tensors, refuse_probabilities
         from study.metrics.curve import confusion_tables
 
         self._refuse_after_sync()
@@ -156,6 +156,8 @@ class SegmentationMetrics:
         pred, target = self._checked(logits, target, given)
         if not logits.is_floating_point() and (self._counter is not None or self._calibration):
             raise ValueError("decision rules and calibration need logits, got classes")
+        if self._confusion is None and (self._counter is not None or self._calibration):
+            refuse_probabilities(logits, "SegmentationMetrics")
         self._copies.clear()
         valid = self._valid(target)
         if self._counter is not None:

@@ -229,7 +229,12 @@ class StudyScheduler:
             return False
         missing = [key for key in self._expected(trial, epoch) if key not in metrics]
         if missing:
-            self.fail(trial_id, f"metric missing: {', '.join(missing)}")
+            where = (
+                "is the last"
+                if epoch >= self._full_budget(trial)
+                else "is a rung, where trials are judged"
+            )
+            self.fail(trial_id, f"metric missing: {', '.join(missing)}; epoch {epoch} {where}")
             return False
         self.write(ReportRecord(trial_id, trial.attempt, epoch, dict(metrics), environment))
         self.budget.observe(metrics.get(EPOCH_SECONDS, math.nan), pace=trial.pace)

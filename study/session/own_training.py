@@ -22,6 +22,12 @@ OF_A_SHELL = ("cd", "source", ".", "export", "set", "module", "alias", "eval", "
 LARGEST_FILE = 2**20  # bytes of a file of code or settings
 MOST_FILES = 200
 DIGITS = 16  # of a digest
+UNUSED = {  # what follows where a command lacks a placeholder
+    "seed": "the command has no {seed}: where it always seeds itself alike, trainings of a config "
+    "are equal, and intervals over seeds say nothing",
+    "lr_scale": "the command has no {lr_scale}: the learning rate of cross entropy is not tuned, "
+    "nor that of any loss",
+}
 
 
 def with_objectives(space: SearchSpace, task: object) -> SearchSpace:
@@ -193,6 +199,8 @@ def warnings(task: OwnTrainingTask, space: SearchSpace) -> list[str]:
             "median_frequency is made from the pixels of each image, (images, C): its trials fail "
             "unless the training gives such class_counts to the loss"
         )
+    if isinstance(task.trial, CommandTrial):
+        found += [why for name, why in UNUSED.items() if name not in task.trial.placeholders]
     if task.classes is None:
         found.append("the task names no classes: no class tables, and losses are checked in trials")
     return found

@@ -69,7 +69,7 @@ def train_command(context: TrialContext, trial: CommandTrial) -> None:
             process.stdin.close()
             said = process.stdout.read()
     if not context.has_stopped:
-        _judge(context, trial, json.loads(said or b"{}"), log, begin)
+        _judge(context, reports, json.loads(said or b"{}"), log, begin)
 
 
 def _follow(
@@ -106,7 +106,7 @@ def _follow(
 
 
 def _judge(
-    context: TrialContext, trial: CommandTrial, end: dict[str, Any], log: Path, begin: int
+    context: TrialContext, reports: Reader, end: dict[str, Any], log: Path, begin: int
 ) -> None:
     """Raise the reason why the command has not trained its trial to the end."""
     if "cannot_start" in end:
@@ -118,9 +118,8 @@ def _judge(
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     said = f"; it said last: {last.strip():.200}" if last else ""
     if code == 0:
-        unheard = trial.reports == "stdout" and not context.reported
-        hint = 'a report is a line of output such as {"epoch": 1, "val/miou": 0.41}' * unheard
-        raise InputError(f"the command ended {done}, with exit code 0{said}", hint=hint)
+        message = f"the command ended {done}, with exit code 0{said}"
+        raise InputError(message, hint=reports.hint())
     if any(words in text for words in OUT_OF_GPU):
         raise OutOfMemory(f"the command ran out of GPU memory {done}{said}", on_gpu=True)
     if code in MEMORY_KILL or "MemoryError" in last:

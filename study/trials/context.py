@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from study.config.own_training import Classes, FunctionTrial, OwnTrainingTask
 from study.config.task import TrialConfig
@@ -40,38 +41,20 @@ OF_ANOTHER = re.compile(r"\d+/")  # before a name in the state of a loss that is
 
 class _Step:
     """Gives a sign of life of a trial with each call of its loss and of copies of that; none where
-    it was pickled, for a file or for another process. Refuses probabilities at the first call."""
+    it was pickled, for a file or for another process."""
 
     def __init__(self, beat: Callable[[], None] | None = None) -> None:
         self._beat = beat
-        self._is_first = True
 
     def __call__(self, loss: nn.Module, given: tuple[Any, ...], _: object) -> None:
-        if self._beat is None:
-            return
-        self._beat()
-        if self._is_first and given and not torch.compiler.is_compiling():
-            self._is_first = False
-            if _are_probabilities(given[0]):
-                raise InputError(
-                    "the loss was given probabilities, which sum to 1 at each pixel, and takes "
-                    "logits",
-                    hint="leave out the softmax at the end of the network",
-                )
+        if self._beat is not None:
+            self._beat()
 
     def __deepcopy__(self, memo: object) -> _Step:
         return self
 
     def __reduce__(self) -> tuple[type[_Step], tuple[()]]:
         return _Step, ()
-
-
-def _are_probabilities(logits: Tensor) -> bool:
-    """Whether logits (B, C, ...) are above 0 and sum to 1 at each pixel, as a softmax does."""
-    if logits.numel() == 0 or logits.shape[1] == 1:
-        return False
-    values = logits.detach().float()
-    return bool((values > 0).all() & ((values.sum(1) - 1).abs() < 0.01).all())
 
 
 class Stopped(BaseException):
@@ -206,7 +189,8 @@ class TrialContext:
         """Build the loss of this trial: call it with logits (B, C, H, W) and labels (B, H, W).
 
         Args:
-            num_classes: C; not needed where the task names its classes.
+            num_classes: C; not needed where the task names its classes. 1 where the network has one
+                channel for two classes.
             class_counts: pixels of each class in the training images, (C,) or (images, C); some
                 losses need them. Not needed where the task gives `pixels`.
             ignore_index: label of the pixels that do not count; 255, unless the task says.
@@ -235,20 +219,28 @@ class TrialContext:
         loss.register_forward_hook(_Step(self.beat))
         return loss
 
-    def metrics(self) -> SegmentationMetrics:
+    def metrics(self, num_classes: int | None = None) -> SegmentationMetrics:
         """New metrics for one split: `update(logits, labels)` takes each batch, in the order of the
         images, and `report` takes the whole. Needs the classes of the task; with their `pixels`
         the decision rules are measured, too.
 
+        Args:
+            num_classes: 1 where the network has one channel for the two classes of the task, as for
+                `build_loss`; not needed otherwise.
+
         Raises:
-            InputError: where the task names no classes.
+            InputError: where the task names no classes, or not so many.
         """
         if self.classes is None:
             raise InputError(
                 "the task names no classes", hint="add classes: {names: [...]}", key="classes"
             )
+        named = len(self.classes.names)
+        if num_classes not in (None, named) and (num_classes, named) != (1, 2):
+            message = f"the task names {named} classes, and metrics are asked for {num_classes}"
+            raise InputError(message, key="classes")
         return SegmentationMetrics(
-            len(self.classes.names),
+            num_classes or named,
             ignore_index=self.classes.ignore,
             class_names=self.classes.names,
             class_counts=self.classes.pixels,
@@ -305,6 +297,11 @@ class TrialContext:
         or the study takes the trial for hung."""
         self._link.beat(doing)
 
+    def is_judged(self, epoch: int) -> bool:
+        """Whether the study judges the trial at this epoch, at a rung or the last: it must then
+        report the objectives, however seldom the training validates otherwise."""
+        return epoch == self.num_epochs or epoch in self.place.rungs
+
     def report(self, epoch: int, values: Values) -> bool:
         """Report an epoch, and return whether to continue.
 
@@ -337,6 +334,11 @@ class TrialContext:
                 own = ", ".join(key for key in metrics if key != EPOCH_SECONDS)
                 hint = f"it reported {own}" if own else ""
             raise InputError(f"the last epoch must report {' and '.join(missing)}", hint=hint)
+        if unknown := [key for key in needed if not math.isfinite(metrics[key])]:
+            raise InputError(
+                f"{unknown[0]} of the last epoch is {metrics[unknown[0]]}",
+                hint="was it measured on any labelled pixel, and are the logits finite?",
+            )
         metrics.setdefault(EPOCH_SECONDS, time.perf_counter() - self._since)
         self.reported = epoch
         goes_on = self.deliver(epoch, metrics, evidence, save=self._write if self._save else None)
@@ -402,7 +404,10 @@ class TrialContext:
         allowed = [self.reported + 1] if self.reported else list(first)
         if epoch not in allowed:
             after = f"after epoch {self.reported}" if self.reported else "as the first"
-            raise InputError(f"epoch {epoch} is reported {after}; each must be reported once")
+            hint = "each must be reported once"
+            if epoch > allowed[-1]:
+                hint += f", and epoch {allowed[-1]} was not: report it without val, if it has none"
+            raise InputError(f"epoch {epoch} is reported {after}", hint=hint)
 
     def _check_loss(self) -> None:
         """Refuse a training that has not called its loss: all trials would be alike."""

@@ -18,6 +18,7 @@ from study.losses.digest import KEY
 from study.trials.supervise import LOG
 
 EPOCH, NEWLINE = "epoch", "\n"
+DELIMITERS = ",;\t"
 LONGEST = 2**20  # bytes that are kept while they wait for the end of their line
 MOST = 20  # objects that are looked at in a line
 OBJECT = re.compile(r'\{\s*"')
@@ -32,6 +33,9 @@ class Reader(Protocol):
     def new(self, *, ended: bool = False) -> Iterator[Report]:
         """Yield each report that is complete and was not yielded before; with `ended`, nothing
         more will be written. Raises InputError for a report that cannot be read."""
+
+    def hint(self) -> str:
+        """What may be the matter where epochs are missing; "" if nothing is known."""
 
 
 def reader(trial: CommandTrial, folder: Path) -> Reader:
@@ -51,6 +55,7 @@ class _Lines:
         self._path = path
         self._first_epoch = first_epoch
         self._strict = strict
+        self._has_found = False
         self._at = path.stat().st_size if path.is_file() else 0
 
     def new(self, *, ended: bool = False) -> Iterator[Report]:
@@ -68,7 +73,18 @@ class _Lines:
         self._at += whole
         for line in text[:whole].decode(errors="replace").replace("\r", "\n").split("\n"):
             for tree in self._trees(line) if self._strict else _among(line):
-                yield _epoch(tree.pop(EPOCH), self._first_epoch), tree
+                epoch = _epoch(tree.pop(EPOCH), self._first_epoch)
+                if epoch == 0 and self._first_epoch == 1:
+                    hint = "where epochs are counted from 0, add first_epoch: 0"
+                    raise InputError("an epoch must be a whole number from 1, got 0", hint=hint)
+                self._has_found = True
+                yield epoch, tree
+
+    def hint(self) -> str:
+        if self._strict:
+            return "" if self._path.is_file() else _absent(self._path)
+        example = 'a report is a line of output such as {"epoch": 1, "val/miou": 0.41}'
+        return "" if self._has_found else example
 
     def _trees(self, line: str) -> list[dict[str, Any]]:
         line = line.strip()
@@ -113,6 +129,13 @@ class _Rows:
         self._first_epoch = first_epoch
         self._known = self._text()  # of an earlier attempt
         self._last = 0
+        self._starts_at_0 = False
+
+    def hint(self) -> str:
+        if not self._path.is_file():
+            return _absent(self._path)
+        where = "if the first epoch has the number 0 there, add first_epoch: 0"
+        return where if self._starts_at_0 else ""
 
     def _text(self) -> str:
         try:
@@ -131,6 +154,7 @@ class _Rows:
         columns = self._columns.columns
         for epoch, values in epochs.items():
             is_whole = ended or len(values) == len(columns) or epoch != max(epochs)
+            self._starts_at_0 |= epoch == 0
             if epoch <= self._last or not is_whole:
                 continue
             for metric, column in columns.items():
@@ -142,7 +166,7 @@ class _Rows:
     def _parsed(self, text: str) -> tuple[list[str], dict[int, dict[str, Any]]]:
         """The names of the columns, and the values of each epoch."""
         epochs: dict[int, dict[str, Any]] = {}
-        rows = csv.reader(io.StringIO(text), skipinitialspace=True)
+        rows = csv.reader(io.StringIO(text), delimiter=self._delimiter(text), skipinitialspace=True)
         try:
             names = [name.strip() for name in next(rows, ())]
             if names and self._columns.epoch not in names:
@@ -158,9 +182,21 @@ class _Rows:
             raise InputError(f"not a CSV file: {error}", file=self._path) from error
         return names, epochs
 
+    def _delimiter(self, text: str) -> str:
+        """What stands between the columns, by the head of the file."""
+        head = text.partition(NEWLINE)[0]
+        for one in DELIMITERS:
+            if self._columns.epoch in [name.strip(' \t\r"') for name in head.split(one)]:
+                return one
+        return DELIMITERS[0]
+
     def _unknown(self, column: str, names: list[str], key: str) -> NoReturn:
         key = f"trial/reports/{key}"
         raise InputError.unknown("column", column, names, file=self._path, key=key)
+
+
+def _absent(path: Path) -> str:
+    return f"it did not write {path}: write it as {{folder}}/{path.name}"
 
 
 def _epoch(value: Any, first: int) -> int:

@@ -87,6 +87,15 @@ def test_equal_curves_of_unequal_settings_are_told_of(
     assert bool(alike(state)) is is_told
 
 
+def test_equal_curves_of_unequal_seeds_are_told_of() -> None:
+    state = studied()
+    for seed, value in ((0, 0.2), (1, 0.2), (2, 0.3)):
+        add(state, FOCAL, [0.1, value], seed=seed, stage=CONFIRM)
+    (line,) = alike(state)
+    assert line.startswith("t0000 (t0000) and t0001 (t0001) report the same numbers")
+    assert line.endswith("If not, the intervals over seeds say nothing")
+
+
 def test_it_is_said_of_trainings_of_the_users_own_alone() -> None:
     state = studied(own=False)
     add(state, {}, [0.1])

@@ -35,6 +35,35 @@ def on_the_grid(channels: int = 3, **options: Any) -> Predictor:
     return Predictor(model, decision, **{**about, **normal, **options})
 
 
+def test_a_network_within_one_that_trains_stays_as_it_is() -> None:
+    predictor = on_the_grid()
+    predictor.model = torch.nn.Sequential(predictor.model, torch.nn.BatchNorm2d(3))
+    torch.nn.ModuleDict({"teacher": predictor}).train()
+    assert predictor.training and not any(one.training for one in predictor.model.modules())
+    images = torch.rand(2, 3, 4, 4)
+    first = predictor.logits(images)
+    assert torch.equal(predictor.logits(images), first)
+
+
+@pytest.mark.parametrize("images", [torch.full((1, 3, 2, 2), 200.0), torch.randn(1, 3, 9, 9) * 2])
+def test_floats_of_another_range_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"float in 0..1, got .* they are normalised here"):
+        on_the_grid()(images)
+
+
+def test_an_image_of_16_bits_is_refused_as_its_file_is(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((4, 6), 4000, np.uint16))
+    image.save(tmp_path / "deep.png")
+    for picture in (image, tmp_path / "deep.png"):
+        with pytest.raises(InputError, match="image must have 8 bits per channel, got mode I;16"):
+            on_the_grid().predict(picture)
+
+
+def test_what_is_no_picture_is_named() -> None:
+    with pytest.raises(TypeError, match=r"a picture is a file, .* got bytes"):
+        on_the_grid().predict(b"PNG")  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_an_opened_export_predicts_what_the_study_has_measured(exported: Exported) -> None:
     predictor = study.load(exported.path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from losses.variants import batch, every_axis, gradient
 from torch import nn
 
+from study.core.errors import InputError
 from study.losses import build_loss
 
 COUNTS = [[400, 90, 10, 0], [300, 0, 150, 50]]
@@ -104,3 +106,14 @@ def test_recall_is_updated_by_each_micro_batch():
     alone = make({"recall": {"ema_momentum": 0.5}})
     alone(*batch(seed=1))
     torch.testing.assert_close(loss.recall.value, (after_one + alone.recall.value) / 2)
+
+
+@pytest.mark.parametrize("config", [{}, {"jaccard": {"mix": 0.5}}, {"recall": {"ema_momentum": 0}}])
+def test_probabilities_in_place_of_logits_are_refused(config: dict[str, Any]) -> None:
+    labels = torch.zeros(2, 4, 4, dtype=torch.int64)
+    probabilities = torch.randn(2, 3, 4, 4).softmax(1)
+    with pytest.raises(InputError, match=r"the loss was given probabilities, .* takes logits"):
+        build_loss(config, num_classes=3)(probabilities, labels)
+    for logits in (probabilities.log(), torch.full((2, 3, 4, 4), 1 / 3) * 2):
+        assert build_loss(config, num_classes=3)(logits, labels).isfinite()
+    assert build_loss(config, num_classes=3, validate=False)(probabilities, labels).isfinite()

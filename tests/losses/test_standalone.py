@@ -111,6 +111,14 @@ def test_a_batch_in_half_precision_is_computed_in_float32(tmp_path: Path) -> Non
     torch.testing.assert_close(value, of_package(loss)(half, labels))
 
 
+def test_recall_goes_on_where_the_loss_is_cast_with_its_network(tmp_path: Path) -> None:
+    loss = imported(loss_source(standalone(AXES["recall"])), tmp_path).Loss().bfloat16()
+    logits, labels = steps(torch.float32)[0]
+    for _ in range(2):
+        assert loss(logits, labels).isfinite()
+    assert loss.recall.dtype == torch.bfloat16
+
+
 def test_logits_of_other_classes_are_refused(tmp_path: Path) -> None:
     loss = imported(loss_source(standalone({})), tmp_path).Loss()
     with pytest.raises(ValueError, match=r"\(B, 4, H, W\), got \(2, 5, 3, 3\)"):

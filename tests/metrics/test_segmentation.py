@@ -305,3 +305,12 @@ def test_one_channel_is_named_as_it_was_given() -> None:
 def test_counts_that_are_none_are_refused(counts, words) -> None:
     with pytest.raises(ValueError, match=words):
         SegmentationMetrics(3, class_counts=counts)
+
+
+def test_rules_of_probabilities_are_refused() -> None:
+    probabilities = torch.randn(1, 3, 4, 4).softmax(1)
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    for options in ({"class_counts": [5, 3, 1]}, {"calibration": True}):
+        with pytest.raises(ValueError, match="SegmentationMetrics was given probabilities"):
+            SegmentationMetrics(3, **options).update(probabilities, labels)
+    SegmentationMetrics(3).update(probabilities, labels)  # the argmax is that of the logits

@@ -84,7 +84,7 @@ def test_a_loss_of_the_users_own_cannot_be_written_as_python() -> None:
         ({"classes": {"names": ["a", "b"]}, "objectives": None}, ["ce"],
          ["the data", "objectives: [val/miou]"]),
         ({"classes": CLASSES, "objectives": None, "trial": COMMAND}, ["ce"],
-         ["the data", "objectives: [val/miou]"]),
+         ["the data", "objectives: [val/miou]", "has no {seed}", "has no {lr_scale}"]),
     ],
 )  # fmt: skip
 def test_the_limits_are_warned_of(

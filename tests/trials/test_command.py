@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,11 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from own_trainings import CLASSES, Heard, context
+from own_trainings import CLASSES, Heard, context, task
 
-from study.config.own_training import CommandTrial, CsvReports, LineReports
+from study.config.own_training import CommandTrial, CsvReports, LineReports, OwnTrainingTask
+from study.config.task import load_task
 from study.core.errors import InputError
 from study.losses import build_loss
+from study.session.own_training import warnings
+from study.space.search_space import load_space
 from study.trials import command
 from study.trials.command import OutOfMemory, command_of
 from study.trials.context import TrialContext
@@ -397,7 +402,7 @@ def test_a_file_that_is_no_csv_is_named(tmp_path: Path) -> None:
     file.write_text(f"epoch,val\n1,{'9' * 200000}\n")
     with pytest.raises(InputError, match=r"r\.csv: not a CSV file: field larger"):
         list(read.new())
-    file.write_text("epoch;val\n1;0.5\n")
+    file.write_text("epoch|val\n1|0.5\n")
     with pytest.raises(InputError, match="unknown column 'epoch'"):
         list(read.new())
 
@@ -433,3 +438,71 @@ def test_the_loss_as_python_needs_classes(tmp_path: Path) -> None:
     trial = {"command": "python train.py {loss_python}"}
     with pytest.raises(InputError, match=r"classes: \{loss_python\} needs the classes"):
         run_trial(context(tmp_path, {"trial": trial, "budget": {"epochs": 1}}))
+
+
+ROWS = {"csv": "results.csv", "epoch": "Epoch", "columns": {"val/miou": "IoU"}}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_may_stand_apart_by_other_signs(tmp_path: Path, delimiter: str) -> None:
+    trial = CommandTrial.model_validate({"command": "x {loss_file}", "reports": ROWS})
+    rows = reader(trial, tmp_path)
+    text = 'Epoch,"IoU"\n1,0.25\n'.replace(",", delimiter)
+    (tmp_path / "results.csv").write_text(text)
+    assert list(rows.new(ended=True)) == [(1, {"val/miou": 0.25})]
+
+
+@pytest.mark.parametrize(
+    ("reports", "found", "hint"),
+    [
+        (ROWS, None, r"it did not write .*results.csv: write it as \{folder\}/results.csv"),
+        (ROWS, "Epoch,IoU\n0,0.2\n1,0.2\n", "if the first epoch .* 0 there, add first_epoch: 0"),
+        ({"jsonl": "log.jsonl"}, None, r"it did not write .*log.jsonl: write it as \{folder\}"),
+    ],
+)
+def test_what_is_missing_from_a_file_of_reports_is_said(
+    tmp_path: Path, reports: Any, found: str | None, hint: str
+) -> None:
+    trial = CommandTrial.model_validate({"command": "x {loss_file}", "reports": reports})
+    rows = reader(trial, tmp_path)
+    if found is not None:
+        (tmp_path / "results.csv").write_text(found)
+    list(rows.new(ended=True))
+    assert re.match(hint, rows.hint())
+
+
+def test_lines_that_are_counted_from_0_name_the_key(tmp_path: Path) -> None:
+    lines = reader(CommandTrial(command="x {loss_file}"), tmp_path)
+    (tmp_path / LOG).write_text('{"epoch": 0, "val/miou": 0.2}\n')
+    with pytest.raises(InputError, match=r"a whole number from 1, got 0; .* first_epoch: 0"):
+        list(lines.new())
+
+
+@pytest.mark.parametrize("path", ["/data/results.csv", "../results.csv"])
+def test_reports_are_read_from_the_trials_own_folder(path: str) -> None:
+    for reports in ({**ROWS, "csv": path}, {"jsonl": path}):
+        with pytest.raises(ValueError, match="must be a path in the trial's own folder, got"):
+            CommandTrial.model_validate({"command": "x {loss_file}", "reports": reports})
+
+
+@pytest.mark.parametrize("lacking", ["seed", "lr_scale"])
+def test_a_command_that_is_not_told_what_differs_is_warned_of(lacking: str) -> None:
+    words = "train --loss {loss_file} --seed {seed} --rate {lr_scale}"
+    for line, count in ((words, 0), (words.replace(f"{{{lacking}}}", "1"), 1)):
+        tree = {**task(), "trial": {"command": line}, "objectives": ["val/miou"]}
+        config = load_task(tree).config
+        assert isinstance(config, OwnTrainingTask)
+        found = warnings(config, load_space("recall"))
+        assert sum(f"the command has no {{{lacking}}}" in one for one in found) == count
+
+
+def test_the_loss_as_python_refuses_probabilities_in_a_trial(tmp_path: Path) -> None:
+    one = context(
+        tmp_path, {**task(classes=CLASSES), "trial": {"command": "x {loss_python}"}}, loss=LOSS
+    )
+    command_of(one, CommandTrial(command="x {loss_python}"))
+    loss = runpy.run_path(str(one.folder / "loss.py"))["Loss"]
+    labels = torch.zeros(1, 2, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="was given probabilities: leave out the softmax"):
+        loss()(torch.randn(1, 3, 2, 2).softmax(1), labels)
+    assert loss()(torch.randn(1, 3, 2, 2), labels).isfinite()

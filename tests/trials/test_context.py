@@ -80,15 +80,16 @@ def test_without_classes_the_function_has_to_give_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("epochs", "message"),
     [
-        ([2], "epoch 2 is reported as the first; each must be reported once"),
+        ([2], "epoch 2 is reported as the first; each must be reported once, and epoch 1 was not: "
+         "report it without val, if it has none"),
         ([1, 1], "epoch 1 is reported after epoch 1; each must be reported once"),
-        ([1, 3], "epoch 3 is reported after epoch 1; each must be reported once"),
+        ([1, 3], "epoch 3 is reported after epoch 1; each must be reported once, and epoch 2 was"),
         ([1, 2, 3, 4], "epoch 4 is reported, and the budget is 3"),
         ([0], "an epoch must be a whole number from 1, got 0"),
         ([True], "an epoch must be a whole number from 1, got True"),
         ([1.0], r"an epoch must be a whole number from 1, got 1\.0"),
     ],
-)
+)  # fmt: skip
 def test_epochs_come_once_and_in_order(tmp_path: Path, epochs: list[Any], message: str) -> None:
     made = context(tmp_path)
     call(made.build_loss(3))
@@ -152,6 +153,34 @@ def test_the_last_epoch_has_what_the_answer_needs(
         made.report(epoch, values)
     with pytest.raises(InputError, match=f"^{message}"):
         made.report(3, values)
+
+
+@pytest.mark.parametrize("stage", ["search", CONFIRM])
+def test_the_last_epoch_is_judged_by_a_number(tmp_path: Path, stage: str) -> None:
+    made = context(tmp_path, task(classes=CLASSES, epochs=1), stage=stage)
+    call(made.build_loss())
+    val = made.metrics()  # which nobody has updated
+    name = "val/miou" if stage == "search" else "test/miou"
+    values = {"val": val} if stage == "search" else {"val/miou": 0.5, "test/miou": float("nan")}
+    with pytest.raises(InputError, match=f"^{name} of the last epoch is nan; was it measured on"):
+        made.report(1, values)
+
+
+def test_a_network_of_one_channel_is_measured_at_its_two_classes(tmp_path: Path) -> None:
+    two = {"names": ["back", "crack"], "pixels": [90, 10]}
+    made = context(tmp_path, task(classes=two, epochs=1))
+    labels, logits = torch.tensor([[[0, 1], [1, 0]]]), torch.tensor([[[[-1.0, 2.0], [3.0, 1.0]]]])
+    assert made.build_loss(num_classes=1)(logits, labels).isfinite()
+    val = made.metrics(num_classes=1)
+    val.update(logits, labels)
+    assert val.compute()["iou/crack"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="classes: the task names 2 classes, and metrics are"):
+        made.metrics(num_classes=3)
+
+
+def test_a_training_knows_where_it_is_judged(tmp_path: Path) -> None:
+    made = context(tmp_path, task(epochs=6), rungs=(2, 4))
+    assert [epoch for epoch in range(1, 7) if made.is_judged(epoch)] == [2, 4, 6]
 
 
 def test_metrics_of_logits_give_all_numbers_and_the_evidence(tmp_path: Path) -> None:

@@ -121,12 +121,15 @@ class Loss(nn.Module):
             self.mix = mix
             self.alpha, self.beta, self.smooth = alpha, beta, smooth
 
-    def tell(self) -> None:
+    def tell(self, logits: Tensor) -> None:
         """Tell the study that runs this training, if one does, that its loss is used."""
         file = os.environ.get("STUDY_LOSS_ECHO")
         if file and not self.is_used:
             with open(file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"loss_digest": DIGEST}) + "\n")
+            values = logits.detach().float()
+            if logits.numel() and (values > 0).all() and ((values.sum(1) - 1).abs() < 0.01).all():
+                raise ValueError("the loss was given probabilities: leave out the softmax")
         self.is_used = True
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -141,7 +144,7 @@ class Loss(nn.Module):
             got = f"{labels.dtype} of {tuple(labels.shape)}"
             raise ValueError(f"labels must be integers of shape {fits}, got {got}")
         if ECHO:
-            self.tell()
+            self.tell(logits)
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         labels = labels.long()  # small integers wrap where they are compared
         valid = labels != self.ignore_index
@@ -236,7 +239,7 @@ class Loss(nn.Module):
             torch.distributed.all_reduce(hits)
         present = support > 0
         batch = hits / support.clamp(min=1)
-        mixed = torch.lerp(batch, self.recall, self.recall_momentum)
+        mixed = torch.lerp(batch, self.recall.double(), self.recall_momentum)
         updated = torch.where(self.seen > 0, mixed, batch)
         self.recall.copy_(torch.where(present, updated, self.recall))
         self.seen.copy_(torch.where(present, 1.0, self.seen))
