@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import string
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Strict, Tag, field_validator
 
 from study.config.budget import Budgeted, EpochBudget
 from study.core.names import VAL
@@ -78,18 +67,6 @@ class FunctionTrial(Config):
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
-def _in_the_trials_folder(path: str, info: ValidationInfo) -> str:
-    if os.path.isabs(path) or ".." in Path(path).parts:
-        raise ValueError(
-            f"{info.field_name} must be a path in the trial's own folder, got {path!r}: trials may "
-            "run at once; let the command write below {folder}"
-        )
-    return path
-
-
-Inside = Annotated[str, Field(min_length=1), AfterValidator(_in_the_trials_folder)]
-
-
 class CsvReports(Config):
     """A CSV file in which the command adds a row for each epoch.
 
@@ -97,7 +74,7 @@ class CsvReports(Config):
     each metric, such as `val/miou: "metrics/mIoU"`.
     """
 
-    csv: Inside
+    csv: str = Field(min_length=1)
     epoch: str = "epoch"
     columns: dict[str, str] = Field(min_length=1)
 
@@ -106,7 +83,7 @@ class LineReports(Config):
     """A file of JSON lines, such as `{"epoch": 3, "val/miou": 0.41}`. jsonl: its path, in the
     trial's folder."""
 
-    jsonl: Inside
+    jsonl: str = Field(min_length=1)
 
 
 def _reports_tag(value: Any) -> str:

@@ -45,8 +45,10 @@ def check(space: SearchSpace, task: OwnTrainingTask) -> None:
         InputError: with the key of the task or of the space.
     """
     check_begins(task)
-    if isinstance(task.trial, CommandTrial) and "loss_python" in task.trial.placeholders:
-        _check_written(space, task)
+    if isinstance(task.trial, CommandTrial):
+        _check_reports(task.trial)
+        if "loss_python" in task.trial.placeholders:
+            _check_written(space, task)
     space.check(refuse_distillation)
     for name in space.settings.baseline_names:
         refuse_distillation(space.settings.baseline_loss(name))
@@ -77,6 +79,19 @@ def _check_command(trial: CommandTrial) -> None:
     for word in words[:1]:
         if word.endswith(".py") and "{" not in word and not (folder / word).is_file():
             raise InputError(f"no file {word!r} in {folder}", key="trial/command")
+
+
+def _check_reports(trial: CommandTrial) -> None:
+    """Refuse reports outside of the trial's folder; ledgers of before hold such paths."""
+    for name in ("csv", "jsonl"):
+        path = getattr(trial.reports, name, "")
+        if os.path.isabs(path) or ".." in Path(path).parts:
+            raise InputError(
+                f"{name} must be a path in the trial's own folder, got {path!r}: trials may run at "
+                "once",
+                hint="let the command write below {folder}",
+                key=f"trial/reports/{name}",
+            )
 
 
 def _without_a_shell(program: str) -> str:

@@ -22,7 +22,7 @@ from study.config.own_training import CommandTrial, CsvReports, LineReports, Own
 from study.config.task import load_task
 from study.core.errors import InputError
 from study.losses import build_loss
-from study.session.own_training import warnings
+from study.session.own_training import check, warnings
 from study.space.search_space import load_space
 from study.trials import command
 from study.trials.command import OutOfMemory, command_of
@@ -480,9 +480,13 @@ def test_lines_that_are_counted_from_0_name_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/data/results.csv", "../results.csv"])
 def test_reports_are_read_from_the_trials_own_folder(path: str) -> None:
-    for reports in ({**ROWS, "csv": path}, {"jsonl": path}):
-        with pytest.raises(ValueError, match="must be a path in the trial's own folder, got"):
-            CommandTrial.model_validate({"command": "x {loss_file}", "reports": reports})
+    for key, reports in (("csv", {**ROWS, "csv": path}), ("jsonl", {"jsonl": path})):
+        trial = {"command": "true {loss_file}", "reports": reports}
+        config = load_task({**task(), "trial": trial, "objectives": ["val/miou"]}).config
+        assert isinstance(config, OwnTrainingTask), "ledgers of before hold such paths"
+        with pytest.raises(InputError, match="must be a path in the trial's own folder") as caught:
+            check(load_space("recall"), config)
+        assert caught.value.key == f"trial/reports/{key}"
 
 
 @pytest.mark.parametrize("lacking", ["seed", "lr_scale"])
