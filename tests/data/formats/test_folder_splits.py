@@ -311,7 +311,7 @@ def test_splits_that_cannot_be_are_one_line(opened, line, task, says):
          "{val: a.csv, test: b.txt}", "a.csv: two columns name different images"),
         ({"b.txt": "val000"}, "{val: a.txt, test: b.txt}", "a.txt: cannot read the list (FileNo"),
         ({}, "{val: 0.3}", "test is missing; a list, or a ratio as in"),
-        ({}, "{val: 0.3, test: val}", "splits/test: 'val' is no list of names (.txt, .csv), and i"),
+        ({}, "{val: 0.3, test: val}", "splits/test: 'val' is no list of names (.txt, .csv, .json), and i"),
     ],
 )  # fmt: skip
 def test_lists_that_cannot_be_are_one_line(flat, opened, files, line, says):
