@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import shutil
 from collections import Counter
@@ -152,7 +153,7 @@ def _places(
         if len(some) > 1 and len({place.is_label for place in some}) == 1:  # volumes, side by side
             for place in some:
                 place.into = above
-        elif len(some) > 2 and len({split_of(Path(place.into).name) for place in some}) == 1:
+        elif len(some) > 2 and not any(map(split_of, _without_prefix(some))):
             _name_modalities(some)
             for place in some:
                 what = "labels" if place.is_label else f"images{place.modality}"
@@ -169,6 +170,13 @@ def _places(
     for place in places.values():
         place.values.clear()
     return places
+
+
+def _without_prefix(places: Sequence[_Place]) -> list[str]:
+    """The names of volumes without what all of them begin with."""
+    names = [Path(place.into).name for place in places]
+    shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters)
+    return [name.removeprefix(shared) for name in names]
 
 
 def _name_modalities(places: Sequence[_Place]) -> None:
@@ -461,7 +469,9 @@ def _picture(file: Path) -> Iterator[_Stored]:
                     if picture.size == size:
                         found.append(np.asarray(picture))
                 stack = np.stack(found)
-                if 1 < len(found) <= _CHANNELS and ((stack > 0).sum(0) == 1).all():  # a page a class
+                if (
+                    1 < len(found) <= _CHANNELS and ((stack > 0).sum(0) == 1).all()
+                ):  # a page a class
                     yield _Stored(file, "", (stack > 0).astype(np.uint8), is_stack=False)
                 else:
                     yield _Stored(file, "", stack, is_stack=len(found) > 1)

@@ -27,7 +27,7 @@ from study.data.labels import read_image
 from study.data.scan import Pair, Scan
 from study.data.splits import FileProblem
 
-SIZED, SOME = 500, 50  # images whose size is looked at, pairs whose sizes are compared
+SIZED, SOME = 500, 50  # images whose size is looked at, pairs that are compared
 ORIENTATION, ACROSS = ExifTags.Base.Orientation, range(5, 9)  # those that swap the sides
 SOME_CLASSES = {"classes": ["background", "other"]}  # to pair files before their labels are read
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
     told = meaning(root, [pair.label for pair in pairs if pair.label is not None])
     keys, guesses = {**told.keys, **found.keys}, {**found.guesses, **told.guesses}
     if bare:
-        _refuse_unpaired(root, pairs)
+        _refuse_unpaired(root, pairs, sorted(map(Path, bare)))
         first = _first_class(told.keys)
         keys["missing_label"] = first
         guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
@@ -152,29 +152,31 @@ def _scanned(root: Path, folder: Path, text: str, read: Callable[[Scan], T]) -> 
         raise InputError(error.message, file=root / CLASSES_FILE, key=error.key) from error
 
 
-def _refuse_unpaired(root: Path, pairs: Sequence[Pair]) -> None:
+def _refuse_unpaired(root: Path, pairs: Sequence[Pair], bare: Sequence[Path]) -> None:
     """Raise InputError where an image without a label looks like one, or a picture beside the
     labels has its name in its own: then names differ in a way that was not seen."""
     used = {file for pair in pairs for file in pair.files}
-    folders = {pair.label.parent for pair in pairs if pair.label is not None}
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    folders = {label.parent for label in labels}
     spare = [
         folder / name
         for folder in sorted(folders)
         for name in pictures_in(folder, below=False)
         if folder / name not in used
     ]
-    labels = [pair.label for pair in pairs if pair.label is not None]
-    photos = not look_like_labels([pair.image for pair in pairs if pair.label is not None])
-    for pair in [pair for pair in pairs if pair.label is None]:
-        near = [one for one in spare if _has_name(one, pair.image) and look_like_labels([one])]
-        if near or (photos and look_like_labels([pair.image], 16)):
-            message = f"no label was found for {pair.image.name}"
+    photos = not look_like_labels([pair.image for pair in pairs])
+    for image in bare[:: max(1, len(bare) // SOME)]:
+        named = [one for one in spare if one != image and _has_name(one, image)]
+        near = [one for one in named if look_like_labels([one])]
+        is_beside = photos and image.parent in folders
+        if near or (is_beside and look_like_labels([image])):
+            message = f"no label was found for {image.name}"
             message += f", but there is {near[0].name}" if near else ", which looks like one"
             hint = gather_command(root) or (
                 f"name all labels as {labels[0].name} is, or `pairs: pairs.csv` in classes.yaml "
                 "names a table with an image and its label in each row"
             )
-            raise InputError(message, hint=hint, file=pair.image.parent)
+            raise InputError(message, hint=hint, file=image.parent)
 
 
 def _has_name(label: Path, image: Path) -> bool:

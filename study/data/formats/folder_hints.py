@@ -362,7 +362,9 @@ def _named(root: Path, suffixes: tuple[str, ...], line: str) -> str:
 
 def split_table(root: Path) -> tuple[str, set[str]]:
     """The table that has the split of each image in one of its columns, and the splits in it."""
-    for path in [p for end in ("csv", "json") for a in ("", "*/") for p in sorted(root.glob(f"{a}*.{end}"))]:
+    for path in [
+        p for end in ("csv", "json") for a in ("", "*/") for p in sorted(root.glob(f"{a}*.{end}"))
+    ]:
         try:
             if path.stat().st_size > _LONGEST:
                 continue

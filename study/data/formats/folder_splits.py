@@ -107,7 +107,9 @@ class FolderSplits:
                     listed.setdefault(split, []).extend(some)
                     continue
                 if not is_list(part):
-                    message = f"{part!r} is no list of names (.txt, .csv, .json), and image_dir has no"
+                    message = (
+                        f"{part!r} is no list of names (.txt, .csv, .json), and image_dir has no"
+                    )
                     raise self._classes.error(f"splits/{split}", f"{message} {{split}}")
                 for of, names in self._listed(self._root / part, known, split).items():
                     listed.setdefault(of, []).extend(names)
