@@ -173,10 +173,11 @@ def _places(
 
 
 def _without_prefix(places: Sequence[_Place]) -> list[str]:
-    """The names of volumes without what all of them begin with."""
+    """The names of volumes without the words that all of them begin with."""
     names = [Path(place.into).name for place in places]
     shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters)
-    return [name.removeprefix(shared) for name in names]
+    words = re.match(r"(.*[-_. ])?", shared)
+    return [name.removeprefix(words[0] if words else "") for name in names]
 
 
 def _name_modalities(places: Sequence[_Place]) -> None:

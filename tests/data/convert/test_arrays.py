@@ -261,6 +261,18 @@ def test_pages_of_a_tiff_that_are_masks_of_classes_are_one_label(tmp_path, conve
         assert np.array_equal(read(tmp_path, f"masks/{number}.png"), scene(number)[1])
 
 
+def test_volumes_of_two_splits_are_not_put_together(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    photo = np.stack([scene(number)[0][..., 0] for number in range(20)])
+    label = np.stack([scene(number % 5)[1] for number in range(20)])
+    for name, volume in (("train-volume", photo), ("train-labels", label), ("test-volume", photo)):
+        tifffile.imwrite(tmp_path / f"src/{name}.tif", volume, photometric="minisblack")
+    convert()
+    assert sorted(one.name for one in (tmp_path / "new/dst").iterdir()) == [
+        *("test-volume", "train-labels", "train-volume"),
+    ]
+
+
 def test_volumes_of_one_label_go_to_a_folder_each(tmp_path, convert) -> None:
     for case in ("Training_1", "Training_2"):
         (tmp_path / "src" / case).mkdir(parents=True)
