@@ -109,7 +109,7 @@ def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
     told = meaning(root, [pair.label for pair in pairs if pair.label is not None])
     keys, guesses = {**told.keys, **found.keys}, {**found.guesses, **told.guesses}
     if bare:
-        _refuse_unpaired(root, pairs, sorted(map(Path, bare)))
+        _refuse_unpaired(root, pairs, sorted(Path(file) for file in bare if file))
         first = _first_class(told.keys)
         keys["missing_label"] = first
         guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
