@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import unicodedata
@@ -449,6 +450,67 @@ def lists_of_another_ending(root: Path) -> None:
 
 BINARY = ("background", "foreground", "foreground")
 PLAIN = ("class_0", "class_1", "class_2")
+
+
+def zeros_on_one_side(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"Images/{n + 1}.png")
+        save(label, root / f"Masks/{n + 1:03d}.png")
+
+
+def a_second_mask_of_few(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        stem = root / "scans" / ("benign", "malign")[n % 2] / f"case ({n // 2})"
+        save(photo, stem.with_name(f"{stem.name}.png"))
+        save(binary(label, 1, *([2] * (n != 7))), stem.with_name(f"{stem.name}_mask.png"))
+        if n == 7:
+            save(binary(label, 2), stem.with_name(f"{stem.name}_mask_1.png"))
+
+
+def two_channels_of_an_image(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"imagesTr/case_{n:03d}_0000.png")
+        save(255 - photo, root / f"imagesTr/case_{n:03d}_0001.png")
+        save(label, root / f"labelsTr/case_{n:03d}.png")
+
+
+def splits_in_json(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"images/{n}.png")
+        save(label, root / f"masks/{n}.png")
+    names = {split: [str(n) for one, n, *_ in scenes() if one == split] for split in COUNTS}
+    (root / "split.json").write_text(json.dumps({"classes": ["a"], **names}))
+
+
+def splits_without_test_in_a_table(root: Path) -> None:
+    rows = ["file,part"]
+    for split, n, photo, label in scenes():
+        save(photo, root / f"images/{n}.png")
+        save(label, root / f"masks/{n}.png")
+        rows.append(f"{n}.png,{'train' if split == 'train' else 'valid'}")
+    (root / "data.csv").write_text("\n".join(rows))
+
+
+def tracked_objects(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"raw/{n}.tif")
+        save(np.array([0, 17, 300 + n % 9], np.uint16)[label], root / f"labels/{n}.tif")
+
+
+def overlays_beside_images(root: Path) -> None:
+    for split, n, photo, label in scenes():
+        save(photo, root / f"{split}/Images/{n}.png")
+        save(photo, root / f"{split}/Overlay/{n}.png")
+        save(label, root / f"{split}/Labels/type_map/{n}.png")
+        save(label * np.uint8(9), root / f"{split}/Labels/inst_map/{n}.png")
+
+
+def both_in_each_of_two_folders(root: Path) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, root / f"A{n % 2}/plant{n}_rgb.png")
+        save(label, root / f"A{n % 2}/plant{n}_label.png")
+
+
 RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (numbered_classes, ("background", "class_0", "class_1"), "guess: masks: "),
     (several_masks, BINARY, "guess: masks: an image has several binary masks"),
@@ -499,6 +561,14 @@ RUN: list[tuple[Write, tuple[str, ...], str]] = [
     (instances_beside, PLAIN, "left out: training/semantic_rgb"),
     (a_field_of_view, BINARY, "left out: mask"),
     (lists_of_another_ending, PLAIN, "train is train.lst; val is val.lst; test is test.lst"),
+    (zeros_on_one_side, PLAIN, "found in"),
+    (a_second_mask_of_few, BINARY, "guess: masks: an image has several binary masks"),
+    (two_channels_of_an_image, PLAIN, "left out: 16 images that do not end with _0000.png"),
+    (splits_in_json, PLAIN, "splits: train is split.json; val is split.json; test is split.json"),
+    (splits_without_test_in_a_table, PLAIN, "; test is val of data.csv"),
+    (tracked_objects, ("background", "object", "object"), "so they number objects"),
+    (overlays_beside_images, PLAIN, "left out: {split}/Overlay"),
+    (both_in_each_of_two_folders, PLAIN, ""),
 ]
 
 
@@ -556,6 +626,72 @@ def test_greys_of_a_jpeg_are_cut_only_where_they_are_two(tmp_path, capsys) -> No
     assert error.count("\n") == 1 and line in error
     (tmp_path / "classes.yaml").write_text("labels: {0..63: a, 64..191: b, 192..255: c}")
     assert main([str(tmp_path)]) == 0
+
+
+def test_a_line_for_blurred_greys_cuts_between_all_of_them(tmp_path, capsys) -> None:
+    for split, n, photo, label in scenes():
+        greys = np.array([0, 85, 170, 255], np.uint8)
+        save(photo, tmp_path / f"images/{split}/{n}.png")
+        label[30:, :20] = 3
+        save(greys[label], tmp_path / f"labels/{split}/{n}.jpg", quality=90)
+    assert main([str(tmp_path)]) == 2
+    cuts = re.search(r"labels: \{0\.\.(\d+): NAME, .*\.\.(\d+): NAME, .*\.\.(\d+): NAME, .*\.\.255",
+                     capsys.readouterr().err)  # fmt: skip
+    assert cuts is not None
+    assert np.abs(np.array([*map(int, cuts.groups())]) - [42, 127, 212]).max() <= 3
+
+
+@pytest.mark.parametrize("said", ["there is 003-mask.png", "006_seg_1.png, which looks like one"])
+def test_labels_whose_names_differ_among_each_other_are_not_background(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], said: str
+) -> None:
+    beside = "looks" in said
+    for _, n, photo, label in scenes():
+        end = "_mask" if n != 3 or beside else "-mask"
+        save(photo, tmp_path / f"{'all' if beside else 'images'}/{n:03d}.png")
+        save(label, tmp_path / f"{'all' if beside else 'masks'}/{n:03d}{end}.png")
+    if beside:
+        save(label, tmp_path / "all/006_seg_1.png")
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+    assert not (tmp_path / "classes.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "image_dir: images\nlabel_dir: labels",
+            "`splits: {val: 0.15, test: 0.15}` in classes.yaml",
+        ),
+        ("image_dir: nowhere", "nowhere: the folder does not exist"),
+    ],
+)
+def test_a_description_that_says_too_little_is_one_line(tmp_path, capsys, text, says) -> None:
+    for _, n, photo, label in scenes():
+        save(photo, tmp_path / f"images/{n}.png")
+        save(label, tmp_path / f"labels/{n}.png")
+    (tmp_path / "classes.yaml").write_text(f"classes: [a, b, c]\n{text}")
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and says in error
+
+
+def test_a_folder_of_dicom_is_told(tmp_path, capsys) -> None:
+    (tmp_path / "1.dcm").write_bytes(b"DICM")
+    assert main([str(tmp_path)]) == 2
+    assert "1.dcm is DICOM, which is not read" in capsys.readouterr().err
+
+
+def test_many_folders_leave_room_for_the_command_that_helps(tmp_path, capsys) -> None:
+    for _, n, photo, label in scenes():
+        for kind in ("flair", "t1", "t2"):
+            save(photo, tmp_path / f"patient{n}/images_{kind}/patient{n}.png")
+        save(label, tmp_path / f"patient{n}/labels/patient{n}.png")
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert " and 44 more" in error and "--images images_flair` gathers 16 labelled" in error
 
 
 def test_edges_between_colours_are_no_classes(tmp_path: Path) -> None:

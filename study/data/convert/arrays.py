@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import shutil
 from collections import Counter
@@ -34,7 +35,7 @@ from study.data.convert.write import whole_folder
 from study.data.formats.folder_hints import is_label
 from study.data.scan import files_below
 
-_COPIED = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml")
+_COPIED = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl", ".yaml", ".yml")
 _OURS = ("classes.yaml", "task.yaml")
 _DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 8 bits
 _AS_RGB = ("RGBA", "CMYK", "YCbCr")  # those that become RGB
@@ -71,10 +72,12 @@ class _Place:
     Attributes:
         above: of a stack that has no name in its file, the folder of the file.
         into: the folder that its pictures go to, below the target.
+        modality: what its name has behind that of its label, where volumes differ in this.
     """
 
     into: str
     above: str | None = None
+    modality: str = ""
     is_label: bool = True
     values: list[NDArray[Any]] = field(default_factory=list)
     span: tuple[float, float] = (0.0, 1.0)
@@ -150,13 +153,16 @@ def _places(
         if len(some) > 1 and len({place.is_label for place in some}) == 1:  # volumes, side by side
             for place in some:
                 place.into = above
-        elif len(some) > 2 and not any(split_of(Path(place.into).name) for place in some):
+        elif len(some) > 2 and not any(map(split_of, _without_prefix(some))):
+            _name_modalities(some)
             for place in some:
-                place.into = (Path(above) / ("labels" if place.is_label else "images")).as_posix()
+                what = "labels" if place.is_label else f"images{place.modality}"
+                place.into = (Path(above) / what).as_posix()
     ranges: dict[str, list[_Place]] = {}
     for place in [place for place in places.values() if not place.is_label]:
         into = place.into  # of volumes that are beside their labels one range, whatever the folder
-        ranges.setdefault("" if _is_beside(place, "images") else into, []).append(place)
+        is_beside = _is_beside(place, f"images{place.modality}")
+        ranges.setdefault(place.modality if is_beside else into, []).append(place)
     for some in ranges.values():
         values = [one for place in some for one in place.values]
         for place in some:
@@ -164,6 +170,28 @@ def _places(
     for place in places.values():
         place.values.clear()
     return places
+
+
+def _without_prefix(places: Sequence[_Place]) -> list[str]:
+    """The names of volumes without the words that all of them begin with."""
+    names = [Path(place.into).name for place in places]
+    shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters)
+    words = re.match(r"(.*[-_. ])?", shared)
+    return [name.removeprefix(words[0] if words else "") for name in names]
+
+
+def _name_modalities(places: Sequence[_Place]) -> None:
+    """Tell several volumes of one label, such as a_t1.nii and a_t2.nii beside a_seg.nii."""
+    labels = [_LABEL_END.sub("", Path(place.into).name) for place in places if place.is_label]
+    behind = {
+        place.into: Path(place.into).name.removeprefix(label)
+        for label in sorted(labels, key=len)
+        for place in places
+        if not place.is_label and Path(place.into).name.startswith(label)
+    }
+    if len({*behind.values()}) > 1:
+        for place in places:
+            place.modality = behind.get(place.into, "")
 
 
 def _is_beside(place: _Place, what: str) -> bool:
@@ -245,6 +273,7 @@ def _write(
             else:
                 made = _image(part, one, place, bands, written)
             stem = "" if place.above is not None and place.into == name else _stem(file)
+            stem = stem.removesuffix(place.modality)
             stem = stem.removesuffix(_MODALITY) if place.above is not None else stem
             if _is_beside(place, "labels"):
                 stem = _LABEL_END.sub("", stem) or stem
@@ -440,7 +469,13 @@ def _picture(file: Path) -> Iterator[_Stored]:
                     picture.seek(at)
                     if picture.size == size:
                         found.append(np.asarray(picture))
-                yield _Stored(file, "", np.stack(found), is_stack=len(found) > 1)
+                stack = np.stack(found)
+                if (
+                    1 < len(found) <= _CHANNELS and ((stack > 0).sum(0) == 1).all()
+                ):  # a page a class
+                    yield _Stored(file, "", (stack > 0).astype(np.uint8), is_stack=False)
+                else:
+                    yield _Stored(file, "", stack, is_stack=len(found) > 1)
             elif picture.mode in _DEEP:
                 yield _Stored(file, "", np.asarray(picture), is_stack=False)
     except (OSError, SyntaxError):

@@ -234,19 +234,22 @@ class Source:
         """The image that an export names, by as much of its path as fits.
 
         An export's paths are often those of another machine, so that only the end of one counts.
-        Nothing outside the folder of the images is ever found; a path with `..` that leads out of
-        it is refused.
+        Nothing outside the folder of the images is ever found; of a path with `..` that leads out
+        of it the part behind counts, and it is refused where no image there is called so.
         """
         parts = PurePosixPath(reference.replace("\\", "/")).parts
         near = near or self.images_root
         if ".." in parts:
             path = Path(os.path.normpath(near.joinpath(*parts)))
-            if not path.is_relative_to(self.images_root):
+            if path.is_relative_to(self.images_root):
+                parts = path.relative_to(self.images_root).parts
+            elif parts[-1] in self.images:
+                parts = parts[len(parts) - parts[::-1].index("..") :]
+            else:
                 raise place.fault(
                     f"the path {reference!r} leads out of {self.images_root}",
                     hint="give the folder that holds annotations and images, or --images DIR",
                 )
-            parts = path.relative_to(self.images_root).parts
         candidates = self.images.get(parts[-1], ()) if parts else ()
         exact = near.joinpath(*parts)
         if exact in candidates:

@@ -52,6 +52,7 @@ def read_rle(source: Source, order: Order = "F") -> Export:
     order: of the pixels, F down the columns, C along the rows.
     """
     export = Export()
+    hint = ""
     codes: dict[Path, tuple[Place, list[Region]]] = {}
     drawn: list[tuple[Path, NDArray[np.int64], Place]] = []
     files = {file for suffix in _TABLES for file in source.suffixed(suffix)}
@@ -60,6 +61,7 @@ def read_rle(source: Source, order: Order = "F") -> Export:
         columns = _columns(source, rows)
         if columns is None:
             export.notes["tables without run-length codes, left out"] += 1
+            hint = hint or _no_image(source, file, rows)
             continue
         image, code, label = columns
         for number, row in enumerate(rows[1:], start=2):
@@ -79,7 +81,8 @@ def read_rle(source: Source, order: Order = "F") -> Export:
             regions.append(Region(name, partial(_drawn, runs, order=order, place=place)))
             drawn.append((found, runs, place))
     if not any(regions for _, regions in codes.values()):
-        raise InputError("found no table with run-length codes of images", file=source.given)
+        message = "found no table with run-length codes of images"
+        raise InputError(message, hint=hint, file=source.given)
     _check_order(drawn, order)
     for file, (place, regions) in codes.items():
         export.pictures.append(Picture(file, place, regions, split_of(file.parent.name)))
@@ -150,6 +153,16 @@ def _columns(source: Source, rows: Sequence[Sequence[str]]) -> tuple[int, int, i
         return None
     others = [at for at, name in enumerate(head) if at not in (image, code) and _CLASS.search(name)]
     return image, code, others[0] if others else None
+
+
+def _no_image(source: Source, file: Path, rows: Sequence[Sequence[str]]) -> str:
+    """What to do about a table of codes whose rows name no image; "" for another table."""
+    coded = next((row for row in rows if any(map(CODE.fullmatch, row))), None)
+    if coded is None:
+        return ""
+    named = next((cell for cell in coded if not CODE.fullmatch(cell)), "")
+    there = min(source.images, default="none")
+    return f"{file.name} has codes, but no image is called {named!r}, as {there!r} is: rename them"
 
 
 def _image(source: Source, cell: str) -> tuple[Path | None, str]:

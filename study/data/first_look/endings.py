@@ -28,9 +28,9 @@ def numbered_masks(images: Sequence[str], labels: Sequence[Path], at: str) -> st
     images: names of files; labels: files, whose folder classes.yaml calls `at`.
     """
     stems = [_stem(one) for one in images]
-    several = [
-        ending for ending, count in behind(stems, [one.name for one in labels]).items() if count > 1
-    ]
+    ends = behind(stems, [one.name for one in labels])
+    known = {_NUMBER.sub("", one) for one, count in ends.items() if count > 1}
+    several = [one for one in ends if _NUMBER.sub("", one) in known]
     if len(several) < 2 or len({_NUMBER.sub("", one) for one in several}) > 1:
         return ""
     shared = os.path.commonprefix(several).rstrip("0123456789")  # noqa: RUF071  (of characters)

@@ -76,6 +76,7 @@ _WORDS = f"(?i:{'|'.join(sorted(SPLIT_OF, key=len, reverse=True))})"
 _ENDINGS = {"label_suffix", "label_path"}
 CONSTANT = 0.9  # of the folders with pictures have files of the same names
 RATIO = 0.15
+MOST_NAMED = 4  # folders in a line
 BACKGROUND = "background"
 MOST_GROUPED = 0.5  # of the images may be in one group
 
@@ -133,6 +134,8 @@ def layout(root: Path, empty: Path, images: str | None, labels: str | None) -> L
         _divide(root, image_dirs[0], "", found)
         return found
     image_dirs = _with_labels(root, image_dirs, label_dirs, found)
+    if not label_dirs and len(image_dirs) > 1 and _hold_both(root, image_dirs):
+        image_dirs = [os.path.commonpath(image_dirs) or "."]
     starred = _starred(image_dirs, label_dirs) or _one_star(root, image_dirs, label_dirs)
     if not starred and (len(image_dirs) != 1 or len(label_dirs) > 1):
         raise _unclear(root, image_dirs, label_dirs)
@@ -174,17 +177,17 @@ def layout_by_tables(root: Path) -> Layout | None:
 
 def _folders(root: Path, found: Layout) -> tuple[list[str], list[str]]:
     """The folders of images, and those of labels."""
-    there = templates(root)
-    if not there:
+    every = templates(root, nested=False)
+    if not every:
         raise InputError("no pictures in this folder", hint=without_pictures(root), file=root)
+    beside = [one for one in every if BESIDE.search(one)]
+    without = BESIDE if len(beside) < len(every) else None
+    found.left_out += beside if without else []
+    there = templates(root, without=without)
     if len(there) == 1:
-        apart = templates(root, nested=False)
+        apart = templates(root, nested=False, without=without)
         if len({_looks_like_labels(root, one) for one in apart}) > 1:
             there = apart
-    beside = [one for one in there if BESIDE.search(one)]
-    if kept := [one for one in there if one not in beside]:
-        found.left_out += beside
-        there = kept
     there = [part for one in there for part in _alternatives(root, one)]
     labels = called_labels(there)
     images = [one for one in there if one not in labels]
@@ -292,7 +295,8 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
     names = [file.name for file in there]
     images = images_among(names) if shared else [file.name for file in pictures(root, image_dir)]
     labels = [file for file in there if not shared or file.name not in images]
-    if masks := numbered_masks(images, labels, label_dir):
+    masks = numbered_masks(images, labels, label_dir)
+    if masks or (shared and (masks := _some_numbered(root, label_dir))):
         found.keys["masks"] = {"foreground": masks}
         found.guesses["masks"] = "an image has several binary masks, which are put together"
         if image_dir not in ("images", f"images/{SPLIT}"):
@@ -315,6 +319,9 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
         keys.pop("image_dir", None)
         keys["image_path"] = f"{image_dir}/{NAME}.*"
     if not shared:
+        end = _ending(keys, "image")
+        if other := [one for one in images if end not in ("", ".*") and not one.endswith(end)]:
+            found.left_out.append(f"{len(other)} images that do not end with {end}")
         taken = keys.get("label_path", keys.get("label_suffix", ""))
         ends = behind([os.path.splitext(one)[0] for one in images], names)
         others = [one for one in ends if ends[one] > 1 and not taken.endswith(one)]
@@ -332,6 +339,23 @@ def _name_files(root: Path, image_dir: str, label_dir: str, empty: Path, found: 
         elif told is None and not look_like_labels(labels or there[1::2]):
             raise _unclear(root, [image_dir], [])
     found.keys |= {key: _for_all_splits(value) for key, value in keys.items()}
+
+
+def _hold_both(root: Path, folders: Sequence[str]) -> bool:
+    """Whether each of the folders has images and their labels, told by their endings."""
+    ends = [kinds(pictures(root, one)) for one in folders]
+    return None not in ends and all(one == ends[0] for one in ends)
+
+
+def _some_numbered(root: Path, template: str) -> str:
+    """The path of the masks of objects that lie beside their images in some folder below."""
+    for folder, _ in walk(folder_of(root, template)):
+        names = pictures_in(folder, below=False)
+        images = images_among(names)
+        labels = [folder / name for name in names if name not in images]
+        if masks := numbered_masks(images, labels, template):
+            return masks
+    return ""
 
 
 def _starred(images: list[str], labels: list[str]) -> tuple[str, ...]:
@@ -444,7 +468,8 @@ def _star(root: Path, what: str, folder: str, starred: str, found: Layout) -> No
 
 def _unclear(root: Path, images: list[str], labels: list[str]) -> InputError:
     told = "; ".join(
-        f"{what}: {', '.join(folders) or 'none'}"
+        f"{what}: {', '.join(folders[:MOST_NAMED]) or 'none'}"
+        + f" and {len(folders) - MOST_NAMED} more" * (len(folders) > MOST_NAMED)
         for what, folders in (("images", images), ("labels", labels))
     )
     which = " ".join(
@@ -576,8 +601,10 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
         elif not has[VAL] and not has[TEST]:
             found.keys["splits"] = {VAL: RATIO, TEST: RATIO}
             found.guesses["splits"] = "no val and test: parts of train, by the hash of the name"
-    elif table := split_table(root):
-        found.keys["splits"] = table
+    elif (table := split_table(root))[0]:
+        found.keys["splits"] = table[0]
+        if TEST not in table[1]:
+            found.guesses["splits"] = "no test split: val is tested on, and carved anew from train"
     elif lists := split_lists(root):
         found.keys["splits"] = {split: lists[split] for split in SPLITS if split in lists}
     elif named := _split_names(_names(root, image_dir)):
@@ -588,7 +615,10 @@ def _divide(root: Path, image_dir: str, label_dir: str, found: Layout) -> None:
         found.guesses["splits"] = "no splits found: parts of all images, by the hash of the name"
     splits = found.keys.get("splits")
     is_drawn = isinstance(splits, dict) and RATIO in splits.values()
-    if is_drawn and (group := _group(_names(root, image_dir))):
+    end = _ending(found.keys, "image")
+    files = [file for file in pictures(root, image_dir) if file.name.endswith(end)]
+    names = [file.name.removesuffix(end) if end else file.stem for file in files]
+    if is_drawn and (group := _group(names)):
         found.keys["group"] = group
         found.guesses["group"] = "names that begin alike stay in one split, such as frames"
 
@@ -604,9 +634,9 @@ def _of_split(root: Path, template: str, split: str) -> list[str]:
     ]
 
 
-def _ending(keys: Mapping[str, object]) -> str:
-    """What the names of all labels end with, as far as the keys say."""
-    end = str(keys.get("label_path", keys.get("label_suffix", "")))
+def _ending(keys: Mapping[str, object], what: str = "label") -> str:
+    """What the names of all labels end with, as far as the keys say; or of all images."""
+    end = str(keys.get(f"{what}_path", keys.get(f"{what}_suffix", "")))
     return re.split(r"\*|\{name\}", end)[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,17 @@ from study.config.task import FolderData
 from study.core.errors import InputError
 from study.data.first_look.drafts import classes_text
 from study.data.first_look.layout import Layout, gather_command, layout, layout_by_tables
+from study.data.first_look.pictures import look_like_labels
 from study.data.first_look.values import meaning
 from study.data.formats.folder import CLASSES_FILE, folder_scan
+from study.data.formats.folder_files import unpadded
+from study.data.formats.folder_hints import pictures_in
+from study.data.formats.folder_splits import UNDIVIDED
 from study.data.labels import read_image
 from study.data.scan import Pair, Scan
 from study.data.splits import FileProblem
 
-SIZED, SOME = 500, 50  # images whose size is looked at, pairs whose sizes are compared
+SIZED, SOME = 500, 50  # images whose size is looked at, pairs that are compared
 ORIENTATION, ACROSS = ExifTags.Base.Orientation, range(5, 9)  # those that swap the sides
 SOME_CLASSES = {"classes": ["background", "other"]}  # to pair files before their labels are read
 T = TypeVar("T")
@@ -72,6 +77,10 @@ def first_look(root: Path, *, images: str | None = None, labels: str | None = No
     draft, text = _Draft(), ""
     if (root / CLASSES_FILE).is_file():
         scan = folder_scan(_config(root), root)
+        faults = scan.findings.faults
+        faults.sort(key=lambda one: (one.kind == UNDIVIDED) == (not scan.findings.pairs))
+        if faults and (faults[0].kind == UNDIVIDED or not scan.findings.pairs):
+            raise faults[0].counted(1)
         members = scan.members()
     else:
         draft = _draft(root, images, labels)
@@ -100,6 +109,7 @@ def _draft(root: Path, images: str | None, labels: str | None) -> _Draft:
     told = meaning(root, [pair.label for pair in pairs if pair.label is not None])
     keys, guesses = {**told.keys, **found.keys}, {**found.guesses, **told.guesses}
     if bare:
+        _refuse_unpaired(root, pairs, sorted(Path(file) for file in bare if file))
         first = _first_class(told.keys)
         keys["missing_label"] = first
         guesses["missing_label"] = f"{len(bare)} images have no label: all of them {first}"
@@ -140,6 +150,39 @@ def _scanned(root: Path, folder: Path, text: str, read: Callable[[Scan], T]) -> 
         if error.file is None or Path(error.file) != described:
             raise
         raise InputError(error.message, file=root / CLASSES_FILE, key=error.key) from error
+
+
+def _refuse_unpaired(root: Path, pairs: Sequence[Pair], bare: Sequence[Path]) -> None:
+    """Raise InputError where an image without a label looks like one, or a picture beside the
+    labels has its name in its own: then names differ in a way that was not seen."""
+    used = {file for pair in pairs for file in pair.files}
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    folders = {label.parent for label in labels}
+    spare = [
+        folder / name
+        for folder in sorted(folders)
+        for name in pictures_in(folder, below=False)
+        if folder / name not in used
+    ]
+    photos = not look_like_labels([pair.image for pair in pairs])
+    for image in bare[:: max(1, len(bare) // SOME)]:
+        named = [one for one in spare if one != image and _has_name(one, image)]
+        near = [one for one in named if look_like_labels([one])]
+        is_beside = photos and image.parent in folders
+        if near or (is_beside and look_like_labels([image])):
+            message = f"no label was found for {image.name}"
+            message += f", but there is {near[0].name}" if near else ", which looks like one"
+            hint = gather_command(root) or (
+                f"name all labels as {labels[0].name} is, or `pairs: pairs.csv` in classes.yaml "
+                "names a table with an image and its label in each row"
+            )
+            raise InputError(message, hint=hint, file=image.parent)
+
+
+def _has_name(label: Path, image: Path) -> bool:
+    """Whether a label's name has the whole name of an image in it, but for zeros and case."""
+    own, other = (unpadded(one.stem).casefold() for one in (image, label))
+    return re.search(rf"(?<![^\W_]){re.escape(own)}(?![^\W_])", other) is not None
 
 
 def _differ_in_size(pairs: Sequence[Pair]) -> bool:

@@ -19,7 +19,7 @@ BESIDE = re.compile(
     r"__macosx|thumb|overlay|collage|visuali[sz]ation|viz|preview|blend|depth|SegmentationObject",
     re.IGNORECASE,
 )  # what lies beside images and labels and is neither
-OBJECTS = re.compile(r"instance|panoptic", re.IGNORECASE)
+OBJECTS = re.compile(r"instance|panoptic|(?<![a-z])inst(?![a-z])", re.IGNORECASE)
 _CLASSES = re.compile(r"segm|semantic|categor|class|binary", re.IGNORECASE)
 PHOTO = re.compile(r"rgb|image|img|photo|jpeg|original", re.IGNORECASE)
 FEW_COLOURS = 64  # a picture with no more is a label

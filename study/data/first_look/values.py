@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ _COLOUR_FIRST = re.compile(rf"{_RGB}\s+(?P<name>.*[^\W\d].*)")  # 64 128 64 Anim
 _COLOUR_LAST = re.compile(rf"(?:\d+\s+)?(?P<name>\S*[^\W\d].*?)\s+{_RGB}")  # 1 dirt 108 64 20
 IGNORED = 255
 PEAK, MOST_PEAK = 3, 0.3  # width on both sides, and share of the greys between black and white
+FOOT = 16  # width on both sides of what the blur of a peak reaches
 FEWEST_NUMBERED, NUMBERED = 8, 0.9  # labels, and the share of them in which objects are numbered
 MOST_SPREAD = 8  # greys between black and white
 ALIKE = 0.5  # of neighbouring pixels of a label have one value at least
@@ -168,7 +170,7 @@ def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy:
             f"a binary mask, in which {white} ({part:.0%}) is a class; name them"
         )
         return found
-    if not names and (read := _guessed(values, [{*np.unique(one).tolist()} for one in labels])):
+    if not names and (read := _guessed(values, labels)):
         found.keys["labels"], found.guesses["labels"] = read
         return found
     ignored = [value for value in values if value < 0 or value == IGNORED]
@@ -193,8 +195,9 @@ def _of_values(labels: Sequence[np.ndarray], names: Mapping[int, str], *, lossy:
     return found
 
 
-def _guessed(values: list[int], sets: Sequence[set[int]]) -> tuple[Labels, str] | None:
+def _guessed(values: list[int], labels: Sequence[np.ndarray]) -> tuple[Labels, str] | None:
     """What values mean that are no plain classes with 255 ignored, and why it looks so."""
+    sets = [{*np.unique(one).tolist()} for one in labels]
     steps = len(values) - 1
     if 1 < steps <= MOST_SPREAD and all(
         abs(one - IGNORED * at / steps) <= 1 for at, one in enumerate(values)
@@ -219,23 +222,50 @@ def _guessed(values: list[int], sets: Sequence[set[int]]) -> tuple[Labels, str] 
         }
         low: Labels = {value: f"class_{value}" for value in values if value < THOUSAND}
         return low | ranges, "the thousands are taken for the class, the rest for its objects"
+    many = IGNORED < values[-1] < HIGHEST and steps > MOST_SPREAD and len(sets) >= FEWEST_NUMBERED
+    if many and _are_single_areas(labels[:: max(1, len(labels) // FEWEST_NUMBERED)]):
+        return (
+            {0: "background", "1..65535": "object"},
+            "values up to above 255, each of which has one area in a label, so they number objects",
+        )
     return None
+
+
+def _are_single_areas(labels: Sequence[np.ndarray]) -> bool:
+    """Whether nearly each value above 0 has one connected area in each label that has it."""
+    from scipy.ndimage import label as connected
+
+    areas = [
+        connected(one == value, np.ones((3, 3)))[1]
+        for one in labels
+        for value in np.unique(one)
+        if value > 0
+    ]
+    return areas.count(1) >= NUMBERED * len(areas)
 
 
 def _refuse_third_grey(count: Counter[int]) -> None:
     """Raise InputError where blurred greys are of more than black and white."""
     between = Counter({value: number for value, number in count.items() if 32 <= value < 224})
-    near = {
-        value: sum(between[one] for one in range(value - PEAK, value + PEAK + 1))
-        for value in between
-    }
-    most = max(near, key=lambda value: near[value], default=0)
-    if near and near[most] > MOST_PEAK * between.total() and near[most] > RARE * count.total():
-        low, high = most // 2, (most + IGNORED) // 2
-        line = f"{{0..{low}: NAME, {low + 1}..{high}: NAME, {high + 1}..255: NAME}}"
+    peaks: list[int] = []
+    while between:
+        near = {
+            value: sum(between[one] for one in range(value - PEAK, value + PEAK + 1))
+            for value in between
+        }
+        most = max(near, key=lambda value: near[value])
+        if near[most] <= max(MOST_PEAK * between.total(), RARE * count.total()):
+            break
+        peaks.append(most)
+        for value in range(most - FOOT, most + FOOT + 1):
+            del between[value]
+    if peaks:
+        levels = [0, *sorted(peaks), IGNORED]
+        cuts = [-1, *((one + other) // 2 for one, other in pairwise(levels)), IGNORED]
+        line = ", ".join(f"{low + 1}..{high}: NAME" for low, high in pairwise(cuts))
         raise InputError(
-            f"blurred labels have more greys than black and white, such as {most}",
-            hint=f"`labels: {line}` in classes.yaml, or more ranges, cut them",
+            f"blurred labels have more greys than black and white, such as {peaks[0]}",
+            hint=f"`labels: {{{line}}}` in classes.yaml, or more ranges, cut them",
         )
 
 

@@ -38,7 +38,7 @@ _PLACES = (
     "masks",
 )  # what says where the files are
 _NEAR = 0.8  # likeness from which an unknown key is a mistake and no note
-_LIST = (".txt", ".csv", ".lst")
+_LIST = (".txt", ".csv", ".lst", ".list", ".json")
 
 
 def _text(value: Any, info: ValidationInfo) -> str:
@@ -143,7 +143,7 @@ def _splits(value: Any) -> Any:
         elif several and all(isinstance(part, str) and part for part in several):
             found[split] = tuple(SPLIT_OF.get(part.lower(), part) for part in several)
         else:
-            what = "a list of names (.txt, .csv), a folder, or a ratio between 0 and 1"
+            what = "a list of names (.txt, .csv, .json), a folder, or a ratio between 0 and 1"
             raise ValueError(f"{key} must be {what}, got {shown(one)}")
     if sum(one for one in found.values() if isinstance(one, float)) >= 1:
         raise ValueError("the ratios of val and test must add up to less than 1")

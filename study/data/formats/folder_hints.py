@@ -18,7 +18,7 @@ from study.data.formats.folder_files import (
     FolderFiles,
     unpadded,
 )
-from study.data.formats.folder_pairs import Tables, cells
+from study.data.formats.folder_pairs import Tables, cells, json_rows
 from study.data.formats.folder_splits import UNDIVIDED
 from study.data.scan import Findings
 from study.data.splits import SPLITS
@@ -46,9 +46,11 @@ _LABEL_WORDS = (
 )
 _MOST, _HEAD, _DEEPEST = 40, 2**16, 8  # names compared; bytes of a file looked at; folders
 ARRAYS = (".npy", ".npz", ".mat", ".nii", ".nii.gz", ".h5", ".hdf5", ".parquet")
+_DICOM = "{} is DICOM, which is not read: dcm2niix makes .nii.gz of it, dcmj2pnm of DCMTK .png"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _LONGEST = 2**23  # bytes of a table that is looked at
 _LIST_WORDS = {"list", "lists", "id", "ids", "files", "filenames", "names", "images"}
+_PADDING = re.compile(r"(?<!\d)0+$")  # zeros before a number
 _OTHER_KIND = re.compile(r"colou?r|instance", re.IGNORECASE)  # beside labels of the same image
 _SPLIT_WORD = re.compile("|".join(sorted(SPLIT_OF, key=len, reverse=True)), re.IGNORECASE)
 _EXPORTS = (  # the mark of each kind of annotation file, in the order of the search
@@ -200,6 +202,7 @@ def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> t
         for label in labels:
             before, middle, after = label.partition(stem)
             if middle and after.count(".") == 1 + before.count("."):
+                before = _PADDING.sub("", before) if stem[0].isdecimal() else before
                 seen[before, after] += 1
     nothing = "", ""
     for (before, after), count in seen.most_common():
@@ -209,6 +212,8 @@ def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> t
             break
         if not plain and count > 1 and 2 * paired >= len(stems) // (1 + shared):
             return nothing, (before, after)
+    if not shared and (end := _behind_labels(images, labels)):
+        return ("", end), nothing
     mine, theirs = _common(images), _common(labels)
     if mine and not shared and (end := _one_kind(images, mine[1], labels)):
         return ("", mine[1]), ("", end)
@@ -224,6 +229,17 @@ def _affixes(images: Sequence[str], labels: Sequence[str], *, shared: bool) -> t
         (before, "" if after in _PICTURES and not before else after)
         for before, after in (mine, theirs)
     )
+
+
+def _behind_labels(images: Sequence[str], labels: Sequence[str]) -> str:
+    """What the names of images have behind those of their labels, the first of several such as
+    nnU-Net's `_0000.png` and `_0001.png`; "" if they have nothing there."""
+    stems, known = [one.rpartition(".")[0] for one in labels], {*images}
+    ends = {
+        image[len(stem) :] for stem in stems[:_MOST] for image in images if image.startswith(stem)
+    }
+    fit = [one for one in ends if 2 * sum(f"{s}{one}" in known for s in stems) > len(stems)]
+    return min(fit, default="") if {*fit}.isdisjoint(_PICTURES) else ""
 
 
 def _one_kind(images: Sequence[str], behind: str, labels: Sequence[str]) -> str:
@@ -278,7 +294,7 @@ def split_lists(root: Path) -> dict[str, str]:
     lists: dict[str, str] = {}
     for above in ("", "*/", "*/*/"):
         for path in sorted(
-            p for end in ("txt", "lst", "csv") for p in root.glob(f"{above}*.{end}")
+            p for end in ("txt", "lst", "list", "csv") for p in root.glob(f"{above}*.{end}")
         ):
             split = split_of_list(path)
             if split is not None:
@@ -321,13 +337,16 @@ def pair_tables(root: Path) -> list[str]:
 def without_pictures(root: Path) -> str:
     """What to do where there are no pictures, by what there is."""
     return (
-        _named(root, ARRAYS, _arrays(root)) or _named(root, _ARCHIVES, "unpack {} first") or OTHER
+        _named(root, ARRAYS, _arrays(root))
+        or _named(root, (".dcm",), _DICOM)
+        or _named(root, _ARCHIVES, "unpack {} first")
+        or OTHER
     )
 
 
 def arrays_command(root: Path) -> str:
     """The command that reads the arrays that lie below; "" if there are none."""
-    return _named(root, ARRAYS, _arrays(root))
+    return _named(root, ARRAYS, _arrays(root)) or _named(root, (".dcm",), _DICOM)
 
 
 def _arrays(root: Path) -> str:
@@ -341,21 +360,37 @@ def _named(root: Path, suffixes: tuple[str, ...], line: str) -> str:
     return line.format(found) if found else ""
 
 
-def split_table(root: Path) -> str:
-    """The table that has the split of each image in one of its columns, or ""."""
-    for path in (*sorted(root.glob("*.csv")), *sorted(root.glob("*/*.csv"))):
+def split_table(root: Path) -> tuple[str, set[str]]:
+    """The table that has the split of each image in one of its columns, and the splits in it."""
+    for path in [
+        p for end in ("csv", "json") for a in ("", "*/") for p in sorted(root.glob(f"{a}*.{end}"))
+    ]:
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = [[cell.lower() for cell in row] for row in cells(file)]
+            if path.stat().st_size > _LONGEST:
+                continue
+            text = path.read_text(encoding="utf-8-sig")
+            rows = json_rows(text) if path.suffix == ".json" else cells(text.splitlines())[1:]
         except (OSError, ValueError, csv.Error):
             continue
-        columns = [{*column} for column in zip(*rows[1:], strict=False)]
-        if any(
-            {"train", "training"} & one and {"test", "testing"} & one and one <= {*SPLIT_OF}
-            for one in columns
-        ):
-            return path.relative_to(root).as_posix()
-    return ""
+        if path.suffix == ".json" and not _name_pictures(root, rows):
+            continue
+        for column in zip(*rows, strict=False):
+            splits = {SPLIT_OF.get(cell.lower(), "") for cell in column}
+            if "train" in splits and len(splits) > 1 and "" not in splits:
+                return path.relative_to(root).as_posix(), splits
+    return "", set()
+
+
+def _name_pictures(root: Path, rows: Sequence[Sequence[str]]) -> bool:
+    """Whether nearly each row has the name of a picture, with its suffix or without."""
+    stems = {
+        name.rpartition(".")[0]
+        for _, names in walk(root)
+        for name in names
+        if name.lower().endswith(_PICTURES)
+    }
+    named = [any({Path(cell).name, Path(cell).stem} & stems for cell in row) for row in rows]
+    return sum(named) > 0.9 * len(rows)
 
 
 def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
@@ -368,14 +403,17 @@ def pictures_in(directory: Path, *, below: bool = True) -> list[str]:
     return []
 
 
-def templates(root: Path, *, nested: bool = True) -> list[str]:
-    """The folders with pictures, as image_dir writes them; if `nested`, those of one kind that lie
-    side by side are the one above them."""
+def templates(
+    root: Path, *, nested: bool = True, without: re.Pattern[str] | None = None
+) -> list[str]:
+    """The folders with pictures, as image_dir writes them, but for those in whose path `without` is
+    found; if `nested`, those of one kind that lie side by side are the one above them."""
     folders = [
         above.relative_to(root).as_posix()
         for above, names in walk(root)
         if any(name.lower().endswith(_PICTURES) for name in names)
     ]
+    folders = [one for one in folders if without is None or not without.search(one)]
     forms = [[form_of(part) for part in folder.split("/")] for folder in folders]
     divided: dict[str, list[list[str]]] = {}  # a template -> the parts of the folders of its form
     for folder, form in zip(folders, forms, strict=True):

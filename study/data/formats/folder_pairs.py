@@ -11,6 +11,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from study.core.errors import InputError
+from study.data.formats.folder_classes import SPLIT_OF
 from study.data.scan import files_below
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -92,6 +93,25 @@ def cells(lines: Iterable[str], separators: Sequence[str] = _SEPARATORS) -> Rows
         return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between)]
     finally:
         csv.field_size_limit(limit)
+
+
+def json_rows(text: str) -> Rows:
+    """The rows of a JSON list of names or of mappings; of such lists by split, as in
+    {"train": ["a", "b"], "test": ["c"]}, each with its split first. Raises ValueError."""
+    try:
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    lists = tree if isinstance(tree, dict) else {"": tree}
+    rows = []
+    for split, entries in lists.items():
+        if not isinstance(entries, list) or (split and split.lower() not in SPLIT_OF):
+            continue
+        for one in entries:
+            values = [*one.values()] if isinstance(one, dict) else one
+            values = values if isinstance(values, list) else [values]
+            rows.append([*filter(None, [split]), *(str(value).strip() for value in values)])
+    return rows
 
 
 def _objects(lines: Sequence[str], table: Path) -> Iterator[list[str]]:

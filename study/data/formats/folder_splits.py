@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from study.config.task import FolderData
+from study.core.errors import InputError
 from study.core.names import TEST, TRAIN, VAL
 from study.data.formats.folder_classes import SPLIT_OF, TABLE, Classes, is_list
 from study.data.formats.folder_files import FolderFiles
-from study.data.formats.folder_pairs import cells
+from study.data.formats.folder_pairs import cells, json_rows
 from study.data.resplit import carved_pairs, in_blocks, in_words
 from study.data.scan import Findings, Members, Pair
 from study.data.splits import SPLITS
@@ -106,7 +107,9 @@ class FolderSplits:
                     listed.setdefault(split, []).extend(some)
                     continue
                 if not is_list(part):
-                    message = f"{part!r} is no list of names (.txt, .csv), and image_dir has no"
+                    message = (
+                        f"{part!r} is no list of names (.txt, .csv, .json), and image_dir has no"
+                    )
                     raise self._classes.error(f"splits/{split}", f"{message} {{split}}")
                 for of, names in self._listed(self._root / part, known, split).items():
                     listed.setdefault(of, []).extend(names)
@@ -122,6 +125,11 @@ class FolderSplits:
         if TABLE in self._spec:
             for split in {*SPLITS} & {*listed}:
                 self._spec[split] = self._spec[TABLE]
+            if TEST not in listed and VAL in listed:  # of two the second is test's
+                listed[TEST] = listed.pop(VAL)
+                part_of |= dict.fromkeys(listed[TEST], TEST)
+                tables = tuple(f"{VAL} of {one}" for one in _parts(self._spec[TABLE]))
+                self._spec |= {TEST: tables, VAL: DEFAULT_RATIO}
             if TEST not in listed and not self._found.faults:
                 raise self._classes.error("splits", "the table has no image of test")
         pairs = self._files.pairs(images, "", is_part=TRAIN in listed)
@@ -139,8 +147,9 @@ class FolderSplits:
             self._found.fault("missing", message, file)
             return {}
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if file.suffix.lower() == ".csv":
-            rows = cells(lines)
+        suffix = file.suffix.lower()
+        if suffix in (".csv", ".json"):
+            rows = _table(text, lines, file)
             named = self._column(rows, file, known)
         else:  # VOC's lists have marks behind the names
             rows = [[line] for line in lines]
@@ -152,7 +161,7 @@ class FolderSplits:
         for at, (row, name, one) in enumerate(zip(rows, named, of, strict=True)):
             if name is not None:
                 found.setdefault(one, []).append(name)
-            elif at or file.suffix.lower() != ".csv":  # the first row of a table may be its head
+            elif at or suffix != ".csv":  # the first row of a table may be its head
                 self._found.fault("missing image", f"{_NOT_THERE}: {', '.join(row)}", file)
         return found
 
@@ -293,6 +302,15 @@ class FolderSplits:
         if lossy:
             found.append(f"labels of lossy compression: {lossy}; their edges are guessed")
         return tuple(found)
+
+
+def _table(text: str, lines: Sequence[str], file: Path) -> Sequence[Sequence[str]]:
+    if file.suffix.lower() == ".csv":
+        return cells(lines)
+    try:
+        return json_rows(text)
+    except ValueError as error:
+        raise InputError("the list is not JSON", file=file) from error
 
 
 class _Known:

@@ -250,6 +250,44 @@ def test_values_below_0_become_255(tmp_path, convert) -> None:
     assert (read(tmp_path, "mask.png")[:2] == 255).all()
 
 
+def test_pages_of_a_tiff_that_are_masks_of_classes_are_one_label(tmp_path, convert) -> None:
+    (tmp_path / "src/masks").mkdir(parents=True)
+    for number in range(COUNT):
+        _, label = scene(number)
+        first, *more = [Image.fromarray((label == one) * np.uint8(255)) for one in range(3)]
+        first.save(tmp_path / f"src/masks/{number}.tif", save_all=True, append_images=more)
+    convert()
+    for number in range(COUNT):
+        assert np.array_equal(read(tmp_path, f"masks/{number}.png"), scene(number)[1])
+
+
+def test_volumes_of_two_splits_are_not_put_together(tmp_path, convert) -> None:
+    (tmp_path / "src").mkdir()
+    photo = np.stack([scene(number)[0][..., 0] for number in range(20)])
+    label = np.stack([scene(number % 5)[1] for number in range(20)])
+    for name, volume in (("train-volume", photo), ("train-labels", label), ("test-volume", photo)):
+        tifffile.imwrite(tmp_path / f"src/{name}.tif", volume, photometric="minisblack")
+    convert()
+    assert sorted(one.name for one in (tmp_path / "new/dst").iterdir()) == [
+        *("test-volume", "train-labels", "train-volume"),
+    ]
+
+
+def test_volumes_of_one_label_go_to_a_folder_each(tmp_path, convert) -> None:
+    for case in ("Training_1", "Training_2"):
+        (tmp_path / "src" / case).mkdir(parents=True)
+        photo = np.stack([scene(number)[0][..., 0] for number in range(20)])
+        label = np.stack([scene(number % 5)[1] for number in range(20)])
+        for name, volume in (("t1", photo), ("t2", 255 - photo), ("seg", label)):
+            tifffile.imwrite(
+                tmp_path / f"src/{case}/{case}_{name}.tif", volume, photometric="minisblack"
+            )
+    convert()
+    for name in ("images_t1", "images_t2", "labels"):
+        assert (tmp_path / f"new/dst/Training_2/{name}/Training_2_003.png").is_file()
+    assert np.array_equal(read(tmp_path, "Training_1/labels/Training_1_003.png"), scene(3)[1])
+
+
 def test_a_tiff_of_four_deep_bands(tmp_path, convert) -> None:
     (tmp_path / "src").mkdir()
     deep = np.random.default_rng(0).integers(0, 2**12, (*SHAPE, 4)).astype(np.uint16)

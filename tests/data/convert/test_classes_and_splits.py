@@ -195,6 +195,13 @@ def test_images_are_copied_byte_by_byte_or_linked(convert, tmp_path):
     assert os.path.samefile(tmp_path / "linked" / "images" / "a.jpg", image)
 
 
+def test_an_image_that_has_moved_beside_its_json_file_is_found(convert, tmp_path):
+    exports.save_image(tmp_path / "export" / "a.jpg")
+    tree = exports.labelme_tree([exports.shape("car", SMALL)], "..\\photos\\a.jpg")
+    exports.write_json(tmp_path / "export" / "a.json", tree)
+    assert convert("labelme", tmp_path / "export").mask("car").sum() == 100
+
+
 def test_an_image_inside_a_json_file_of_labelme_is_written_out(convert, tmp_path):
     image = exports.save_image(tmp_path / "elsewhere" / "a.jpg")
     data = base64.b64encode(image.read_bytes()).decode()

@@ -27,7 +27,7 @@ def edited(source, name, old, new):
 FAULTS = {
     "coco": {
         "image missing": ('"a.jpg"', '"b.jpg"', "images/0/file_name: no image 'b.jpg' below"),
-        "out of the folder": ('"a.jpg"', '"../../a.jpg"', "'../../a.jpg' leads out of"),
+        "out of the folder": ('"a.jpg"', '"../../c.jpg"', "'../../c.jpg' leads out of"),
         "two points": (
             "[10, 10, 20, 10, 20, 20, 10, 20]",
             "[10, 10, 20, 10]",
@@ -91,7 +91,7 @@ FAULTS = {
     },
     "labelme": {
         "image missing": ('"a.jpg"', '"b.jpg"', "a.json: imagePath: no image 'b.jpg'"),
-        "out of the folder": ('"a.jpg"', '"..\\\\..\\\\a.jpg"', "leads out of"),
+        "out of the folder": ('"a.jpg"', '"..\\\\..\\\\c.jpg"', "leads out of"),
         "two points": (
             ", [20, 20], [10, 20]]",
             "]",
@@ -117,7 +117,7 @@ FAULTS = {
             'name="b.jpg"',
             "annotations.xml:18: image: no image 'b.jpg'",
         ),
-        "out of the folder": ('name="a.jpg"', 'name="../../a.jpg"', "leads out of"),
+        "out of the folder": ('name="a.jpg"', 'name="../../c.jpg"', "leads out of"),
         "two points": (
             ";20.00,20.00;10.00,20.00",
             "",
@@ -140,7 +140,7 @@ FAULTS = {
     },
     "labelstudio": {
         "image missing": ("/1a2b3c4d-a.jpg", "/1a2b3c4d-b.jpg", "0/data: no image"),
-        "out of the folder": ('"/data/upload/1/1a2b3c4d-a.jpg"', '"../../a.jpg"', "leads out of"),
+        "out of the folder": ('"/data/upload/1/1a2b3c4d-a.jpg"', '"../../c.jpg"', "leads out of"),
         "two points": (
             ", [25.0, 33.333333333333336], [12.5, 33.333333333333336]]",
             "]",

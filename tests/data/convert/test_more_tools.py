@@ -397,6 +397,7 @@ def test_a_code_may_be_longer_than_a_csv_module_expects(convert, tmp_path):
         ("a.jpg,4798 9", "train.csv:2: the code leaves the image of 60x80"),
         ("c.jpg,1 2", "train.csv:3: no image 'c.jpg' below"),
         ("a.jpg,1 2 3", "found no table with run-length codes of images"),
+        ("ax,1 2", "train.csv has codes, but no image is called 'ax', as 'a.jpg' is"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(refused, tmp_path, row, says):

@@ -182,9 +182,15 @@ def test_whole_numbers_under_splits_are_a_note(write):
             "classes: [a]\nlabel_path: '{name}.png'\nlabel_dir: x",
             "classes.yaml:3: label_dir: label_dir has no meaning beside label_path",
         ),
-        ("classes: [a]\nsplits: {val: [a, 3]}", "val must be a list of names (.txt, .csv), a fo"),
+        (
+            "classes: [a]\nsplits: {val: [a, 3]}",
+            "val must be a list of names (.txt, .csv, .json), a fo",
+        ),
         ("classes: [a]\nsplits: {vla: 0.1}", "splits: unknown split 'vla'; did you mean 'val'?"),
-        ("classes: [a]\nsplits: {val: 1.5}", "val must be a list of names (.txt, .csv), a folder"),
+        (
+            "classes: [a]\nsplits: {val: 1.5}",
+            "val must be a list of names (.txt, .csv, .json), a folder",
+        ),
         ("classes: [a]\nsplits: {train: 0.5}", "train is the rest; give the ratios of val and te"),
         ("classes: [a]\nsplits: {val: 0.5, test: 0.5}", "must add up to less than 1"),
         ("classes: [a]\nignor_index: 9", "unknown key 'ignor_index'; did you mean 'ignore_index'?"),

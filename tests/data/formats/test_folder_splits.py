@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -214,6 +215,28 @@ def test_several_folders_are_one_split(root, opened):
     assert data.rule.startswith("train is the folder train and val; val is 40% of train")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        PUBLISHED,
+        {
+            s: [{"image": f"im/{n}.png", "label": "x"} for n in some]
+            for s, some in PUBLISHED.items()
+        },
+        [{"file": n, "split": s} for s, some in PUBLISHED.items() for n in some],
+    ],
+)
+def test_a_json_file_can_have_the_split_of_each_image(flat, opened, content) -> None:
+    (flat / "all.json").write_text(json.dumps(content))
+    assert parts(opened("splits: all.json")) == PUBLISHED
+
+
+def test_a_split_in_json_that_is_none_is_one_line(flat, opened) -> None:
+    (flat / "all.json").write_text("{train: a}")
+    with pytest.raises(InputError, match=r"all.json: the list is not JSON"):
+        opened("splits: all.json")
+
+
 def test_several_lists_are_one_split(flat, opened):
     for split, names in PUBLISHED.items():
         (flat / f"{split}.txt").write_text("\n".join(names))
@@ -230,6 +253,9 @@ def test_a_table_can_have_the_split_of_each_image(flat, opened):
         PUBLISHED, "train is all.csv; val is all.csv; test is all.csv",
     )  # fmt: skip
     (flat / "all.csv").write_text("\n".join(rows[:5]))
+    data = opened("splits: all.csv")
+    assert [*data.test.names] == PUBLISHED["val"] and "test is val of all.csv" in data.rule
+    (flat / "all.csv").write_text("\n".join(rows[:3]))
     with pytest.raises(InputError, match=r"splits: the table has no image of test"):
         opened("splits: all.csv")
     (flat / "all.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
@@ -311,7 +337,7 @@ def test_splits_that_cannot_be_are_one_line(opened, line, task, says):
          "{val: a.csv, test: b.txt}", "a.csv: two columns name different images"),
         ({"b.txt": "val000"}, "{val: a.txt, test: b.txt}", "a.txt: cannot read the list (FileNo"),
         ({}, "{val: 0.3}", "test is missing; a list, or a ratio as in"),
-        ({}, "{val: 0.3, test: val}", "splits/test: 'val' is no list of names (.txt, .csv), and i"),
+        ({}, "{val: 0.3, test: val}", "splits/test: 'val' is no list of names (.txt, .csv, .json"),
     ],
 )  # fmt: skip
 def test_lists_that_cannot_be_are_one_line(flat, opened, files, line, says):
