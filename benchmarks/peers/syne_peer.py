@@ -3,6 +3,8 @@ quantile regression, `syne-bohb`: kernel densities, `syne-bore`: density ratios)
 
 All leaves are flat: those that are not active are proposed and ignored. The first rung is that of
 the study; with `1` after the name it is the package's default, the first epoch.
+
+At its defaults BOHB proposes at random until 15 % of its trials are more than there are leaves.
 """
 
 from __future__ import annotations
