@@ -13,7 +13,22 @@ Each family of `study.simulation.families`, with the same instances and seeds fo
     right, wrong  the model, with priors on all leaves that the best, or the worst, of 4,000 random
                   configs has
 
+    smac, dehb, neps, syne-asha, syne-asha1, syne-bohb, syne-bore, syne-cqr
+                  other packages, each as its file in benchmarks/peers/ says, on problems with one
+                  objective. Each runs in an environment of its own, whose Python `--peer` names
+
 `--families recorded` takes the table of trained configs instead.
+
+docs/regrets/peers.csv holds the searches of other packages, made by
+
+    python -m venv /tmp/smac && /tmp/smac/bin/pip install smac==2.4.1    # so the other packages:
+    # syne-tune==0.16 (with huggingface-hub for cqr), neural-pipeline-search==0.17, DEHB==0.1.2
+    python -m benchmarks.search --first-seed 3000 --seeds 8 --csv FILE \\
+        --families smooth crossing easy noisy failing valley late wide options \\
+        --methods model random syne-asha syne-asha1 syne-bohb dehb \\
+        --peer syne=/tmp/syne/bin/python --peer dehb=/tmp/dehb/bin/python
+
+and, in the same way with `--seeds 3`, smac and neps, which are slow. bore and cqr are slower still.
 
 The families in HELD_OUT were not looked at while the model was designed. The table has the mean
 difference of the model's regret to each, paired by instance, with a 95 % interval; below 0 the
@@ -23,6 +38,7 @@ model is better. `--csv FILE` writes every regret; docs/regrets/ has such files.
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import heapq
 import itertools
@@ -30,11 +46,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 
+from benchmarks.peers import driver
 from study.search.asha import rung_epochs
 from study.search.encoding import Encoder
 from study.search.sampler import MODEL
@@ -49,6 +67,7 @@ from study.space.tree_space import load_any
 HELD_OUT = ("noisy", "failing", "valley", "late", "wide", "options", "joint_crossing")
 STOCK, HYPERBAND = "stock", "hyperband"
 RIGHT, WRONG = "right", "wrong"
+OWN = (*METHODS, STOCK, HYPERBAND, RIGHT, WRONG)  # methods that need no other package
 LOOKED_AT = 4000  # random configs
 
 
@@ -213,13 +232,22 @@ def _problem(family: str, seed: int) -> Problem:
 
 
 def _regrets(
-    name: str, family: str, seed: int, settings: Settings, at: Sequence[int]
+    name: str,
+    family: str,
+    seed: int,
+    settings: Settings,
+    at: Sequence[int],
+    peers: Mapping[str, driver.Peer] = MappingProxyType({}),
 ) -> dict[int, float] | None:
     problem = _problem(family, seed)
-    if name == HYPERBAND and len(problem.space.settings.objectives) > 1:
+    package, _, method = name.partition("-")
+    if (name == HYPERBAND or package in peers) and len(problem.space.settings.objectives) > 1:
         return None
-    if name in (STOCK, HYPERBAND):
-        found = peer(name, problem, seed, settings)
+    if name in (STOCK, HYPERBAND) or package in peers:
+        if package in peers:
+            found = driver.search(peers[package], method, problem, seed, settings)
+        else:
+            found = peer(name, problem, seed, settings)
         return {
             k: ([1.0] + [r for spent, r in found if spent <= k * problem.epochs])[-1] for k in at
         }
@@ -242,13 +270,25 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--at", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--csv", type=Path)
+    parser.add_argument(
+        "--peer", action="append", default=[], type=driver.named, metavar="PACKAGE=PYTHON"
+    )
     given = parser.parse_args()
+    for name in given.methods:
+        package = name.partition("-")[0]
+        if package in driver.PACKAGES and package not in dict(given.peer):
+            parser.error(f"{name} needs --peer {package}=PYTHON")
+        if package not in driver.PACKAGES and name not in OWN:
+            parser.error(f"no such method: {name} (known: {', '.join(OWN)})")
+    peers = {package: driver.Peer(python, package) for package, python in given.peer}
+    for other in peers.values():
+        atexit.register(other.close)
     settings = Settings(workers=given.workers, trainings=max(given.at))
     searches: list[Search] = []
     for family in given.families:
         for seed in range(given.first_seed, given.first_seed + given.seeds):
             for name in given.methods:
-                found = _regrets(name, family, seed, settings, given.at)
+                found = _regrets(name, family, seed, settings, given.at, peers)
                 if found is not None:
                     searches.append(Search(family, given.workers, seed, name, found))
         if given.csv is not None:
