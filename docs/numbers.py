@@ -142,6 +142,7 @@ def blocks(of: Recorded) -> dict[str, str]:
         "search-recorded": _table_of(searches.methods(of.searches.table)),
         "search-workers": _table_of(searches.workers(of.searches)),
         "search-long": _table_of(searches.long(of.searches)),
+        "search-peers": _table_of(searches.peers(of.searches)),
         "search-speed": searches.speed_up(of.searches),
         "search-warm": _table_of(searches.warm(of.searches)),
         "search-priors": _table_of(searches.priors(of.searches)),

@@ -19,6 +19,8 @@ The searches are made by
         --at 8 16 24 32 --csv docs/regrets/warm.csv
     python -m benchmarks.search --first-seed 1000 --seeds 8 --families smooth wide options \\
         --methods right wrong model --at 8 16 24 --csv docs/regrets/priors.csv
+
+and those of other packages, docs/regrets/peers.csv, as benchmarks/search.py says.
 """
 
 from __future__ import annotations
@@ -45,6 +47,13 @@ NAMES = {
     STOCK: "Optuna's default with Ray's ASHA",
 }
 COLOURS = {MODEL: "#0b7285", RANDOM: "#e08e0b", FULL_LENGTH: "#888888", STOCK: "#7a5230"}
+PEERS = {
+    "syne-asha": "Syne Tune 0.16, ASHA",
+    "syne-bohb": "Syne Tune 0.16, BOHB",
+    "smac": "SMAC3 2.4.1",
+    "dehb": "DEHB 0.1.2",
+    "neps": "NePS 0.17",
+}
 LAST = 64  # trainings
 DPI = 150
 Table = Iterator[Sequence[str]]
@@ -60,6 +69,7 @@ class Recorded:
     long: Searches
     warm: Searches
     priors: Searches
+    peers: Searches
 
     @cached_property
     def names(self) -> list[str]:
@@ -80,6 +90,7 @@ def recorded() -> Recorded:
         found("long"),
         found("warm"),
         found("priors"),
+        found("peers"),
     )
 
 
@@ -134,6 +145,15 @@ def warm(found: Recorded, at: Sequence[int] = (8, 16, 24, 32)) -> Table:
 def priors(found: Recorded, at: Sequence[int] = (8, 16, 24)) -> Table:
     """With priors of a good config, and of a bad one."""
     return told(found.priors, {RIGHT: "right", WRONG: "wrong"}, at)
+
+
+def peers(found: Recorded, at: Sequence[int] = (16, 32, LAST)) -> Table:
+    """What the model gains over other packages, and on how many instances of a family."""
+    yield ["the model less", *(f"after {trainings}" for trainings in at), "instances"]
+    for method, name in PEERS.items():
+        seeds = {one.seed for one in found.peers if one.method == method}
+        less = (str(found.peers.less(method, trainings)) for trainings in at)
+        yield [name, *less, str(len(seeds))]
 
 
 def speed_ups(found: Recorded) -> dict[str, float]:
