@@ -9,7 +9,6 @@ import os
 import subprocess
 import tempfile
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from optuna.trial import FixedTrial
 from study.search.asha import rung_epochs
 from study.simulation.problem import Curve, Problem
 from study.simulation.run import TRIALS_PER_TRAINING, Settings
-from study.space.grammar import Branch, Choice, Leaf, Node
-from study.space.search_space import SearchSpace
+from study.space.grammar import Choice, Leaf
+from study.space.search_space import SearchSpace, conditional
 
 HERE = Path(__file__).parent
 PACKAGES = tuple(sorted(file.name.removesuffix("_peer.py") for file in HERE.glob("*_peer.py")))
@@ -80,10 +79,10 @@ class Leaves:
         self._space = space
         self._nodes: dict[str, Leaf | Choice] = {}
         self._when: dict[str, dict[str, list[str]]] = {}
-        for node, conditions in _conditional(space.tree, {}):
+        for node, conditions in conditional(space.tree, {}):
             when = self._when.setdefault(node.path, {choice: [] for choice in conditions})
-            for choice in when:
-                when[choice] = [*when[choice], *conditions.get(choice, [])]
+            for choice in when.keys() & conditions.keys():
+                when[choice].append(conditions[choice])
             self._nodes[node.path] = node
         self._names = {path: f"x{number}" for number, path in enumerate(self._nodes)}
 
@@ -114,21 +113,6 @@ class Leaves:
             else:
                 values[path] = min(max(value, of.low), of.high)
         return self._space.sample(FixedTrial(values))
-
-
-def _conditional(
-    node: Node, conditions: dict[str, list[str]]
-) -> Iterator[tuple[Leaf | Choice, dict[str, list[str]]]]:
-    match node:
-        case Leaf():
-            yield node, conditions
-        case Choice(path=path, options=options):
-            yield node, conditions
-            for name, option in options.items():
-                yield from _conditional(option, {**conditions, path: [name]})
-        case Branch(children=children):
-            for child in children.values():
-                yield from _conditional(child, conditions)
 
 
 @dataclass

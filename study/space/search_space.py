@@ -265,7 +265,7 @@ class SearchSpace:
 
     def _corners(self) -> Iterator[Params]:
         yield {}
-        for node, conditions in _conditional(self.tree, {}):
+        for node, conditions in conditional(self.tree, {}):
             for end in node.ends if isinstance(node, Leaf) else tuple(node.options):
                 yield {**conditions, node.path: end}
 
@@ -318,20 +318,21 @@ def _unconditional(node: Node) -> Iterator[Leaf | Choice]:
                 yield from _unconditional(child)
 
 
-def _conditional(
+def conditional(
     node: Node, conditions: dict[str, str]
 ) -> Iterator[tuple[Leaf | Choice, dict[str, str]]]:
-    """Every leaf and choice with the options that make it active."""
+    """Every leaf and choice below a node, with the option of each choice that makes it active; more
+    than once where several do."""
     match node:
         case Leaf():
             yield node, conditions
         case Choice(path=path, options=options):
             yield node, conditions
             for name, option in options.items():
-                yield from _conditional(option, {**conditions, path: name})
+                yield from conditional(option, {**conditions, path: name})
         case Branch(children=children):
             for child in children.values():
-                yield from _conditional(child, conditions)
+                yield from conditional(child, conditions)
 
 
 def _points(node: Node) -> Iterator[Params]:
